@@ -1,0 +1,74 @@
+"""One message formula for user errors, and the validators that several modules share."""
+
+import math
+import numbers
+import reprlib
+from collections.abc import Mapping
+
+
+def describe(needed: str, received: Mapping[str, object]) -> str:
+    """Return the text of a user error: what is needed, then the values received, each shortened.
+
+    Args:
+        needed: what is needed, what was found and how to mend it, in full sentences.
+        received: values to show, by name.
+    """
+    values = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in received.items())
+    return f"{needed} Received: {values}." if values else needed
+
+
+def require(condition: bool, needed: str, received: Mapping[str, object]) -> None:
+    """Raise a user error unless the condition holds.
+
+    Args:
+        condition: what must be true.
+        needed: what is needed, what was found and how to mend it, in full sentences.
+        received: values to show, by name.
+
+    Raises:
+        ValueError: the condition does not hold.
+    """
+    if not condition:
+        raise ValueError(describe(needed, received))
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return `value` as a float.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(describe(f"`{name}` must be a number.", {name: value}))
+    require(math.isfinite(value) and value > 0, f"`{name}` must be positive and finite.", {name: value})
+    return float(value)
+
+
+def check_count(name: str, value: int) -> int:
+    """Return `value` as an int.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is less than 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(describe(f"`{name}` must be an integer.", {name: value}))
+    require(value >= 1, f"`{name}` must be at least 1.", {name: value})
+    return int(value)
+
+
+def check_k(k: int, num_examples: int) -> int:
+    """Return `k`, the number of training examples to keep, as an int.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is less than 1, or more than there are examples.
+    """
+    k = check_count("k", k)
+    require(
+        k <= num_examples,
+        "Only as many examples can be kept as the training set holds: lower `k`.",
+        {"k": k, "num_examples": num_examples},
+    )
+    return k

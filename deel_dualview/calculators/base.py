@@ -1,0 +1,223 @@
+"""BaseInfluenceCalculator: influence is an inner product of a query with a training example's vector."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_k, require
+from deel_dualview.gathering import gather_examples, gathered_spec
+from deel_dualview.models import InfluenceModel
+from deel_dualview.search import ORDER, TopK
+from deel_dualview.stores import MemoryStore, Store, StoredVectors
+from deel_dualview.typing import Target
+
+
+class BaseInfluenceCalculator(ABC):
+    """Maps training examples to influence vectors and evaluated examples to queries in one space.
+
+    Positive influence values mean that the training example supports the explained output (a proponent), negative
+    ones that it speaks against it (an opponent). What one unit means is told by each calculator.
+
+    An example *is* its position in `train_set`, which must yield the same examples in the same order at every pass;
+    the first batch is compared at construction, and every training example that is returned is compared again.
+    Results are `tf.data.Dataset`s that compute nothing until they are iterated.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
+        store: where vectors of the training examples are kept; a `MemoryStore` by default.
+
+    Raises:
+        TypeError: `model` is not an InfluenceModel, or `train_set` is not a dataset.
+        ValueError: a dataset that is not batched, empty, without labels or with another order at a second pass.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        if not isinstance(model, InfluenceModel):
+            raise TypeError(
+                "A calculator needs an InfluenceModel; wrap the Keras model: InfluenceModel(model). "
+                f"Received: model of type {type(model).__name__}."
+            )
+        self.model = model
+        self.train_set = train_set
+        self.target = target
+        self.store = MemoryStore() if store is None else store
+        self._check_train_set()
+        self._check_target()
+
+    @property
+    @abstractmethod
+    def num_train(self) -> int:
+        """Number of training examples n."""
+
+    @abstractmethod
+    def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        """Return the influence vectors of the training examples, lazily, one element a batch.
+
+        Args:
+            train_set: the training set itself, perhaps batched otherwise; the constructor's by default.
+        """
+
+    @abstractmethod
+    def compute_influence_values(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        """Return the self-influence of every training example, lazily, elements of shape (b,), float32.
+
+        The explained class of a training example is its label.
+        """
+
+    @abstractmethod
+    def _values(self, batch: data.Batch) -> np.ndarray:
+        """Return the influence of every training example on every query of a batch, shape (m, n), float32."""
+
+    @abstractmethod
+    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k first values (m, k) and their training indices (m, k) of one batch of queries."""
+
+    @abstractmethod
+    def _stored(self) -> StoredVectors:
+        """Return the stored pass over the training set, with the content hashes of its examples."""
+
+    def _hashes(self) -> np.ndarray:
+        """Return the content hashes of the training examples, shape (n,), uint64."""
+        return self._stored().array("hashes")
+
+    def estimate_influence_values_in_batches(
+        self, dataset_to_evaluate: tf.data.Dataset, train_set: tf.data.Dataset | None = None
+    ) -> tf.data.Dataset:
+        """Return all influence values, lazily, one element of shape (m, n) for each batch of queries.
+
+        Column i belongs to the i-th example of the training set.
+        """
+        self._check_queries(dataset_to_evaluate)
+        self._check_same_train_set(train_set)
+        return data.lazy_dataset(
+            lambda: (self._values(data.unpack(element)) for element in dataset_to_evaluate),
+            tf.TensorSpec([None, self.num_train], tf.float32),
+        )
+
+    def top_k_indices(
+        self, dataset_to_evaluate: tf.data.Dataset, k: int = 5, order: ORDER = ORDER.DESCENDING
+    ) -> tf.data.Dataset:
+        """Return the k most influential training examples of every query by position, without gathering them.
+
+        Returns:
+            One element `(influence_values (m, k), training_indices (m, k))` for each batch of queries.
+        """
+        self._check_queries(dataset_to_evaluate)
+        check_k(k, self.num_train)
+        return data.lazy_dataset(
+            lambda: (self._top_k(data.unpack(element), k, order) for element in dataset_to_evaluate),
+            (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
+        )
+
+    def top_k(
+        self,
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset | None = None,
+        k: int = 5,
+        order: ORDER = ORDER.DESCENDING,
+    ) -> tf.data.Dataset:
+        """Return the k most influential training examples of every query, lazily, one `TopK` a batch.
+
+        Args:
+            dataset_to_evaluate: batched queries, `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`.
+            train_set: the training set itself, perhaps batched otherwise; the constructor's by default.
+            k: how many, 1 <= k <= n. Ties break by the lower index.
+            order: `ORDER.DESCENDING` for proponents, `ORDER.ASCENDING` for opponents.
+
+        Returns:
+            A dataset of `TopK`: the queries, influence_values (m, k), the training examples with their labels and
+            ids (m, k, ...), and training_indices (m, k).
+
+        Raises:
+            ValueError: k out of range, queries that are not batched or have no labels where the target needs them.
+        """
+        self._check_queries(dataset_to_evaluate)
+        check_k(k, self.num_train)
+        train_set = self._check_same_train_set(train_set)
+
+        def found() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+            for element in dataset_to_evaluate:
+                yield element, *self._top_k(data.unpack(element), k, order)
+
+        def gathered() -> Iterator[TopK]:
+            for (samples, values, indices), examples in gather_examples(train_set, self._hashes(), found()):
+                yield TopK(samples, values, examples, indices)
+
+        signature = TopK(
+            dataset_to_evaluate.element_spec,
+            tf.TensorSpec([None, k], tf.float32),
+            gathered_spec(train_set.element_spec),
+            tf.TensorSpec([None, k], tf.int64),
+        )
+        return data.lazy_dataset(gathered, signature)
+
+    def compute_top_k_from_training_dataset(
+        self, train_set: tf.data.Dataset | None = None, k: int = 5, order: ORDER = ORDER.DESCENDING
+    ) -> tf.data.Dataset:
+        """Return `top_k` of the training examples themselves, one `TopK` for each training batch."""
+        train_set = self._check_same_train_set(train_set)
+        return self.top_k(train_set, train_set, k, order)
+
+    def _explained_classes(self, batch: data.Batch, logits: tf.Tensor) -> np.ndarray:
+        """Return the class to explain of every query, shape (m,), int64."""
+        if self.target == "prediction":
+            return tf.argmax(logits, axis=1).numpy()
+        if self.target == "label":
+            return self.model.to_classes(batch.labels)
+        return np.full(logits.shape[0], self.target, np.int64)
+
+    def _check_train_set(self) -> None:
+        data.check_batched(self.train_set, "train_set")
+        require(
+            data.unpack(self.train_set.element_spec).labels is not None,
+            "The training set needs labels: elements (inputs, labels).",
+            {"element_spec": self.train_set.element_spec},
+        )
+        data.check_same_twice(self.train_set, "train_set")
+        first = data.unpack(next(iter(self.train_set)))
+        self.model.prepare(first.inputs)
+        self.model.to_classes(first.labels)
+
+    def _check_target(self) -> None:
+        is_class = isinstance(self.target, int | np.integer) and not isinstance(self.target, bool)
+        require(
+            self.target in ("prediction", "label") if not is_class else 0 <= self.target < self.model.num_classes,
+            f"`target` must be 'prediction', 'label' or a class 0..{self.model.num_classes - 1}.",
+            {"target": self.target},
+        )
+
+    def _check_queries(self, dataset: tf.data.Dataset) -> None:
+        data.check_batched(dataset, "dataset_to_evaluate")
+        require(
+            self.target != "label" or data.unpack(dataset.element_spec).labels is not None,
+            "target='label' explains the label of each query, but the queries have none; use target='prediction'.",
+            {"element_spec": dataset.element_spec},
+        )
+
+    def _check_same_train_set(self, train_set: tf.data.Dataset | None) -> tf.data.Dataset:
+        """Return the training set to read; one that begins otherwise than the constructor's is refused."""
+        if train_set is None or train_set is self.train_set:
+            return self.train_set
+        data.check_batched(train_set, "train_set")
+        first = next(iter(train_set))
+        hashes = data.hash_examples(first)
+        require(
+            np.array_equal(hashes, self._hashes()[: len(hashes)]),
+            "`train_set` must hold the examples that the calculator was built with, in the same order; build another "
+            "calculator for another training set.",
+            {"train_set": train_set},
+        )
+        return train_set

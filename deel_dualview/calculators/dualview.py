@@ -1,0 +1,272 @@
+"""DualView: attributions are the dual variables of a support vector machine on the penultimate features."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple, get_args
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from deel_dualview import data, search
+from deel_dualview._checks import check_positive, require
+from deel_dualview.calculators import fidelity
+from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.feature_maps import fit_feature_map
+from deel_dualview.calculators.support_vectors import SupportVectors
+from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.models import InfluenceModel
+from deel_dualview.search import ORDER
+from deel_dualview.stores import Store, StoredVectors
+from deel_dualview.svm import DualSVMSolution, DualSVMSolver
+from deel_dualview.typing import Kernel, Target
+
+
+_BLOCK_SIZE = 8192
+
+
+class Evaluation(NamedTuple):
+    """What model and surrogate make of m examples.
+
+    Attributes:
+        kernel_features: phi, shape (m, d), float32.
+        model_logits: shape (m, c), float32.
+        surrogate_logits: shape (m, c), float64.
+    """
+
+    kernel_features: np.ndarray
+    model_logits: np.ndarray
+    surrogate_logits: np.ndarray
+
+
+class DualView(BaseInfluenceCalculator):
+    """Attributions from the dual of a Crammer-Singer SVM fitted to the penultimate features phi.
+
+    The influence of training example i on class j at x is `alpha_ij <phi_i, phi(x)>`. Summed over i it is the logit
+    of class j of the surrogate, so one unit is one unit of that logit; only support vectors have any. How far the
+    surrogate agrees with the model is told by `surrogate_fidelity`, how far the solver is from the optimum by
+    `surrogate.relative_gap` and `logit_error_bound`.
+
+    Self-influence is `alpha_i,y_i ||phi_i||^2`. Suspected label errors are better ranked by `surrogate.slack`.
+
+    The surrogate is fitted in the constructor: one pass over the training set for features, then the solver.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        K: penalty on margin violations, scale free: the solver's K times the mean of ||phi||^2, so that it means the
+            same for any features. Smaller values spread the attributions over more training examples; larger values
+            follow single hard examples, give sparser attributions and take longer. The paper's K is
+            `paper_K * mean(||phi||^2)` here.
+        kernel: how features enter: `"cosine"` at unit length, `"linear"` as they are, `"standardized"` z-scored (the
+            paper's).
+        bias: whether a constant feature 1 is appended; its share of the logits is `surrogate_bias`.
+        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
+        solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`.
+        store: where the features are kept; in memory by default.
+
+    Raises:
+        ValueError: bad settings, labels or datasets (before any long work), features that are not finite.
+
+    Source: Yolcu et al. (2024), DualView, equations 5, 6 and 15.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        K: float = 0.01,
+        kernel: Kernel = "cosine",
+        bias: bool = False,
+        target: Target = "prediction",
+        solver: DualSVMSolver | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.K = check_positive("K", K)
+        require(kernel in get_args(Kernel), f"`kernel` must be one of {get_args(Kernel)}.", {"kernel": kernel})
+        super().__init__(model, train_set, target=target, store=store)
+        self.kernel, self.solver = kernel, solver or DualSVMSolver()
+        self.feature_map = fit_feature_map(self._stored().array("features"), kernel, bias)
+        phi = self._kernel_features()
+        self.surrogate = self._fit([K], phi)[0]
+        self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
+        self.suggested_labels = self._runner_up_classes(phi)
+
+    @property
+    def num_train(self) -> int:
+        return len(self.train_labels)
+
+    @property
+    def train_ids(self) -> np.ndarray | None:
+        """The user's ids of the training examples, shape (n,), integers or bytes; None if there are none."""
+        stored = self._stored()
+        return stored.array("ids") if "ids" in stored.names else None
+
+    @cached_property
+    def train_labels(self) -> np.ndarray:
+        """Class of every training example, shape (n,), int64."""
+        return self._stored().array("labels")
+
+    @property
+    def surrogate_bias(self) -> np.ndarray:
+        """Contribution of the constant feature to each logit, shape (c,); zeros without a bias."""
+        if not self.feature_map.has_bias:
+            return np.zeros(self.model.num_classes)
+        return self.surrogate.weights[-1]
+
+    def fit_path(self, Ks: Sequence[float]) -> list[DualSVMSolution]:
+        """Fit the surrogate for several scale-free K, each from the last, in the order given."""
+        for K in Ks:
+            check_positive("K", K)
+        return self._fit(Ks, self._kernel_features())
+
+    def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        """Return the influence vectors, lazily: `OuterProduct(alpha_i (b, c), phi_i (b, d))` for each batch."""
+        self._check_same_train_set(train_set)
+        num_classes = self.model.num_classes
+        return data.lazy_dataset(
+            self._vectors,
+            OuterProduct(
+                tf.TensorSpec([None, num_classes], tf.float32),
+                tf.TensorSpec([None, self.surrogate.weights.shape[0]], tf.float32),
+            ),
+        )
+
+    def compute_influence_values(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        self._check_same_train_set(train_set)
+        values = self._support_vectors.self_influence(self.train_labels)
+        return tf.data.Dataset.from_tensor_slices(values).batch(1024)
+
+    def sparse_influence_values(self, dataset_to_evaluate: tf.data.Dataset) -> scipy.sparse.csr_array:
+        """Return all influence values, shape (m, n), zeros left out; memory grows with their number."""
+        self._check_queries(dataset_to_evaluate)
+        return scipy.sparse.vstack(
+            [self._sparse_values(data.unpack(element)) for element in dataset_to_evaluate], format="csr"
+        )
+
+    def evaluate(self, dataset: tf.data.Dataset) -> Iterator[Evaluation]:
+        """Yield what model and surrogate make of each batch of a dataset, labelled or not."""
+        data.check_batched(dataset, "dataset")
+        for element in dataset:
+            yield self._evaluate(data.unpack(element))
+
+    def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
+        """Return the surrogate's logits, shape (m, c), float64."""
+        return np.concatenate([batch.surrogate_logits for batch in self.evaluate(dataset)])
+
+    def logit_error_bound(self, dataset: tf.data.Dataset) -> np.ndarray:
+        """Return for every example how far any of its surrogate logits can be from the exact solution's, shape (m,).
+
+        Strong convexity turns the certified gap into `sqrt(2 gap) ||phi(x)||`.
+        """
+        norms = [np.linalg.norm(batch.kernel_features, axis=1) for batch in self.evaluate(dataset)]
+        return self.surrogate.weight_error_bound * np.concatenate(norms)
+
+    def surrogate_fidelity(self, dataset: tf.data.Dataset) -> fidelity.SurrogateFidelity:
+        """Measure how far the surrogate agrees with the model on a dataset."""
+        batches = list(self.evaluate(dataset))
+        head = self.model.head
+        explained = [batch.model_logits.argmax(axis=1) for batch in batches]
+        sums = [
+            self._support_vectors.values(batch.kernel_features, classes).sum(axis=1, dtype=np.float64)
+            for batch, classes in zip(batches, explained, strict=True)
+        ]
+        return fidelity.measure(
+            model_logits=np.concatenate([batch.model_logits for batch in batches]),
+            surrogate_logits=np.concatenate([batch.surrogate_logits for batch in batches]),
+            contributions=(np.concatenate(explained), np.concatenate(sums)),
+            kernel=None if head is None else head.kernel,
+            weights=self.feature_map.weights_on_features(self.surrogate.weights),
+        )
+
+    def _stored(self) -> StoredVectors:
+        return self._training
+
+    @cached_property
+    def _training(self) -> StoredVectors:
+        key = {
+            "contents": "penultimate features",
+            "model": self.model.fingerprint,
+            "feature_layer": self.model.feature_layer,
+            "examples": data.describe_elements(self.train_set),
+        }
+        return self.store.open(key, self.train_set, self._compute_features)
+
+    def _compute_features(self, element: data.Batch) -> dict[str, np.ndarray]:
+        batch = data.unpack(element)
+        computed = {
+            "features": self.model.features(batch.inputs).numpy(),
+            "labels": self.model.to_classes(batch.labels),
+        }
+        return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
+
+    def _kernel_features(self) -> np.ndarray:
+        """Return phi of all training examples, shape (n, d); the stored array itself where nothing is changed."""
+        if self.kernel == "linear" and not self.feature_map.has_bias:
+            return self._stored().array("features")
+        width = self.model.num_features + self.feature_map.has_bias
+        phi = np.empty((len(self._stored()), width), np.float32)
+        start = 0
+        for block in self._stored():
+            stop = start + len(block["features"])
+            phi[start:stop] = self.feature_map(block["features"])
+            start = stop
+        return phi
+
+    def _fit(self, Ks: Sequence[float], phi: np.ndarray) -> list[DualSVMSolution]:
+        mean_squared_norm = float(np.einsum("nd,nd->", phi, phi, dtype=np.float64)) / len(phi)
+        require(
+            mean_squared_norm > 0,
+            "The penultimate features are zero for every training example, so nothing can be attributed to them; "
+            "check the model, or name another layer: InfluenceModel(model, feature_layer=NAME).",
+            {"feature_layer": self.model.feature_layer},
+        )
+        absolute = [K / mean_squared_norm for K in Ks]
+        return self.solver.fit_path(phi, self.train_labels, self.model.num_classes, absolute)
+
+    def _runner_up_classes(self, phi: np.ndarray) -> np.ndarray:
+        """Return the class that the surrogate puts first among those that are not the label, shape (n,)."""
+        classes = np.empty(len(phi), np.int64)
+        for start in range(0, len(phi), _BLOCK_SIZE):
+            block = slice(start, start + _BLOCK_SIZE)
+            logits = phi[block] @ self.surrogate.weights.astype(np.float32)
+            logits[np.arange(len(logits)), self.train_labels[block]] = -np.inf
+            classes[block] = logits.argmax(axis=1)
+        return classes
+
+    def _vectors(self) -> Iterator[OuterProduct]:
+        start = 0
+        for block in self._stored():
+            stop = start + len(block["features"])
+            alpha = self.surrogate.coefficients[start:stop].toarray().astype(np.float32)
+            yield OuterProduct(alpha, self.feature_map(block["features"]))
+            start = stop
+
+    def _evaluate(self, batch: data.Batch) -> Evaluation:
+        features, logits = self.model.features_and_logits(batch.inputs)
+        phi = self.feature_map(features).numpy()
+        return Evaluation(phi, logits.numpy(), phi.astype(np.float64) @ self.surrogate.weights)
+
+    def _queries(self, batch: data.Batch) -> tuple[tf.Tensor, np.ndarray]:
+        """Return kernel features (m, d) and explained classes (m,)."""
+        features, logits = self.model.features_and_logits(batch.inputs)
+        return self.feature_map(features), self._explained_classes(batch, logits)
+
+    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
+        phi, classes = self._queries(batch)
+        values = np.empty((len(classes), k), np.float32)
+        indices = np.empty((len(classes), k), np.int64)
+        for class_index in np.unique(classes):
+            rows = np.flatnonzero(classes == class_index)
+            candidates = self._support_vectors.candidates(int(class_index), num_padding=k)
+            blocks = search.inner_product_blocks(tf.gather(phi, rows), candidates.vectors, candidates.indices)
+            values[rows], indices[rows] = search.streaming_top_k(blocks, k, order)
+        return values, indices
+
+    def _sparse_values(self, batch: data.Batch) -> scipy.sparse.csr_array:
+        phi, classes = self._queries(batch)
+        return self._support_vectors.values(phi.numpy(), classes)
+
+    def _values(self, batch: data.Batch) -> np.ndarray:
+        return self._sparse_values(batch).toarray()

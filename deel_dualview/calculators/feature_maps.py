@@ -1,0 +1,59 @@
+"""How penultimate features enter a kernel surrogate: raw, at unit length or z-scored, with or without a bias."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview.typing import Kernel
+
+
+class FeatureMap(NamedTuple):
+    """phi(x) of a surrogate: `[(features - shift) / scale, optionally at unit length, optionally 1]`.
+
+    Attributes:
+        shift: shape (d,), float32.
+        scale: shape (d,), float32, never zero.
+        unit_length: whether rows are divided by their norm; a zero row stays zero.
+        has_bias: whether the constant 1 is appended as the last feature.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+    unit_length: bool
+    has_bias: bool
+
+    def __call__(self, features: tf.Tensor) -> tf.Tensor:
+        """Map features (b, d) to kernel features (b, d) or, with a bias, (b, d + 1)."""
+        mapped = (tf.cast(features, tf.float32) - self.shift) / self.scale
+        if self.unit_length:
+            mapped = tf.math.divide_no_nan(mapped, tf.norm(mapped, axis=1, keepdims=True))
+        if self.has_bias:
+            mapped = tf.concat([mapped, tf.ones((tf.shape(mapped)[0], 1))], axis=1)
+        return mapped
+
+    def weights_on_features(self, weights: np.ndarray) -> np.ndarray:
+        """Return the surrogate's weights (d [+ 1], c) as weights (d, c) on the features before the map.
+
+        At unit length they are so up to one positive factor an example, which changes no direction.
+        """
+        return weights[: len(self.scale)] / self.scale[:, np.newaxis]
+
+
+def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> FeatureMap:
+    """Make the map for a kernel, from the training features where it needs statistics.
+
+    Args:
+        features: training features, shape (n, d).
+        kernel: `"cosine"`, `"linear"` or `"standardized"`; the last leaves features that never vary (a dead ReLU)
+            at zero instead of dividing by their zero deviation.
+        bias: whether to append the constant 1.
+    """
+    num_features = features.shape[1]
+    shift, scale = np.zeros(num_features, np.float32), np.ones(num_features, np.float32)
+    if kernel == "standardized":
+        shift = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+        deviation = features.std(axis=0, dtype=np.float64)
+        varies = deviation > 1e-6 * max(1e-30, float(deviation.max(initial=0.0)))
+        scale = np.where(varies, deviation, 1.0).astype(np.float32)
+    return FeatureMap(shift, scale, kernel == "cosine", bias)

@@ -1,0 +1,90 @@
+"""How far a linear surrogate agrees with the model that it stands for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_NUM_RANKED = 1000
+
+
+@dataclass(frozen=True)
+class SurrogateFidelity:
+    """Agreement of the surrogate's logits with the model's on m examples.
+
+    Logits and weights are centred over the classes before a cosine is taken: a constant added to all logits changes
+    no prediction, and the surrogate's always sum to zero.
+
+    Attributes:
+        num_examples: m.
+        agreement: share of examples with the same predicted class.
+        matthews_correlation: multi-class Matthews correlation of the two predictions, 1 for equal ones.
+        logit_cosine: mean cosine of the two logit vectors of an example.
+        kendall_tau: mean rank correlation of the two logit vectors (of at most 1,000 examples, evenly spaced).
+        weight_cosine: mean cosine of the weight vectors of a class; None for a model without a linear head.
+        completeness_error: largest difference between a surrogate logit and the sum of its contributions, relative to
+            the largest logit.
+    """
+
+    num_examples: int
+    agreement: float
+    matthews_correlation: float
+    logit_cosine: float
+    kendall_tau: float
+    weight_cosine: float | None
+    completeness_error: float
+
+
+def measure(
+    model_logits: np.ndarray,
+    surrogate_logits: np.ndarray,
+    *,
+    contributions: tuple[np.ndarray, np.ndarray],
+    kernel: np.ndarray | None,
+    weights: np.ndarray,
+) -> SurrogateFidelity:
+    """Compare the surrogate with the model.
+
+    Args:
+        model_logits: shape (m, c).
+        surrogate_logits: shape (m, c).
+        contributions: explained classes (m,) and the sums of their contributions (m,).
+        kernel: the model's last weights, shape (d, c), or None.
+        weights: the surrogate's weights on the same features, shape (d, c).
+    """
+    # Statistics libraries are slow to import and needed only here.
+    from sklearn.metrics import matthews_corrcoef
+
+    ours, theirs = surrogate_logits.argmax(axis=1), model_logits.argmax(axis=1)
+    classes, sums = contributions
+    explained = surrogate_logits[np.arange(len(classes)), classes]
+    error = np.abs(sums - explained).max() / max(np.abs(surrogate_logits).max(), np.finfo(np.float32).tiny)
+    return SurrogateFidelity(
+        num_examples=len(ours),
+        agreement=float((ours == theirs).mean()),
+        matthews_correlation=float(matthews_corrcoef(theirs, ours)),
+        logit_cosine=float(_cosines(_centred(surrogate_logits), _centred(model_logits)).mean()),
+        kendall_tau=_mean_kendall_tau(surrogate_logits, model_logits),
+        weight_cosine=None if kernel is None else float(_cosines(_centred(weights).T, _centred(kernel).T).mean()),
+        completeness_error=float(error),
+    )
+
+
+def _centred(rows: np.ndarray) -> np.ndarray:
+    """Take the mean over classes off every row (r, c)."""
+    return rows.astype(np.float64) - rows.mean(axis=1, keepdims=True, dtype=np.float64)
+
+
+def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the cosine of each pair of rows, 0 where one of them is zero."""
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.einsum("ij,ij->i", first, second) / np.maximum(norms, np.finfo(np.float64).tiny)
+
+
+def _mean_kendall_tau(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the mean of Kendall's tau-b; rows of equal values have no rank and are left out."""
+    from scipy.stats import kendalltau
+
+    rows = np.unique(np.linspace(0, len(first) - 1, min(len(first), _NUM_RANKED)).astype(int))
+    values = np.array([kendalltau(first[row], second[row]).statistic for row in rows])
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,96 @@
+"""The rows of a sparse dual solution that can influence a class, ready for queries."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+_CACHED_BYTES = 512 * 2**20
+
+
+class Candidates(NamedTuple):
+    """Training examples that take part in the explanation of one class.
+
+    Attributes:
+        indices: their positions in the training set, ascending, shape (s,), int64.
+        vectors: coefficient times kernel features, shape (s, d); zero rows for examples without influence.
+    """
+
+    indices: np.ndarray
+    vectors: tf.Tensor
+
+
+class SupportVectors:
+    """Coefficients (n, c), sparse, and the kernel features of the rows that have any.
+
+    Args:
+        coefficients: alpha, shape (n, c).
+        kernel_features: phi of all training examples, shape (n, d); only the support vectors are kept.
+    """
+
+    def __init__(self, coefficients: scipy.sparse.csr_array, kernel_features: np.ndarray) -> None:
+        self.rows = np.flatnonzero(np.diff(coefficients.indptr))
+        self.features = np.ascontiguousarray(kernel_features[self.rows])
+        self.coefficients = scipy.sparse.csc_array(coefficients)
+        self._fits_in_cache = self.coefficients.nnz * kernel_features.shape[1] * 4 <= _CACHED_BYTES
+        self._cache: dict[tuple[int, int], Candidates] = {}
+
+    def candidates(self, class_index: int, num_padding: int = 0) -> Candidates:
+        """Return the support vectors of a class, and the first `num_padding` examples that have no influence on it.
+
+        With k examples of padding, the k largest (or smallest) influence values over all n training examples
+        are among the candidates, zeros included, and ties still break by the lower index.
+        """
+        key = (class_index, num_padding)
+        if key not in self._cache:
+            made = self._make(class_index, num_padding)
+            if not self._fits_in_cache:
+                return made
+            self._cache[key] = made
+        return self._cache[key]
+
+    def _make(self, class_index: int, num_padding: int) -> Candidates:
+        column = slice(*self.coefficients.indptr[class_index : class_index + 2])
+        rows, values = self.coefficients.indices[column], self.coefficients.data[column]
+        vectors = self.features[np.searchsorted(self.rows, rows)] * values[:, np.newaxis].astype(np.float32)
+        if num_padding:
+            first = np.arange(min(self.coefficients.shape[0], len(rows) + num_padding))
+            padding = np.setdiff1d(first, rows)[:num_padding]
+            order = np.argsort(np.concatenate([rows, padding]))
+            rows = np.concatenate([rows, padding])[order]
+            vectors = np.vstack([vectors, np.zeros((len(padding), vectors.shape[1]), np.float32)])[order]
+        return Candidates(rows.astype(np.int64), tf.constant(vectors))
+
+    def values(self, kernel_features: np.ndarray, classes: np.ndarray) -> scipy.sparse.csr_array:
+        """Return `alpha_ij <phi_i, phi(x)>` for queries x explained for classes j, zeros left out.
+
+        Args:
+            kernel_features: phi(x), shape (m, d), float32.
+            classes: j of every query, shape (m,).
+
+        Returns:
+            Shape (m, n), float32.
+        """
+        order = np.argsort(classes, kind="stable")
+        blocks = [
+            self._values_of_class(kernel_features[classes == class_index], int(class_index))
+            for class_index in np.unique(classes)
+        ]
+        if not blocks:
+            return scipy.sparse.csr_array((0, self.coefficients.shape[0]), dtype=np.float32)
+        return scipy.sparse.csr_array(scipy.sparse.vstack(blocks, format="csr")[np.argsort(order)])
+
+    def _values_of_class(self, kernel_features: np.ndarray, class_index: int) -> scipy.sparse.csr_array:
+        indices, vectors = self.candidates(class_index)
+        values = kernel_features @ vectors.numpy().T
+        pointers = np.arange(len(values) + 1) * len(indices)
+        shape = (len(values), self.coefficients.shape[0])
+        return scipy.sparse.csr_array((values.ravel(), np.tile(indices, len(values)), pointers), shape=shape)
+
+    def self_influence(self, labels: np.ndarray) -> np.ndarray:
+        """Return alpha[i, labels[i]] * ||phi_i||^2 of every training example, shape (n,), float32."""
+        own = scipy.sparse.csr_array(self.coefficients)[self.rows, labels[self.rows]]
+        values = np.zeros(self.coefficients.shape[0], np.float32)
+        values[self.rows] = np.asarray(own).ravel() * (self.features.astype(np.float64) ** 2).sum(axis=1)
+        return values

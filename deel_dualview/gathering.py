@@ -1,0 +1,208 @@
+"""Fetching training examples by index from a dataset that can only be read in order."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview._checks import describe, require
+from deel_dualview.data import changed_message, enumerate_examples, hash_examples, to_array
+
+CACHE_BYTES = 256 * 2**20
+_LARGEST_WINDOW = 16
+_OBJECT_BYTES = 100
+
+Example = tuple[np.ndarray, ...]
+"""The flattened tensors of one example, without a batch dimension."""
+
+
+class ExampleCache:
+    """Examples by index, up to a number of bytes: those not used for longest make room.
+
+    Attributes:
+        max_bytes: upper limit of the sum of the examples' sizes.
+        num_bytes: the sum now.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._examples: OrderedDict[int, Example] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def get(self, index: int) -> Example | None:
+        """Return an example, which is then the last to make room; None if it is not here."""
+        if index in self._examples:
+            self._examples.move_to_end(index)
+        return self._examples.get(index)
+
+    def put(self, index: int, example: Example) -> None:
+        """Keep an example, unless it is larger than the whole cache."""
+        if index in self._examples:
+            self.num_bytes -= num_bytes(self._examples.pop(index))
+        self._examples[index] = example
+        self.num_bytes += num_bytes(example)
+        while self.num_bytes > self.max_bytes:
+            _, oldest = self._examples.popitem(last=False)
+            self.num_bytes -= num_bytes(oldest)
+
+
+def gather_examples(
+    train_set: tf.data.Dataset,
+    hashes: np.ndarray,
+    index_batches: Iterable[tuple[Any, ...]],
+    *,
+    cache_bytes: int = CACHE_BYTES,
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield each item of `index_batches` with the training examples that its last component points at.
+
+    A pass over the training set serves a window of 1, then 2, 4, 8, 16, 16... items, so that the first result
+    comes soon and later ones share passes. Windows are cut short, and examples kept from one to the next, so
+    that each takes at most `cache_bytes` (a single item may take more: its result does).
+
+    Args:
+        train_set: batched; must yield what it yielded when `hashes` were computed.
+        hashes: of all its examples, shape (n,), from `hash_examples`.
+        index_batches: tuples whose last component is training indices (m, k); read as results are asked for.
+        cache_bytes: see above.
+
+    Yields:
+        (item, elements): in the structure of the training set's elements, each tensor (m, k, ...).
+
+    Raises:
+        ValueError: the training set changed its order or contents, its examples differ in shape, or an index
+            is out of range.
+    """
+    reader = _Reader(train_set, hashes, ExampleCache(cache_bytes))
+    for window in _windows(index_batches, reader):
+        examples = reader.fetch(np.unique(np.concatenate([_flat_indices(item) for item in window])))
+        for item in window:
+            yield item, _stack(examples, to_array(item[-1]), train_set.element_spec)
+
+
+def gathered_spec(element_spec: Any) -> Any:
+    """Return the specs of gathered elements (m, k, ...), given the training set's element_spec (b, ...)."""
+
+    def gathered(spec: tf.TensorSpec) -> tf.TensorSpec:
+        shape = None if spec.shape.rank is None else (None, None, *spec.shape[1:])
+        return tf.TensorSpec(shape, spec.dtype)
+
+    return tf.nest.map_structure(gathered, element_spec)
+
+
+def num_bytes(nest: Any) -> int:
+    """Return about how much memory the arrays or tensors of a nest take."""
+    return sum(_array_bytes(leaf) for leaf in tf.nest.flatten(nest))
+
+
+class _Reader:
+    """Reads examples by passes over the training set, keeping the last used ones."""
+
+    def __init__(self, train_set: tf.data.Dataset, hashes: np.ndarray, cache: ExampleCache):
+        self._train_set = train_set
+        self._hashes = hashes
+        self._cache = cache
+        self._largest_example = 0
+
+    def fits(self, window: list[tuple[Any, ...]]) -> bool:
+        """Return whether a window's items and the examples they need stay within the cache's size."""
+        num_examples = len(np.unique(np.concatenate([_flat_indices(item) for item in window])))
+        return num_bytes(window) + num_examples * self._largest_example <= self._cache.max_bytes
+
+    def fetch(self, wanted: np.ndarray) -> dict[int, Example]:
+        """Return examples by index, in at most one pass, which ends at the last one missing.
+
+        Args:
+            wanted: increasing indices.
+        """
+        num_train = len(self._hashes)
+        require(
+            len(wanted) == 0 or (wanted[0] >= 0 and wanted[-1] < num_train),
+            "Training indices must be those of the training set's examples.",
+            {"indices": wanted, "num_examples": num_train},
+        )
+        kept = {int(index): self._cache.get(int(index)) for index in wanted}
+        examples = {index: example for index, example in kept.items() if example is not None}
+        missing = np.array([index for index in wanted if int(index) not in examples], np.int64)
+        for index, example in self._read(missing):
+            examples[index] = example
+            self._largest_example = max(self._largest_example, num_bytes(example))
+        for index, example in examples.items():
+            self._cache.put(index, example)
+        return examples
+
+    def _read(self, wanted: np.ndarray) -> Iterator[tuple[int, Example]]:
+        num_read = 0
+        passes = enumerate_examples(self._train_set) if len(wanted) else iter(())
+        for indices, element in passes:
+            last = indices[-1] if len(indices) else -1
+            here = wanted[num_read : np.searchsorted(wanted, last, side="right")]
+            if len(here):
+                yield from self._rows(element, here, here - indices[0])
+                num_read += len(here)
+            if num_read == len(wanted):
+                return
+        if num_read < len(wanted):
+            self._refuse("fewer examples", int(wanted[num_read]))
+
+    def _rows(
+        self, element: Any, indices: np.ndarray, positions: np.ndarray
+    ) -> Iterator[tuple[int, Example]]:
+        rows = tf.nest.map_structure(lambda tensor: tf.gather(tensor, positions), element)
+        differing = hash_examples(rows) != self._hashes[indices]
+        if differing.any():
+            self._refuse("another example", int(indices[np.argmax(differing)]))
+        arrays = [to_array(tensor) for tensor in tf.nest.flatten(rows)]
+        for row, index in enumerate(indices):
+            # Copies: a view would keep the rows of the whole batch alive.
+            yield int(index), tuple(np.array(array[row], array.dtype) for array in arrays)
+
+    def _refuse(self, found: str, index: int) -> None:
+        raise ValueError(describe(changed_message("train_set", found), {"index": index}))
+
+
+def _windows(index_batches: Iterable[tuple[Any, ...]], reader: _Reader) -> Iterator[list[tuple[Any, ...]]]:
+    limit = 1
+    window: list[tuple[Any, ...]] = []
+    for item in index_batches:
+        if window and not reader.fits([*window, item]):
+            yield window
+            window = []
+        window.append(item)
+        if len(window) == limit:
+            yield window
+            window, limit = [], min(2 * limit, _LARGEST_WINDOW)
+    if window:
+        yield window
+
+
+def _stack(examples: dict[int, Example], indices: np.ndarray, element_spec: Any) -> Any:
+    """Return the examples at indices (m, k) as tensors (m, k, ...) in the structure of an element."""
+    specs = tf.nest.flatten(element_spec)
+    rows = [examples[int(index)] for index in indices.reshape(-1)]
+    stacked = []
+    for place, spec in enumerate(specs):
+        shapes = {row[place].shape for row in rows}
+        require(
+            len(shapes) <= 1,
+            "Training examples shown together must have one shape: pad or resize them to a fixed one.",
+            {"shapes": shapes},
+        )
+        array = np.stack([row[place] for row in rows]) if rows else np.empty(0, spec.dtype.as_numpy_dtype)
+        stacked.append(tf.convert_to_tensor(array.reshape(indices.shape + array.shape[1:]), spec.dtype))
+    return tf.nest.pack_sequence_as(element_spec, stacked)
+
+
+def _flat_indices(item: tuple[Any, ...]) -> np.ndarray:
+    return to_array(item[-1]).reshape(-1).astype(np.int64)
+
+
+def _array_bytes(leaf: Any) -> int:
+    array = leaf if isinstance(leaf, np.ndarray) else to_array(leaf)
+    if array.dtype.kind != "O":
+        return array.nbytes + _OBJECT_BYTES
+    return sum(len(text) + _OBJECT_BYTES for text in array.reshape(-1).tolist())

@@ -1,0 +1,58 @@
+"""Datasets computed by a Python generator when they are iterated over, with errors that stay readable."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+
+class LazyDataset(tf.data.Dataset):
+    """A dataset whose elements a Python generator computes, again at every iteration, when asked for.
+
+    Iterating over it in Python runs the generator in the caller's thread, so that its errors arrive as they
+    were raised and Ctrl-C stops it. Datasets made from it (`take`, `map`, `prefetch`...) go through
+    `tf.data.Dataset.from_generator`, where TensorFlow wraps an error: the message is then on its first line.
+    """
+
+    def __init__(self, make_generator: Callable[[], Iterator[Any]], output_signature: Any, cardinality: int):
+        self._make_generator = make_generator
+        source = tf.data.Dataset.from_generator(make_generator, output_signature=output_signature)
+        if cardinality >= 0:
+            source = source.apply(tf.data.experimental.assert_cardinality(cardinality))
+        self._source = source
+        super().__init__(tf.data.experimental.to_variant(self._source))
+
+    @property
+    def element_spec(self) -> Any:
+        """The structure of an element, as `tf.TensorSpec`s."""
+        return self._source.element_spec
+
+    def _inputs(self) -> list[tf.data.Dataset]:
+        return [self._source]
+
+    def __iter__(self) -> Iterator[Any]:
+        if not tf.executing_eagerly():
+            return super().__iter__()
+        return (self._to_tensors(element) for element in self._make_generator())
+
+    def _to_tensors(self, element: Any) -> Any:
+        def convert(spec: tf.TensorSpec, value: Any) -> tf.Tensor:
+            return tf.convert_to_tensor(value, spec.dtype)
+
+        return tf.nest.map_structure(convert, self.element_spec, element)
+
+
+def lazy_dataset(
+    make_generator: Callable[[], Iterator[Any]],
+    output_signature: Any,
+    *,
+    cardinality: int = tf.data.UNKNOWN_CARDINALITY,
+) -> LazyDataset:
+    """Return a dataset that calls `make_generator` at each iteration; any number may be under way at once.
+
+    Args:
+        make_generator: returns a new generator of elements; every element has the structure of the signature.
+        output_signature: nest (NamedTuples too) of `tf.TensorSpec`.
+        cardinality: number of elements, if known.
+    """
+    return LazyDataset(make_generator, output_signature, cardinality)

@@ -1,0 +1,317 @@
+"""InfluenceModel: a Keras classifier seen as penultimate features, a linear head and class logits."""
+
+import hashlib
+import threading
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import tracing
+from deel_dualview.typing import Inputs
+
+
+class LinearHead(NamedTuple):
+    """The last Dense layer: `logits = features @ kernel + bias`.
+
+    Attributes:
+        kernel: shape (d, c), float32.
+        bias: shape (c,), zeros where the layer has none.
+        has_bias: whether the layer has a bias of its own.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    has_bias: bool
+
+
+class InfluenceModel:
+    """A Keras classifier split at its penultimate features.
+
+    The features are the input of the last Dense layer that the model calls, or the output of `feature_layer`
+    (flattened). The model always runs in inference mode and its weights are only read. On the first batch that
+    it sees, the split is verified: the head applied to the features must give the model's own outputs.
+
+    A model with one (sigmoid) output is a classifier of two classes with logits (-z / 2, z / 2).
+
+    Args:
+        model: any Keras 3 classifier: Sequential, Functional, subclassed or nested, ending in logits, softmax or
+            sigmoid.
+        feature_layer: name of the layer whose output is taken as the features, or the layer itself. Needed
+            where no Dense layer makes the logits; its features then come without a linear head.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: no Dense head, no such layer, several outputs, or a head that is called more than once.
+    """
+
+    def __init__(self, model: keras.Model, feature_layer: str | keras.Layer | None = None) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                "InfluenceModel needs a Keras 3 model; load a file with `keras.models.load_model`. "
+                f"Received: model={model!r} of type {type(model).__name__}."
+            )
+        self.model = model
+        self._requested_layer = feature_layer
+        self._lock = threading.RLock()
+        self._split: tracing.Split | None = None
+        self._link: str | None = None
+        self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
+        self._traced: set[str] = set()
+        if isinstance(feature_layer, str):
+            tracing.layer_by_name(model, feature_layer)
+        specs = tracing.input_specs(model)
+        if specs is not None:
+            self._split = self._find_split(specs)
+
+    @classmethod
+    def from_parts(cls, feature_extractor: keras.Model, head: keras.Layer) -> "InfluenceModel":
+        """Build from a feature extractor and a head, where no single Keras model can be split.
+
+        Args:
+            feature_extractor: maps inputs to features, shape (b, d).
+            head: maps features to logits or probabilities, for instance a Dense layer.
+        """
+        for name, part in (("feature_extractor", feature_extractor), ("head", head)):
+            if not isinstance(part, keras.Layer):
+                raise TypeError(
+                    f"`{name}` must be a Keras model or layer. Received: {name} of type {type(part).__name__}."
+                )
+        return cls(_Composed(feature_extractor, head), feature_layer=feature_extractor)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes c; two for a model with one output."""
+        return max(2, self._known_split().num_outputs)
+
+    @property
+    def num_features(self) -> int:
+        """Number of penultimate features d."""
+        return self._known_split().num_features
+
+    @property
+    def feature_layer(self) -> str:
+        """Where the features are taken: a layer's name, or `input of NAME` for the input of the head."""
+        split = self._known_split()
+        return f"input of {split.layer.name}" if split.takes_input else split.layer.name
+
+    @property
+    def head(self) -> LinearHead | None:
+        """The linear head as two or more classes, or None where the features do not feed the last Dense layer."""
+        layer = self._known_split().head
+        if layer is None:
+            return None
+        kernel = np.asarray(tf.convert_to_tensor(layer.kernel), np.float32)
+        bias = (
+            np.asarray(tf.convert_to_tensor(layer.bias), np.float32)
+            if layer.bias is not None
+            else np.zeros(kernel.shape[1], np.float32)
+        )
+        if kernel.shape[1] == 1:
+            kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
+        return LinearHead(kernel, bias, layer.bias is not None)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights, the kinds of layers and the split; stored vectors of another model are refused by it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for weight in self.model.weights:
+            array = tf.convert_to_tensor(weight).numpy()
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for layer in [self.model, *tracing.all_layers(self.model)]:
+            activation = getattr(layer, "activation", None)
+            digest.update(f"{type(layer).__name__}:{getattr(activation, '__name__', '')};".encode())
+        split = self._known_split()
+        position = [layer is split.layer for layer in tracing.all_layers(self.model)].index(True)
+        digest.update(f"{position}{split.takes_input}".encode())
+        return digest.hexdigest()
+
+    def features(self, inputs: Inputs) -> tf.Tensor:
+        """Return the penultimate features, shape (b, d), float32."""
+        return self._call(inputs)[0]
+
+    def logits(self, inputs: Inputs) -> tf.Tensor:
+        """Return the class logits, shape (b, c), float32 (log-probabilities where a model has no linear head)."""
+        return self.features_and_logits(inputs)[1]
+
+    def features_and_logits(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return features (b, d) and class logits (b, c) of one forward pass, float32."""
+        features, outputs = self._call(inputs)
+        return features, _as_logits(outputs, self._link or "logits")
+
+    def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
+        """Return the cross-entropy of every example, shape (b,), for integer or one-hot labels."""
+        classes = self.to_classes(labels)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, self.logits(inputs))
+
+    def to_classes(self, labels: tf.Tensor | np.ndarray) -> np.ndarray:
+        """Return labels as class indices, shape (b,), int64.
+
+        Args:
+            labels: integers of shape (b,) or (b, 1), or one-hot rows of shape (b, c) of any type.
+
+        Raises:
+            ValueError: floating-point class indices, a one-hot width that is not c, rows that are not one-hot,
+                or a class outside 0..c-1.
+        """
+        return _to_classes(np.asarray(labels), self.num_classes)
+
+    def prepare(self, inputs: Inputs) -> None:
+        """Find the split and verify it on one batch; a prepared model returns at once.
+
+        Raises:
+            ValueError: the head applied to the features does not give the model's outputs.
+        """
+        with self._lock:
+            if self._link is not None:
+                return
+            # The first call of a model that is not built creates its variables, which no trace may do.
+            own_outputs = tracing.call_model(self.model, inputs)
+            if self._split is None:
+                self._split = self._find_split(tf.nest.map_structure(tracing.relaxed_spec, inputs))
+            native = tf.cast(own_outputs, tf.float32).numpy()
+            _, outputs = self._traced_forward(inputs)
+            if self._split.head is None:
+                self._link = _guess_link(native)
+            elif _link_of(native, outputs.numpy(), _tolerance(self._split.head)) is None:
+                raise ValueError(
+                    "The last Dense layer applied to its input does not give the model's outputs (nor does its "
+                    "softmax or sigmoid), so it is not the classification head. Name the layer whose output to take as "
+                    "features: InfluenceModel(model, feature_layer=NAME), or pass both parts to "
+                    f"InfluenceModel.from_parts. Received: Dense layer {self._split.head.name!r}."
+                )
+            else:
+                self._link = "logits"
+
+    def _call(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        self.prepare(inputs)
+        return self._traced_forward(inputs)
+
+    def _traced_forward(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        specs = tf.nest.map_structure(tracing.relaxed_spec, inputs)
+        if (key := repr(specs)) not in self._traced:
+            with self._lock:
+                self._forward.get_concrete_function(specs)
+                self._traced.add(key)
+        return self._forward(inputs)
+
+    def _known_split(self) -> tracing.Split:
+        if self._split is None:
+            raise ValueError(
+                "The model has not been called yet, so its layers are unknown. Call it on one batch, or hand the "
+                f"InfluenceModel to a calculator, which does. Received: model={self.model.name!r} (not built)."
+            )
+        return self._split
+
+    def _features_and_outputs(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        split = self._known_split()
+        with tracing.recorded([split.layer]) as calls:
+            outputs = tracing.call_model(self.model, inputs)
+        taken = calls[0].inputs if split.takes_input else calls[0].outputs
+        features = tf.cast(taken, tf.float32)
+        features = tf.reshape(features, (tf.shape(features)[0], split.num_features))
+        if split.head is None:
+            return features, tf.cast(outputs, tf.float32)
+        logits = tf.matmul(features, tf.cast(split.head.kernel, tf.float32))
+        if split.head.bias is not None:
+            logits += tf.cast(split.head.bias, tf.float32)
+        return features, logits
+
+    def _find_split(self, specs: Inputs) -> tracing.Split:
+        with self._lock:
+            return tracing.find_split(self.model, self._requested_layer, specs)
+
+
+@keras.saving.register_keras_serializable("deel_dualview")
+class _Composed(keras.Model):
+    """A feature extractor followed by a head."""
+
+    def __init__(self, feature_extractor: keras.Layer, head: keras.Layer) -> None:
+        super().__init__(name="feature_extractor_and_head")
+        self.feature_extractor = feature_extractor
+        self.head = head
+
+    def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
+        return self.head(self.feature_extractor(inputs, training=training), training=training)
+
+
+def _as_logits(outputs: tf.Tensor, link: str) -> tf.Tensor:
+    """Turn what the model gives into two or more logits a row."""
+    tiny = tf.constant(np.finfo(np.float32).tiny)
+    if link == "softmax":
+        return tf.math.log(tf.maximum(outputs, tiny))
+    if link == "sigmoid":
+        outputs = tf.math.log(tf.maximum(outputs, tiny)) - tf.math.log(tf.maximum(1.0 - outputs, tiny))
+    if outputs.shape[1] == 1:
+        return tf.concat([-outputs, outputs], axis=1) / 2.0
+    return outputs
+
+
+def _tolerance(head: keras.layers.Dense) -> float:
+    """Return the relative error to expect between the head's arithmetic and ours in float32."""
+    return 5e-2 if head.compute_dtype in ("float16", "bfloat16") else 1e-3
+
+
+def _link_of(native: np.ndarray, logits: np.ndarray, tolerance: float) -> str | None:
+    """Name the function that turns `logits` into the model's `native` outputs, None if there is none."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):
+        candidates = {
+            "logits": logits,
+            "softmax": shifted / shifted.sum(axis=1, keepdims=True),
+            "sigmoid": 1.0 / (1.0 + np.exp(-logits)),
+        }
+    for name, values in candidates.items():
+        scale = max(1.0, float(np.abs(values).max(initial=0.0)))
+        if values.shape == native.shape and np.allclose(values, native, rtol=tolerance, atol=tolerance * scale):
+            return name
+    return None
+
+
+def _guess_link(native: np.ndarray) -> str:
+    """Tell probabilities from logits where no linear head gives the logits."""
+    if native.min() < 0 or native.max() > 1:
+        return "logits"
+    if native.shape[1] > 1 and np.allclose(native.sum(axis=1), 1.0, atol=1e-2):
+        return "softmax"
+    return "sigmoid"
+
+
+def _to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return _one_hot_to_classes(labels, num_classes)
+    if labels.ndim not in (1, 2):
+        raise ValueError(
+            "Labels must be class indices of shape (b,) or one-hot rows of shape (b, c). "
+            f"Received: labels of shape {labels.shape}."
+        )
+    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
+        raise ValueError(
+            "Class indices must be integers; cast them with `dataset.map(lambda x, y: (x, tf.cast(y, tf.int64)))`. "
+            f"Received: labels of dtype {labels.dtype}."
+        )
+    classes = labels.reshape(-1).astype(np.int64)
+    outside = np.flatnonzero((classes < 0) | (classes >= num_classes))
+    if outside.size:
+        raise ValueError(
+            f"Labels must be classes 0..{num_classes - 1} of the model. Received: {outside.size} label(s) outside, "
+            f"the first is {classes[outside[0]]} at row {outside[0]} of the batch."
+        )
+    return classes
+
+
+def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    if labels.shape[1] != num_classes:
+        raise ValueError(
+            f"One-hot labels must be as wide as the model has classes, {num_classes}. "
+            f"Received: labels of shape {labels.shape}."
+        )
+    rows = np.flatnonzero(((labels != 0).sum(axis=1) != 1) | (labels.sum(axis=1) != 1))
+    if rows.size:
+        raise ValueError(
+            "Two-dimensional labels must be one-hot: a single 1 in every row; soft and multi-hot labels have no one "
+            f"class to explain. Received: row {rows[0]} of the batch = {labels[rows[0]]!r}."
+        )
+    return labels.argmax(axis=1).astype(np.int64)

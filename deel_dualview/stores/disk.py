@@ -1,0 +1,200 @@
+"""Vectors kept on disk: atomic, checked against model and data, resumed after an interruption."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview._checks import check_count, describe
+from deel_dualview.stores.base import (
+    HASHES,
+    Block,
+    ChangedDataError,
+    Compute,
+    Store,
+    StoredVectors,
+    StoreError,
+)
+from deel_dualview.stores.passes import check_examples, compute_blocks
+from deel_dualview.stores.shards import (
+    MANIFEST,
+    PARTIAL,
+    Manifest,
+    check_shards,
+    read_manifest,
+    read_shard,
+    remedy,
+    reporting_failed_writes,
+    write_manifest,
+    write_shard,
+)
+
+_LOCK = ".lock"
+
+
+class DiskStore(Store):
+    """Keeps the vectors of one model and dataset in a directory, in shards read by memory mapping.
+
+    An interrupted computation (Ctrl-C, a killed process, a full disk, an error of the dataset) goes on from
+    the last complete shard when opened again. What is stored is never taken for something else: key,
+    examples and checksums are compared, and differences refused.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, shard_size: int = 8192, progress: bool = True):
+        """Create a store; nothing is read or written until it is opened.
+
+        Args:
+            directory: made if missing; if not empty it must hold a store.
+            shard_size: examples per shard: at most so many are computed again after an interruption.
+            progress: see `Store`.
+        """
+        super().__init__(progress=progress)
+        self.directory = Path(directory)
+        self.shard_size = check_count("shard_size", shard_size)
+
+    def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
+        """Return the vectors of every example of `dataset`; see `Store.open`."""
+        manifest = self._read(key)
+        if manifest is None or not manifest.complete:
+            with self._locked():
+                manifest = self._read(key)  # another process may have completed it meanwhile
+                if manifest is None or not manifest.complete:
+                    return self._complete(manifest or self._start(key), dataset, compute)
+        vectors = _OnDisk(self.directory, manifest)
+        with self._naming_directory():
+            check_examples(dataset, vectors.array(HASHES), self.bar(dataset, "Checking stored vectors"))
+        return vectors
+
+    def _read(self, key: Mapping[str, str]) -> Manifest | None:
+        manifest = read_manifest(self.directory)
+        if manifest is None:
+            self._refuse_other_files()
+            return None
+        if manifest.key != dict(key):
+            raise self._foreign(manifest.key, key)
+        check_shards(self.directory, manifest)
+        return manifest
+
+    def _foreign(self, stored: Mapping[str, str], key: Mapping[str, str]) -> StoreError:
+        names = sorted(name for name in {*stored, *key} if stored.get(name) != key.get(name))
+        received = {name: key.get(name) for name in names}
+        received |= {f"stored {name}": stored.get(name) for name in names}
+        message = f"The store holds vectors of another {', '.join(names)}. {remedy(self.directory)}"
+        return StoreError(describe(message, received))
+
+    def _refuse_other_files(self) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            message = "A store is a directory, not a file: give another one."
+            raise StoreError(describe(message, {"directory": str(self.directory)}))
+        own = {_LOCK, MANIFEST + PARTIAL}
+        others = [path.name for path in self.directory.glob("*") if path.name not in own]
+        if others:
+            message = "A store needs a directory of its own: give an empty or new one."
+            raise StoreError(describe(message, {"directory": str(self.directory), "files": sorted(others)}))
+
+    def _start(self, key: Mapping[str, str]) -> Manifest:
+        manifest = Manifest(dict(key))
+        write_manifest(self.directory, manifest)
+        return manifest
+
+    def _complete(self, manifest: Manifest, dataset: tf.data.Dataset, compute: Compute) -> "_OnDisk":
+        """Compute and write the shards that are missing."""
+        self._clean(manifest)
+        stored = _OnDisk(self.directory, manifest)
+        known_hashes = stored.array(HASHES) if manifest.shards else np.empty(0, np.uint64)
+        with self._naming_directory():
+            blocks = compute_blocks(dataset, compute, known_hashes, self.bar(dataset, "Computing vectors"))
+            for block in _resize(blocks, self.shard_size):
+                manifest = manifest.with_shard(write_shard(self.directory, len(manifest.shards), block))
+                write_manifest(self.directory, manifest)
+        manifest = Manifest(manifest.key, manifest.shards, complete=True)
+        write_manifest(self.directory, manifest)
+        return _OnDisk(self.directory, manifest)
+
+    def _clean(self, manifest: Manifest) -> None:
+        """Delete what a killed process left behind."""
+        listed = {file.file for shard in manifest.shards for file in shard.values()}
+        for path in [*self.directory.glob("*.npy"), *self.directory.glob("*" + PARTIAL)]:
+            if path.name not in listed:
+                with reporting_failed_writes(self.directory):
+                    path.unlink()
+
+    @contextmanager
+    def _naming_directory(self) -> Iterator[None]:
+        """Say which store it is that the examples disagree with."""
+        try:
+            yield
+        except ChangedDataError as error:
+            message = f"The store holds vectors of other data. {remedy(self.directory)} {error}"
+            raise StoreError(message) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the directory against other writers; the system lets go if this process dies."""
+        with reporting_failed_writes(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            file = (self.directory / _LOCK).open("wb")
+        with file:
+            if not _try_lock(file.fileno()):
+                message = "Another process is writing this store: wait until it ends, or use another one."
+                raise StoreError(describe(message, {"directory": str(self.directory)}))
+            yield
+
+
+class _OnDisk(StoredVectors):
+    def __init__(self, directory: Path, manifest: Manifest):
+        self._directory = directory
+        self._shards = manifest.shards
+
+    def __len__(self) -> int:
+        return sum(shard[HASHES].shape[0] for shard in self._shards)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._shards[0])
+
+    def __iter__(self) -> Iterator[Block]:
+        for shard in self._shards:
+            yield read_shard(self._directory, shard)
+
+
+def _resize(blocks: Iterator[Block], size: int) -> Iterator[Block]:
+    """Yield the same rows in blocks of `size`, and a last one of what is left."""
+    waiting: list[Block] = []
+    num_waiting = 0
+    for block in blocks:
+        waiting.append(block)
+        num_waiting += len(block[HASHES])
+        while num_waiting >= size:
+            joined = _join(waiting)
+            yield {name: array[:size] for name, array in joined.items()}
+            waiting, num_waiting = (
+                [{name: array[size:] for name, array in joined.items()}],
+                num_waiting - size,
+            )
+    if num_waiting:
+        yield _join(waiting)
+
+
+def _join(blocks: list[Block]) -> Block:
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process alone, without waiting."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

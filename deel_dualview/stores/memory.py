@@ -1,0 +1,124 @@
+"""Vectors kept in memory, or not kept at all."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview.stores.base import (
+    HASHES,
+    Block,
+    ChangedDataError,
+    Column,
+    Compute,
+    Store,
+    StoredVectors,
+)
+from deel_dualview.stores.passes import (
+    check_examples,
+    check_hashes,
+    check_length,
+    compute_blocks,
+    read_hashes,
+)
+
+_BLOCK_SIZE = 8192
+_NONE_KNOWN = np.empty(0, np.uint64)
+
+
+class MemoryStore(Store):
+    """Keeps vectors in memory, per key, as long as this object lives.
+
+    Opened again with the same key, it computes anew if the dataset is found to have changed.
+    """
+
+    def __init__(self, *, progress: bool = True):
+        super().__init__(progress=progress)
+        self._kept: dict[tuple[tuple[str, str], ...], _InMemory] = {}
+
+    def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
+        """Return the vectors of every example of `dataset`; see `Store.open`."""
+        sorted_key = tuple(sorted(key.items()))
+        kept = self._kept.get(sorted_key)
+        if kept is None or not self._still_holds(kept, dataset):
+            kept = self._kept[sorted_key] = self._compute(dataset, compute)
+        return kept
+
+    def _still_holds(self, kept: "_InMemory", dataset: tf.data.Dataset) -> bool:
+        try:
+            check_examples(dataset, kept.array(HASHES), self.bar(dataset, "Checking examples"))
+        except ChangedDataError:
+            return False
+        return True
+
+    def _compute(self, dataset: tf.data.Dataset, compute: Compute) -> "_InMemory":
+        columns: dict[str, Column] = {}
+        num_batches = max(int(dataset.cardinality()), 1)
+        for block in compute_blocks(dataset, compute, _NONE_KNOWN, self.bar(dataset, "Computing vectors")):
+            columns = columns or {name: Column(len(rows) * num_batches) for name, rows in block.items()}
+            for name, rows in block.items():
+                columns[name].append(rows)
+        return _InMemory({name: column.array() for name, column in columns.items()})
+
+
+class NoStore(Store):
+    """Keeps nothing but the examples' hashes: vectors are computed anew at every iteration.
+
+    For training sets whose vectors fit neither in memory nor on disk. `array` still returns them all at once.
+    """
+
+    def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
+        """Return vectors that a pass over `dataset` computes at each iteration; see `Store.open`."""
+        return _Recomputed(self, dataset, compute)
+
+
+class _InMemory(StoredVectors):
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays[HASHES])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._arrays)
+
+    def __iter__(self) -> Iterator[Block]:
+        for start in range(0, len(self), _BLOCK_SIZE):
+            yield {name: array[start : start + _BLOCK_SIZE] for name, array in self._arrays.items()}
+
+    def array(self, name: str) -> np.ndarray:
+        return self._arrays[name] if name in self._arrays else super().array(name)
+
+
+class _Recomputed(StoredVectors):
+    """The first pass records hashes; every later one must yield the same."""
+
+    def __init__(self, store: Store, dataset: tf.data.Dataset, compute: Compute):
+        self._store = store
+        self._dataset = dataset
+        self._compute = compute
+        self._hashes = read_hashes(dataset, store.bar(dataset, "Reading examples"))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(next(self._blocks(self._dataset.take(1))))
+
+    def __iter__(self) -> Iterator[Block]:
+        stop = 0
+        for block in self._blocks(self._dataset):
+            start, stop = stop, stop + len(block[HASHES])
+            check_hashes(block[HASHES], self._hashes[start:stop], start)
+            yield block
+        check_length(stop, len(self))
+
+    def array(self, name: str) -> np.ndarray:
+        return self._hashes if name == HASHES else super().array(name)
+
+    def _blocks(self, dataset: tf.data.Dataset) -> Iterator[Block]:
+        return compute_blocks(
+            dataset, self._compute, _NONE_KNOWN, self._store.bar(dataset, "Computing vectors")
+        )

@@ -1,0 +1,6 @@
+"""Crammer-Singer support vector machines without offset, solved in the dual with a certificate."""
+
+from deel_dualview.svm.dual import DualSVMSolver
+from deel_dualview.svm.solution import ConvergenceWarning, DualSVMSolution, SolverProgress
+
+__all__ = ["ConvergenceWarning", "DualSVMSolution", "DualSVMSolver", "SolverProgress"]

@@ -1,0 +1,106 @@
+"""A checked training problem: features, labels, number of classes and penalty."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview._checks import check_count, check_positive, require
+
+# Rows of a chunk of a pass: large enough to amortise a call, small enough for its float64 copy to stay
+# in cache.
+CHUNK = 2048
+
+
+class Problem(NamedTuple):
+    """One Crammer-Singer problem.
+
+    Attributes:
+        features: F, shape (n, d), float32.
+        labels: y, shape (n,), int32.
+        num_classes: c.
+        K: penalty of one unit of slack.
+    """
+
+    features: tf.Tensor
+    labels: np.ndarray
+    num_classes: int
+    K: float
+
+    @property
+    def num_examples(self) -> int:
+        """Number of rows n."""
+        return len(self.labels)
+
+
+def check_problem(features: Any, labels: Any, num_classes: int, K: float) -> Problem:
+    """Validate and convert what the user handed over; the inputs are never modified.
+
+    Raises:
+        TypeError: `num_classes` is not an integer, `K` not a number or the labels not integers.
+        ValueError: shapes, values or ranges are unusable.
+    """
+    K = check_positive("K", K)
+    num_classes = check_count("num_classes", num_classes)
+    require(num_classes >= 2, "At least two classes are needed to separate.", {"num_classes": num_classes})
+    rows = _check_features(features)
+    return Problem(tf.convert_to_tensor(rows), _check_labels(labels, len(rows), num_classes), num_classes, K)
+
+
+def _check_features(features: Any) -> np.ndarray:
+    rows = np.asarray(features)
+    require(
+        rows.ndim == 2 and rows.size > 0,
+        "`features` must be a matrix with one row an example, (n, d) with n >= 1 and d >= 1.",
+        {"shape": rows.shape},
+    )
+    require(
+        np.issubdtype(rows.dtype, np.number) and not np.issubdtype(rows.dtype, np.complexfloating),
+        "`features` must hold real numbers.",
+        {"dtype": str(rows.dtype)},
+    )
+    with np.errstate(over="ignore"):
+        rows = rows.astype(np.float32, copy=False)
+    # A sum is finite only if every term is; it spares an (n, d) mask in the ordinary case.
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspects = np.flatnonzero(~np.isfinite(rows.sum(axis=1)))
+    bad = [int(i) for i in suspects if not np.isfinite(rows[i]).all()]
+    require(
+        not bad,
+        "`features` must be finite in float32: drop or repair these rows, or look for what made them so.",
+        {"num_bad_rows": len(bad), "rows": bad},
+    )
+    return rows
+
+
+def _check_labels(labels: Any, num_examples: int, num_classes: int) -> np.ndarray:
+    classes = np.asarray(labels)
+    require(
+        classes.shape == (num_examples,),
+        f"`labels` must hold one class an example, shape ({num_examples},); take the argmax of one-hot rows.",
+        {"shape": classes.shape},
+    )
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise TypeError(f"`labels` must be integers. Received: dtype={classes.dtype}.")
+    outside = np.flatnonzero((classes < 0) | (classes >= num_classes))
+    require(
+        len(outside) == 0,
+        f"`labels` must lie in 0 .. {num_classes - 1}: raise `num_classes` or repair these rows.",
+        {"rows": outside.tolist(), "labels": classes[outside].tolist()},
+    )
+    _warn_about_missing(classes, num_classes)
+    return classes.astype(np.int32)
+
+
+def _warn_about_missing(classes: np.ndarray, num_classes: int) -> None:
+    missing = np.flatnonzero(np.bincount(classes, minlength=num_classes) == 0)
+    if len(missing):
+        warnings.warn(
+            "Some classes have no example: nothing can ever support them. "
+            f"Received: num_classes={num_classes}, classes without examples={missing.tolist()[:10]}.",
+            UserWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,203 @@
+"""The outer loop: stages of the proximal point method, working sets, certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview.svm.newton import complementarity
+from deel_dualview.svm.passes import RowScan, adjoint, margins, scan_rows
+from deel_dualview.svm.problem import Problem
+from deel_dualview.svm.working_set import SETTLED, DualPoint, WorkingSet, frozen_weights
+
+# Widths K / sigma of the smoothed maximum, in units of the margin, on nested random subsets of the rows.
+_LEVELS = ((6_000, 4.0), (6_000, 1.0), (20_000, 1.0), (20_000, 0.25))
+_NARROWING = 2.5
+_NARROWEST = 1e-4
+# Rows whose runner-up is within this many widths of the lead may become tied in the next stage.
+_REACH = 4.0
+_LEAST_REACH = 0.03
+_STEPS_PER_STAGE = 40
+_STEPS_PER_CERTIFICATE = 20
+# Stages without a Newton step or a better certificate: float32 increments have nothing left to give.
+_MAX_IDLE_STAGES = 5
+
+
+class Certified(NamedTuple):
+    """A dual point, the weights W_a that belong to it, and their objectives."""
+
+    point: DualPoint
+    weights: tf.Tensor
+    primal: float
+    dual: float
+    slack: np.ndarray
+
+    @property
+    def relative_gap(self) -> float:
+        """(P(W_a) - D) / P(W_a)."""
+        return (self.primal - self.dual) / self.primal
+
+
+def primal_objective(problem: Problem, weights: tf.Tensor, slack: np.ndarray) -> float:
+    """P(W) = 1/2 ||W||^2 + K sum of the slacks."""
+    return float(0.5 * tf.reduce_sum(tf.square(weights))) + problem.K * float(slack.sum())
+
+
+def frozen_gap(problem: Problem, point: DualPoint, scan: RowScan) -> np.ndarray:
+    """What every frozen row adds to the gap, shape (n,); 0 on active rows."""
+    gaps = problem.K * scan.shortfall
+    gaps[point.active] = 0.0
+    return gaps
+
+
+class ProximalPoint:
+    """One solve: call `run` once."""
+
+    def __init__(
+        self, problem: Problem, tolerance: float, max_iterations: int, report: Callable[[int, float, int], None]
+    ) -> None:
+        self._problem, self._tolerance, self._report = problem, tolerance, report
+        self._max_iterations = max_iterations
+        self.num_iterations = 0
+        self.best: Certified | None = None
+
+    def run(self, start: Certified | None, width: float) -> Certified:
+        """Solve from scratch, or from a certified point at a smoothing of `width`.
+
+        Returns:
+            The best certified point; its gap is above the tolerance if the iterations ran out.
+        """
+        if start is None:
+            weights, width = self._levels()
+            scan = scan_rows(self._problem, self._problem.labels, weights)
+            active = np.flatnonzero(scan.lead < max(_REACH * width, _LEAST_REACH))
+            point = DualPoint(scan.winner, active, np.zeros((len(active), self._problem.num_classes)))
+            primal = primal_objective(self._problem, weights, scan.slack)
+        else:
+            self.best = start
+            weights, point, primal = start.weights, start.point, start.primal
+            if start.relative_gap <= self._tolerance:
+                return start
+        return self._stages(weights, point, primal, width)
+
+    def _levels(self) -> tuple[tf.Tensor, float]:
+        problem = self._problem
+        weights = tf.zeros((problem.features.shape[1], problem.num_classes), tf.float64)
+        order = np.random.default_rng(0).permutation(problem.num_examples)
+        width = _LEVELS[-1][1]
+        for size, width in _LEVELS:
+            index = np.sort(order[:size])
+            subset = problem._replace(
+                features=tf.gather(problem.features, index), labels=problem.labels[index]
+            )
+            nothing = np.zeros((len(index), problem.num_classes))
+            point = DualPoint(subset.labels, np.arange(len(index)), nothing)
+            level = WorkingSet(subset, point, weights, problem.K / width)
+            self._settle(level, 1e-4 * problem.K)
+            weights = level.weights
+        return weights, width
+
+    def _settle(self, inner: WorkingSet, floor: float) -> None:
+        for _ in range(_STEPS_PER_STAGE):
+            if inner.is_settled(floor) or self._is_exhausted():
+                return
+            self._step(inner)
+
+    def _step(self, inner: WorkingSet) -> None:
+        inner.step()
+        self.num_iterations += 1
+
+    def _is_exhausted(self) -> bool:
+        return self.num_iterations >= self._max_iterations
+
+    def _stages(self, weights: tf.Tensor, point: DualPoint, primal: float, width: float) -> Certified:
+        problem, idle = self._problem, 0
+        while True:
+            before, best = self.num_iterations, self.best
+            target = 0.5 * self._tolerance * primal
+            inner = WorkingSet(problem, point, weights, problem.K / width)
+            self._settle(inner, target)
+            certificate = self._certificate(inner, target)
+            if certificate is None and (self._is_exhausted() or idle >= _MAX_IDLE_STAGES):
+                certificate = inner.certify()
+            at = certificate[0] if certificate else inner.weights
+            scan = scan_rows(problem, point.vertex, at)
+            primal = primal_objective(problem, at, scan.slack)
+            gaps = frozen_gap(problem, point, scan)
+            if certificate:
+                self._keep(inner, at, primal, float(gaps.sum()) + certificate[1], scan)
+            self._report(self.num_iterations, self.best.relative_gap if self.best else np.inf, len(point.active))
+            if self.best and (
+                self.best.relative_gap <= self._tolerance or self._is_exhausted() or idle >= _MAX_IDLE_STAGES
+            ):
+                return self.best
+            narrower = self._is_narrower(inner, target, float(gaps.sum()), certificate is not None)
+            if narrower:
+                width = max(width / _NARROWING, _NARROWEST)
+            weights, point = inner.weights, self._next_point(inner, scan, gaps, width, narrower)
+            idle = 0 if self.num_iterations > before or self.best is not best else idle + 1
+
+    @staticmethod
+    def _is_narrower(inner: WorkingSet, target: float, frozen: float, certified: bool) -> bool:
+        """Whether the next stage may sharpen: the working set held, and its rows own a gap to close."""
+        if certified:
+            return inner.complementarity > 0.2 * target
+        held = frozen <= SETTLED * max(inner.complementarity, target)
+        return held and (inner.complementarity > target or inner.residual <= 0.01 * inner.complementarity)
+
+    def _certificate(self, inner: WorkingSet, target: float) -> tuple[tf.Tensor, float] | None:
+        """Polish until W_a itself is good on the working set; None when the stage has to sharpen first."""
+        if inner.complementarity > target:
+            return None
+        demand = SETTLED * target
+        for _ in range(_STEPS_PER_CERTIFICATE):
+            if inner.residual <= demand:
+                weights, gap = inner.certify()
+                if gap <= 1.5 * target:
+                    return weights, gap
+                if inner.complementarity > 0.2 * target and inner.residual <= 0.01 * inner.complementarity:
+                    return None
+                demand = min(demand, inner.residual) / 4
+            if self._is_exhausted():
+                return None
+            self._step(inner)
+        return None
+
+    def _keep(self, inner: WorkingSet, weights: tf.Tensor, primal: float, gap: float, scan: RowScan) -> None:
+        """Remember the best certificate."""
+        if self.best is None or gap < self.best.primal - self.best.dual:
+            point = inner.point._replace(multipliers=inner.multipliers.numpy())
+            self.best = Certified(point, weights, primal, primal - gap, scan.slack)
+
+    def _next_point(
+        self, inner: WorkingSet, scan: RowScan, gaps: np.ndarray, width: float, narrower: bool
+    ) -> DualPoint:
+        """Anchor and working set of the next stage: violators, near-ties and rows off the vertices."""
+        old, multipliers = inner.point, inner.multipliers.numpy()
+        vertex = old.vertex.copy()
+        vertex[old.active] = multipliers.argmax(axis=1)
+        chosen = (scan.lead < max(_REACH * width, _LEAST_REACH)) | (gaps > 0)
+        chosen[old.active[np.count_nonzero(multipliers, axis=1) > 1]] = True
+        active = np.flatnonzero(chosen)
+        anchor = np.zeros((len(active), self._problem.num_classes))
+        np.put_along_axis(anchor, vertex[active][:, None], self._problem.K, axis=1)
+        kept = chosen[old.active]
+        source = multipliers if narrower else old.multipliers
+        anchor[np.searchsorted(active, old.active[kept])] = source[kept]
+        return DualPoint(vertex, active, anchor)
+
+
+def certify(problem: Problem, point: DualPoint) -> Certified:
+    """Certificate of a feasible lambda, everything in float64."""
+    rows = tf.gather(problem.features, point.active)
+    labels = problem.labels[point.active]
+    vertices = problem.K * tf.one_hot(labels, problem.num_classes, dtype=tf.float64)
+    weights = frozen_weights(problem, point) + adjoint(rows, vertices - point.multipliers)
+    scan = scan_rows(problem, point.vertex, weights)
+    gap = float(complementarity(tf.constant(point.multipliers), margins(rows, labels, weights)))
+    gap += float(frozen_gap(problem, point, scan).sum())
+    primal = primal_objective(problem, weights, scan.slack)
+    return Certified(point, weights, primal, primal - gap, scan.slack)

@@ -1,0 +1,85 @@
+"""What the dual solver returns and reports while it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+
+class ConvergenceWarning(UserWarning):
+    """The solver stopped at its iteration limit, above the gap that was asked for."""
+
+
+class SolverProgress(NamedTuple):
+    """State of a running solve, handed to the `progress` callback after every outer iteration.
+
+    Attributes:
+        K: the penalty being solved for.
+        iteration: Newton steps so far.
+        max_iterations: Newton steps allowed.
+        relative_gap: best certified relative gap so far (inf before the first certificate).
+        tolerance: relative gap asked for.
+        num_active: rows of the current working set.
+    """
+
+    K: float
+    iteration: int
+    max_iterations: int
+    relative_gap: float
+    tolerance: float
+    num_active: int
+
+
+@dataclass(frozen=True)
+class DualSVMSolution:
+    """Solution of the Crammer-Singer dual together with its certificate.
+
+    The certificate is on `weights` themselves, W_a = F' alpha: the surrogate whose logits the
+    attributions alpha_ij <f_i, f(x)> add up to.
+
+    Attributes:
+        K: absolute penalty of the problem.
+        coefficients: alpha, shape (n, c), float64, canonical; every row sums to 0.
+        weights: W_a = F' alpha, shape (d, c), float64.
+        primal: P(W_a), the primal objective at `weights`.
+        dual: D(lambda), a lower bound of the optimum.
+        converged: whether `relative_gap` <= `tolerance`.
+        num_iterations: Newton steps taken, levels included.
+        slack: max_j c_ij at W_a for every example, shape (n,): 0 outside the margin.
+        support_vectors: indices with lambda_y < K (1 - 1e-4), ascending.
+        mean_squared_norm: E||f||^2. The problem behaves according to K E||f||^2, not to K.
+        tolerance: relative gap that was asked for.
+    """
+
+    K: float
+    coefficients: scipy.sparse.csr_array
+    weights: np.ndarray
+    primal: float
+    dual: float
+    converged: bool
+    num_iterations: int
+    slack: np.ndarray
+    support_vectors: np.ndarray
+    mean_squared_norm: float
+    tolerance: float
+
+    @property
+    def relative_gap(self) -> float:
+        """(P(W_a) - D) / P(W_a)."""
+        return (self.primal - self.dual) / self.primal
+
+    @property
+    def num_support_vectors(self) -> int:
+        """Number of examples whose attributions are not (almost) zero."""
+        return len(self.support_vectors)
+
+    @property
+    def weight_error_bound(self) -> float:
+        """sqrt(2 (P(W_a) - D)): certified bound of ||W_a - W*||_F, by strong convexity.
+
+        Every logit of the surrogate at x is within this bound times ||f(x)|| of the exact one.
+        """
+        return float(np.sqrt(2.0 * max(self.primal - self.dual, 0.0)))

@@ -1,0 +1,187 @@
+"""Where a Keras model can be split: its layers' calls, recorded while it is traced."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview.typing import Inputs
+
+
+class LayerCall(NamedTuple):
+    """One call of a layer during one call of its model."""
+
+    layer: keras.Layer
+    inputs: tf.Tensor
+    outputs: tf.Tensor
+
+
+class Split(NamedTuple):
+    """Where the features are taken, and the linear head that they feed (None if there is none).
+
+    Attributes:
+        layer: the layer whose input or output is the features.
+        takes_input: whether it is its input.
+        head: the Dense layer that the features feed.
+        num_features: width d of the flattened features.
+        num_outputs: width of the model's output.
+    """
+
+    layer: keras.Layer
+    takes_input: bool
+    head: keras.layers.Dense | None
+    num_features: int
+    num_outputs: int
+
+
+@contextmanager
+def recorded(layers: list[keras.Layer]) -> Iterator[list[LayerCall]]:
+    """Record every call of `layers` inside the block, in order.
+
+    Keras has no public hook on a layer's call, so an instance attribute shadows the method for the time of one
+    trace. It goes around Keras' attribute tracking and is removed whatever happens.
+    """
+    calls: list[LayerCall] = []
+    with ExitStack() as stack:
+        for layer in layers:
+            object.__setattr__(layer, "call", _recording(layer, layer.call, calls))
+            stack.callback(object.__delattr__, layer, "call")
+        yield calls
+
+
+def _recording(layer: keras.Layer, original: Callable, calls: list[LayerCall]) -> Callable:
+    def call(inputs, *args, **kwargs):  # type: ignore[no-untyped-def]
+        outputs = original(inputs, *args, **kwargs)
+        calls.append(LayerCall(layer, inputs, outputs))
+        return outputs
+
+    return call
+
+
+def call_model(model: keras.Model, inputs: Inputs) -> tf.Tensor:
+    """Call the model in inference mode on inputs of any numeric type."""
+    if _input_structure(model) is None:
+        # Only Functional models cast their inputs; a convolution would refuse an image of integers.
+        inputs = tf.nest.map_structure(_image_to_float, inputs)
+    return model(inputs, training=False)
+
+
+def _image_to_float(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype in (tf.uint8, tf.float64) else tensor
+
+
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """Return every layer below the model, each once, parents before children."""
+    found = model._flatten_layers(include_self=False, recursive=True)
+    return list({id(layer): layer for layer in found}.values())
+
+
+def layer_by_name(model: keras.Model, name: str) -> keras.Layer:
+    """Return the one layer of that name, at any depth."""
+    named = [layer for layer in all_layers(model) if layer.name == name]
+    if len(named) != 1:
+        names = ", ".join(layer.name for layer in all_layers(model))
+        raise ValueError(
+            f"`feature_layer` must name exactly one layer of the model; {len(named)} layers have this name. "
+            f"The layers are: {names}. Received: feature_layer={name!r}."
+        )
+    return named[0]
+
+
+def relaxed_spec(tensor: tf.Tensor | tf.TensorSpec) -> tf.TensorSpec:
+    """Return the spec of a batch of any size."""
+    if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
+        tensor = np.asarray(tensor)
+    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
+
+
+def input_specs(model: keras.Model) -> Inputs | None:
+    """Return the specs of the model's inputs where it knows them before it is called, else None."""
+    structure = _input_structure(model)
+    return None if structure is None else tf.nest.map_structure(relaxed_spec, structure)
+
+
+def _input_structure(model: keras.Model) -> Inputs | None:
+    """Return the symbolic inputs of a Functional or built Sequential model, nested as its call wants them."""
+    functional = getattr(model, "_functional", model) if isinstance(model, keras.Sequential) else model
+    structure = getattr(functional, "_inputs_struct", None)
+    return structure[0] if isinstance(structure, list | tuple) and len(structure) == 1 else structure
+
+
+def find_split(model: keras.Model, feature_layer: str | keras.Layer | None, specs: Inputs) -> Split:
+    """Trace the model once and find where its features are.
+
+    Args:
+        model: the user's classifier.
+        feature_layer: the layer whose output is the features; None for the input of the last Dense layer.
+        specs: specs of the inputs, batch dimension None.
+
+    Raises:
+        ValueError: no Dense layer, an output that is not (b, c), a shared head or feature layer.
+    """
+    named = layer_by_name(model, feature_layer) if isinstance(feature_layer, str) else feature_layer
+    dense = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.Dense)]
+    watched = list({id(layer): layer for layer in [*dense, *([named] if named is not None else [])]}.values())
+    seen: dict[str, list[LayerCall] | tf.Tensor] = {}
+
+    def trace(inputs: Inputs) -> None:
+        with recorded(watched) as seen["calls"]:
+            seen["outputs"] = call_model(model, inputs)
+
+    # autograph=False: Keras does not convert the calls of layers either, and errors stay readable.
+    tf.function(trace, autograph=False).get_concrete_function(specs)
+    calls, width = seen["calls"], _output_width(seen["outputs"])
+    return _split_at_head(calls, width) if named is None else _split_after(calls, named, width)
+
+
+def _output_width(outputs: tf.Tensor) -> int:
+    if not tf.is_tensor(outputs) or outputs.shape.rank != 2 or outputs.shape[1] is None:
+        found = getattr(outputs, "shape", type(outputs).__name__)
+        raise ValueError(
+            "A classifier must have one output of shape (batch, classes); wrap a model with several outputs in one "
+            f"that returns the logits to explain. Received: output={found}."
+        )
+    return int(outputs.shape[1])
+
+
+def _split_at_head(calls: list[LayerCall], width: int) -> Split:
+    advice = "Name the layer whose output to take as features: InfluenceModel(model, feature_layer=NAME)."
+    if not calls:
+        raise ValueError(
+            f"The features are the input of the last Dense layer, but this model calls none. {advice} "
+            "Received: a model without a Dense layer."
+        )
+    last = calls[-1]
+    if last.layer.units != width or last.inputs.shape.rank != 2:
+        raise ValueError(
+            f"The last Dense layer of the model does not make its {width} outputs. {advice} Received: layer "
+            f"{last.layer.name!r} with {last.layer.units} units on inputs of shape {last.inputs.shape}."
+        )
+    if sum(call.layer is last.layer for call in calls) > 1:
+        raise ValueError(
+            "The classification head is called more than once in one forward pass, so its input is not unique. "
+            f"{advice} Received: shared layer {last.layer.name!r}."
+        )
+    return Split(last.layer, True, last.layer, int(last.inputs.shape[1]), width)
+
+
+def _split_after(calls: list[LayerCall], named: keras.Layer, width: int) -> Split:
+    own = [call for call in calls if call.layer is named]
+    if len(own) != 1 or not tf.is_tensor(own[0].outputs):
+        raise ValueError(
+            "`feature_layer` must be called exactly once in a forward pass and return one tensor. "
+            f"Received: layer {named.name!r}, called {len(own)} time(s)."
+        )
+    features = own[0].outputs
+    num_features = features.shape[1:].num_elements()
+    if not num_features:
+        raise ValueError(
+            "The features must have a fixed size; pool or pad the sequence before the layer that you name. "
+            f"Received: feature_layer={named.name!r} with output of shape {features.shape}."
+        )
+    feeds = [call for call in calls if isinstance(call.layer, keras.layers.Dense) and call.inputs is features]
+    is_head = len(feeds) == 1 and feeds[0].layer.units == width and features.shape.rank == 2
+    return Split(named, False, feeds[0].layer if is_head else None, num_features, width)

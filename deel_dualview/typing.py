@@ -1,0 +1,16 @@
+"""Shared type names and the legend of array shapes.
+
+Letters used in every docstring: n training examples, m evaluated examples (queries), p parameters,
+d features, c classes, k kept. Vectors are rows everywhere: features (n, d), influence values (m, n).
+"""
+
+from typing import Any, Literal
+
+Inputs = Any
+"""What the model is called with: a tensor or a nest (tuple, list, dict) of tensors of equal first dimension."""
+
+Target = Literal["prediction", "label"] | int
+"""Which class of an evaluated example is explained: what the model says, its label, or a fixed class index."""
+
+Kernel = Literal["cosine", "linear", "standardized"]
+"""How penultimate features enter the surrogate: at unit length, as they are, or z-scored."""

@@ -1,0 +1,273 @@
+"""What every calculator promises, whatever its method."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_dualview import ORDER, DiskStore, InfluenceModel
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def all_values(calculator, dataset):
+    return np.concatenate(list(calculator.estimate_influence_values_in_batches(dataset)))
+
+
+def sorted_by_hand(values, k, order):
+    keys = values if order is ORDER.ASCENDING else -values
+    return np.argsort(keys, axis=1, kind="stable")[:, :k]
+
+
+def unknown_cardinality(dataset):
+    return dataset.filter(lambda *element: True)
+
+
+def from_generator(dataset):
+    return tf.data.Dataset.from_generator(lambda: iter(dataset), output_signature=dataset.element_spec)
+
+
+WRAPPERS = {
+    "prefetched": lambda dataset: dataset.prefetch(2),
+    "cached": lambda dataset: dataset.cache(),
+    "taken": lambda dataset: dataset.take(100),
+    "mapped": lambda dataset: dataset.map(lambda x, y: (x, y)),
+    "filtered": unknown_cardinality,
+    "generated": from_generator,
+    "one-hot": lambda dataset: dataset.map(lambda x, y: (x, tf.one_hot(y, 3))),
+    "column of labels": lambda dataset: dataset.map(lambda x, y: (x, y[:, tf.newaxis])),
+    "float64": lambda dataset: dataset.map(lambda x, y: (tf.cast(x, tf.float64), y)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_how_a_dataset_is_wrapped_changes_no_value(wrap, make_calculator, calculator, problem):
+    wrapped = make_calculator(wrap(problem.train()))
+    expected = all_values(calculator, problem.test())
+    np.testing.assert_allclose(all_values(wrapped, wrap(problem.test())), expected, **TOLERANCE)
+    (top,) = wrapped.top_k(wrap(problem.test()).take(1), k=3)
+    assert top.training_indices.shape == (5, 3)
+
+
+@pytest.mark.parametrize(("train_size", "query_size"), [(7, 5), (60, 15), (64, 4), (1, 1)])
+def test_batch_sizes_change_no_value(train_size, query_size, make_calculator, calculator, problem):
+    other = make_calculator(problem.train(train_size))
+    np.testing.assert_allclose(
+        all_values(other, problem.test(query_size)), all_values(calculator, problem.test()), **TOLERANCE
+    )
+    np.testing.assert_allclose(
+        np.concatenate(list(other.compute_influence_values())),
+        np.concatenate(list(calculator.compute_influence_values())),
+        **TOLERANCE,
+    )
+
+
+def test_permuting_the_training_set_permutes_the_result(make_calculator, calculator, problem):
+    permutation = np.random.default_rng(1).permutation(60)
+    shuffled = problem._replace(
+        train_inputs=problem.train_inputs[permutation], train_labels=problem.train_labels[permutation]
+    )
+    np.testing.assert_allclose(
+        all_values(make_calculator(shuffled.train()), problem.test()),
+        all_values(calculator, problem.test())[:, permutation],
+        rtol=2e-2,
+        atol=2e-3 * np.abs(all_values(calculator, problem.test())).max(),
+        err_msg="two runs of an iterative fit agree to its tolerance only",
+    )
+
+
+@pytest.mark.parametrize("order", ORDER)
+@pytest.mark.parametrize("k", [1, 5, 60])
+def test_top_k_agrees_with_sorting_the_full_matrix(k, order, calculator, problem):
+    values = all_values(calculator, problem.test())
+    expected = sorted_by_hand(values, k, order)
+    found = list(calculator.top_k_indices(problem.test(), k=k, order=order))
+    found_values = np.concatenate([values for values, _ in found])
+    found_indices = np.concatenate([indices for _, indices in found])
+    np.testing.assert_allclose(found_values, np.take_along_axis(values, expected, 1), **TOLERANCE)
+    np.testing.assert_array_equal(found_indices, expected)
+
+
+def test_top_k_gathers_the_examples_it_names(calculator, problem):
+    samples = []
+    for top in calculator.top_k(problem.test(), k=4):
+        indices = top.training_indices.numpy()
+        np.testing.assert_array_equal(top.training_samples[0], problem.train_inputs[indices])
+        np.testing.assert_array_equal(top.training_samples[1], problem.train_labels[indices])
+        samples.append(top.samples[0])
+    np.testing.assert_array_equal(np.concatenate(samples), problem.test_inputs)
+
+
+def test_ids_travel_with_the_results(make_calculator, problem):
+    names = np.array([f"train/{index}" for index in range(60)])
+    train = tf.data.Dataset.from_tensor_slices((problem.train_inputs, problem.train_labels, names)).batch(8)
+    for top in make_calculator(train).top_k(problem.test(), k=2):
+        np.testing.assert_array_equal(
+            top.training_samples[2].numpy().astype(str), names[top.training_indices.numpy()]
+        )
+
+
+def test_top_k_reads_with_the_training_set_given_or_not(calculator, problem):
+    (given,) = calculator.top_k(problem.test().take(1), problem.train(9), k=3)
+    (default,) = calculator.top_k(problem.test().take(1), k=3)
+    np.testing.assert_array_equal(given.training_indices, default.training_indices)
+    np.testing.assert_array_equal(given.training_samples[0], default.training_samples[0])
+
+
+def test_another_training_set_is_refused(calculator, problem):
+    other = problem._replace(train_inputs=problem.train_inputs[::-1].copy())
+    with pytest.raises(ValueError, match="built with"):
+        calculator.top_k(problem.test(), other.train(), k=3)
+
+
+def test_a_training_set_that_changes_later_is_refused(make_calculator, problem):
+    inputs = tf.Variable(problem.train_inputs)
+    train = tf.data.Dataset.range(60).batch(10).map(
+        lambda i: (tf.gather(inputs, i), tf.gather(problem.train_labels, i))
+    )
+    calculator = make_calculator(train)
+    inputs.assign(problem.train_inputs[::-1].copy())
+    with pytest.raises(ValueError, match="changes between two passes"):
+        list(calculator.top_k(problem.test(), k=60))
+
+
+def test_two_lazy_results_can_be_read_at_once(calculator, problem):
+    first = iter(calculator.top_k(problem.test(), k=2))
+    second = iter(calculator.top_k(problem.test(), k=2))
+    np.testing.assert_array_equal(next(first).influence_values, next(second).influence_values)
+    results = calculator.top_k(problem.test(), k=2)
+    assert len(list(results)) == len(list(results)) == 3
+
+
+def test_nothing_is_read_before_a_result_is_asked_for(calculator, problem):
+    reads = []
+
+    def queries():
+        reads.append(1)
+        yield from problem.test()
+
+    dataset = tf.data.Dataset.from_generator(queries, output_signature=problem.test().element_spec)
+    result = calculator.top_k(dataset, k=2)
+    assert not reads
+    next(iter(result))
+    assert reads
+
+
+def test_results_can_be_mapped_and_prefetched(calculator, problem):
+    values = calculator.top_k(problem.test(), k=2).map(lambda top: top.influence_values).prefetch(1)
+    direct = [top.influence_values for top in calculator.top_k(problem.test(), k=2)]
+    np.testing.assert_array_equal(np.concatenate(list(values)), np.concatenate(direct))
+
+
+@pytest.mark.parametrize("k", [0, -1, 61])
+def test_k_out_of_range_is_refused(k, calculator, problem):
+    with pytest.raises(ValueError, match="k"):
+        calculator.top_k(problem.test(), k=k)
+
+
+def test_self_influence_is_the_diagonal(make_calculator, problem):
+    calculator = make_calculator(problem.train(), target="label")
+    diagonal = np.diag(all_values(calculator, problem.train()))
+    np.testing.assert_allclose(np.concatenate(list(calculator.compute_influence_values())), diagonal, **TOLERANCE)
+
+
+def test_unlabelled_queries_work_for_the_prediction(calculator, problem):
+    unlabelled = problem.test().map(lambda x, y: x)
+    np.testing.assert_array_equal(all_values(calculator, unlabelled), all_values(calculator, problem.test()))
+
+
+def test_unlabelled_queries_are_refused_for_the_label(make_calculator, problem):
+    calculator = make_calculator(problem.train(), target="label")
+    with pytest.raises(ValueError, match="target='prediction'"):
+        calculator.top_k(problem.test().map(lambda x, y: x), k=1)
+
+
+def test_a_target_class_explains_that_class(make_calculator, problem):
+    by_label = make_calculator(problem.train(), target="label")
+    by_class = make_calculator(problem.train(), target=2)
+    rows = problem.test_labels == 2
+    assert rows.any()
+    np.testing.assert_allclose(
+        all_values(by_class, problem.test())[rows], all_values(by_label, problem.test())[rows], **TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("target", ["predictions", 3, -1, 1.5, True])
+def test_an_unknown_target_is_refused(target, make_calculator, problem):
+    with pytest.raises(ValueError, match="target"):
+        make_calculator(problem.train(), target=target)
+
+
+def test_values_are_deterministic(make_calculator, calculator, problem):
+    again = make_calculator(problem.train())
+    np.testing.assert_array_equal(all_values(again, problem.test()), all_values(calculator, problem.test()))
+
+
+def test_a_training_set_of_one_class_only_works_with_a_warning(make_calculator, problem):
+    only = problem.train().unbatch().filter(lambda x, y: y != 2).batch(16)
+    with pytest.warns(UserWarning, match="2"):
+        calculator = make_calculator(only)
+    assert np.isfinite(all_values(calculator, problem.test())).all()
+
+
+def test_a_store_on_disk_gives_the_same_values_at_a_second_start(make_calculator, calculator, problem, tmp_path):
+    first = make_calculator(problem.train(), store=DiskStore(tmp_path / "store"))
+    second = make_calculator(problem.train(32), store=DiskStore(tmp_path / "store"))
+    expected = all_values(calculator, problem.test())
+    np.testing.assert_array_equal(all_values(first, problem.test()), expected)
+    np.testing.assert_array_equal(all_values(second, problem.test()), expected)
+
+
+def test_reshuffling_is_refused(make_calculator, problem):
+    shuffled = tf.data.Dataset.from_tensor_slices((problem.train_inputs, problem.train_labels)).shuffle(60).batch(16)
+    with pytest.raises(ValueError, match="reshuffle_each_iteration=False"):
+        make_calculator(shuffled)
+
+
+def test_augmentation_is_refused(make_calculator, problem):
+    noise = tf.random.Generator.from_seed(0)
+    noisy = problem.train().map(lambda x, y: (x + noise.normal(tf.shape(x)), y))
+    with pytest.raises(ValueError, match="random augmentation"):
+        make_calculator(noisy)
+
+
+BAD_TRAINING_SETS = {
+    "unbatched": (lambda train: train.unbatch(), r"\.batch"),
+    "empty": (lambda train: train.take(0), "empty"),
+    "empty, of unknown size": (lambda train: train.filter(lambda x, y: False), "empty"),
+    "unlabelled": (lambda train: train.map(lambda x, y: x), "labels"),
+    "float labels": (lambda train: train.map(lambda x, y: (x, tf.cast(y, tf.float32))), "integers"),
+    "labels out of range": (lambda train: train.map(lambda x, y: (x, y + 1)), "0..2"),
+    "one-hot of another width": (lambda train: train.map(lambda x, y: (x, tf.one_hot(y, 5))), "as wide as"),
+    "sample weights": (lambda train: train.map(lambda x, y: (x, y, tf.cast(y, tf.float32))), "sample weights"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_TRAINING_SETS.values(), ids=BAD_TRAINING_SETS)
+def test_a_bad_training_set_gets_a_clear_error(spoil, message, make_calculator, problem):
+    with pytest.raises(ValueError, match=message):
+        make_calculator(spoil(problem.train()))
+
+
+def test_examples_with_features_that_are_not_finite_are_named(make_calculator, problem):
+    inputs = problem.train_inputs.copy()
+    inputs[[3, 41]] = np.nan
+    with pytest.raises(ValueError, match=r"3|41"):
+        make_calculator(problem._replace(train_inputs=inputs).train(64))
+
+
+def test_arrays_and_bare_keras_models_are_refused(make_calculator, problem):
+    with pytest.raises(TypeError, match="from_tensor_slices"):
+        make_calculator((problem.train_inputs, problem.train_labels))
+    calculator_class = type(make_calculator(problem.train()))
+    with pytest.raises(TypeError, match=r"InfluenceModel\(model\)"):
+        calculator_class(problem.model, problem.train())
+
+
+def test_a_store_of_another_model_is_refused(make_calculator, problem, tmp_path):
+    import keras
+
+    make_calculator(problem.train(), store=DiskStore(tmp_path / "store"))
+    other = keras.models.clone_model(problem.model)
+    calculator_class = type(make_calculator(problem.train()))
+    with pytest.raises(ValueError, match="model"):
+        calculator_class(InfluenceModel(other), problem.train(), store=DiskStore(tmp_path / "store"))
