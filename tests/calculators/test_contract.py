@@ -202,13 +202,6 @@ def test_values_are_deterministic(make_calculator, calculator, problem):
     np.testing.assert_array_equal(all_values(again, problem.test()), all_values(calculator, problem.test()))
 
 
-def test_a_training_set_of_one_class_only_works_with_a_warning(make_calculator, problem):
-    only = problem.train().unbatch().filter(lambda x, y: y != 2).batch(16)
-    with pytest.warns(UserWarning, match="2"):
-        calculator = make_calculator(only)
-    assert np.isfinite(all_values(calculator, problem.test())).all()
-
-
 def test_a_store_on_disk_gives_the_same_values_at_a_second_start(make_calculator, calculator, problem, tmp_path):
     first = make_calculator(problem.train(), store=DiskStore(tmp_path / "store"))
     second = make_calculator(problem.train(32), store=DiskStore(tmp_path / "store"))

@@ -113,6 +113,13 @@ def test_K_is_scale_free(split, problem):
     np.testing.assert_array_equal(large.surrogate.support_vectors, small.surrogate.support_vectors)
 
 
+def test_a_class_without_examples_works_with_a_warning(split, problem):
+    present = problem.train().unbatch().filter(lambda x, y: y != 2).batch(16)
+    with pytest.warns(UserWarning, match="2"):
+        calculator = DualView(split, present)
+    assert np.isfinite(calculator.sparse_influence_values(problem.test()).toarray()).all()
+
+
 def test_the_bias_is_reported(split, problem):
     calculator = DualView(split, problem.train(), K=1.0, bias=True)
     assert calculator.surrogate.weights.shape == (9, 3)
