@@ -1,7 +1,7 @@
 """What DualView's defaults find on MNIST: certificate, sparsity, fidelity, identical class, swapped labels.
 
-    python benchmarks/train_models.py --data-dir DIR --output MODELS
-    python benchmarks/bench_quality.py --data-dir DIR --models MODELS
+python benchmarks/train_models.py --data-dir DIR --output MODELS
+python benchmarks/bench_quality.py --data-dir DIR --models MODELS
 """
 
 import argparse
@@ -28,7 +28,9 @@ def load(split: str, data_dir: str | None) -> tf.data.Dataset:
     return tfds.load("mnist", split=split, as_supervised=True, data_dir=data_dir, download=False).batch(256)
 
 
-def attribution_figures(model: keras.Model, train: tf.data.Dataset, test: tf.data.Dataset) -> dict[str, object]:
+def attribution_figures(
+    model: keras.Model, train: tf.data.Dataset, test: tf.data.Dataset
+) -> dict[str, object]:
     """Fit DualView on the clean model and measure it on the test images."""
     start = time.perf_counter()
     calculator = DualView(InfluenceModel(model), train)
@@ -83,8 +85,13 @@ def swapped_label_figures(folder: pathlib.Path, train: tf.data.Dataset) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=pathlib.Path, required=True, help="folder written by train_models.py")
+    """Measure both models and print the figures as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models", type=pathlib.Path, required=True, help="folder written by train_models.py"
+    )
     parser.add_argument("--data-dir", help="where TFDS keeps MNIST (default: its own place)")
     parser.add_argument("--num-queries", type=int, default=2000)
     options = parser.parse_args()

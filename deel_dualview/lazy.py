@@ -12,6 +12,7 @@ class LazyDataset(tf.data.Dataset):
     Iterating over it in Python runs the generator in the caller's thread, so that its errors arrive as they
     were raised and Ctrl-C stops it. Datasets made from it (`take`, `map`, `prefetch`...) go through
     `tf.data.Dataset.from_generator`, where TensorFlow wraps an error: the message is then on its first line.
+    Keras' `fit` and `predict` compile the iteration, and need such a derived dataset.
     """
 
     def __init__(self, make_generator: Callable[[], Iterator[Any]], output_signature: Any, cardinality: int):

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import tracing
+from deel_dualview.labels import to_classes
 from deel_dualview.typing import Inputs
 
 
@@ -109,7 +110,8 @@ class InfluenceModel:
             else np.zeros(kernel.shape[1], np.float32)
         )
         if kernel.shape[1] == 1:
-            kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
+            half = np.array([-0.5, 0.5], np.float32)
+            kernel, bias = kernel * half, bias * half
         return LinearHead(kernel, bias, layer.bias is not None)
 
     @property
@@ -156,7 +158,7 @@ class InfluenceModel:
             ValueError: floating-point class indices, a one-hot width that is not c, rows that are not one-hot,
                 or a class outside 0..c-1.
         """
-        return _to_classes(np.asarray(labels), self.num_classes)
+        return to_classes(np.asarray(labels), self.num_classes)
 
     def prepare(self, inputs: Inputs) -> None:
         """Find the split and verify it on one batch; a prepared model returns at once.
@@ -265,7 +267,9 @@ def _link_of(native: np.ndarray, logits: np.ndarray, tolerance: float) -> str | 
         }
     for name, values in candidates.items():
         scale = max(1.0, float(np.abs(values).max(initial=0.0)))
-        if values.shape == native.shape and np.allclose(values, native, rtol=tolerance, atol=tolerance * scale):
+        if values.shape == native.shape and np.allclose(
+            values, native, rtol=tolerance, atol=tolerance * scale
+        ):
             return name
     return None
 
@@ -277,41 +281,3 @@ def _guess_link(native: np.ndarray) -> str:
     if native.shape[1] > 1 and np.allclose(native.sum(axis=1), 1.0, atol=1e-2):
         return "softmax"
     return "sigmoid"
-
-
-def _to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return _one_hot_to_classes(labels, num_classes)
-    if labels.ndim not in (1, 2):
-        raise ValueError(
-            "Labels must be class indices of shape (b,) or one-hot rows of shape (b, c). "
-            f"Received: labels of shape {labels.shape}."
-        )
-    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
-        raise ValueError(
-            "Class indices must be integers; cast them with `dataset.map(lambda x, y: (x, tf.cast(y, tf.int64)))`. "
-            f"Received: labels of dtype {labels.dtype}."
-        )
-    classes = labels.reshape(-1).astype(np.int64)
-    outside = np.flatnonzero((classes < 0) | (classes >= num_classes))
-    if outside.size:
-        raise ValueError(
-            f"Labels must be classes 0..{num_classes - 1} of the model. Received: {outside.size} label(s) outside, "
-            f"the first is {classes[outside[0]]} at row {outside[0]} of the batch."
-        )
-    return classes
-
-
-def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    if labels.shape[1] != num_classes:
-        raise ValueError(
-            f"One-hot labels must be as wide as the model has classes, {num_classes}. "
-            f"Received: labels of shape {labels.shape}."
-        )
-    rows = np.flatnonzero(((labels != 0).sum(axis=1) != 1) | (labels.sum(axis=1) != 1))
-    if rows.size:
-        raise ValueError(
-            "Two-dimensional labels must be one-hot: a single 1 in every row; soft and multi-hot labels have no one "
-            f"class to explain. Received: row {rows[0]} of the batch = {labels[rows[0]]!r}."
-        )
-    return labels.argmax(axis=1).astype(np.int64)

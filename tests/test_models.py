@@ -16,7 +16,13 @@ def images():
 
 def convolutional(*head):
     return keras.Sequential(
-        [keras.Input((6, 6, 1)), layers.Conv2D(2, 3, activation="relu"), layers.Flatten(), layers.Dropout(0.5), *head]
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(2, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            *head,
+        ]
     )
 
 
@@ -44,7 +50,9 @@ def nested():
 
 
 def unbuilt():
-    return keras.Sequential([layers.Flatten(), layers.Dense(5, activation="relu"), layers.Dense(3, use_bias=False)])
+    return keras.Sequential(
+        [layers.Flatten(), layers.Dense(5, activation="relu"), layers.Dense(3, use_bias=False)]
+    )
 
 
 MODELS = {
@@ -89,7 +97,9 @@ def test_mixed_precision_gives_float32_features_and_logits(images):
         keras.mixed_precision.set_global_policy(policy)
     features, logits = InfluenceModel(model).features_and_logits(images)
     assert features.dtype == logits.dtype == tf.float32
-    np.testing.assert_allclose(tf.nn.softmax(logits), model(images), atol=2e-2, err_msg="half precision inside")
+    np.testing.assert_allclose(
+        tf.nn.softmax(logits), model(images), atol=2e-2, err_msg="half precision inside"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +164,11 @@ def test_sequences_of_any_length_and_token_ids_work():
         [keras.Input((None,), dtype="int32"), layers.Embedding(10, 4), layers.LSTM(3), layers.Dense(2)]
     )
     split = InfluenceModel(model)
-    assert split.features(np.ones((2, 5), "int64")).shape == split.features(np.ones((2, 6), "int64")).shape == (2, 3)
+    assert (
+        split.features(np.ones((2, 5), "int64")).shape
+        == split.features(np.ones((2, 6), "int64")).shape
+        == (2, 3)
+    )
 
 
 def test_parts_give_what_the_whole_gives(images):

@@ -192,11 +192,15 @@ class BaseInfluenceCalculator(ABC):
         self.model.to_classes(first.labels)
 
     def _check_target(self) -> None:
-        is_class = isinstance(self.target, int | np.integer) and not isinstance(self.target, bool)
+        target, num_classes = self.target, self.model.num_classes
+        if isinstance(target, int | np.integer) and not isinstance(target, bool):
+            is_known = 0 <= target < num_classes
+        else:
+            is_known = target in ("prediction", "label")
         require(
-            self.target in ("prediction", "label") if not is_class else 0 <= self.target < self.model.num_classes,
-            f"`target` must be 'prediction', 'label' or a class 0..{self.model.num_classes - 1}.",
-            {"target": self.target},
+            is_known,
+            f"`target` must be 'prediction', 'label' or a class 0..{num_classes - 1}.",
+            {"target": target},
         )
 
     def _check_queries(self, dataset: tf.data.Dataset) -> None:

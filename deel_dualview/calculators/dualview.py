@@ -21,6 +21,8 @@ from deel_dualview.stores import Store, StoredVectors
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver
 from deel_dualview.typing import Kernel, Target
 
+DEFAULT_TOTAL_PENALTY = 600.0
+"""Default of K n: of the values that were measured, the one that keeps explanations varied and label errors on top."""
 
 _BLOCK_SIZE = 8192
 
@@ -56,7 +58,8 @@ class DualView(BaseInfluenceCalculator):
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         K: penalty on margin violations, scale free: the solver's K times the mean of ||phi||^2, so that it means the
             same for any features. Smaller values spread the attributions over more training examples; larger values
-            follow single hard examples, give sparser attributions and take longer. The paper's K is
+            follow single hard examples, give sparser attributions and take longer. By default 600 / n: with the total
+            penalty fixed, training sets of any size are treated alike (0.01 for MNIST). The paper's K is
             `paper_K * mean(||phi||^2)` here.
         kernel: how features enter: `"cosine"` at unit length, `"linear"` as they are, `"standardized"` z-scored (the
             paper's).
@@ -76,20 +79,24 @@ class DualView(BaseInfluenceCalculator):
         model: InfluenceModel,
         train_set: tf.data.Dataset,
         *,
-        K: float = 0.01,
+        K: float | None = None,
         kernel: Kernel = "cosine",
         bias: bool = False,
         target: Target = "prediction",
         solver: DualSVMSolver | None = None,
         store: Store | None = None,
     ) -> None:
-        self.K = check_positive("K", K)
-        require(kernel in get_args(Kernel), f"`kernel` must be one of {get_args(Kernel)}.", {"kernel": kernel})
+        if K is not None:
+            check_positive("K", K)
+        require(
+            kernel in get_args(Kernel), f"`kernel` must be one of {get_args(Kernel)}.", {"kernel": kernel}
+        )
         super().__init__(model, train_set, target=target, store=store)
         self.kernel, self.solver = kernel, solver or DualSVMSolver()
         self.feature_map = fit_feature_map(self._stored().array("features"), kernel, bias)
+        self.K = DEFAULT_TOTAL_PENALTY / self.num_train if K is None else float(K)
         phi = self._kernel_features()
-        self.surrogate = self._fit([K], phi)[0]
+        self.surrogate = self._fit([self.K], phi)[0]
         self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
         self.suggested_labels = self._runner_up_classes(phi)
 

@@ -64,7 +64,9 @@ def measure(
         matthews_correlation=float(matthews_corrcoef(theirs, ours)),
         logit_cosine=float(_cosines(_centred(surrogate_logits), _centred(model_logits)).mean()),
         kendall_tau=_mean_kendall_tau(surrogate_logits, model_logits),
-        weight_cosine=None if kernel is None else float(_cosines(_centred(weights).T, _centred(kernel).T).mean()),
+        weight_cosine=None
+        if kernel is None
+        else float(_cosines(_centred(weights).T, _centred(kernel).T).mean()),
         completeness_error=float(error),
     )
 

@@ -12,7 +12,6 @@ from deel_dualview.data import (
     changed_message,
     enumerate_examples,
     hash_examples,
-    num_examples,
     slice_examples,
     to_array,
 )
@@ -125,7 +124,7 @@ def _compute_block(
     block = {name: _to_storable(name, array) for name, array in compute(element).items()}
     block[HASHES] = hashes
     require(
-        num_examples(tuple(block.values())) == len(indices),
+        all(array.shape[:1] == indices.shape for array in block.values()),
         "One row per example must be computed.",
         {"shapes": {name: array.shape for name, array in block.items()}},
     )

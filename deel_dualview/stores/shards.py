@@ -61,9 +61,9 @@ def read_manifest(directory: Path) -> Manifest | None:
         if fields["format_version"] == FORMAT_VERSION:
             shards = tuple(_to_shard(shard) for shard in fields["shards"])
             return Manifest(dict(fields["key"]), shards, bool(fields["complete"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(directory, f"its {MANIFEST} cannot be read") from error
     raise StoreError(
         describe(

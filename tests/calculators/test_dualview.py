@@ -47,8 +47,12 @@ def test_values_are_equation_6(dualview, split, problem):
     train, test = phi_by_hand(split, problem.train_inputs), phi_by_hand(split, problem.test_inputs)
     lambdas = lambdas_of(dualview, problem.train_labels)
     classes = split.logits(problem.test_inputs).numpy().argmax(axis=1)
-    expected = [equation_6(lambdas, problem.train_labels, train, x, c) for x, c in zip(test, classes, strict=True)]
-    np.testing.assert_allclose(dualview.sparse_influence_values(problem.test()).toarray(), expected, atol=1e-5)
+    expected = [
+        equation_6(lambdas, problem.train_labels, train, x, c) for x, c in zip(test, classes, strict=True)
+    ]
+    np.testing.assert_allclose(
+        dualview.sparse_influence_values(problem.test()).toarray(), expected, atol=1e-5
+    )
 
 
 def test_weights_are_equation_15(dualview, split, problem):
@@ -56,7 +60,9 @@ def test_weights_are_equation_15(dualview, split, problem):
     lambdas = lambdas_of(dualview, labels)
     for j in range(3):
         own = sum(
-            sum(lambdas[i, k] for k in range(3) if k != labels[i]) * train[i] for i in range(60) if labels[i] == j
+            sum(lambdas[i, k] for k in range(3) if k != labels[i]) * train[i]
+            for i in range(60)
+            if labels[i] == j
         )
         others = sum(lambdas[i, j] * train[i] for i in range(60) if labels[i] != j)
         np.testing.assert_allclose(dualview.surrogate.weights[:, j], own - others, atol=1e-5)
@@ -109,7 +115,7 @@ def test_K_is_scale_free(split, problem):
     )
     small = DualView(split, problem.train(), K=1.0, kernel="linear")
     large = DualView(scaled, problem.train(), K=1.0, kernel="linear")
-    assert large.surrogate.K == pytest.approx(small.surrogate.K / 100, rel=1e-4)
+    assert pytest.approx(small.surrogate.K / 100, rel=1e-4) == large.surrogate.K
     np.testing.assert_array_equal(large.surrogate.support_vectors, small.surrogate.support_vectors)
 
 
@@ -165,7 +171,9 @@ def test_the_logit_error_bound_holds(split, problem):
     loose = DualView(split, problem.train(), K=1.0, solver=DualSVMSolver(tolerance=1e-2))
     tight = DualView(split, problem.train(), K=1.0, solver=DualSVMSolver(tolerance=1e-9))
     bound = loose.logit_error_bound(problem.test())
-    error = np.abs(loose.surrogate_logits(problem.test()) - tight.surrogate_logits(problem.test())).max(axis=1)
+    error = np.abs(loose.surrogate_logits(problem.test()) - tight.surrogate_logits(problem.test())).max(
+        axis=1
+    )
     assert bound.shape == (15,) and (error <= bound * (1 + 1e-6) + 1e-7).all()
 
 
@@ -186,7 +194,9 @@ def test_fidelity_of_logits_is_what_numpy_says(dualview, split, problem):
     ours, theirs = dualview.surrogate_logits(problem.test()), split.logits(problem.test_inputs).numpy()
     assert fidelity.agreement == (ours.argmax(1) == theirs.argmax(1)).mean()
     cosines = []
-    for first, second in zip(ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True), strict=True):
+    for first, second in zip(
+        ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True), strict=True
+    ):
         cosines.append(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
     assert fidelity.logit_cosine == pytest.approx(np.mean(cosines), abs=1e-5)
 
@@ -221,7 +231,9 @@ def test_the_path_over_K_grows_sparser_and_keeps_the_order_given(dualview):
 
 def test_a_binary_sigmoid_model_works(problem):
     labels = (problem.train_labels == 1).astype(int)
-    model = keras.Sequential([keras.Input((6,)), problem.model.layers[0], layers.Dense(1, activation="sigmoid")])
+    model = keras.Sequential(
+        [keras.Input((6,)), problem.model.layers[0], layers.Dense(1, activation="sigmoid")]
+    )
     train = tf.data.Dataset.from_tensor_slices((problem.train_inputs, labels)).batch(16)
     calculator = DualView(InfluenceModel(model), train, K=1.0)
     weights = calculator.surrogate.weights

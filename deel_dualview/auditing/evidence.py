@@ -1,0 +1,88 @@
+"""Everything that the findings of an audit are made from, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.sparse
+
+from deel_dualview.report.findings import ExampleReference, Severity
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Arrays over the n training and m test examples; c classes.
+
+    Args:
+        num_classes: c.
+        k: how many proponents and opponents are shown.
+        train_labels: given classes, shape (n,).
+        train_ids: ids of the training set, shape (n,), or None.
+        slack: max(0, 1 - margin) of every training example, shape (n,).
+        suggested_labels: class that the surrogate would give to each training example, shape (n,).
+        self_influence: shape (n,).
+        support_vectors: number of training examples that can influence each class, shape (c,).
+        test_labels: shape (m,), or None for an unlabelled test set.
+        test_ids: shape (m,), or None.
+        predictions: the model's classes, shape (m,).
+        confidences: the model's probability of its prediction, shape (m,).
+        attributions: values of training examples on the logit of the prediction, shape (m, n), sparse.
+        surrogate_logits: shape (m, c).
+        logit_error_bounds: shape (m,).
+    """
+
+    num_classes: int
+    k: int
+    train_labels: np.ndarray
+    train_ids: np.ndarray | None
+    slack: np.ndarray
+    suggested_labels: np.ndarray
+    self_influence: np.ndarray
+    support_vectors: np.ndarray
+    test_labels: np.ndarray | None
+    test_ids: np.ndarray | None
+    predictions: np.ndarray
+    confidences: np.ndarray
+    attributions: scipy.sparse.csr_array
+    surrogate_logits: np.ndarray
+    logit_error_bounds: np.ndarray
+
+    @property
+    def num_train(self) -> int:
+        """Number of training examples n."""
+        return len(self.train_labels)
+
+    @property
+    def num_test(self) -> int:
+        """Number of test examples m."""
+        return len(self.predictions)
+
+    def reference(self, split: Literal["train", "test"], index: int) -> ExampleReference:
+        """Name an example by its split and position, with its id and label."""
+        labels, ids = (
+            (self.train_labels, self.train_ids) if split == "train" else (self.test_labels, self.test_ids)
+        )
+        return ExampleReference(
+            split=split,
+            index=int(index),
+            id=None if ids is None else plain_id(ids[index]),
+            label=None if labels is None else int(labels[index]),
+        )
+
+
+def plain_id(value: object) -> int | str:
+    """Turn an id of a dataset (NumPy integer, bytes or text) into an int or a str."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return value if isinstance(value, int) else str(value)
+
+
+def severity_of(share: float, *, warn_from: float) -> Severity:
+    """Judge a share of problems: none is good, a few are a notice, from `warn_from` on they are a warning."""
+    if share == 0:
+        return Severity.GOOD
+    return Severity.WARNING if share >= warn_from else Severity.NOTICE

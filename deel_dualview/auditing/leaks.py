@@ -1,0 +1,177 @@
+"""Findings about examples that occur twice: in both splits, or in training with different labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from deel_dualview.auditing import duplicates
+from deel_dualview.auditing.duplicates import Pairs
+from deel_dualview.auditing.evidence import Evidence, severity_of
+from deel_dualview.auditing.labels import by_decreasing
+from deel_dualview.auditing.reading import SplitContents
+from deel_dualview.report.findings import ConflictingDuplicates, Leaks, SimilarPair
+
+NUM_PAIRS = 24
+SUSPICIOUS, MAX_SUSPECTS = 0.5, 5000
+"""Near duplicates of another label are looked for from this slack on; of equal inputs one has at least 1."""
+MANY_LEAKS = 0.01
+"""From this share of leaked test examples on, the finding is a warning."""
+
+Shown = Mapping[tuple[str, int], Any]
+
+
+class Candidates(NamedTuple):
+    """Pairs found by hashes (certain) and by sketches (to be confirmed by the inputs).
+
+    `across` pairs a test with a training example, `within` two training examples of different labels;
+    `conflicting` is a mask (n,) of training examples whose very content has several labels.
+    """
+
+    identical_across: Pairs
+    near_across: Pairs
+    identical_within: Pairs
+    near_within: Pairs
+    conflicting: np.ndarray
+
+
+def find_candidates(
+    train: SplitContents, test: SplitContents, train_labels: np.ndarray, *, slack: np.ndarray
+) -> Candidates:
+    """Look for examples that occur twice, without reading an input again.
+
+    Args:
+        train: contents of the n training examples.
+        test: contents of the test examples.
+        train_labels: classes, shape (n,).
+        slack: of the training examples, shape (n,).
+    """
+    identical = duplicates.identical_across(train.hashes, test.hashes)
+    near = duplicates.near_across(train.sketches, test.sketches)
+    near = _first_few(near, ~np.isin(near.first, identical.first))
+    within, conflicting = duplicates.identical_of_other_label(train.hashes, train_labels)
+    near_within = duplicates.near_of_other_label(train.sketches, train_labels, _suspects(slack))
+    different = train.hashes[near_within.first] != train.hashes[near_within.second]
+    return Candidates(identical, near, within, _first_few(near_within, different), conflicting)
+
+
+def indices_to_read(candidates: Candidates) -> tuple[set[int], set[int]]:
+    """Return the training and the test indices whose inputs are shown or compared."""
+    train: set[int] = set()
+    test: set[int] = set()
+    for pairs in (candidates.identical_across, candidates.near_across):
+        limit = duplicates.MAX_CONFIRMED if pairs is candidates.near_across else NUM_PAIRS
+        test.update(map(int, pairs.first[:limit]))
+        train.update(map(int, pairs.second[:limit]))
+    train.update(map(int, np.concatenate([part[:NUM_PAIRS] for part in candidates.identical_within[:2]])))
+    train.update(map(int, np.concatenate(candidates.near_within[:2])))
+    return train, test
+
+
+def find_leaks(evidence: Evidence, candidates: Candidates, shown: Shown) -> Leaks:
+    """List test examples that are in the training set too, or almost."""
+    near = _confirm(candidates.near_across, "test", shown)
+    num_identical = len(candidates.identical_across.first)
+    count = num_identical + len(near.first)
+    share = count / evidence.num_test
+    pairs = [
+        *_pairs(evidence, candidates.identical_across, "test", is_identical=True),
+        *_pairs(evidence, near, "test", is_identical=False),
+    ]
+    return Leaks(
+        severity=severity_of(share, warn_from=MANY_LEAKS),
+        title=(
+            f"{count:,} test {'example is' if count == 1 else 'examples are'} in the training set, or almost"
+            if count
+            else "No test example is in the training set"
+        ),
+        summary=_summary(num_identical, len(near.first), evidence.num_test)
+        if count
+        else "Neither an identical example was found nor one that is almost the same.",
+        count=count,
+        share=share,
+        num_identical=num_identical,
+        pairs=tuple(pairs[:NUM_PAIRS]),
+    )
+
+
+def find_conflicting_duplicates(
+    evidence: Evidence, candidates: Candidates, shown: Shown
+) -> ConflictingDuplicates:
+    """List training examples that have the same inputs, or almost, as one of another label."""
+    near = _confirm(candidates.near_within, "train", shown)
+    num_identical = int(candidates.conflicting.sum())
+    in_near = np.unique(np.concatenate([near.first, near.second]))
+    num_near = int((~candidates.conflicting[in_near]).sum())
+    count = num_identical + num_near
+    share = count / evidence.num_train
+    pairs = [
+        *_pairs(evidence, candidates.identical_within, "train", is_identical=True),
+        *_pairs(evidence, near, "train", is_identical=False),
+    ]
+    return ConflictingDuplicates(
+        severity=severity_of(share, warn_from=0),
+        title=(
+            f"{count:,} training examples have a duplicate with another label"
+            if count
+            else "No duplicates with different labels"
+        ),
+        summary=(
+            f"{num_identical:,} have exactly the same inputs as one of another label, {num_near:,} almost. "
+            "At most one label of such a pair can be right."
+            if count
+            else "Training examples with the same inputs, or almost, have the same label."
+        ),
+        count=count,
+        share=share,
+        num_identical=num_identical,
+        pairs=tuple(pairs[:NUM_PAIRS]),
+    )
+
+
+def _suspects(slack: np.ndarray) -> np.ndarray:
+    """Return the positions from which near duplicates of another label are looked for, most suspect first."""
+    order = by_decreasing(slack)[:MAX_SUSPECTS]
+    return order[slack[order] > SUSPICIOUS]
+
+
+def _first_few(pairs: Pairs, keep: np.ndarray) -> Pairs:
+    return Pairs(*(part[keep][: duplicates.MAX_CONFIRMED] for part in pairs))
+
+
+def _confirm(pairs: Pairs, split: Literal["train", "test"], shown: Shown) -> Pairs:
+    """Keep the pairs whose inputs themselves are almost identical, most similar first."""
+    exact = np.array(
+        [
+            duplicates.correlation(shown[split, int(first)], shown["train", int(second)])
+            for first, second in zip(pairs.first, pairs.second, strict=True)
+        ],
+        np.float64,
+    )
+    order = np.argsort(-exact, kind="stable")
+    order = order[exact[order] >= duplicates.NEAR]
+    return Pairs(pairs.first[order], pairs.second[order], exact[order])
+
+
+def _pairs(
+    evidence: Evidence, pairs: Pairs, split: Literal["train", "test"], *, is_identical: bool
+) -> list[SimilarPair]:
+    return [
+        SimilarPair(
+            evidence.reference(split, int(first)),
+            evidence.reference("train", int(second)),
+            float(min(similarity, 1.0)),
+            is_identical,
+        )
+        for first, second, similarity in list(zip(*pairs, strict=True))[:NUM_PAIRS]
+    ]
+
+
+def _summary(num_identical: int, num_near: int, num_test: int) -> str:
+    cap = "at least " if num_near >= duplicates.MAX_CONFIRMED else ""
+    return (
+        f"{num_identical:,} identical, {cap}{num_near:,} almost, of {num_test:,}. The accuracy on such "
+        "examples says nothing about new ones."
+    )

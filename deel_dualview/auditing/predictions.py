@@ -1,0 +1,172 @@
+"""Findings about test predictions: wrong or uncertain ones explained, and who influences most of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deel_dualview.auditing.evidence import Evidence, severity_of
+from deel_dualview.report.findings import (
+    ClassInfluence,
+    ExplainedPrediction,
+    Influence,
+    InfluentialExample,
+    InfluentialExamples,
+    Severity,
+    UncertainPredictions,
+    WrongPredictions,
+)
+
+NUM_EXPLAINED = 12
+NUM_INFLUENTIAL = 6
+NUM_CLASSES_SHOWN = 20
+"""Of more classes, those with most predictions: pictures of thousands would fit neither a page nor memory."""
+MANY_WRONG = 0.05
+"""From this share of wrong predictions on, the finding is a warning."""
+FEW_PREDICTIONS = 10
+"""A class with fewer predictions than this says nothing about an example that is behind most of them."""
+
+
+def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPredictions:
+    """Explain the wrong predictions of most confidence, or without test labels those of least confidence."""
+    if evidence.test_labels is None:
+        return _uncertain(evidence)
+    wrong = np.flatnonzero(evidence.predictions != evidence.test_labels)
+    surest = wrong[np.argsort(-evidence.confidences[wrong], kind="stable")][:NUM_EXPLAINED]
+    share = len(wrong) / evidence.num_test
+    severity = severity_of(share, warn_from=MANY_WRONG)
+    return WrongPredictions(
+        severity=severity,
+        title=_wrong_title(len(wrong), evidence.num_test),
+        summary=(
+            f"The {len(surest)} of which the model is surest, with the training examples that speak for and "
+            "against what it said. A proponent that looks mislabelled, or out of place, is where to start."
+            if len(surest)
+            else "The model is right on every test example, so there is nothing to explain."
+        ),
+        count=len(wrong),
+        share=share,
+        predictions=tuple(explain(evidence, index) for index in surest),
+    )
+
+
+def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
+    """Return the k strongest proponents and opponents of one test prediction; ties go to the lower index."""
+    columns, values = _row(evidence, index)
+    prediction = int(evidence.predictions[index])
+    logit = float(evidence.surrogate_logits[index, prediction])
+    order = np.lexsort((columns, -values))
+    proponents = [position for position in order[: evidence.k] if values[position] > 0]
+    opponents = [position for position in np.lexsort((columns, values))[: evidence.k] if values[position] < 0]
+
+    def influences(positions: list[int]) -> tuple[Influence, ...]:
+        return tuple(
+            Influence(
+                evidence.reference("train", columns[position]),
+                float(values[position]),
+                float(values[position]) / logit if logit > 0 else None,
+            )
+            for position in positions
+        )
+
+    return ExplainedPrediction(
+        example=evidence.reference("test", index),
+        prediction=prediction,
+        confidence=float(evidence.confidences[index]),
+        surrogate_prediction=int(evidence.surrogate_logits[index].argmax()),
+        logit=logit,
+        logit_error_bound=float(evidence.logit_error_bounds[index]),
+        proponents=influences(proponents),
+        opponents=influences(opponents),
+    )
+
+
+def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
+    """Find, per predicted class, the training examples most often among the k strongest proponents."""
+    strongest = _top_proponents(evidence)
+    classes = []
+    for label in range(evidence.num_classes):
+        queries = np.flatnonzero(evidence.predictions == label)
+        if len(queries):
+            classes.append(_class_influence(evidence, label, queries, strongest))
+    few = min(FEW_PREDICTIONS, evidence.num_test)
+    largest = [group for group in classes if group.examples and group.num_predictions >= few]
+    busiest = max(
+        (group.examples[0].num_predictions / group.num_predictions for group in largest), default=0.0
+    )
+    classes = sorted(classes, key=lambda group: -group.num_predictions)[:NUM_CLASSES_SHOWN]
+    distinct = len(np.unique(np.concatenate([*strongest, np.empty(0, np.int64)])))
+    return InfluentialExamples(
+        severity=Severity.NOTICE if busiest > 0.5 else Severity.GOOD,
+        title=f"{distinct:,} of {evidence.num_train:,} training examples stand behind the predictions",
+        summary=(
+            f"Counted are the {evidence.k} strongest proponents of every test prediction. The busiest single "
+            f"example is behind {busiest:.0%} of the predictions of its class: if it is odd, so are they."
+        ),
+        count=distinct,
+        share=busiest,
+        k=evidence.k,
+        classes=tuple(sorted(classes, key=lambda group: group.label)),
+    )
+
+
+def _class_influence(
+    evidence: Evidence, label: int, queries: np.ndarray, strongest: list[np.ndarray]
+) -> ClassInfluence:
+    indices, counts = np.unique(
+        np.concatenate([*(strongest[query] for query in queries), np.empty(0, np.int64)]), return_counts=True
+    )
+    order = np.lexsort((indices, -counts))[:NUM_INFLUENTIAL]
+    values = evidence.attributions[queries]
+    logits = evidence.surrogate_logits[queries, label]
+    total = float(logits[logits > 0].sum())
+    return ClassInfluence(
+        label=label,
+        num_predictions=len(queries),
+        num_proponents=len(indices),
+        examples=tuple(
+            InfluentialExample(
+                example=evidence.reference("train", indices[position]),
+                num_predictions=int(counts[position]),
+                mean_share=float(values[:, [indices[position]]].sum()) / total if total > 0 else None,
+            )
+            for position in order
+        ),
+    )
+
+
+def _top_proponents(evidence: Evidence) -> list[np.ndarray]:
+    """Return the training indices of the k strongest proponents of every test example."""
+    strongest = []
+    for index in range(evidence.num_test):
+        columns, values = _row(evidence, index)
+        order = np.lexsort((columns, -values))[: evidence.k]
+        strongest.append(columns[order][values[order] > 0].astype(np.int64))
+    return strongest
+
+
+def _row(evidence: Evidence, index: int) -> tuple[np.ndarray, np.ndarray]:
+    matrix = evidence.attributions
+    stretch = slice(matrix.indptr[index], matrix.indptr[index + 1])
+    return matrix.indices[stretch], matrix.data[stretch]
+
+
+def _wrong_title(count: int, num_test: int) -> str:
+    if count == 0:
+        return "No test prediction is wrong"
+    return f"{count:,} of {num_test:,} test predictions {'is' if count == 1 else 'are'} wrong"
+
+
+def _uncertain(evidence: Evidence) -> UncertainPredictions:
+    least = np.argsort(evidence.confidences, kind="stable")[:NUM_EXPLAINED]
+    unsure = int((evidence.confidences < 0.5).sum())
+    return UncertainPredictions(
+        severity=Severity.NOTICE if unsure else Severity.GOOD,
+        title=f"The {len(least)} least certain predictions",
+        summary=(
+            "The test set has no labels, so which predictions are wrong is unknown. Of "
+            f"{evidence.num_test:,} predictions, {unsure:,} have less than 50 % confidence."
+        ),
+        count=unsure,
+        share=unsure / evidence.num_test,
+        predictions=tuple(explain(evidence, index) for index in least),
+    )

@@ -1,0 +1,103 @@
+"""One pass over a split for what is small of every example, and one for the few examples that are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview.auditing.duplicates import Sketcher
+from deel_dualview.report.findings import ExampleReference
+
+
+class SplitContents(NamedTuple):
+    """What is kept of every example of a split: some 400 bytes, whatever the size of its inputs.
+
+    Attributes:
+        hashes: of the inputs alone, shape (n,) uint64.
+        sketches: shape (n, s) float32; zero rows for inputs that are not sketched.
+        labels: as the dataset has them, shape (n, ...), or None.
+        ids: shape (n,), or None.
+    """
+
+    hashes: np.ndarray
+    sketches: np.ndarray
+    labels: np.ndarray | None
+    ids: np.ndarray | None
+
+
+def read_contents(dataset: tf.data.Dataset, sketcher: Sketcher) -> SplitContents:
+    """Hash and sketch every example of a dataset, in one pass."""
+    hashes, sketches, labels, ids = [], [], [], []
+    for _, element in data.enumerate_examples(dataset):
+        batch = data.unpack(element)
+        hashes.append(hash_inputs(batch.inputs))
+        sketches.append(sketcher.sketch(to_arrays(batch.inputs)))
+        if batch.labels is not None:
+            labels.append(data.to_array(batch.labels))
+        if batch.ids is not None:
+            ids.append(data.to_array(batch.ids))
+    return SplitContents(
+        np.concatenate(hashes),
+        np.concatenate(sketches),
+        np.concatenate(labels) if labels else None,
+        np.concatenate(ids) if ids else None,
+    )
+
+
+def hash_inputs(inputs: Any) -> np.ndarray:
+    """Return one hash per example of its inputs without its label, shape (b,)."""
+    return data.hash_examples(data.Batch(inputs, None, None))
+
+
+def to_arrays(inputs: Any) -> Any:
+    """Turn a nest of tensors into one of arrays."""
+    return tf.nest.map_structure(data.to_array, inputs)
+
+
+def gather_inputs(dataset: tf.data.Dataset, indices: Iterable[int], hashes: np.ndarray) -> dict[int, Any]:
+    """Return the inputs of a few examples by index: one pass, up to the largest index.
+
+    Args:
+        dataset: the split.
+        indices: positions of the examples.
+        hashes: of the inputs of all examples, from `read_contents`.
+
+    Raises:
+        ValueError: an example is no longer what it was in the first pass.
+    """
+    wanted = np.unique(np.fromiter(indices, np.int64))
+    found: dict[int, Any] = {}
+    for positions, element in data.enumerate_examples(dataset) if len(wanted) else ():
+        inside = wanted[np.searchsorted(wanted, positions[0]) : np.searchsorted(wanted, positions[-1] + 1)]
+        if len(inside):
+            inputs = data.unpack(element).inputs
+            rows = inside - positions[0]
+            if not np.array_equal(hash_inputs(inputs)[rows], hashes[inside]):
+                raise ValueError(data.changed_message("dataset", "other examples at the same positions"))
+            arrays = to_arrays(inputs)
+            found |= {int(index): _example(arrays, int(row)) for index, row in zip(inside, rows, strict=True)}
+        if positions[-1] >= wanted[-1]:
+            break
+    return found
+
+
+def references_in(value: Any) -> Iterator[ExampleReference]:
+    """Yield every example that a finding, or anything in it, refers to."""
+    if isinstance(value, ExampleReference):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from references_in(getattr(value, field.name))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from references_in(item)
+
+
+def _example(arrays: Any, row: int) -> Any:
+    """Copy one example out of a batch, which need not be kept for it."""
+    return tf.nest.map_structure(lambda array: np.array(array[row]), arrays)

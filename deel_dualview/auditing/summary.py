@@ -1,0 +1,102 @@
+"""The head of a report: what was audited, settings, versions, certificate."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.steps import Steps, peak_memory_bytes
+from deel_dualview.calculators.dualview import DualView
+from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting
+
+
+def summarise(
+    calculator: DualView,
+    evidence: Evidence,
+    class_names: Sequence[str],
+    *,
+    settings: Sequence[Setting],
+    steps: Steps,
+) -> Overview:
+    """Put together the head of the report, once all steps have run."""
+    right = None if evidence.test_labels is None else (evidence.predictions == evidence.test_labels).mean()
+    return Overview(
+        model_name=calculator.model.model.name,
+        model_fingerprint=calculator.model.fingerprint,
+        feature_layer=calculator.model.feature_layer,
+        num_features=calculator.model.num_features,
+        num_train=evidence.num_train,
+        num_test=evidence.num_test,
+        class_names=tuple(class_names),
+        test_accuracy=None if right is None else float(right),
+        certificate=_certificate(calculator),
+        classes=_class_counts(evidence),
+        num_support_vectors=int(calculator.surrogate.num_support_vectors),
+        mean_nonzero_attributions=evidence.attributions.nnz / evidence.num_test,
+        settings=tuple(settings),
+        versions=_versions(),
+        steps=tuple(steps.times),
+        seconds=steps.seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+        added_memory_bytes=steps.added_memory_bytes,
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def describe_settings(calculator: DualView, k: int) -> list[Setting]:
+    """List the settings that the findings depend on."""
+    return [
+        Setting("Method", "DualView"),
+        Setting("K × mean squared norm", f"{calculator.K:.4g}"),
+        Setting("Kernel", calculator.kernel),
+        Setting("Bias feature", "yes" if calculator.feature_map.has_bias else "no"),
+        Setting("Explained class", "the model's prediction"),
+        Setting("Examples per explanation", f"{k} for, {k} against"),
+    ]
+
+
+def _certificate(calculator: DualView) -> Certificate:
+    solution = calculator.surrogate
+    return Certificate(
+        relative_gap=float(solution.relative_gap),
+        tolerance=float(solution.tolerance),
+        converged=bool(solution.converged),
+        num_iterations=int(solution.num_iterations),
+        K=float(solution.K),
+        scale_free_K=float(calculator.K),
+        weight_error_bound=float(solution.weight_error_bound),
+    )
+
+
+def _class_counts(evidence: Evidence) -> tuple[ClassCounts, ...]:
+    train = np.bincount(evidence.train_labels, minlength=evidence.num_classes)
+    predicted = np.bincount(evidence.predictions, minlength=evidence.num_classes)
+    return tuple(
+        ClassCounts(label, int(train[label]), int(predicted[label]), int(evidence.support_vectors[label]))
+        for label in range(evidence.num_classes)
+    )
+
+
+def _versions() -> tuple[Setting, ...]:
+    return (
+        Setting("deel_dualview", _version("deel-dualview")),
+        Setting("Python", platform.python_version()),
+        Setting("TensorFlow", tf.__version__),
+        Setting("Keras", keras.__version__),
+        Setting("NumPy", np.__version__),
+        Setting("System", f"{platform.system()} {platform.machine()}"),
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,154 @@
+"""Findings about the surrogate itself: how far it stands for the model, and what another K would give."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.labels import CONTRADICTION
+from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.fidelity import SurrogateFidelity
+from deel_dualview.report.findings import Faithfulness, Measure, PathPoint, Severity, SparsityPath
+from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
+
+GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
+PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Scale-free values of K that the path goes through, besides the audit's own."""
+
+
+def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
+    """Judge how far the surrogate stands for the model, on the test set."""
+    different = round((1 - fidelity.agreement) * fidelity.num_examples)
+    severity = (
+        Severity.GOOD
+        if fidelity.agreement >= GOOD_AGREEMENT
+        else Severity.NOTICE
+        if fidelity.agreement >= FAIR_AGREEMENT
+        else Severity.WARNING
+    )
+    return Faithfulness(
+        severity=severity,
+        title=f"The surrogate agrees with the model on {fidelity.agreement:.1%} of the test set",
+        summary=(
+            "Everything in this report is computed from a surrogate: a support vector machine on the "
+            f"features that the model hands to its last layer. It predicts another class on {different:,} of "
+            f"{fidelity.num_examples:,} test examples; where it does, what is said about the model may not "
+            "hold."
+        ),
+        count=different,
+        share=1 - fidelity.agreement,
+        measures=tuple(_measures(fidelity)),
+    )
+
+
+def _measures(fidelity: SurrogateFidelity) -> list[Measure]:
+    weight_cosine = float("nan") if fidelity.weight_cosine is None else fidelity.weight_cosine
+    rows = [
+        (
+            "Same predictions",
+            fidelity.agreement,
+            "percent",
+            "Share of test examples for which both predict the same class.",
+        ),
+        (
+            "Matthews correlation",
+            fidelity.matthews_correlation,
+            "number",
+            "Agreement beyond chance, fair to rare classes: 1 is perfect, 0 is chance.",
+        ),
+        (
+            "Cosine of the logits",
+            fidelity.logit_cosine,
+            "number",
+            "Whether the logits of an example point the same way: 1 is the same pattern over classes.",
+        ),
+        (
+            "Kendall's tau",
+            fidelity.kendall_tau,
+            "number",
+            "Whether an example's classes are ranked alike: 1 is the same order, 0 no relation.",
+        ),
+        (
+            "Cosine of the weights",
+            weight_cosine,
+            "number",
+            "Whether surrogate and model weigh the features alike; low values are common and harmless alone.",
+        ),
+        (
+            "Left unexplained",
+            fidelity.completeness_error,
+            "number",
+            "What is missing when all contributions to a logit are added up, relative to the largest logit.",
+        ),
+    ]
+    return [
+        Measure(name, value, f"{value:.1%}" if style == "percent" else f"{value:.3g}", meaning)
+        for name, value, style, meaning in rows
+        if np.isfinite(value)
+    ]
+
+
+def path_Ks(K: float) -> list[float]:
+    """Return the scale-free values of K that the path adds to the audit's own, increasing."""
+    return [value for value in PATH_KS if not math.isclose(value, K)]
+
+
+def fit_path(calculator: DualView) -> list[tuple[float, DualSVMSolution]]:
+    """Fit the surrogate for other values of K; the calculator's own comes first.
+
+    A solve that stops early does not warn here: the report shows its gap.
+    """
+    Ks = path_Ks(calculator.K)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        solutions = calculator.fit_path(Ks)
+    return [(calculator.K, calculator.surrogate), *zip(Ks, solutions, strict=True)]
+
+
+def find_sparsity_path(
+    evidence: Evidence, kernel_features: np.ndarray, solutions: Sequence[tuple[float, DualSVMSolution]]
+) -> SparsityPath:
+    """Tell what sparsity and agreement other values of K would give.
+
+    Args:
+        evidence: arrays of the audit.
+        kernel_features: of the test set, shape (m, d).
+        solutions: scale-free K and solution, the audit's own first.
+    """
+    points = [_point(evidence, kernel_features, K, solution) for K, solution in solutions]
+    own = points[0]
+    best = max(points, key=lambda point: (point.agreement, -point.share_support_vectors))
+    if best.agreement > own.agreement:
+        advice = f"It agrees best at {best.scale_free_K:.3g} ({best.agreement:.1%})."
+    else:
+        advice = "No other K that was tried agrees better."
+    return SparsityPath(
+        severity=Severity.GOOD,
+        title=f"{own.share_support_vectors:.1%} of the training examples are support vectors",
+        summary=(
+            "A small K spreads influence over many training examples, a large one follows few, hard "
+            f"examples. At the K of this audit, {own.scale_free_K:.3g} over the mean squared norm, the "
+            f"surrogate agrees with the model on {own.agreement:.1%} of the test set. {advice}"
+        ),
+        count=own.num_support_vectors,
+        share=own.share_support_vectors,
+        points=tuple(sorted(points, key=lambda point: point.scale_free_K)),
+    )
+
+
+def _point(evidence: Evidence, kernel_features: np.ndarray, K: float, solution: DualSVMSolution) -> PathPoint:
+    predictions = (kernel_features.astype(np.float64) @ solution.weights).argmax(axis=1)
+    return PathPoint(
+        scale_free_K=float(K),
+        K=float(solution.K),
+        relative_gap=float(solution.relative_gap),
+        converged=bool(solution.converged),
+        num_support_vectors=int(solution.num_support_vectors),
+        share_support_vectors=solution.num_support_vectors / evidence.num_train,
+        agreement=float((predictions == evidence.predictions).mean()),
+        num_contradicted_labels=int((solution.slack > CONTRADICTION).sum()),
+    )

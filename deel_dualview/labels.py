@@ -1,0 +1,51 @@
+"""Labels of any usual form as class indices."""
+
+import numpy as np
+
+
+def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return labels as class indices, shape (b,), int64.
+
+    Args:
+        labels: integers of shape (b,) or (b, 1), or one-hot rows of shape (b, num_classes) of any type.
+        num_classes: c.
+
+    Raises:
+        ValueError: floating-point class indices, a one-hot width that is not c, rows that are not one-hot,
+            or a class outside 0..c-1.
+    """
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return _one_hot_to_classes(labels, num_classes)
+    if labels.ndim not in (1, 2):
+        raise ValueError(
+            "Labels must be class indices of shape (b,) or one-hot rows of shape (b, c). "
+            f"Received: labels of shape {labels.shape}."
+        )
+    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
+        raise ValueError(
+            "Class indices must be integers; cast them with `dataset.map(lambda x, y: (x, tf.cast(y, tf.int64)))`. "
+            f"Received: labels of dtype {labels.dtype}."
+        )
+    classes = labels.reshape(-1).astype(np.int64)
+    outside = np.flatnonzero((classes < 0) | (classes >= num_classes))
+    if outside.size:
+        raise ValueError(
+            f"Labels must be classes 0..{num_classes - 1} of the model. Received: {outside.size} label(s) outside, "
+            f"the first is {classes[outside[0]]} at row {outside[0]} of the batch."
+        )
+    return classes
+
+
+def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    if labels.shape[1] != num_classes:
+        raise ValueError(
+            f"One-hot labels must be as wide as the model has classes, {num_classes}. "
+            f"Received: labels of shape {labels.shape}."
+        )
+    rows = np.flatnonzero(((labels != 0).sum(axis=1) != 1) | (labels.sum(axis=1) != 1))
+    if rows.size:
+        raise ValueError(
+            "Two-dimensional labels must be one-hot: a single 1 in every row; soft and multi-hot labels have no one "
+            f"class to explain. Received: row {rows[0]} of the batch = {labels[rows[0]]!r}."
+        )
+    return labels.argmax(axis=1).astype(np.int64)

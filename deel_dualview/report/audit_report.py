@@ -1,0 +1,111 @@
+"""AuditReport: what `audit` returns, and how it leaves as files."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from deel_dualview.report.findings import Finding
+from deel_dualview.report.overview import Overview
+from deel_dualview.report.thresholds import RATES
+from deel_dualview.report.writing import (
+    check_output_directory,
+    to_json,
+    write_attributions,
+    write_json,
+    write_report,
+)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, repr=False)
+class AuditReport:
+    """The findings of an audit, and what is needed to write them down.
+
+    Args:
+        overview: what was audited, certificate, settings, time and memory.
+        findings: most urgent first within the order of a report.
+        attributions: influence values (m, n) of every training example on the explained logit of every test
+            example; zero but for support vectors. A row sums to the surrogate's logit.
+        arrays: what goes with the attributions into `attributions.npz`, by name.
+        shown: contents of the examples that the page shows, by split and index: nests of arrays.
+    """
+
+    overview: Overview
+    findings: list[Finding]
+    attributions: scipy.sparse.csr_array
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shown: Mapping[tuple[str, int], Any] = field(default_factory=dict)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Share of each kind of problem, by the names that `--fail-on` takes."""
+        return {finding.name: finding.share for finding in self.findings if finding.name in RATES}
+
+    def finding(self, name: str) -> Finding:
+        """Return the finding of that name, such as `"label-errors"`.
+
+        Raises:
+            KeyError: this audit has no such finding.
+        """
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        names = ", ".join(finding.name for finding in self.findings)
+        raise KeyError(f"This audit has the findings {names}. Received: name={name!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the attributions and the examples' contents, as JSON holds it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "overview": to_json(self.overview),
+            "rates": to_json(self.rates),
+            "findings": [{"name": finding.name} | to_json(finding) for finding in self.findings],
+        }
+
+    def to_html(self, directory: str | os.PathLike[str], overwrite: bool = False) -> pathlib.Path:
+        """Write `index.html`, `audit.json` and `attributions.npz` into a new directory, all or none.
+
+        `index.html` needs no other file and no network. `attributions.npz` is read by
+        `scipy.sparse.load_npz` as the values (m, n), and by `numpy.load` with `test_predictions`,
+        `test_labels`, `surrogate_logits`, `train_labels` and ids beside them.
+
+        Args:
+            directory: created, parents included.
+            overwrite: replace an earlier report; a directory with any other file in it is never touched.
+
+        Returns:
+            The path of `index.html`.
+
+        Raises:
+            FileExistsError: the directory exists and `overwrite` is off, or it is not an earlier report.
+            NotADirectoryError: a file has that name.
+        """
+        from deel_dualview.report.html import render_page
+
+        path = check_output_directory(directory, overwrite=overwrite)
+        page = render_page(self)
+        write_report(
+            path,
+            {
+                "index.html": lambda file: _write_text(file, page),
+                "audit.json": lambda file: write_json(file, self.to_dict()),
+                "attributions.npz": lambda file: write_attributions(file, self.attributions, self.arrays),
+            },
+        )
+        return path / "index.html"
+
+    def __repr__(self) -> str:
+        lines = [f"  {finding.severity.value:8}{finding.title}" for finding in self.findings]
+        return "\n".join([f"AuditReport of {self.overview.model_name}:", *lines])
+
+
+def _write_text(path: pathlib.Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,234 @@
+"""Findings of an audit as frozen dataclasses of Python numbers and strings, ready for JSON.
+
+Classes are integers here (their names are in `Overview.class_names`); an example is named by its split and
+its position in that dataset, never by its pixels.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+class Severity(enum.StrEnum):
+    """How much a finding asks of the reader."""
+
+    GOOD = "good"
+    NOTICE = "notice"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class ExampleReference:
+    """An example: its split, its position there, and the id and label that the dataset gave, if any."""
+
+    split: Literal["train", "test"]
+    index: int
+    id: int | str | None
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What one training example adds to one logit of the surrogate.
+
+    `share` is `value` over that logit, so that the shares of all training examples add up to 1; None where
+    the logit is not positive, for a share of it would mean nothing.
+    """
+
+    example: ExampleReference
+    value: float
+    share: float | None
+
+
+@dataclass(frozen=True)
+class ExplainedPrediction:
+    """A prediction of the model with the training examples that speak most for it and against it.
+
+    `confidence` is the model's probability of `prediction`. `logit` is the surrogate's, of that same class;
+    the exact minimiser's would lie within `logit_error_bound` of it.
+    """
+
+    example: ExampleReference
+    prediction: int
+    confidence: float
+    surrogate_prediction: int
+    logit: float
+    logit_error_bound: float
+    proponents: tuple[Influence, ...]
+    opponents: tuple[Influence, ...]
+
+
+@dataclass(frozen=True)
+class SuspectedLabel:
+    """A training example whose given label the surrogate contradicts: slack max(0, 1 - margin) above 1."""
+
+    example: ExampleReference
+    suggested_label: int
+    slack: float
+    self_influence: float
+
+
+@dataclass(frozen=True)
+class InspectionPoint:
+    """Of `known` label errors, `found` are among the `inspected` examples (`share` of all) of most slack."""
+
+    inspected: int
+    share: float
+    found: int
+    known: int
+
+
+@dataclass(frozen=True)
+class DetectionCurve:
+    """How fast known label errors turn up by decreasing slack, or by decreasing self-influence.
+
+    `area` is the ROC-AUC of slack against "is a known label error"; `self_influence_area` that of
+    self-influence.
+    """
+
+    inspected: tuple[int, ...]
+    found_by_slack: tuple[int, ...]
+    found_by_self_influence: tuple[int, ...]
+    area: float
+    self_influence_area: float
+    points: tuple[InspectionPoint, ...]
+
+
+@dataclass(frozen=True)
+class InfluentialExample:
+    """A training example that is among the k strongest proponents of `num_predictions` test examples."""
+
+    example: ExampleReference
+    num_predictions: int
+    mean_share: float | None
+
+
+@dataclass(frozen=True)
+class ClassInfluence:
+    """The most influential training examples for the `num_predictions` test examples predicted as `label`."""
+
+    label: int
+    num_predictions: int
+    num_proponents: int
+    examples: tuple[InfluentialExample, ...]
+
+
+@dataclass(frozen=True)
+class SimilarPair:
+    """Two examples with the same inputs (`is_identical`) or almost: `similarity` is their correlation."""
+
+    first: ExampleReference
+    second: ExampleReference
+    similarity: float
+    is_identical: bool
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number, how it is written for a reader, and what it means in one sentence."""
+
+    name: str
+    value: float
+    text: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """One value of K of the sparsity path. `agreement` is with the model's predictions, on the test set."""
+
+    scale_free_K: float
+    K: float
+    relative_gap: float
+    converged: bool
+    num_support_vectors: int
+    share_support_vectors: float
+    agreement: float
+    num_contradicted_labels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What every finding says. `share` is what a threshold of `--fail-on` is compared with."""
+
+    name: ClassVar[str]
+    severity: Severity
+    title: str
+    summary: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faithfulness(Finding):
+    """How far the surrogate stands for the model; `share` of test predictions on which the two differ."""
+
+    name: ClassVar[str] = "unfaithful"
+    measures: tuple[Measure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongPredictions(Finding):
+    """The wrong predictions of which the model is surest, explained; `share` of wrong predictions."""
+
+    name: ClassVar[str] = "wrong-predictions"
+    predictions: tuple[ExplainedPrediction, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertainPredictions(Finding):
+    """In place of wrong predictions where the test set has no labels: those of least confidence."""
+
+    name: ClassVar[str] = "uncertain-predictions"
+    predictions: tuple[ExplainedPrediction, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelErrors(Finding):
+    """Training labels that the surrogate contradicts, by decreasing slack; `count` of slack above 1.
+
+    `ranks` and `slacks` are a thinned curve of slack against rank (1 is the most suspect).
+    """
+
+    name: ClassVar[str] = "label-errors"
+    suspects: tuple[SuspectedLabel, ...]
+    ranks: tuple[int, ...]
+    slacks: tuple[float, ...]
+    detection: DetectionCurve | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfluentialExamples(Finding):
+    """Training examples behind most test predictions; `share` is that of the busiest one."""
+
+    name: ClassVar[str] = "influential-examples"
+    k: int
+    classes: tuple[ClassInfluence, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaks(Finding):
+    """Test examples that are in the training set too, or almost; `share` of test examples."""
+
+    name: ClassVar[str] = "leaks"
+    num_identical: int
+    pairs: tuple[SimilarPair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConflictingDuplicates(Finding):
+    """Training examples with the same inputs, or almost, as one of another label; `share` of all."""
+
+    name: ClassVar[str] = "duplicates-conflicting"
+    num_identical: int
+    pairs: tuple[SimilarPair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityPath(Finding):
+    """Sparsity against fidelity over K; `share` of support vectors at the K of the audit."""
+
+    name: ClassVar[str] = "sparsity-path"
+    points: tuple[PathPoint, ...]

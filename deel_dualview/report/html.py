@@ -1,0 +1,119 @@
+"""An audit as one self-contained HTML page, through Jinja2 with everything from the data escaped."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from deel_dualview import plots
+from deel_dualview.report import findings as kinds
+from deel_dualview.report.rendering import ExampleRenderer
+
+if TYPE_CHECKING:
+    from deel_dualview.report.audit_report import AuditReport
+
+_FOLDER = pathlib.Path(__file__).parent
+_SECTIONS: dict[type[kinds.Finding], str] = {
+    kinds.Faithfulness: "faithfulness",
+    kinds.WrongPredictions: "predictions",
+    kinds.UncertainPredictions: "predictions",
+    kinds.LabelErrors: "labels",
+    kinds.InfluentialExamples: "influential",
+    kinds.Leaks: "pairs",
+    kinds.ConflictingDuplicates: "pairs",
+    kinds.SparsityPath: "path",
+}
+_MARKS = {kinds.Severity.GOOD: "✓", kinds.Severity.NOTICE: "i", kinds.Severity.WARNING: "!"}
+
+
+def render_page(report: AuditReport) -> str:
+    """Return the page of a report.
+
+    The page holds its style, pictures and drawings, runs no script, and its content security policy lets the
+    browser load nothing from anywhere else.
+    """
+    renderer = ExampleRenderer(report.shown.values())
+    views = {key: renderer.render(example) for key, example in report.shown.items()}
+    environment = _environment(report.overview.class_names, views)
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        overview=report.overview,
+        findings=report.findings,
+        style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
+        drawings=_draw(report),
+    )
+
+
+def _environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any]) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "percent": percent,
+        "integer": lambda value: f"{value:,}",
+        "number": lambda value: f"{value:.3g}",
+        "memory": _memory,
+        "seconds": lambda value: f"{value:.1f} s",
+        "signed": lambda value: f"{value:+.3g}".replace("-", "\u2212"),
+        "label": lambda label: "unknown" if label is None else class_names[label],
+    }
+    environment.filters.update(filters)
+    environment.globals["view_of"] = lambda example: views.get((example.split, example.index))
+    environment.globals["marks"] = _MARKS
+    environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
+    return environment
+
+
+def percent(share: float) -> str:
+    """Write a share with as many digits as it needs not to become 0 % or 100 % by rounding."""
+    if share in (0, 1):
+        return f"{share:.0%}"
+    for digits in (0, 1, 2, 3):
+        text = f"{100 * share:.{digits}f}"
+        if float(text) not in (0, 100) and (digits > 0 or 0.0995 <= abs(share) <= 0.9):
+            break
+    return f"{text}%".replace("-", "\u2212")
+
+
+def _memory(num_bytes: int | None) -> str:
+    if num_bytes is None:
+        return "unknown here"
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+
+
+def _draw(report: AuditReport) -> dict[str, Markup]:
+    """Draw what the findings have curves for."""
+    overview = report.overview
+    figures = {
+        "classes": plots.plot_class_counts(
+            overview.class_names,
+            [counts.num_support_vectors for counts in overview.classes],
+            label="Support vectors that can influence each class",
+        )
+    }
+    for finding in report.findings:
+        if isinstance(finding, kinds.LabelErrors) and finding.ranks:
+            figures["slack"] = plots.plot_slack(finding.ranks, finding.slacks, finding.count)
+            if finding.detection:
+                figures["detection"] = plots.plot_detection(
+                    finding.detection.inspected,
+                    finding.detection.found_by_slack,
+                    finding.detection.found_by_self_influence,
+                    num_known=finding.detection.points[0].known,
+                )
+        if isinstance(finding, kinds.SparsityPath) and finding.points:
+            figures["path"] = plots.plot_path(
+                [point.scale_free_K for point in finding.points],
+                [point.share_support_vectors for point in finding.points],
+                [point.agreement for point in finding.points],
+                chosen=overview.certificate.scale_free_K,
+            )
+    return {name: Markup(plots.to_inline_svg(figure, name)) for name, figure in figures.items()}

@@ -1,0 +1,77 @@
+"""What was audited, with which settings, how surely, how long: the head of a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A named setting or version, as text."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How near the surrogate is to the exact minimiser, proven by the duality gap.
+
+    `weight_error_bound` is sqrt(2 gap), an upper bound of the Frobenius distance of its weights from the
+    exact ones.
+    """
+
+    relative_gap: float
+    tolerance: float | None
+    converged: bool
+    num_iterations: int
+    K: float
+    scale_free_K: float
+    weight_error_bound: float
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Of a class: training examples, test predictions, and support vectors (that can influence it)."""
+
+    label: int
+    num_train: int
+    num_predicted: int
+    num_support_vectors: int
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Wall-clock seconds of one step."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The head of a report. Memory is None where the operating system does not tell.
+
+    `peak_memory_bytes` is the peak resident memory of the process, `added_memory_bytes` what the audit added
+    to the peak that stood before it.
+    """
+
+    model_name: str
+    model_fingerprint: str
+    feature_layer: str
+    num_features: int
+    num_train: int
+    num_test: int
+    class_names: tuple[str, ...]
+    test_accuracy: float | None
+    certificate: Certificate
+    classes: tuple[ClassCounts, ...]
+    num_support_vectors: int
+    mean_nonzero_attributions: float
+    settings: tuple[Setting, ...]
+    versions: tuple[Setting, ...]
+    steps: tuple[StepTime, ...]
+    seconds: float
+    peak_memory_bytes: int | None
+    added_memory_bytes: int | None
+    created: str

@@ -1,0 +1,175 @@
+"""How an example is shown: image, signal, table, text or parts, chosen from its shape and dtype.
+
+Views hold plain text; the template escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from deel_dualview.report import pictures
+
+MAX_TABLE_COLUMNS = 64
+MAX_TABLE_ROWS = 8
+MAX_TEXT_LENGTH = 280
+MAX_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """An image as a `data:` address; `is_pixelated` when it is enlarged without smoothing."""
+
+    address: str
+    is_pixelated: bool
+    kind: ClassVar[str] = "image"
+
+
+@dataclass(frozen=True)
+class SignalView:
+    """A signal as `points` of SVG lines, one per channel, and a sentence for those who do not see it."""
+
+    lines: tuple[str, ...]
+    description: str
+    width: int = pictures.SIGNAL_WIDTH
+    height: int = pictures.SIGNAL_HEIGHT
+    kind: ClassVar[str] = "signal"
+
+
+@dataclass(frozen=True)
+class TableView:
+    """Columns of a row, the most unusual ones where there are many."""
+
+    rows: tuple[tuple[str, str], ...]
+    num_hidden: int
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class TextView:
+    """A text, or whatever else can only be described."""
+
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class PartsView:
+    """An example of several inputs, each with its name."""
+
+    parts: tuple[tuple[str, Any], ...]
+    kind: ClassVar[str] = "parts"
+
+
+@dataclass
+class _Statistics:
+    """Over all shown examples: extremes, and per column of a row sums, to tell what is unusual."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    rows: list[np.ndarray] = field(default_factory=list)
+
+    def update(self, array: np.ndarray) -> None:
+        finite = array[np.isfinite(array)]
+        if finite.size:
+            self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+        if array.ndim == 1 and array.size <= MAX_TABLE_COLUMNS:
+            self.rows.append(array.astype(np.float64))
+
+
+class ExampleRenderer:
+    """Turns examples into views on one common scale, so that pictures side by side can be compared."""
+
+    def __init__(self, examples: Iterable[Any]):
+        """Look at all examples that will be shown (nests of arrays, one example each, no batch dimension)."""
+        self._statistics: dict[str, _Statistics] = {}
+        for example in examples:
+            for path, array in _leaves(example, ""):
+                if _is_numeric(array):
+                    self._statistics.setdefault(path, _Statistics()).update(array)
+
+    def render(self, example: Any) -> Any:
+        """Return the view of one example."""
+        return self._render(example, "")
+
+    def _render(self, example: Any, path: str) -> Any:
+        named = _parts(example)
+        if named is None:
+            return self._render_array(np.asarray(example), path)
+        scalars = [(name, part) for name, part in named if _parts(part) is None and np.ndim(part) == 0]
+        views: list[tuple[str, Any]] = []
+        if scalars:
+            rows = tuple((name, _scalar_text(np.asarray(part))) for name, part in scalars)
+            views.append(("", TableView(rows[:MAX_TABLE_COLUMNS], max(0, len(rows) - MAX_TABLE_COLUMNS))))
+        other = [(name, part) for name, part in named if _parts(part) is not None or np.ndim(part) > 0]
+        views += [(name, self._render(part, f"{path}/{name}")) for name, part in other]
+        return views[0][1] if len(views) == 1 and not other else PartsView(tuple(views))
+
+    def _render_array(self, array: np.ndarray, path: str) -> Any:
+        if not _is_numeric(array):
+            return TextView(_shorten(" ".join(_scalar_text(item) for item in array.reshape(-1)[:MAX_TOKENS])))
+        statistics = self._statistics.get(path) or _Statistics(0.0, 1.0)
+        low, high = pictures.choose_range(statistics.low, statistics.high, array.dtype)
+        if pictures.is_image(array.shape):
+            address = pictures.image_to_address(array, low, high)
+            return ImageView(address, max(array.shape[:2]) <= pictures.LARGEST_PIXELATED_SIDE)
+        if array.ndim == 1 and np.issubdtype(array.dtype, np.integer) and array.size > MAX_TABLE_ROWS:
+            return TextView(
+                _shorten(" ".join(map(str, array[:MAX_TOKENS])) + _ellipsis(array.size - MAX_TOKENS))
+            )
+        if array.ndim <= 1 and array.size <= MAX_TABLE_COLUMNS:
+            return _table(array.reshape(-1), statistics)
+        if array.ndim <= 2:
+            description = f"signal of {len(array)} values from {array.min():.4g} to {array.max():.4g}"
+            return SignalView(pictures.signal_to_points(array, statistics.low, statistics.high), description)
+        return TextView(f"array of shape {array.shape}, values from {array.min():.4g} to {array.max():.4g}")
+
+
+def _table(row: np.ndarray, statistics: _Statistics) -> TableView:
+    """Keep the columns in which this row is farthest from the other shown rows, in units of deviation."""
+    keep = np.arange(row.size)
+    if row.size > MAX_TABLE_ROWS:
+        others = np.array([other for other in statistics.rows if other.size == row.size] or [row])
+        unusual = np.abs(row - others.mean(0)) / (others.std(0) + 1e-12)
+        keep = np.sort(np.argsort(-unusual, kind="stable")[:MAX_TABLE_ROWS])
+    rows = tuple((f"column {index}", _scalar_text(row[index])) for index in keep)
+    return TableView(rows, row.size - len(keep))
+
+
+def _parts(example: Any) -> list[tuple[str, Any]] | None:
+    if isinstance(example, Mapping):
+        return [(str(name), part) for name, part in example.items()]
+    if isinstance(example, (tuple, list)):
+        return [(f"input {position}", part) for position, part in enumerate(example)]
+    return None
+
+
+def _leaves(example: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
+    named = _parts(example)
+    if named is None:
+        yield path, np.asarray(example)
+        return
+    for name, part in named:
+        yield from _leaves(part, f"{path}/{name}")
+
+
+def _is_numeric(array: np.ndarray) -> bool:
+    return array.dtype.kind in "biuf"
+
+
+def _scalar_text(value: Any) -> str:
+    value = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_LENGTH else text[: MAX_TEXT_LENGTH - 1].rstrip() + "…"
+
+
+def _ellipsis(num_hidden: int) -> str:
+    return f" … and {num_hidden} more" if num_hidden > 0 else ""

@@ -1,0 +1,130 @@
+"""A report's directory, written whole or not at all: a page, its data as JSON, and sparse attributions."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+FILE_NAMES = ("index.html", "audit.json", "attributions.npz")
+
+
+def check_output_directory(directory: str | os.PathLike[str], *, overwrite: bool = False) -> pathlib.Path:
+    """Say before long work whether a report could be written to `directory`.
+
+    Raises:
+        FileExistsError: the directory exists and `overwrite` is off, or it holds files that no report wrote.
+        NotADirectoryError: a file has that name, or the parent of the directory.
+    """
+    path = pathlib.Path(directory)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise NotADirectoryError(
+            f"A report is a directory, but this name is taken by a file or a link. Received: {str(path)!r}."
+        )
+    if not path.exists():
+        return path
+    if not overwrite:
+        raise FileExistsError(
+            "A report goes into a new directory, but this one exists. Choose another, or replace the "
+            f"earlier report with overwrite=True (--overwrite on the command line). Received: {str(path)!r}."
+        )
+    foreign = sorted({entry.name for entry in path.iterdir()} - set(FILE_NAMES))
+    if foreign:
+        raise FileExistsError(
+            "Only an earlier report is overwritten, but this directory holds other files "
+            f"({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}). Choose another directory, or "
+            f"move them. Received: {str(path)!r}."
+        )
+    return path
+
+
+@contextlib.contextmanager
+def replaced_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield an empty directory that takes the name of `directory` when the block ends without an error.
+
+    After an error, or an interruption, the earlier directory is as it was.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex[:8]
+    aside = directory.with_name(f".{directory.name}-{token}-new")
+    aside.mkdir()
+    try:
+        yield aside
+        if directory.exists():
+            retired = directory.with_name(f".{directory.name}-{token}-old")
+            directory.rename(retired)
+            aside.rename(directory)
+            shutil.rmtree(retired)
+        else:
+            aside.rename(directory)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_report(directory: pathlib.Path, writers: Mapping[str, Callable[[pathlib.Path], None]]) -> None:
+    """Write every file of a report beside `directory`, then put them in its place at once."""
+    with replaced_directory(directory) as aside:
+        for name, write in writers.items():
+            write(aside / name)
+
+
+def to_json(value: Any) -> Any:
+    """Turn dataclasses, enumerations and NumPy numbers into what JSON has; NaN and infinities become null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: pathlib.Path, payload: Mapping[str, Any]) -> None:
+    """Write `payload` as JSON that any reader accepts (no NaN)."""
+    text = json.dumps(to_json(payload), allow_nan=False, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_attributions(
+    path: pathlib.Path, attributions: scipy.sparse.csr_array, extra: Mapping[str, np.ndarray]
+) -> None:
+    """Write sparse values for `scipy.sparse.load_npz` and `numpy.load` alike, without pickles.
+
+    Args:
+        path: file to write.
+        attributions: influence values, shape (m, n).
+        extra: further arrays, such as the test predictions (m,).
+
+    Raises:
+        TypeError: an array holds Python objects.
+    """
+    matrix = scipy.sparse.csr_array(attributions)
+    arrays: dict[str, Any] = {
+        "format": np.array(b"csr"),
+        "shape": np.array(matrix.shape),
+        "data": matrix.data,
+        "indices": matrix.indices,
+        "indptr": matrix.indptr,
+        "_is_array": np.array(True),
+    }
+    arrays |= {name: np.asarray(array) for name, array in extra.items()}
+    pickled = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
+    if pickled:
+        raise TypeError(
+            f"Arrays of objects could only be written as pickles. Received: {', '.join(pickled)}."
+        )
+    np.savez_compressed(path, **arrays)

@@ -1,0 +1,212 @@
+"""What a command line names: a saved Keras model, and datasets of TFDS or of a function."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import re
+import sys
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deel_dualview.data import check_batched
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_SPEC = re.compile(
+    r"(?P<left>[^\[]+):(?P<right>[^:\[]+(\[.*)?)"
+)  # mnist:3.0.1:test[:1000] splits before test
+_EXTRA = 'pip install "deel-dualview[tfds]"'
+
+
+class Source(NamedTuple):
+    """A dataset that was found by its name.
+
+    Attributes:
+        dataset: batches of `(inputs, labels)` or `(inputs, labels, ids)`.
+        class_names: names of the classes, or None where the source does not know them.
+        description: what was read, in a few words.
+    """
+
+    dataset: tf.data.Dataset
+    class_names: list[str] | None
+    description: str
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a Keras model without its optimizer; code that the file may hold is never run.
+
+    Raises:
+        ValueError: there is no such file, it is not a Keras model, it holds Python code (a Lambda layer), or
+            it uses a class that is not registered.
+    """
+    if not pathlib.Path(path).is_file():
+        raise ValueError(
+            f"A model is a file written by `model.save('NAME.keras')`. Received: {os.fspath(path)!r}."
+        )
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError, ImportError) as error:
+        raise ValueError(f"{_why_not_loaded(str(error))} Received: {os.fspath(path)!r}.") from error
+
+
+def read_dataset(spec: str, *, name: str, batch_size: int, data_dir: str | None = None) -> Source:
+    """Find a dataset by `NAME:SPLIT` of TFDS, or by `package.module:function`.
+
+    A name that TFDS knows, or that is prepared in `data_dir`, is TFDS's; any other is imported, from the
+    current directory too.
+
+    Args:
+        spec: for instance `"mnist:test[:1000]"` or `"my_data:train"`.
+        name: the option it came by, `"train"` or `"test"`, for messages.
+        batch_size: of TFDS datasets; a function batches by itself.
+        data_dir: where TFDS keeps its datasets; None for its own default.
+
+    Raises:
+        ValueError: nothing of that name, or what was found is not a batched dataset of inputs and labels.
+    """
+    parts = _SPEC.fullmatch(spec)
+    if parts is None:
+        raise ValueError(
+            f"--{name} needs `NAME:SPLIT` of a TFDS dataset (mnist:train) or `package.module:function`. "
+            f"Received: {spec!r}."
+        )
+    left, right = parts["left"], parts["right"]
+    builder, why_not_tfds = _find_builder(left, data_dir)
+    if builder is not None:
+        return _read_tfds(builder, right, name, batch_size)
+    if not _FUNCTION.fullmatch(spec):
+        raise ValueError(f"--{name}: {why_not_tfds} Received: {spec!r}.")
+    return _call_function(left, right, name, why_not_tfds)
+
+
+def _why_not_loaded(message: str) -> str:
+    """Say in one line what a message of Keras' loader means."""
+    if "safe" in message and "lambda" in message.lower():
+        return (
+            "This model holds Python code (a Lambda layer or a lambda), which is not run from a file. Replace "
+            "it by a layer of Keras; or, where you trust the file, load it in Python and call `audit`."
+        )
+    if "Could not locate" in message or "registered" in message:
+        return (
+            "This model uses a class of your own that Keras does not know here. Load it in Python, with "
+            "`custom_objects` or `keras.saving.register_keras_serializable`, and call `audit`. Keras said: "
+            f"{_first_line(message)}"
+        )
+    return (
+        "Keras could not read this model; a model is written by `model.save('NAME.keras')`. Keras said: "
+        f"{_first_line(message)}"
+    )
+
+
+def _find_builder(name: str, data_dir: str | None) -> tuple[Any | None, str]:
+    """Return the builder that TFDS has for `name`, or None and the reason."""
+    try:
+        import tensorflow_datasets as tfds
+    except ModuleNotFoundError:
+        return None, f"TensorFlow Datasets is not installed ({_EXTRA})."
+    try:
+        return tfds.builder(name, data_dir=data_dir), ""
+    except tfds.core.registered.DatasetNotFoundError:
+        return None, f"TensorFlow Datasets knows no {name!r}" + (
+            f", nor does {data_dir}." if data_dir else "."
+        )
+    except (ValueError, AssertionError, TypeError, OSError) as error:
+        return None, f"TensorFlow Datasets cannot make {name!r}: {_first_line(str(error))}"
+
+
+def _read_tfds(builder: Any, split: str, name: str, batch_size: int) -> Source:
+    """Read one split, in file order, with TFDS's own ids."""
+    import tensorflow_datasets as tfds
+
+    title = builder.info.full_name
+    keys = builder.info.supervised_keys
+    if keys is None or len(keys) != 2:
+        raise ValueError(
+            f"--{name}: TFDS declares no (input, label) pair for {title}. Write a function that returns a "
+            "batched tf.data.Dataset of (inputs, labels), and name it as package.module:function."
+        )
+    _prepare(builder, name)
+    try:
+        read_config = tfds.ReadConfig(add_tfds_id=True)
+        examples = builder.as_dataset(split=split, shuffle_files=False, read_config=read_config)
+    except (ValueError, AssertionError) as error:
+        raise ValueError(
+            f"--{name}: {_first_line(str(error))} Received: split={split!r} of {title}."
+        ) from error
+    if int(examples.cardinality()) == 0:
+        raise ValueError(f"--{name}: the split {split!r} of {title} has no example.")
+    inputs, labels = keys
+    dataset = examples.map(
+        lambda example: (_pick(example, inputs), _pick(example, labels), example["tfds_id"])
+    )
+    class_names = getattr(_pick(builder.info.features, labels), "names", None)
+    return Source(dataset.batch(batch_size), class_names, f"TFDS {title}, split {split}")
+
+
+def _prepare(builder: Any, name: str) -> None:
+    """Download a dataset that is not yet in the data directory.
+
+    Raises:
+        ValueError: with whatever went wrong (a network, a disk, a package that the dataset needs).
+    """
+    if builder.is_prepared():
+        return
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise ValueError(
+            f"--{name}: {builder.info.full_name} is not in the TFDS directory, and downloading it failed. Say "
+            f"by --data-dir where it is. TFDS looked for {builder.data_path} and raised "
+            f"{type(error).__name__}: {_first_line(str(error))}"
+        ) from error
+
+
+def _pick(example: Any, key: Any) -> Any:
+    """Take a feature, or a nest of features, by TFDS's supervised key."""
+    if isinstance(key, tuple):
+        return tuple(_pick(example, part) for part in key)
+    if isinstance(key, dict):
+        return {part: _pick(example, inner) for part, inner in key.items()}
+    for part in key.split("/"):
+        example = example[part]
+    return example
+
+
+def _call_function(module_name: str, function_name: str, name: str, why_not_tfds: str) -> Source:
+    """Import a function, from the current directory too, and call it."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    title = f"{module_name}:{function_name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ValueError(f"--{name}: {title} needs a module that is missing ({error}).") from error
+        raise ValueError(
+            f"--{name}: {title!r} is neither a dataset of TFDS nor a function. As NAME:SPLIT: {why_not_tfds} "
+            f"As module:function: there is no module {error.name!r}, in the current directory either."
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(f"--{name}: the module {module_name!r} has no function {function_name!r}.")
+    try:
+        dataset = function()
+    except Exception as error:
+        raise ValueError(
+            f"--{name}: {title} raised {type(error).__name__}: {_first_line(str(error))}"
+        ) from error
+    if not isinstance(dataset, tf.data.Dataset):
+        raise ValueError(
+            f"--{name}: {title} must return a batched tf.data.Dataset of (inputs, labels). "
+            f"Received: a {type(dataset).__name__}."
+        )
+    check_batched(dataset, name)
+    return Source(dataset, None, f"function {title}")
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0] if lines else "no message"

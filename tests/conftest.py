@@ -1,0 +1,65 @@
+"""Settings and fixtures that every test shares."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_seed_of_another_test() -> None:
+    """Forget TensorFlow's global seed, under which random augmentation repeats itself at every pass."""
+    import tensorflow as tf
+
+    tf.random.set_seed(None)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator with a fixed seed, new for every test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def keras_seed() -> None:
+    """Seed Python, NumPy and Keras, so that layers start from the same weights in every run."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tfds_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A TFDS data directory in which `mnist` is prepared: the embedded digits, padded to 28 x 28.
+
+    A fifth of the size and none of the pixels of the true MNIST, but read by TFDS's own MNIST builder.
+    """
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from deel_dualview.datasets import load_digits
+
+    def examples(images: np.ndarray, labels: np.ndarray) -> tf.data.Dataset:
+        large = np.kron(images * 255, np.ones((1, 3, 3, 1))).astype(np.uint8)
+        large = np.pad(large, ((0, 0), (2, 2), (2, 2), (0, 0)))
+        return tf.data.Dataset.from_tensor_slices({"image": large, "label": labels})
+
+    directory = str(tmp_path_factory.mktemp("tfds"))
+    train, test = load_digits()
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+        ),
+        split_datasets={"train": examples(*train), "test": examples(*test)},
+        data_dir=directory,
+        disable_shuffling=True,
+    )
+    return directory

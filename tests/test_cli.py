@@ -1,0 +1,253 @@
+"""The command line: what it writes, how soon it refuses, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+from click.testing import CliRunner
+
+import deel_dualview
+from deel_dualview.cli import main
+from deel_dualview.demo import NUM_SWAPPED
+
+FILES = ["attributions.npz", "audit.json", "index.html"]
+FUNCTIONS = """
+import numpy as np, tensorflow as tf
+
+def _data(n):
+    rng = np.random.default_rng(n)
+    labels = np.arange(n) % 3
+    inputs = (np.eye(3)[labels] + rng.normal(0, 0.3, (n, 3))).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((inputs, labels))
+
+def train(): return _data(60).batch(16)
+def test(): return _data(10).batch(16)
+def unbatched(): return _data(10)
+def numbers(): return [1, 2, 3]
+def broken(): raise RuntimeError("the disk is on fire")
+"""
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["audit", "--no-progress", *map(str, arguments)])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty current directory with the module `my_data`, which is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "my_data", raising=False)
+    (tmp_path / "my_data.py").write_text(FUNCTIONS)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo, run once, without an argument but for its place."""
+    directory = tmp_path_factory.mktemp("demo") / "audit"
+    return directory, run("--output", directory)
+
+
+def own(model_file, train="my_data:train", test="my_data:test"):
+    return ["--model", model_file, "--train", train, "--test", test]
+
+
+def refused(result, *words):
+    """Whether the run ended as bad input: exit code 2, one line that holds all words, and no traceback."""
+    lines = result.stderr.strip().splitlines()
+    assert result.exit_code == 2, result.output
+    assert lines[-1].startswith("Error: ") and "Traceback" not in result.stderr, result.output
+    assert [word for word in words if word not in lines[-1]] == [], lines[-1]
+    return True
+
+
+def test_help_answers_at_once():
+    command = [sys.executable, "-c", "from deel_dualview.cli import main; main(['audit', '--help'])"]
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_the_version_is_that_of_the_package():
+    assert deel_dualview.__version__ in CliRunner().invoke(main, ["--version"]).output
+
+
+def test_the_demo_needs_no_argument_and_writes_a_report(demo):
+    directory, result = demo
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in directory.iterdir()) == FILES
+
+
+def test_the_demo_says_where_its_files_are(demo):
+    directory, result = demo
+    assert [name for name in FILES if str(directory / name) not in result.output] == []
+
+
+def test_the_demo_lists_the_labels_that_it_swapped(demo):
+    assert demo[1].output.count(" -> ") == NUM_SWAPPED
+
+
+def test_the_demo_finds_most_of_the_labels_that_it_swapped(demo):
+    findings = json.loads((demo[0] / "audit.json").read_text())["findings"]
+    (label_errors,) = [finding for finding in findings if finding["name"] == "label-errors"]
+    found = [point["found"] for point in label_errors["detection"]["points"] if point["share"] < 0.06]
+    assert max(found) >= 0.9 * NUM_SWAPPED
+
+
+def test_the_attributions_are_a_sparse_matrix(demo):
+    attributions = scipy.sparse.load_npz(demo[0] / "attributions.npz")
+    assert attributions.shape == (359, 1438)
+    assert 0 < attributions.nnz < 0.5 * np.prod(attributions.shape)
+
+
+def test_an_output_folder_that_exists_is_refused_before_training(folder):
+    (folder / "audit").mkdir()
+    result = run()
+    assert refused(result, "--overwrite")
+    assert "Training" not in result.output
+
+
+def test_overwrite_replaces_a_report(folder, model_file):
+    run(*own(model_file))
+    (folder / "audit" / "index.html").write_text("old")
+    assert run(*own(model_file), "--overwrite").exit_code == 0
+    assert (folder / "audit" / "index.html").read_text() != "old"
+
+
+def test_functions_of_the_current_directory_are_data(folder, model_file):
+    result = run(*own(model_file), "--kernel", "linear", "--K", "1", "--k", "3", "--output", "here")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (folder / "here").iterdir()) == FILES
+
+
+def test_tfds_datasets_are_data_with_their_names_and_ids(tmp_path, tfds_directory):
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.save(tmp_path / "model.keras")
+    specs = own(tmp_path / "model.keras", "mnist:train[:200]", "mnist:test[:20]")
+    result = run(*specs, "--data-dir", tfds_directory, "--output", tmp_path / "audit", "--batch-size", "64")
+    assert result.exit_code == 0, result.output
+    assert "mnist-train.tfrecord" in (tmp_path / "audit" / "audit.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "spec, words",
+    [
+        ("my_data", ["NAME:SPLIT", "module:function"]),
+        ("my_data:unbatched", ["batched"]),
+        ("my_data:numbers", ["must return a batched tf.data.Dataset", "list"]),
+        ("my_data:broken", ["RuntimeError", "the disk is on fire"]),
+        ("my_data:absent", ["no function 'absent'"]),
+        ("nowhere:train", ["neither", "TensorFlow Datasets knows no 'nowhere'", "no module 'nowhere'"]),
+        ("needy:train", ["a module that is missing", "absent_module"]),
+        ("no/where:train", ["knows no"]),
+        ("mnist:validation", ["validation"]),
+        ("mnist:test[400:]", ["test[400:]"]),
+        ("mnist/9.9.9:test", ["9.9.9"]),
+    ],
+)
+def test_data_that_cannot_be_read_are_refused(spec, words, folder, model_file, tfds_directory):
+    (folder / "needy.py").write_text("import absent_module")
+    assert refused(run(*own(model_file, train=spec), "--data-dir", tfds_directory), *words)
+
+
+def test_a_dataset_that_cannot_be_downloaded_says_where_it_was_looked_for(folder, model_file):
+    assert refused(run(*own(model_file, test="imagenet2012:train"), "--data-dir", folder), "--data-dir")
+
+
+@pytest.mark.parametrize("missing", ["--model", "--train", "--test"])
+def test_a_model_needs_its_data_and_data_a_model(missing, folder, model_file):
+    pairs = zip(*[iter(own(model_file))] * 2, strict=True)
+    assert refused(run(*[part for pair in pairs if pair[0] != missing for part in pair]), missing)
+
+
+def test_a_model_that_is_not_there_is_refused(folder):
+    assert refused(run(*own("absent.keras")), "absent.keras")
+
+
+def test_a_file_that_is_not_a_model_is_refused(folder):
+    (folder / "text.keras").write_text("not a model")
+    assert refused(run(*own("text.keras")), "text.keras", "model.save")
+
+
+def test_a_model_that_wants_to_run_code_is_refused(folder):
+    layers = [keras.Input((3,)), keras.layers.Lambda(lambda x: 2 * x), keras.layers.Dense(3)]
+    keras.Sequential(layers).save("code.keras")
+    assert refused(run(*own("code.keras")), "Lambda", "not run")
+
+
+def test_a_model_with_an_unknown_class_is_refused(folder):
+    class Unregistered(keras.layers.Dense):
+        pass
+
+    keras.Sequential([keras.Input((3,)), Unregistered(3)]).save("custom.keras")
+    assert refused(run(*own("custom.keras")), "class of your own")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--k", "0"], ["--K", "0"], ["--kernel", "rbf"], ["--batch-size", "0"], ["--feature-layer", "no"]],
+)
+def test_bad_settings_are_refused(options, folder, model_file):
+    assert refused(run(*own(model_file), *options))
+    assert not (folder / "audit").exists()
+
+
+@pytest.mark.parametrize("threshold", ["label-errors", "label-errors=2", "labels=0.1", "leaks=few"])
+def test_a_threshold_that_means_nothing_is_refused_before_training(threshold, folder):
+    result = run("--fail-on", threshold)
+    assert refused(result, threshold.partition("=")[0])
+    assert "Training" not in result.output
+
+
+def test_a_share_above_its_threshold_fails_and_still_writes_the_report(folder, model_file):
+    result = run(*own(model_file), "--fail-on", "leaks=1", "--fail-on", "wrong-predictions=0")
+    assert result.exit_code == 1, result.output
+    assert "Failed: wrong-predictions" in result.output and "Failed: leaks" not in result.output
+    assert (folder / "audit" / "index.html").exists()
+
+
+def test_a_share_below_its_threshold_passes(folder, model_file):
+    assert run(*own(model_file), "--fail-on", "wrong-predictions=100%").exit_code == 0
+
+
+def test_debug_shows_the_traceback(folder):
+    assert "Traceback" in run(*own("absent.keras"), "--debug").stderr
+
+
+def test_ctrl_c_ends_without_a_traceback_and_leaves_nothing_behind(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from deel_dualview.cli import main; main()", "audit"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    first = process.stdout.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert "Training" in first
+    assert process.returncode == 130
+    assert "Interrupted" in output and "Traceback" not in output
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,235 @@
+"""Batched datasets: elements, checks, content hashes of examples."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_dualview import data
+
+
+def make_dataset(num_examples: int = 10, batch_size: int = 4) -> tf.data.Dataset:
+    inputs = np.arange(num_examples * 6, dtype=np.float32).reshape(num_examples, 2, 3)
+    return tf.data.Dataset.from_tensor_slices((inputs, np.arange(num_examples) % 3)).batch(batch_size)
+
+
+def hash_all(dataset: tf.data.Dataset) -> np.ndarray:
+    return np.concatenate([data.hash_examples(element) for element in dataset])
+
+
+class TestUnpack:
+    def test_a_tensor_is_inputs_without_labels(self):
+        inputs = tf.ones((2, 3))
+        batch = data.unpack(inputs)
+        assert batch.inputs is inputs and batch.labels is None and batch.ids is None
+
+    def test_a_tuple_of_two_is_inputs_and_labels(self):
+        batch = data.unpack((tf.ones((2, 3)), tf.constant([0, 1])))
+        assert batch.labels.shape == (2,) and batch.ids is None
+
+    def test_several_unlabelled_inputs_go_in_a_tuple_of_one(self):
+        assert len(data.unpack(((tf.ones((2, 3)), tf.ones((2, 4))),)).inputs) == 2
+
+    @pytest.mark.parametrize("ids", [tf.constant(["a", "b"]), tf.constant([7, 8])], ids=["text", "integers"])
+    def test_the_third_component_is_ids(self, ids):
+        assert data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), ids)).ids is ids
+
+    def test_an_element_spec_has_the_same_parts(self):
+        batch = data.unpack(make_dataset().element_spec)
+        assert batch.inputs.shape[1:] == (2, 3) and batch.labels.dtype == tf.int64
+
+    def test_an_unpacked_batch_stays_as_it_is(self):
+        batch = data.unpack((tf.ones((2, 3)), tf.constant([0, 1])))
+        assert data.unpack(batch) is batch
+
+    def test_a_dict_is_inputs(self):
+        assert data.unpack({"a": tf.ones((2, 3)), "b": tf.ones(2)}).labels is None
+
+    @pytest.mark.parametrize("inputs", ["image", "text"])
+    def test_tfds_features_are_refused_with_the_way_out(self, inputs):
+        with pytest.raises(ValueError, match="as_supervised=True"):
+            data.unpack({inputs: tf.ones((2, 3)), "label": tf.ones(2)})
+
+    def test_sample_weights_are_not_taken_for_ids(self):
+        with pytest.raises(ValueError, match="drop the weights"):
+            data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), tf.ones(2)))
+
+    def test_a_nest_of_labels_is_refused(self):
+        with pytest.raises(ValueError, match="labels of an element must be one tensor"):
+            data.unpack((tf.ones((2, 3)), {"a": tf.ones(2)}))
+
+    def test_four_components_are_refused(self):
+        with pytest.raises(ValueError, match=r"len\(element\)=4"):
+            data.unpack((tf.ones(2),) * 4)
+
+
+def unknown_cardinality() -> tf.data.Dataset:
+    signature = (tf.TensorSpec((None, 3)), tf.TensorSpec((None,), tf.int64))
+    return tf.data.Dataset.from_generator(
+        lambda: iter([(np.ones((2, 3)), np.zeros(2)), (np.ones((1, 3)), np.zeros(1))]),
+        output_signature=signature,
+    )
+
+
+BATCHED = {
+    "ragged last batch": make_dataset,
+    "static batch": lambda: make_dataset().unbatch().batch(4, drop_remainder=True),
+    "prefetched": lambda: make_dataset().prefetch(1),
+    "cached": lambda: make_dataset().cache(),
+    "taken": lambda: make_dataset().take(2),
+    "mapped": lambda: make_dataset().map(lambda x, y: (x / 2, y)),
+    "filtered": lambda: make_dataset().filter(lambda x, y: tf.size(y) > 1),
+    "generator": unknown_cardinality,
+    "unlabelled": lambda: make_dataset().map(lambda x, y: x),
+    "dict": lambda: make_dataset().map(lambda x, y: ({"a": x, "b": y}, y)),
+    "tuple": lambda: make_dataset().map(lambda x, y: ((x, y), y)),
+    "uint8": lambda: make_dataset().map(lambda x, y: (tf.cast(x, tf.uint8), y)),
+    "float16": lambda: make_dataset().map(lambda x, y: (tf.cast(x, tf.float16), y)),
+    "bfloat16": lambda: make_dataset().map(lambda x, y: (tf.cast(x, tf.bfloat16), y)),
+    "float64": lambda: make_dataset().map(lambda x, y: (tf.cast(x, tf.float64), y)),
+    "bool": lambda: make_dataset().map(lambda x, y: (x > 9, y)),
+    "string": lambda: make_dataset().map(lambda x, y: (tf.strings.as_string(x), y)),
+    "one-hot": lambda: make_dataset().map(lambda x, y: (x, tf.one_hot(y, 3))),
+    "ids": lambda: make_dataset().map(lambda x, y: (x, y, tf.strings.as_string(y))),
+    "shuffled once": lambda: make_dataset().shuffle(9, reshuffle_each_iteration=False),
+    "lazy": lambda: data.lazy_dataset(make_dataset().__iter__, make_dataset().element_spec),
+}
+
+
+@pytest.mark.parametrize("kind", BATCHED)
+class TestBatchedDatasets:
+    def test_are_accepted(self, kind):
+        data.check_batched(BATCHED[kind](), "train_set")
+        data.check_same_twice(BATCHED[kind](), "train_set")
+
+    def test_are_enumerated_from_zero(self, kind):
+        batches = list(data.enumerate_examples(BATCHED[kind]()))
+        indices = np.concatenate([indices for indices, _ in batches])
+        np.testing.assert_array_equal(indices, np.arange(len(indices)))
+        assert all(len(indices) == data.num_examples(element) for indices, element in batches)
+
+    def test_hash_the_same_in_other_batches(self, kind):
+        dataset = BATCHED[kind]()
+        np.testing.assert_array_equal(hash_all(dataset), hash_all(dataset.unbatch().batch(3)))
+
+
+class TestCheckBatched:
+    @pytest.mark.parametrize(
+        "dataset",
+        [
+            make_dataset().unbatch(),
+            make_dataset().unbatch().map(lambda x, y: (x, tf.one_hot(y, 5))),
+            make_dataset().unbatch().map(lambda x, y: y),
+            make_dataset().map(lambda x, y: ({"a": x, "b": 1.0}, y)),
+        ],
+        ids=["labelled", "one-hot", "scalars", "a scalar among batches"],
+    )
+    def test_single_examples_are_refused(self, dataset):
+        with pytest.raises(ValueError, match=r"train_set.batch\(256\)"):
+            data.check_batched(dataset, "train_set")
+
+    def test_arrays_are_refused_with_the_way_to_a_dataset(self):
+        with pytest.raises(TypeError, match="from_tensor_slices"):
+            data.check_batched(np.ones((3, 2)), "train_set")
+
+    def test_an_empty_dataset_is_refused(self):
+        with pytest.raises(ValueError, match="`train_set` is empty"):
+            data.check_batched(make_dataset().take(0), "train_set")
+
+    def test_ragged_tensors_are_refused(self):
+        ragged = tf.data.Dataset.from_tensor_slices(tf.ragged.constant([[1, 2], [3]])).batch(2)
+        with pytest.raises(ValueError, match="to_tensor"):
+            data.check_batched(ragged, "train_set")
+
+    def test_sparse_tensors_are_refused(self):
+        sparse = tf.data.Dataset.from_tensor_slices(tf.sparse.eye(3)).batch(2)
+        with pytest.raises(ValueError, match="tf.sparse.to_dense"):
+            data.check_batched(sparse, "train_set")
+
+    def test_unknown_shapes_are_left_to_the_first_batch(self):
+        dataset = make_dataset().map(lambda x, y: (tf.numpy_function(lambda a: a, [x], tf.float32), y))
+        data.check_batched(dataset, "train_set")
+
+    def test_nothing_is_read(self):
+        def fail():
+            raise AssertionError("read")
+            yield
+
+        dataset = tf.data.Dataset.from_generator(fail, output_signature=tf.TensorSpec((None, 2)))
+        data.check_batched(dataset, "train_set")
+
+
+class TestCheckSameTwice:
+    def test_a_reshuffling_dataset_is_refused_as_such(self):
+        with pytest.raises(
+            ValueError, match="same examples in another order.*reshuffle_each_iteration=False"
+        ):
+            data.check_same_twice(make_dataset(64, 64).unbatch().shuffle(64).batch(64), "train_set")
+
+    def test_random_augmentation_is_refused_as_such(self):
+        augmented = make_dataset().map(lambda x, y: (x + tf.random.uniform(()), y))
+        with pytest.raises(ValueError, match="other contents.*augmentation"):
+            data.check_same_twice(augmented, "train_set")
+
+    def test_random_labels_are_refused(self):
+        labels = make_dataset(64, 64).map(
+            lambda x, y: (x, tf.random.uniform((64,), maxval=9, dtype=tf.int32))
+        )
+        with pytest.raises(ValueError, match="`train_set` changes"):
+            data.check_same_twice(labels, "train_set")
+
+    def test_a_dataset_found_empty_is_refused(self):
+        with pytest.raises(ValueError, match="`train_set` is empty"):
+            data.check_same_twice(make_dataset().filter(lambda x, y: False), "train_set")
+
+    def test_only_the_first_batch_is_read(self):
+        num_read = []
+        dataset = data.lazy_dataset(
+            lambda: (num_read.append(1) or element for element in make_dataset(40, 4)),
+            make_dataset().element_spec,
+        )
+        data.check_same_twice(dataset, "train_set")
+        assert len(num_read) <= 4
+
+
+def test_components_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"shapes=\[\(2, 3\), \(3,\)\]"):
+        data.hash_examples((np.ones((2, 3)), np.ones(3)))
+
+
+class TestHashExamples:
+    def test_labels_count(self):
+        one, other = (data.hash_examples((np.ones((1, 3)), np.array([label]))) for label in (0, 1))
+        assert one != other
+
+    def test_ids_do_not_count(self):
+        one, other = (data.hash_examples((np.ones((1, 3)), np.zeros(1), np.array([name]))) for name in "ab")
+        assert one == other
+
+    def test_the_order_of_inputs_counts(self):
+        one, other = np.ones((1, 3)), np.zeros((1, 3))
+        assert data.hash_examples(((one, other),)) != data.hash_examples(((other, one),))
+
+    def test_labels_are_not_taken_for_inputs(self):
+        one, other = np.ones((1, 3)), np.zeros((1, 3))
+        assert data.hash_examples((one, other)) != data.hash_examples(((one, other),))
+
+
+class TestFingerprints:
+    def test_a_fingerprint_does_not_depend_on_batches(self):
+        prints = {
+            data.content_fingerprint(data.hash_examples(element) for element in make_dataset(10, size))
+            for size in (1, 3, 10)
+        }
+        assert len(prints) == 1
+
+    def test_a_fingerprint_depends_on_order(self):
+        hashes = hash_all(make_dataset())
+        assert data.content_fingerprint([hashes]) != data.content_fingerprint([hashes[::-1]])
+
+    def test_the_description_of_examples_leaves_the_batch_out(self):
+        static = make_dataset().unbatch().batch(2, drop_remainder=True)
+        assert data.describe_elements(static) == data.describe_elements(make_dataset()) != ""
+
+    def test_the_description_of_examples_tells_shapes_apart(self):
+        other = make_dataset().map(lambda x, y: (x[:, :1], y))
+        assert data.describe_elements(other) != data.describe_elements(make_dataset())

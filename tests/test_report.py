@@ -1,0 +1,397 @@
+"""The report as data and as files: complete, escaped, written whole or not at all."""
+
+import dataclasses
+import html.parser
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from deel_dualview.report import (
+    AuditReport,
+    Certificate,
+    ClassCounts,
+    ExampleReference,
+    ExplainedPrediction,
+    Influence,
+    LabelErrors,
+    Overview,
+    Setting,
+    Severity,
+    StepTime,
+    SuspectedLabel,
+    WrongPredictions,
+    check_output_directory,
+    exceeded_thresholds,
+    parse_threshold,
+)
+from deel_dualview.report.html import percent
+from deel_dualview.report.rendering import (
+    ExampleRenderer,
+    ImageView,
+    PartsView,
+    SignalView,
+    TableView,
+    TextView,
+)
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+def make_report(
+    examples: list, class_names: tuple[str, str] = ("cat", "dog"), ids: list | None = None
+) -> AuditReport:
+    """Make a report by hand: the first example is a wrong test prediction, the others are from training."""
+    ids = ids or [None] * len(examples)
+    subject = ExampleReference("test", 0, ids[0], 0)
+    train = [ExampleReference("train", index, ids[index], 1) for index in range(1, len(examples))]
+    influences = tuple(Influence(example, 0.5, 0.25) for example in train)
+    wrong = WrongPredictions(
+        severity=Severity.WARNING,
+        title="1 of 2 test predictions is wrong",
+        summary="Why.",
+        count=1,
+        share=0.5,
+        predictions=(ExplainedPrediction(subject, 1, 0.9, 1, 2.0, 0.01, influences, influences[:1]),),
+    )
+    labels = LabelErrors(
+        severity=Severity.NOTICE,
+        title="1 label",
+        summary="Look.",
+        count=1,
+        share=0.1,
+        suspects=(SuspectedLabel(train[0], 0, 1.5, float("nan")),),
+        ranks=(1, 2),
+        slacks=(1.5, 0.1),
+        detection=None,
+    )
+    shown = {("test", 0): examples[0]} | {("train", i): examples[i] for i in range(1, len(examples))}
+    attributions = scipy.sparse.csr_array(np.array([[0.5, 0.0, -0.25], [0.0, 1.0, 0.0]], np.float32))
+    overview = make_overview(class_names)
+    return AuditReport(overview, [labels, wrong], attributions, {"test_predictions": np.array([1, 0])}, shown)
+
+
+def make_overview(class_names: tuple[str, str]) -> Overview:
+    return Overview(
+        model_name="small <model>",
+        model_fingerprint="abc",
+        feature_layer="input of logits",
+        num_features=4,
+        num_train=3,
+        num_test=2,
+        class_names=class_names,
+        test_accuracy=0.5,
+        certificate=Certificate(1e-5, 1e-4, True, 7, 0.1, 0.1, 0.01),
+        classes=tuple(ClassCounts(label, 2, 1, 1) for label in range(2)),
+        num_support_vectors=2,
+        mean_nonzero_attributions=1.5,
+        settings=(Setting("Kernel", SCRIPT),),
+        versions=(Setting("Python", "3"),),
+        steps=(StepTime("All of it", 1.0),),
+        seconds=1.0,
+        peak_memory_bytes=None,
+        added_memory_bytes=None,
+        created="",
+    )
+
+
+@pytest.fixture
+def images(rng) -> list[np.ndarray]:
+    return list(rng.random((4, 8, 8, 1)).astype(np.float32))
+
+
+@pytest.fixture
+def report(images) -> AuditReport:
+    return make_report(images)
+
+
+class Page(html.parser.HTMLParser):
+    """Elements of a page, with the ids and addresses in it and what is left open."""
+
+    VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.open: list[str] = []
+        self.mismatches: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.mismatches.append(tag)
+
+
+def read_page(report: AuditReport, folder: pathlib.Path) -> tuple[str, Page]:
+    text = report.to_html(folder / "audit").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_a_report_is_three_files(report, tmp_path):
+    page = report.to_html(tmp_path / "deep" / "audit")
+    assert page == tmp_path / "deep" / "audit" / "index.html"
+    assert {file.name for file in page.parent.iterdir()} == {"index.html", "audit.json", "attributions.npz"}
+
+
+def test_nothing_but_the_report_is_left_behind(report, tmp_path):
+    report.to_html(tmp_path / "audit")
+    report.to_html(tmp_path / "audit", overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["audit"]
+
+
+def test_an_existing_directory_is_refused_with_the_way_out(report, tmp_path):
+    report.to_html(tmp_path / "audit")
+    with pytest.raises(FileExistsError, match=r"overwrite=True \(--overwrite"):
+        report.to_html(tmp_path / "audit")
+
+
+def test_a_directory_with_other_files_is_never_overwritten(report, tmp_path):
+    report.to_html(tmp_path / "audit")
+    (tmp_path / "audit" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"thesis\.tex"):
+        report.to_html(tmp_path / "audit", overwrite=True)
+    assert (tmp_path / "audit" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(report, tmp_path):
+    (tmp_path / "audit").write_text("a file")
+    with pytest.raises(NotADirectoryError, match="taken by a file"):
+        report.to_html(tmp_path / "audit", overwrite=True)
+
+
+def test_a_failure_while_writing_leaves_the_earlier_report_whole(report, tmp_path):
+    report.to_html(tmp_path / "audit")
+    before = (tmp_path / "audit" / "index.html").read_bytes()
+    broken = dataclasses.replace(report, arrays={"test_predictions": object()})
+    with pytest.raises(TypeError):
+        broken.to_html(tmp_path / "audit", overwrite=True)
+    assert (tmp_path / "audit" / "index.html").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["audit"]
+
+
+def test_a_new_directory_can_be_read_by_others_as_the_umask_says(report, tmp_path):
+    (tmp_path / "reference").mkdir()
+    report.to_html(tmp_path / "audit")
+    assert (tmp_path / "audit").stat().st_mode == (tmp_path / "reference").stat().st_mode
+
+
+def test_an_output_directory_can_be_checked_before_the_work(tmp_path):
+    assert check_output_directory(tmp_path / "new") == tmp_path / "new"
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_json_has_every_finding_and_no_nan(report, tmp_path):
+    page = report.to_html(tmp_path / "audit")
+    content = json.loads((page.parent / "audit.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert content["schema_version"] == 1
+    assert [finding["name"] for finding in content["findings"]] == ["label-errors", "wrong-predictions"]
+    assert content["rates"] == {"label-errors": 0.1, "wrong-predictions": 0.5}
+    assert content["findings"][0]["severity"] == "notice"
+    assert content["findings"][0]["suspects"][0]["self_influence"] is None
+
+
+def test_the_attributions_are_read_by_scipy_and_by_numpy_without_pickles(report, tmp_path):
+    path = report.to_html(tmp_path / "audit").parent / "attributions.npz"
+    matrix = scipy.sparse.load_npz(path)
+    np.testing.assert_array_equal(matrix.toarray(), report.attributions.toarray())
+    with np.load(path, allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["test_predictions"], [1, 0])
+
+
+def test_the_page_is_well_formed_and_loads_nothing(report, tmp_path):
+    text, page = read_page(report, tmp_path)
+    assert text.startswith("<!DOCTYPE html>")
+    assert page.mismatches == [] and page.open == []
+    addresses = [
+        value for _, name, value in page.attributes if name in ("src", "href", "xlink:href", "action")
+    ]
+    assert all(value.startswith(("#", "data:")) for value in addresses)
+    assert "default-src 'none'" in text
+
+
+def test_links_lead_to_sections_and_no_id_occurs_twice(report, tmp_path):
+    _, page = read_page(report, tmp_path)
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    links = [value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"]
+    assert len(ids) == len(set(ids))
+    assert links and set(links) <= set(ids)
+
+
+def test_pictures_have_a_text_and_tables_a_caption(report, tmp_path):
+    _, page = read_page(report, tmp_path)
+    alternatives = [value for tag, name, value in page.attributes if tag == "img" and name == "alt"]
+    assert len(alternatives) == page.tags.count("img") > 0
+    assert "train example 1" in alternatives
+    assert page.tags.count("caption") == page.tags.count("table") > 0
+
+
+@pytest.mark.parametrize("place", ["class name", "id", "text", "column", "part"])
+def test_everything_from_the_data_is_escaped(place, images, tmp_path):
+    examples = {
+        "text": [np.array(SCRIPT.encode())] * 4,
+        "column": [{SCRIPT: np.float32(1), "b": np.float32(2)}] * 4,
+        "part": [{SCRIPT: image, "b": image} for image in images],
+    }.get(place, images)
+    names = (SCRIPT, f'"{SCRIPT}') if place == "class name" else ("cat", "dog")
+    ids = [SCRIPT] * 4 if place == "id" else None
+    text, page = read_page(make_report(examples, names, ids), tmp_path)
+    assert "script" not in page.tags
+    assert "<script" not in text
+    assert "alert(" in text
+
+
+def test_the_finding_of_a_name_is_returned(report):
+    assert report.finding("label-errors") is report.findings[0]
+    with pytest.raises(KeyError, match="wrong-predictions"):
+        report.finding("leaks")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("label-errors=0.02", ("label-errors", 0.02)),
+        (" leaks = 2% ", ("leaks", 0.02)),
+        ("unfaithful=0", ("unfaithful", 0)),
+    ],
+)
+def test_a_threshold_is_a_rate_and_a_share(text, expected):
+    assert parse_threshold(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["label-errors", "colour=0.1", "leaks=two", "leaks=2", "leaks=-1", "leaks=nan"]
+)
+def test_a_bad_threshold_is_refused(text):
+    with pytest.raises(ValueError, match="Received"):
+        parse_threshold(text)
+
+
+def test_only_a_rate_above_its_threshold_is_told(report):
+    failures = exceeded_thresholds(report.rates, {"label-errors": 0.1, "wrong-predictions": 0.4})
+    assert len(failures) == 1
+    assert failures[0].startswith("wrong-predictions is 50.00%, above the accepted 40.00%")
+
+
+def test_a_threshold_on_what_was_not_measured_is_refused():
+    with pytest.raises(ValueError, match="wrong-predictions"):
+        exceeded_thresholds({"label-errors": 0.0}, {"wrong-predictions": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0%"),
+        (1, "100%"),
+        (0.25, "25%"),
+        (0.0412, "4.1%"),
+        (0.0004, "0.04%"),
+        (0.9996, "99.96%"),
+        (-0.099, "−9.9%"),
+    ],
+)
+def test_a_share_is_not_rounded_to_nothing_or_to_all(share, text):
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("example", "kind"),
+    [
+        (np.zeros((8, 8), np.uint8), ImageView),
+        (np.zeros((28, 28, 1), np.float32), ImageView),
+        (np.zeros((224, 224, 3), np.uint8), ImageView),
+        (np.zeros((16, 16, 4), np.float64), ImageView),
+        (np.zeros((16, 16, 3), np.float16), ImageView),
+        (np.sin(np.arange(300.0)), SignalView),
+        (np.zeros((128, 2), np.float32), SignalView),
+        (np.arange(12.0), TableView),
+        (np.arange(200), TextView),
+        (np.array("words"), TextView),
+        (np.array(b"words"), TextView),
+        (np.zeros((8, 8, 8, 2), np.float32), TextView),
+        (np.float32(3), TableView),
+        ({"age": np.int64(3), "job": np.array(b"cook")}, TableView),
+        ({"image": np.zeros((8, 8)), "text": np.array(b"words")}, PartsView),
+        ((np.zeros((8, 8)), np.arange(3.0)), PartsView),
+    ],
+)
+def test_an_example_is_shown_as_what_it_is(example, kind):
+    assert isinstance(ExampleRenderer([example]).render(example), kind)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_with_a_non_finite_pixel_is_shown(value):
+    image = np.full((8, 8), value, np.float32)
+    assert ExampleRenderer([image]).render(image).address.startswith("data:image/png")
+
+
+def decode(address: str) -> np.ndarray:
+    import base64
+    import io
+
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
+
+
+@pytest.mark.parametrize(
+    ("image", "brightest"),
+    [
+        (np.full((8, 8), 51, np.uint8), 51),
+        (np.full((8, 8, 1), 0.2, np.float32), 51),
+        (np.full((8, 8, 3), 0.2, np.float16), 51),
+        (np.linspace(-1, 1, 64).reshape(8, 8), 255),
+        (np.linspace(0, 16, 64).reshape(8, 8), 255),
+    ],
+)
+def test_pixels_keep_their_brightness(image, brightest):
+    assert decode(ExampleRenderer([image]).render(image).address).max() == brightest
+
+
+def test_images_share_one_scale_so_that_they_can_be_compared():
+    dark, bright = np.full((8, 8), 1.0), np.full((8, 8), 4.0)
+    dark[0, 0] = 0
+    renderer = ExampleRenderer([dark, bright])
+    assert decode(renderer.render(dark).address).max() == 64
+    assert decode(renderer.render(bright).address).min() == 255
+
+
+def test_a_large_image_is_reduced(rng):
+    image = rng.random((600, 400, 3)).astype(np.float32)
+    address = ExampleRenderer([image]).render(image).address
+    assert decode(address).shape == (160, 107, 3)
+
+
+def test_a_wide_row_shows_its_most_unusual_columns():
+    rows = [np.zeros(30) for _ in range(5)]
+    rows[0][17] = 9.0
+    view = ExampleRenderer(rows).render(rows[0])
+    assert ("column 17", "9") in view.rows
+    assert view.num_hidden == 22
+
+
+def test_a_long_signal_keeps_its_spike():
+    signal = np.zeros(5000)
+    signal[1234] = 1.0
+    (line,) = ExampleRenderer([signal]).render(signal).lines
+    heights = [float(point.split(",")[1]) for point in line.split()]
+    assert min(heights) == 2.0
+    assert len(heights) <= 160
+
+
+def test_a_long_text_is_shortened():
+    view = ExampleRenderer([]).render(np.array("word " * 200))
+    assert len(view.text) <= 280
+    assert view.text.endswith("…")
