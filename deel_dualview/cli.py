@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import traceback
@@ -209,7 +210,7 @@ def _audit(
         subject.train,
         subject.test,
         k=k,
-        calculator=DualView(model, subject.train, **given),
+        calculator=functools.partial(DualView, **given),
         class_names=subject.class_names,
         known_label_errors=subject.known_label_errors,
         progress=progress,

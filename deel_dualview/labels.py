@@ -23,7 +23,8 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
         )
     if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
         raise ValueError(
-            "Class indices must be integers; cast them with `dataset.map(lambda x, y: (x, tf.cast(y, tf.int64)))`. "
+            "Class indices must be integers; cast whole numbers with `dataset.map(lambda x, y: (x, tf.cast(y, "
+            "tf.int64)))`, and turn names into numbers with keras.layers.StringLookup; a regression has no classes. "
             f"Received: labels of dtype {labels.dtype}."
         )
     classes = labels.reshape(-1).astype(np.int64)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import tracing
+from deel_dualview import links, tracing
 from deel_dualview.labels import to_classes
 from deel_dualview.typing import Inputs
 
@@ -141,7 +141,7 @@ class InfluenceModel:
     def features_and_logits(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         """Return features (b, d) and class logits (b, c) of one forward pass, float32."""
         features, outputs = self._call(inputs)
-        return features, _as_logits(outputs, self._link or "logits")
+        return features, links.as_logits(outputs, self._link or "logits")
 
     def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
         """Return the cross-entropy of every example, shape (b,), for integer or one-hot labels."""
@@ -160,6 +160,17 @@ class InfluenceModel:
         """
         return to_classes(np.asarray(labels), self.num_classes)
 
+    def check_inputs(self, specs: Inputs, name: str) -> None:
+        """Refuse inputs of a structure or shape that the model does not take, where it tells which it takes.
+
+        Args:
+            specs: the inputs' part of a dataset's element_spec.
+            name: the argument the dataset came by, for the message.
+        """
+        wanted = tracing.input_specs(self.model)
+        if wanted is not None:
+            tracing.check_compatible(wanted, specs, name)
+
     def prepare(self, inputs: Inputs) -> None:
         """Find the split and verify it on one batch; a prepared model returns at once.
 
@@ -176,8 +187,13 @@ class InfluenceModel:
             native = tf.cast(own_outputs, tf.float32).numpy()
             _, outputs = self._traced_forward(inputs)
             if self._split.head is None:
-                self._link = _guess_link(native)
-            elif _link_of(native, outputs.numpy(), _tolerance(self._split.head)) is None:
+                self._link = links.guess_link(native)
+            elif (
+                links.link_of(
+                    *links.finite_rows(native, outputs.numpy()), links.tolerance_of(self._split.head)
+                )
+                is None
+            ):
                 raise ValueError(
                     "The last Dense layer applied to its input does not give the model's outputs (nor does its "
                     "softmax or sigmoid), so it is not the classification head. Name the layer whose output to take as "
@@ -237,47 +253,3 @@ class _Composed(keras.Model):
 
     def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
         return self.head(self.feature_extractor(inputs, training=training), training=training)
-
-
-def _as_logits(outputs: tf.Tensor, link: str) -> tf.Tensor:
-    """Turn what the model gives into two or more logits a row."""
-    tiny = tf.constant(np.finfo(np.float32).tiny)
-    if link == "softmax":
-        return tf.math.log(tf.maximum(outputs, tiny))
-    if link == "sigmoid":
-        outputs = tf.math.log(tf.maximum(outputs, tiny)) - tf.math.log(tf.maximum(1.0 - outputs, tiny))
-    if outputs.shape[1] == 1:
-        return tf.concat([-outputs, outputs], axis=1) / 2.0
-    return outputs
-
-
-def _tolerance(head: keras.layers.Dense) -> float:
-    """Return the relative error to expect between the head's arithmetic and ours in float32."""
-    return 5e-2 if head.compute_dtype in ("float16", "bfloat16") else 1e-3
-
-
-def _link_of(native: np.ndarray, logits: np.ndarray, tolerance: float) -> str | None:
-    """Name the function that turns `logits` into the model's `native` outputs, None if there is none."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    with np.errstate(over="ignore"):
-        candidates = {
-            "logits": logits,
-            "softmax": shifted / shifted.sum(axis=1, keepdims=True),
-            "sigmoid": 1.0 / (1.0 + np.exp(-logits)),
-        }
-    for name, values in candidates.items():
-        scale = max(1.0, float(np.abs(values).max(initial=0.0)))
-        if values.shape == native.shape and np.allclose(
-            values, native, rtol=tolerance, atol=tolerance * scale
-        ):
-            return name
-    return None
-
-
-def _guess_link(native: np.ndarray) -> str:
-    """Tell probabilities from logits where no linear head gives the logits."""
-    if native.min() < 0 or native.max() > 1:
-        return "logits"
-    if native.shape[1] > 1 and np.allclose(native.sum(axis=1), 1.0, atol=1e-2):
-        return "softmax"
-    return "sigmoid"

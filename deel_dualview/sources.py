@@ -105,11 +105,15 @@ def _find_builder(name: str, data_dir: str | None) -> tuple[Any | None, str]:
     """Return the builder that TFDS has for `name`, or None and the reason."""
     try:
         import tensorflow_datasets as tfds
+
+        not_found = tfds.core.registered.DatasetNotFoundError
     except ModuleNotFoundError:
         return None, f"TensorFlow Datasets is not installed ({_EXTRA})."
+    except Exception as error:  # a broken installation does not stop users of functions
+        return None, f"TensorFlow Datasets cannot be imported ({type(error).__name__}: {error})."
     try:
         return tfds.builder(name, data_dir=data_dir), ""
-    except tfds.core.registered.DatasetNotFoundError:
+    except not_found:
         return None, f"TensorFlow Datasets knows no {name!r}" + (
             f", nor does {data_dir}." if data_dir else "."
         )

@@ -104,6 +104,26 @@ def input_specs(model: keras.Model) -> Inputs | None:
     return None if structure is None else tf.nest.map_structure(relaxed_spec, structure)
 
 
+def check_compatible(wanted: Inputs, specs: Inputs, name: str) -> None:
+    """Refuse inputs whose structure or shapes are not those that the model was built for."""
+    found, expected = tf.nest.flatten(specs), tf.nest.flatten(wanted)
+    fits = len(found) == len(expected) and all(
+        spec.shape.rank is None or spec.shape[1:].is_compatible_with(want.shape[1:])
+        for spec, want in zip(found, expected, strict=True)
+    )
+    if not fits:
+        described = ["?" if spec.shape.rank is None else tuple(spec.shape[1:]) for spec in found]
+        raise ValueError(
+            f"The model takes examples of shape {_in_words([tuple(want.shape[1:]) for want in expected])}, but "
+            f"`{name}` yields other ones: map it to those, or give another model. "
+            f"Received: examples of shape {_in_words(described)}."
+        )
+
+
+def _in_words(shapes: list) -> str:
+    return str(shapes[0]) if len(shapes) == 1 else str(shapes)
+
+
 def _input_structure(model: keras.Model) -> Inputs | None:
     """Return the symbolic inputs of a Functional or built Sequential model, nested as its call wants them."""
     functional = getattr(model, "_functional", model) if isinstance(model, keras.Sequential) else model

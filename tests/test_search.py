@@ -1,5 +1,6 @@
 """Streaming top-k."""
 
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -105,6 +106,16 @@ class TestStreamingTopK:
     def test_no_block_is_refused(self, order):
         with pytest.raises(ValueError, match="num_examples=0"):
             search.streaming_top_k([], 1, order)
+
+
+def test_equal_values_take_no_more_memory_than_others():
+    """Dead features make whole blocks zero; sorting all ties would take fifty times their size."""
+    values, indices = np.zeros((16, 65536), np.float32), np.arange(65536)
+    tracemalloc.start()
+    search.block_top_k(values, indices, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * values.nbytes
 
 
 def test_the_smallest_values_are_the_greatest_of_the_negated(rng):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -40,7 +40,7 @@ def audit(
     test: tf.data.Dataset,
     *,
     k: int = 5,
-    calculator: DualView | None = None,
+    calculator: DualView | Callable[..., DualView] | None = None,
     class_names: Sequence[str] | None = None,
     known_label_errors: Sequence[int] | np.ndarray | None = None,
     progress: bool = True,
@@ -57,7 +57,8 @@ def audit(
         test: batched examples that were not trained on; without labels, uncertain predictions take the place
             of wrong ones.
         k: proponents and opponents that are shown of every explained prediction.
-        calculator: a DualView of this model and training set with settings of your own, target "prediction".
+        calculator: a DualView of this model and training set with settings of your own, target "prediction"; or
+            what makes one of them, for instance `functools.partial(DualView, K=0.1)`.
         class_names: one for each class; their numbers by default.
         known_label_errors: positions of training examples known to be mislabelled. The report then tells how
             many of them it would have found.
@@ -75,7 +76,9 @@ def audit(
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
         with steps.step("Features and surrogate"):
-            calculator = calculator or DualView(influence_model, train, store=MemoryStore(progress=progress))
+            if not isinstance(calculator, DualView):
+                make = calculator or DualView
+                calculator = make(influence_model, train, store=MemoryStore(progress=progress))
             names, known = _check_settings(calculator, influence_model, k, class_names, known_label_errors)
         with steps.step("Contents of both sets"):
             sketcher = Sketcher()

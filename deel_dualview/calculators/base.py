@@ -50,6 +50,11 @@ class BaseInfluenceCalculator(ABC):
                 "A calculator needs an InfluenceModel; wrap the Keras model: InfluenceModel(model). "
                 f"Received: model of type {type(model).__name__}."
             )
+        if store is not None and not isinstance(store, Store):
+            raise TypeError(
+                "`store` must be a store, for instance DiskStore(directory) or MemoryStore(). "
+                f"Received: store={store!r}."
+            )
         self.model = model
         self.train_set = train_set
         self.target = target
@@ -117,6 +122,7 @@ class BaseInfluenceCalculator(ABC):
         """
         self._check_queries(dataset_to_evaluate)
         check_k(k, self.num_train)
+        _check_order(order)
         return data.lazy_dataset(
             lambda: (self._top_k(data.unpack(element), k, order) for element in dataset_to_evaluate),
             (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
@@ -146,6 +152,7 @@ class BaseInfluenceCalculator(ABC):
         """
         self._check_queries(dataset_to_evaluate)
         check_k(k, self.num_train)
+        _check_order(order)
         train_set = self._check_same_train_set(train_set)
 
         def found() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
@@ -186,6 +193,7 @@ class BaseInfluenceCalculator(ABC):
             "The training set needs labels: elements (inputs, labels).",
             {"element_spec": self.train_set.element_spec},
         )
+        self.model.check_inputs(data.unpack(self.train_set.element_spec).inputs, "train_set")
         data.check_same_twice(self.train_set, "train_set")
         first = data.unpack(next(iter(self.train_set)))
         self.model.prepare(first.inputs)
@@ -205,6 +213,7 @@ class BaseInfluenceCalculator(ABC):
 
     def _check_queries(self, dataset: tf.data.Dataset) -> None:
         data.check_batched(dataset, "dataset_to_evaluate")
+        self.model.check_inputs(data.unpack(dataset.element_spec).inputs, "dataset_to_evaluate")
         require(
             self.target != "label" or data.unpack(dataset.element_spec).labels is not None,
             "target='label' explains the label of each query, but the queries have none; use target='prediction'.",
@@ -225,3 +234,11 @@ class BaseInfluenceCalculator(ABC):
             {"train_set": train_set},
         )
         return train_set
+
+
+def _check_order(order: ORDER) -> None:
+    if not isinstance(order, ORDER):
+        raise TypeError(
+            "`order` must be ORDER.DESCENDING (proponents first) or ORDER.ASCENDING (opponents first). "
+            f"Received: order={order!r}."
+        )

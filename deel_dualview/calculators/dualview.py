@@ -224,6 +224,11 @@ class DualView(BaseInfluenceCalculator):
     def _fit(self, Ks: Sequence[float], phi: np.ndarray) -> list[DualSVMSolution]:
         mean_squared_norm = float(np.einsum("nd,nd->", phi, phi, dtype=np.float64)) / len(phi)
         require(
+            np.isfinite(mean_squared_norm),
+            "The penultimate features are too large for float32 arithmetic; use kernel='cosine' or 'standardized'.",
+            {"mean of ||phi||^2": mean_squared_norm},
+        )
+        require(
             mean_squared_norm > 0,
             "The penultimate features are zero for every training example, so nothing can be attributed to them; "
             "check the model, or name another layer: InfluenceModel(model, feature_layer=NAME).",
@@ -251,14 +256,25 @@ class DualView(BaseInfluenceCalculator):
             start = stop
 
     def _evaluate(self, batch: data.Batch) -> Evaluation:
-        features, logits = self.model.features_and_logits(batch.inputs)
+        features, logits = self._features_and_logits(batch)
         phi = self.feature_map(features).numpy()
         return Evaluation(phi, logits.numpy(), phi.astype(np.float64) @ self.surrogate.weights)
 
-    def _queries(self, batch: data.Batch) -> tuple[tf.Tensor, np.ndarray]:
+    def _queries(self, batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
         """Return kernel features (m, d) and explained classes (m,)."""
+        features, logits = self._features_and_logits(batch)
+        return self.feature_map(features).numpy(), self._explained_classes(batch, logits)
+
+    def _features_and_logits(self, batch: data.Batch) -> tuple[tf.Tensor, tf.Tensor]:
         features, logits = self.model.features_and_logits(batch.inputs)
-        return self.feature_map(features), self._explained_classes(batch, logits)
+        finite = np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
+        require(
+            bool(finite.all()),
+            "The model computes NaN or infinite features or logits for evaluated examples: mend or filter out those "
+            "examples.",
+            {"rows of the batch": np.flatnonzero(~finite).tolist()},
+        )
+        return features, logits
 
     def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
         phi, classes = self._queries(batch)
@@ -267,13 +283,13 @@ class DualView(BaseInfluenceCalculator):
         for class_index in np.unique(classes):
             rows = np.flatnonzero(classes == class_index)
             candidates = self._support_vectors.candidates(int(class_index), num_padding=k)
-            blocks = search.inner_product_blocks(tf.gather(phi, rows), candidates.vectors, candidates.indices)
+            blocks = search.inner_product_blocks(phi[rows], candidates.vectors, candidates.indices)
             values[rows], indices[rows] = search.streaming_top_k(blocks, k, order)
         return values, indices
 
     def _sparse_values(self, batch: data.Batch) -> scipy.sparse.csr_array:
         phi, classes = self._queries(batch)
-        return self._support_vectors.values(phi.numpy(), classes)
+        return self._support_vectors.values(phi, classes)
 
     def _values(self, batch: data.Batch) -> np.ndarray:
         return self._sparse_values(batch).toarray()

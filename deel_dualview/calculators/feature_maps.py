@@ -27,6 +27,8 @@ class FeatureMap(NamedTuple):
         """Map features (b, d) to kernel features (b, d) or, with a bias, (b, d + 1)."""
         mapped = (tf.cast(features, tf.float32) - self.shift) / self.scale
         if self.unit_length:
+            # By the largest entry first: the square of a large one would overflow.
+            mapped = tf.math.divide_no_nan(mapped, tf.reduce_max(tf.abs(mapped), axis=1, keepdims=True))
             mapped = tf.math.divide_no_nan(mapped, tf.norm(mapped, axis=1, keepdims=True))
         if self.has_bias:
             mapped = tf.concat([mapped, tf.ones((tf.shape(mapped)[0], 1))], axis=1)
@@ -52,8 +54,9 @@ def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> Feature
     num_features = features.shape[1]
     shift, scale = np.zeros(num_features, np.float32), np.ones(num_features, np.float32)
     if kernel == "standardized":
-        shift = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        deviation = features.std(axis=0, dtype=np.float64)
-        varies = deviation > 1e-6 * max(1e-30, float(deviation.max(initial=0.0)))
+        mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+        shift = mean.astype(np.float32)
+        # Rounding alone makes a constant feature deviate, in proportion to its size.
+        varies = deviation > 1e-5 * np.maximum(np.abs(mean), deviation.max(initial=1e-30))
         scale = np.where(varies, deviation, 1.0).astype(np.float32)
     return FeatureMap(shift, scale, kernel == "cosine", bias)

@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from deel_dualview.data import to_array
+
 _CACHED_BYTES = 512 * 2**20
 
 
@@ -14,11 +16,16 @@ class Candidates(NamedTuple):
 
     Attributes:
         indices: their positions in the training set, ascending, shape (s,), int64.
-        vectors: coefficient times kernel features, shape (s, d); zero rows for examples without influence.
+        vectors: coefficient times kernel features, shape (s, d), a tensor where there is a GPU;
+            zero rows for examples without influence.
     """
 
     indices: np.ndarray
-    vectors: tf.Tensor
+    vectors: np.ndarray | tf.Tensor
+
+
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 class SupportVectors:
@@ -60,7 +67,7 @@ class SupportVectors:
             order = np.argsort(np.concatenate([rows, padding]))
             rows = np.concatenate([rows, padding])[order]
             vectors = np.vstack([vectors, np.zeros((len(padding), vectors.shape[1]), np.float32)])[order]
-        return Candidates(rows.astype(np.int64), tf.constant(vectors))
+        return Candidates(rows.astype(np.int64), tf.constant(vectors) if _has_gpu() else vectors)
 
     def values(self, kernel_features: np.ndarray, classes: np.ndarray) -> scipy.sparse.csr_array:
         """Return `alpha_ij <phi_i, phi(x)>` for queries x explained for classes j, zeros left out.
@@ -83,7 +90,7 @@ class SupportVectors:
 
     def _values_of_class(self, kernel_features: np.ndarray, class_index: int) -> scipy.sparse.csr_array:
         indices, vectors = self.candidates(class_index)
-        values = kernel_features @ vectors.numpy().T
+        values = kernel_features @ to_array(vectors).T
         pointers = np.arange(len(values) + 1) * len(indices)
         shape = (len(values), self.coefficients.shape[0])
         return scipy.sparse.csr_array((values.ravel(), np.tile(indices, len(values)), pointers), shape=shape)

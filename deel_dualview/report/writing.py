@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ def check_output_directory(directory: str | os.PathLike[str], *, overwrite: bool
             f"A report is a directory, but this name is taken by a file or a link. Received: {str(path)!r}."
         )
     if not path.exists():
+        _check_writable(path)
         return path
     if not overwrite:
         raise FileExistsError(
@@ -46,6 +48,18 @@ def check_output_directory(directory: str | os.PathLike[str], *, overwrite: bool
             f"move them. Received: {str(path)!r}."
         )
     return path
+
+
+def _check_writable(path: pathlib.Path) -> None:
+    """Make and remove a directory where the report's would be made."""
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        tempfile.TemporaryDirectory(dir=parent).cleanup()
+    except OSError as error:
+        raise NotADirectoryError(
+            f"The report cannot be written: {error.strerror} in {str(parent)!r}. Choose another directory. "
+            f"Received: {str(path)!r}."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -66,7 +66,9 @@ def sparse_coefficients(problem: Problem, point: DualPoint) -> scipy.sparse.csr_
     return alpha
 
 
-def point_from_coefficients(problem: Problem, coefficients: scipy.sparse.csr_array, scale: float) -> DualPoint:
+def point_from_coefficients(
+    problem: Problem, coefficients: scipy.sparse.csr_array, scale: float
+) -> DualPoint:
     """A feasible lambda for `problem` from the alpha of another penalty, scaled by `scale`."""
     counts = np.diff(coefficients.indptr)
     active = np.flatnonzero(counts)

@@ -1,9 +1,9 @@
 """The dual support vector machine behind DualView, solved to a certificate.
 
-    minimise over W (d, c)    P(W) = 1/2 ||W||^2 + K sum_i max_j c_ij,   c_ij = s_ij - s_{i,y_i} + 1[j != y_i],  s = F W
-    dual                      maximise D(lambda) = sum_i alpha_{i,y_i} - 1/2 ||W_a||^2 over lambda_i on the simplex of size K
-    surrogate                 W_a = F' alpha,  alpha_ij = K 1[j = y_i] - lambda_ij
-    certificate               P(W_a) - D = sum_ij lambda_ij (max_k c_ik - c_ij) at W_a,   ||W_a - W*||^2 <= 2 (P(W_a) - D)
+    primal       P(W) = 1/2 ||W||^2 + K sum_i max_j c_ij,   c_ij = s_ij - s_{i,y_i} + 1[j != y_i],   s = F W
+    dual         D(lambda) = sum_i alpha_{i,y_i} - 1/2 ||W_a||^2,   every lambda_i on the simplex of size K
+    surrogate    W_a = F' alpha,   alpha_ij = K 1[j = y_i] - lambda_ij
+    certificate  P(W_a) - D = sum_ij lambda_ij (max_k c_ik - c_ij) at W_a,   ||W_a - W*||^2 <= 2 (P(W_a) - D)
 
 The method is a projected gradient in implicit form: a proximal point method on the dual, whose inner
 problems are solved by semismooth Newton steps on a working set of rows.

@@ -11,10 +11,10 @@ import tensorflow as tf
 from deel_dualview.svm.newton import complementarity
 from deel_dualview.svm.passes import RowScan, adjoint, margins, scan_rows
 from deel_dualview.svm.problem import Problem
-from deel_dualview.svm.working_set import SETTLED, DualPoint, WorkingSet, frozen_weights
+from deel_dualview.svm.working_set import SETTLED, DualPoint, SolverMemory, WorkingSet, frozen_weights
 
 # Widths K / sigma of the smoothed maximum, in units of the margin, on nested random subsets of the rows.
-_LEVELS = ((6_000, 4.0), (6_000, 1.0), (20_000, 1.0), (20_000, 0.25))
+_LEVELS = ((6_000, 4.0), (6_000, 1.0), (20_000, 1.0))
 _NARROWING = 2.5
 _NARROWEST = 1e-4
 # Rows whose runner-up is within this many widths of the lead may become tied in the next stage.
@@ -22,7 +22,7 @@ _REACH = 4.0
 _LEAST_REACH = 0.03
 _STEPS_PER_STAGE = 40
 _STEPS_PER_CERTIFICATE = 20
-# Stages without a Newton step or a better certificate: float32 increments have nothing left to give.
+# Stages without any progress: float32 increments have nothing left to give.
 _MAX_IDLE_STAGES = 5
 
 
@@ -57,10 +57,15 @@ class ProximalPoint:
     """One solve: call `run` once."""
 
     def __init__(
-        self, problem: Problem, tolerance: float, max_iterations: int, report: Callable[[int, float, int], None]
+        self,
+        problem: Problem,
+        tolerance: float,
+        max_iterations: int,
+        report: Callable[[int, float, int], None],
     ) -> None:
         self._problem, self._tolerance, self._report = problem, tolerance, report
         self._max_iterations = max_iterations
+        self._memory = SolverMemory()
         self.num_iterations = 0
         self.best: Certified | None = None
 
@@ -95,7 +100,7 @@ class ProximalPoint:
             )
             nothing = np.zeros((len(index), problem.num_classes))
             point = DualPoint(subset.labels, np.arange(len(index)), nothing)
-            level = WorkingSet(subset, point, weights, problem.K / width)
+            level = WorkingSet(subset, point, weights, problem.K / width, self._memory)
             self._settle(level, 1e-4 * problem.K)
             weights = level.weights
         return weights, width
@@ -110,15 +115,18 @@ class ProximalPoint:
         inner.step()
         self.num_iterations += 1
 
+    def _best_gap(self) -> float:
+        return self.best.relative_gap if self.best else np.inf
+
     def _is_exhausted(self) -> bool:
         return self.num_iterations >= self._max_iterations
 
     def _stages(self, weights: tf.Tensor, point: DualPoint, primal: float, width: float) -> Certified:
-        problem, idle = self._problem, 0
+        problem, idle, last = self._problem, 0, np.inf
         while True:
-            before, best = self.num_iterations, self.best
+            before = self.num_iterations, self._best_gap(), width
             target = 0.5 * self._tolerance * primal
-            inner = WorkingSet(problem, point, weights, problem.K / width)
+            inner = WorkingSet(problem, point, weights, problem.K / width, self._memory)
             self._settle(inner, target)
             certificate = self._certificate(inner, target)
             if certificate is None and (self._is_exhausted() or idle >= _MAX_IDLE_STAGES):
@@ -129,23 +137,24 @@ class ProximalPoint:
             gaps = frozen_gap(problem, point, scan)
             if certificate:
                 self._keep(inner, at, primal, float(gaps.sum()) + certificate[1], scan)
-            self._report(self.num_iterations, self.best.relative_gap if self.best else np.inf, len(point.active))
-            if self.best and (
-                self.best.relative_gap <= self._tolerance or self._is_exhausted() or idle >= _MAX_IDLE_STAGES
-            ):
+            self._report(self.num_iterations, self._best_gap(), len(point.active))
+            is_done = self._best_gap() <= self._tolerance
+            if self.best and (is_done or self._is_exhausted() or idle >= _MAX_IDLE_STAGES):
                 return self.best
             narrower = self._is_narrower(inner, target, float(gaps.sum()), certificate is not None)
             if narrower:
                 width = max(width / _NARROWING, _NARROWEST)
             weights, point = inner.weights, self._next_point(inner, scan, gaps, width, narrower)
-            idle = 0 if self.num_iterations > before or self.best is not best else idle + 1
+            moved = before != (self.num_iterations, self._best_gap(), width)
+            idle = 0 if moved or inner.complementarity < 0.9 * last else idle + 1
+            last = inner.complementarity
 
     @staticmethod
     def _is_narrower(inner: WorkingSet, target: float, frozen: float, certified: bool) -> bool:
         """Whether the next stage may sharpen: the working set held, and its rows own a gap to close."""
         if certified:
             return inner.complementarity > 0.2 * target
-        held = frozen <= SETTLED * max(inner.complementarity, target)
+        held = frozen <= SETTLED * max(inner.complementarity, target) and inner.is_settled(target)
         return held and (inner.complementarity > target or inner.residual <= 0.01 * inner.complementarity)
 
     def _certificate(self, inner: WorkingSet, target: float) -> tuple[tf.Tensor, float] | None:

@@ -28,7 +28,8 @@ def project_onto_simplex(values: tf.Tensor, size: tf.Tensor | float) -> tf.Tenso
 
 def simplex_threshold(values: tf.Tensor, size: tf.Tensor | float) -> tf.Tensor:
     """Threshold theta of `project_onto_simplex` for every row, shape (n, 1)."""
-    size = tf.cast(size, values.dtype)
+    # A Python number must not pass through float32 on its way to float64.
+    size = tf.cast(size, values.dtype) if tf.is_tensor(size) else tf.constant(size, values.dtype)
     num_classes = tf.cast(tf.shape(values)[1], values.dtype)
     highest = tf.reduce_max(values, axis=1, keepdims=True)
     mean = tf.reduce_mean(values, axis=1, keepdims=True)

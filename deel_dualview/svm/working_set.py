@@ -7,16 +7,23 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.svm.newton import InnerState, block_inverses, complementarity, newton_step
+from deel_dualview.svm.newton import (
+    InnerState,
+    complementarity,
+    newton_step,
+    proximal_multipliers,
+)
 from deel_dualview.svm.passes import adjoint, margins
+from deel_dualview.svm.preconditioner import Preconditioner, build_cost, build_preconditioner
 from deel_dualview.svm.problem import Problem
-from deel_dualview.svm.simplex import project_onto_simplex
 
 # A Newton system is solved to this relative residual; below it more Newton steps are the better buy.
 _ETA = 0.1
 _MAX_CONJUGATE_GRADIENTS = 300
-# More iterations than this, and the next step gets fresh diagonal blocks.
-_STALE_AFTER = 30
+# Tied differences up to which a dense factorisation is cheaper: always, and once iterations get long.
+_DIRECT_SIZE = 768
+_LARGE_DIRECT_SIZE = 1536
+_LONG = 150
 # The inner problem is solved far enough once its residual is this small next to the row part of the gap.
 SETTLED = 0.3
 
@@ -33,6 +40,31 @@ class DualPoint(NamedTuple):
     vertex: np.ndarray
     active: np.ndarray
     multipliers: np.ndarray
+
+
+class SolverMemory:
+    """The preconditioner that one working set leaves to the next, and whether it still pays.
+
+    Attributes:
+        preconditioner: none until conjugate gradients have cost as much as building one.
+        is_stale: whether the next step should build another.
+        direct_size: tied differences up to which the next step factorises.
+    """
+
+    def __init__(self) -> None:
+        self.preconditioner: Preconditioner = None
+        self.is_stale = False
+        self.direct_size = _DIRECT_SIZE
+        self._fresh, self._excess = 0, 0.0
+
+    def note(self, num_iterations: int, cost: float) -> None:
+        """Count the iterations beyond those of the fresh preconditioner; `cost` of them buy a new one."""
+        if num_iterations > _LONG:
+            self.direct_size = _LARGE_DIRECT_SIZE
+        if self.is_stale:
+            self._fresh, self._excess = num_iterations, 0.0
+        self._excess += max(num_iterations - self._fresh, 0)
+        self.is_stale = self._excess > cost
 
 
 def frozen_weights(problem: Problem, point: DualPoint) -> tf.Tensor:
@@ -59,7 +91,9 @@ class WorkingSet:
         complementarity: sum lambda (max z - z), the rows' part of the gap.
     """
 
-    def __init__(self, problem: Problem, point: DualPoint, weights: tf.Tensor, sigma: float) -> None:
+    def __init__(
+        self, problem: Problem, point: DualPoint, weights: tf.Tensor, sigma: float, memory: SolverMemory
+    ) -> None:
         index = point.active
         everything = len(index) == problem.num_examples
         self.problem, self.point, self.sigma = problem, point, sigma
@@ -70,9 +104,9 @@ class WorkingSet:
         self._vertices = problem.K * tf.one_hot(self._labels, problem.num_classes, dtype=tf.float64)
         self._frozen = frozen_weights(problem, point)
         self._anchor = tf.constant(point.multipliers, tf.float64)
-        self._inverse: tf.Tensor | None = None
+        self._memory = memory
         z = margins(self._rows, self._labels, weights)
-        multipliers = project_onto_simplex(self._anchor + self._sigma * z, self._size)
+        multipliers = proximal_multipliers(self._anchor, self._sigma, z, self._size)
         self._state = InnerState(weights, self.dual_weights(multipliers), z, multipliers)
         self.residual = float(0.5 * tf.reduce_sum(tf.square(weights - self._state.dual_weights)))
         self.complementarity = float(complementarity(multipliers, z))
@@ -93,22 +127,23 @@ class WorkingSet:
 
     def step(self) -> None:
         """Take one semismooth Newton step."""
-        if self._inverse is None:
-            self._inverse = block_inverses(self._rows, self.multipliers, self._sigma)
+        memory = self._memory
+        if memory.is_stale:
+            memory.preconditioner = build_preconditioner(self._rows, self.multipliers, self._sigma)
         self._state, report = newton_step(
             self._rows,
             self._state,
             self._anchor,
             self._size,
             self._sigma,
-            self._inverse,
+            memory.preconditioner,
             tf.constant(_ETA),
             tf.constant(_MAX_CONJUGATE_GRADIENTS),
+            tf.constant(memory.direct_size),
         )
         self.residual = float(report.residual)
         self.complementarity = float(report.complementarity)
-        if int(report.num_iterations) > _STALE_AFTER:
-            self._inverse = None
+        memory.note(int(report.num_iterations), build_cost(self._rows.shape[1], int(report.num_tied)))
 
     def is_settled(self, floor: float) -> bool:
         """Whether the inner problem is solved well enough for its stage."""

@@ -140,6 +140,32 @@ def test_standardized_features_that_never_vary_stay_zero():
     np.testing.assert_array_equal(mapped[:, 1:], 0)
 
 
+def test_features_that_are_constant_but_for_rounding_stay_zero():
+    features = (
+        np.full((300, 1), 7.3, np.float32)
+        + np.float32(1e-6) * np.arange(300, dtype=np.float32)[:, None] / 300
+    )
+    np.testing.assert_allclose(fit_feature_map(features, "standardized", False)(features), 0, atol=1e-4)
+
+
+def test_huge_features_keep_their_direction_at_unit_length():
+    mapped = fit_feature_map(np.zeros((1, 2), np.float32), "cosine", False)(
+        np.array([[3e30, 4e30]], np.float32)
+    )
+    np.testing.assert_allclose(mapped, [[0.6, 0.8]], rtol=1e-6)
+
+
+def test_features_too_large_for_the_linear_kernel_are_refused_as_such():
+    model = keras.Sequential([keras.Input((2,)), layers.Activation("linear"), layers.Dense(2)])
+    inputs = np.array([[1, 0], [0, 1], [2, 1], [1, 2]], np.float32) * np.float32(1e25)
+    train = tf.data.Dataset.from_tensor_slices((inputs, np.array([0, 1, 0, 1]))).batch(4)
+    calculator = DualView(InfluenceModel(model), train)
+    assert np.isfinite(calculator.surrogate.weights).all()
+    huge = tf.data.Dataset.from_tensor_slices((inputs * np.float32(1e12), np.array([0, 1, 0, 1]))).batch(4)
+    with pytest.raises(ValueError, match="too large|NaN or infinite"):
+        DualView(InfluenceModel(model), huge, kernel="linear")
+
+
 def test_zero_features_have_no_influence_and_no_nan():
     """A dead example: every unit of the penultimate layer is off."""
     model = keras.Sequential([keras.Input((2,)), layers.ReLU(), layers.Dense(2)])

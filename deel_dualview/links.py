@@ -1,0 +1,60 @@
+"""How what a model gives (logits, softmax, sigmoid) follows from its logits."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def as_logits(outputs: tf.Tensor, link: str) -> tf.Tensor:
+    """Turn what the model gives into two or more logits a row."""
+    tiny = tf.constant(np.finfo(np.float32).tiny)
+    if link == "softmax":
+        return tf.math.log(tf.maximum(outputs, tiny))
+    if link == "sigmoid":
+        outputs = tf.math.log(tf.maximum(outputs, tiny)) - tf.math.log(tf.maximum(1.0 - outputs, tiny))
+    if outputs.shape[1] == 1:
+        return tf.concat([-outputs, outputs], axis=1) / 2.0
+    return outputs
+
+
+def finite_rows(native: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the examples for which the model computes numbers: only those can show how it ends."""
+    finite = np.isfinite(native).all(axis=1) & np.isfinite(logits).all(axis=1)
+    if not finite.any():
+        raise ValueError(
+            "The model's outputs are NaN or infinite for every example of the first batch; check its weights and "
+            f"inputs. Received: {len(finite)} examples."
+        )
+    return native[finite], logits[finite]
+
+
+def tolerance_of(head: keras.layers.Dense) -> float:
+    """Return the relative error to expect between the head's arithmetic and ours in float32."""
+    return 5e-2 if head.compute_dtype in ("float16", "bfloat16") else 1e-3
+
+
+def link_of(native: np.ndarray, logits: np.ndarray, tolerance: float) -> str | None:
+    """Name the function that turns `logits` into the model's `native` outputs, None if there is none."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):
+        candidates = {
+            "logits": logits,
+            "softmax": shifted / shifted.sum(axis=1, keepdims=True),
+            "sigmoid": 1.0 / (1.0 + np.exp(-logits)),
+        }
+    for name, values in candidates.items():
+        scale = max(1.0, float(np.abs(values).max(initial=0.0)))
+        if values.shape == native.shape and np.allclose(
+            values, native, rtol=tolerance, atol=tolerance * scale
+        ):
+            return name
+    return None
+
+
+def guess_link(native: np.ndarray) -> str:
+    """Tell probabilities from logits where no linear head gives the logits."""
+    if native.min() < 0 or native.max() > 1:
+        return "logits"
+    if native.shape[1] > 1 and np.allclose(native.sum(axis=1), 1.0, atol=1e-2):
+        return "softmax"
+    return "sigmoid"
