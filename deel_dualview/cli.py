@@ -74,10 +74,15 @@ def main() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report in the output directory.")
 @click.option("--k", "k", default=5, show_default=True, type=click.IntRange(1), help="Examples a prediction.")
 @click.option(
-    "--K", "penalty", type=click.FloatRange(0, min_open=True), help="Penalty of misfits, free of scale."
+    "--K",
+    "penalty",
+    type=click.FloatRange(0, min_open=True),
+    help="Penalty of misfits, free of scale (default: 600 / n).",
 )
 @click.option(
-    "--kernel", type=click.Choice(["cosine", "linear", "standardized"]), help="How features compare."
+    "--kernel",
+    type=click.Choice(["cosine", "linear", "standardized"]),
+    help="How features compare (default: cosine).",
 )
 @click.option("--feature-layer", metavar="NAME", help="The layer that gives the features.  [default: found]")
 @click.option(

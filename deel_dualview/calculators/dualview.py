@@ -25,6 +25,7 @@ DEFAULT_TOTAL_PENALTY = 600.0
 """Default of K n: of the values that were measured, the one that keeps explanations varied and label errors on top."""
 
 _BLOCK_SIZE = 8192
+_LARGEST_SQUARED_NORM = 1e30
 
 
 class Evaluation(NamedTuple):
@@ -224,7 +225,7 @@ class DualView(BaseInfluenceCalculator):
     def _fit(self, Ks: Sequence[float], phi: np.ndarray) -> list[DualSVMSolution]:
         mean_squared_norm = float(np.einsum("nd,nd->", phi, phi, dtype=np.float64)) / len(phi)
         require(
-            np.isfinite(mean_squared_norm),
+            mean_squared_norm < _LARGEST_SQUARED_NORM,
             "The penultimate features are too large for float32 arithmetic; use kernel='cosine' or 'standardized'.",
             {"mean of ||phi||^2": mean_squared_norm},
         )

@@ -45,7 +45,7 @@ class DualSVMSolver:
 
     Args:
         tolerance: relative gap (P(W_a) - D) / P(W_a) to reach. At 1e-4 attributions correlate at .999
-            with the exact ones; 1e-3 is a preview.
+            with the exact ones; 1e-3 is a preview. Below 1e-7, float32 arithmetic makes progress slow.
         max_iterations: most Newton steps of one solve, levels included. A solve takes 20 to 500.
         progress: called after every stage; may raise to abort.
 

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from deel_dualview import ORDER, DiskStore, InfluenceModel
 
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+# Looser than 1e-4: a surrogate that is fitted to features of other last bits agrees to its solver's tolerance.
+TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
 
 
 def all_values(calculator, dataset):

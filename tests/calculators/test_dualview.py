@@ -159,11 +159,11 @@ def test_features_too_large_for_the_linear_kernel_are_refused_as_such():
     model = keras.Sequential([keras.Input((2,)), layers.Activation("linear"), layers.Dense(2)])
     inputs = np.array([[1, 0], [0, 1], [2, 1], [1, 2]], np.float32) * np.float32(1e25)
     train = tf.data.Dataset.from_tensor_slices((inputs, np.array([0, 1, 0, 1]))).batch(4)
-    calculator = DualView(InfluenceModel(model), train)
-    assert np.isfinite(calculator.surrogate.weights).all()
-    huge = tf.data.Dataset.from_tensor_slices((inputs * np.float32(1e12), np.array([0, 1, 0, 1]))).batch(4)
-    with pytest.raises(ValueError, match="too large|NaN or infinite"):
-        DualView(InfluenceModel(model), huge, kernel="linear")
+    assert np.isfinite(DualView(InfluenceModel(model), train).surrogate.weights).all(), (
+        "the cosine kernel takes them"
+    )
+    with pytest.raises(ValueError, match="too large"):
+        DualView(InfluenceModel(model), train, kernel="linear")
 
 
 def test_zero_features_have_no_influence_and_no_nan():
@@ -195,7 +195,7 @@ def test_an_unknown_kernel_is_refused(split, problem):
 
 def test_the_logit_error_bound_holds(split, problem):
     loose = DualView(split, problem.train(), K=1.0, solver=DualSVMSolver(tolerance=1e-2))
-    tight = DualView(split, problem.train(), K=1.0, solver=DualSVMSolver(tolerance=1e-9))
+    tight = DualView(split, problem.train(), K=1.0, solver=DualSVMSolver(tolerance=1e-7))
     bound = loose.logit_error_bound(problem.test())
     error = np.abs(loose.surrogate_logits(problem.test()) - tight.surrogate_logits(problem.test())).max(
         axis=1
