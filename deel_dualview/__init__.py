@@ -6,7 +6,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deel_dualview.auditing import audit
     from deel_dualview.calculators.base import BaseInfluenceCalculator
+    from deel_dualview.calculators.boundary import SampleBoundaryCalculator, WeightsBoundaryCalculator
     from deel_dualview.calculators.dualview import DualView
+    from deel_dualview.calculators.feature_similarity import FeatureSimilarity
+    from deel_dualview.calculators.graddot import GradCos, GradDot
+    from deel_dualview.calculators.representer_l2 import RepresenterPointL2
+    from deel_dualview.calculators.representer_lje import RepresenterPointLJE
+    from deel_dualview.calculators.tracin import TracIn
+    from deel_dualview.calculators.trak import Trak
+    from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
+    from deel_dualview.gradients import PerExampleGradients
+    from deel_dualview.ihvp import (
+        ConjugateGradientDescentIHVP,
+        ExactIHVP,
+        IdentityIHVP,
+        LissaIHVP,
+        RelativeDamping,
+    )
+    from deel_dualview.linalg.projections import (
+        FactoredProjection,
+        GaussianProjection,
+        IdentityProjection,
+        KroneckerProjection,
+    )
     from deel_dualview.models import InfluenceModel
     from deel_dualview.search import ORDER, TopK
     from deel_dualview.stores import DiskStore, MemoryStore, NoStore, StoreError
@@ -18,33 +40,77 @@ __version__ = "0.1.0"
 _HOMES = {
     "ORDER": "search",
     "BaseInfluenceCalculator": "calculators.base",
+    "Checkpoints": "callbacks",
+    "ConjugateGradientDescentIHVP": "ihvp",
     "ConvergenceWarning": "svm",
     "DiskStore": "stores",
     "DualSVMSolution": "svm",
     "DualSVMSolver": "svm",
     "DualView": "calculators.dualview",
+    "ExactIHVP": "ihvp",
+    "FactoredProjection": "linalg.projections",
+    "FeatureSimilarity": "calculators.feature_similarity",
+    "GaussianProjection": "linalg.projections",
+    "GradCos": "calculators.graddot",
+    "GradDot": "calculators.graddot",
+    "IdentityIHVP": "ihvp",
+    "IdentityProjection": "linalg.projections",
     "InfluenceModel": "models",
+    "KroneckerProjection": "linalg.projections",
+    "LissaIHVP": "ihvp",
     "MemoryStore": "stores",
     "NoStore": "stores",
+    "PerExampleGradients": "gradients",
+    "RelativeDamping": "ihvp",
+    "RepresenterPointL2": "calculators.representer_l2",
+    "RepresenterPointLJE": "calculators.representer_lje",
+    "SampleBoundaryCalculator": "calculators.boundary",
+    "SaveCheckpoints": "callbacks",
     "StoreError": "stores",
     "TopK": "search",
+    "TracIn": "calculators.tracin",
+    "Trak": "calculators.trak",
+    "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
+    "load_checkpoints": "callbacks",
 }
 
 __all__ = [
     "ORDER",
     "BaseInfluenceCalculator",
+    "Checkpoints",
+    "ConjugateGradientDescentIHVP",
     "ConvergenceWarning",
     "DiskStore",
     "DualSVMSolution",
     "DualSVMSolver",
     "DualView",
+    "ExactIHVP",
+    "FactoredProjection",
+    "FeatureSimilarity",
+    "GaussianProjection",
+    "GradCos",
+    "GradDot",
+    "IdentityIHVP",
+    "IdentityProjection",
     "InfluenceModel",
+    "KroneckerProjection",
+    "LissaIHVP",
     "MemoryStore",
     "NoStore",
+    "PerExampleGradients",
+    "RelativeDamping",
+    "RepresenterPointL2",
+    "RepresenterPointLJE",
+    "SampleBoundaryCalculator",
+    "SaveCheckpoints",
     "StoreError",
     "TopK",
+    "TracIn",
+    "Trak",
+    "WeightsBoundaryCalculator",
     "audit",
+    "load_checkpoints",
 ]
 
 

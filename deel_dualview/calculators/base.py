@@ -178,6 +178,17 @@ class BaseInfluenceCalculator(ABC):
         train_set = self._check_same_train_set(train_set)
         return self.top_k(train_set, train_set, k, order)
 
+    def _features_and_logits(self, batch: data.Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        features, logits = self.model.features_and_logits(batch.inputs)
+        finite = np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
+        require(
+            bool(finite.all()),
+            "The model computes NaN or infinite features or logits for evaluated examples: mend or filter out those "
+            "examples.",
+            {"rows of the batch": np.flatnonzero(~finite).tolist()},
+        )
+        return features, logits
+
     def _explained_classes(self, batch: data.Batch, logits: tf.Tensor) -> np.ndarray:
         """Return the class to explain of every query, shape (m,), int64."""
         if self.target == "prediction":

@@ -266,17 +266,6 @@ class DualView(BaseInfluenceCalculator):
         features, logits = self._features_and_logits(batch)
         return self.feature_map(features).numpy(), self._explained_classes(batch, logits)
 
-    def _features_and_logits(self, batch: data.Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        features, logits = self.model.features_and_logits(batch.inputs)
-        finite = np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
-        require(
-            bool(finite.all()),
-            "The model computes NaN or infinite features or logits for evaluated examples: mend or filter out those "
-            "examples.",
-            {"rows of the batch": np.flatnonzero(~finite).tolist()},
-        )
-        return features, logits
-
     def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
         phi, classes = self._queries(batch)
         values = np.empty((len(classes), k), np.float32)

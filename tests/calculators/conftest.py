@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases_gradients import CASES as GRADIENT_CASES
+from cases_representers import CASES as REPRESENTER_CASES
 from keras import layers
 
 from deel_dualview import DualSVMSolver, DualView, InfluenceModel
@@ -43,6 +45,8 @@ def problem():
 # Features of another batch size differ in their last bits: a tight tolerance keeps that out of the fitted values.
 SOLVER = DualSVMSolver(tolerance=1e-7)
 CALCULATORS = {
+    **GRADIENT_CASES,
+    **REPRESENTER_CASES,
     "DualView": lambda model, train, **settings: DualView(model, train, K=0.1, solver=SOLVER, **settings),
     "DualView, linear with bias": lambda model, train, **settings: DualView(
         model, train, K=1.0, kernel="linear", bias=True, solver=SOLVER, **settings

@@ -1,0 +1,110 @@
+"""Several checkpoints of one model: checked to be alike, and their gradients side by side."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from deel_dualview import data, tracing
+from deel_dualview._checks import describe, require
+from deel_dualview.gradients import Function, PerExampleGradients, Weights, check_finite
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.projections import Projection
+from deel_dualview.models import InfluenceModel
+from deel_dualview.typing import Inputs
+
+
+def check_models(models: InfluenceModel | Sequence[InfluenceModel]) -> tuple[InfluenceModel, ...]:
+    """Return one or several models as a tuple.
+
+    Raises:
+        TypeError: something is not an InfluenceModel.
+        ValueError: there is none.
+    """
+    if isinstance(models, InfluenceModel):
+        return (models,)
+    is_sequence = isinstance(models, Sequence) and not isinstance(models, str)
+    wrong = [model for model in models if not isinstance(model, InfluenceModel)] if is_sequence else [models]
+    if wrong:
+        raise TypeError(
+            describe(
+                "Checkpoints must be InfluenceModels; wrap each Keras model: InfluenceModel(model).",
+                {"model of type": type(wrong[0]).__name__},
+            )
+        )
+    require(bool(models), "At least one checkpoint is needed.", {"models": models})
+    return tuple(models)
+
+
+class CheckpointGradients:
+    """Gradients at every checkpoint, one after the other.
+
+    Args:
+        models: checkpoints of one architecture.
+        train_set: whose first batch prepares the models.
+        weights: in which weights gradients are taken.
+        function: what is differentiated.
+        projection: the same for all checkpoints; none by default.
+
+    Raises:
+        ValueError: checkpoints of different architectures.
+    """
+
+    def __init__(
+        self,
+        models: tuple[InfluenceModel, ...],
+        train_set: tf.data.Dataset,
+        *,
+        weights: Weights,
+        function: Function,
+        projection: Projection | None,
+    ) -> None:
+        first = data.unpack(next(iter(train_set)))
+        for model in models:
+            model.prepare(first.inputs)
+        _check_same_architecture(models)
+        self.models = models
+        self.of_models = [
+            PerExampleGradients(model, weights, function=function, projection=projection) for model in models
+        ]
+        for gradients in self.of_models:
+            gradients.prepare(first.inputs, models[0].to_classes(first.labels))
+
+    def __call__(self, inputs: Inputs, classes: tf.Tensor) -> list[Blocks]:
+        """Return the gradients of a batch at each checkpoint."""
+        return [gradients(inputs, classes) for gradients in self.of_models]
+
+    def checked(self, inputs: Inputs, classes: tf.Tensor) -> list[Blocks]:
+        """Return the gradients of a batch at each checkpoint.
+
+        Raises:
+            ValueError: some are not finite (the message says for which examples).
+        """
+        return [check_finite(gradients, "examples") for gradients in self(inputs, classes)]
+
+    def describe(self) -> dict[str, str]:
+        """Return all settings that the gradients depend on, as text that keys a store."""
+        fingerprints = " ".join(model.fingerprint for model in self.models)
+        return {**self.of_models[0].describe(), "checkpoints": fingerprints}
+
+
+def _check_same_architecture(models: tuple[InfluenceModel, ...]) -> None:
+    first = _architecture(models[0])
+    for index, model in enumerate(models):
+        own = _architecture(model)
+        different = [pair for pair in zip(first, own, strict=False) if pair[0] != pair[1]]
+        require(
+            not different and len(own) == len(first),
+            "Checkpoints must be of one architecture, the same layers and shapes of weights; the first "
+            f"one differs from number {index}.",
+            {
+                "first": different[0][0] if different else len(first),
+                "other": different[0][1] if different else len(own),
+            },
+        )
+
+
+def _architecture(model: InfluenceModel) -> list[tuple[str, tuple[tuple[int, ...], ...]]]:
+    return [
+        (type(layer).__name__, tuple(tuple(weight.shape) for weight in layer.weights))
+        for layer in tracing.all_layers(model.model)
+    ]

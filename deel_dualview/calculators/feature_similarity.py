@@ -1,0 +1,91 @@
+"""FeatureSimilarity: similarity of penultimate features, with the sign of equal labels."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview._checks import require
+from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+Similarity = Literal["cosine", "dot", "euclidean"]
+"""Cosine or inner product of two feature vectors, or 1 / (1 + their Euclidean distance)."""
+
+
+class FeatureSimilarity(FeatureInfluenceCalculator):
+    """Similarity of penultimate features: the honest baseline, which asks nothing about the training.
+
+    The influence of training example i on class j at x is `s(phi_i, phi(x))` where the label of i is j, and
+    `-s(phi_i, phi(x))` where it is another: positive for similar examples of the explained class, negative
+    for similar examples of other classes. Values have no unit. `"cosine"` is in [-1, 1] (0 for features that
+    are all zero), `"dot"` in squares of the features' unit; `"euclidean"` is 1 / (1 + distance), in (0, 1],
+    so that the nearest example comes first.
+
+    Self-influence is `s(phi_i, phi_i)`: 1, or the squared norm for `"dot"`.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        similarity: `"cosine"`, `"dot"` or `"euclidean"`.
+        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
+        store: where the features are kept; in memory by default.
+
+    Raises:
+        ValueError: bad settings, labels or datasets, features that are not finite.
+
+    Source: Hanawa et al. (2021), Evaluation of Similarity-based Explanations.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        similarity: Similarity = "cosine",
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        known = get_args(Similarity)
+        require(similarity in known, f"`similarity` must be one of {known}.", {"similarity": similarity})
+        super().__init__(model, train_set, target=target, store=store)
+        self.similarity = similarity
+        self._stored()
+
+    def _vectors(self, rows: slice, features: tf.Tensor, labels: np.ndarray) -> Blocks:
+        signs = 2.0 * tf.one_hot(labels, self.model.num_classes) - 1.0
+        return (OuterProduct(signs, self._scaled(features)),)
+
+    def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+        return (OuterProduct(tf.one_hot(classes, self.model.num_classes), self._scaled(features)),)
+
+    def _scaled(self, features: tf.Tensor) -> tf.Tensor:
+        if self.similarity != "cosine":
+            return features
+        return tf.math.divide_no_nan(features, tf.norm(features, axis=1, keepdims=True))
+
+    def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
+        if self.similarity != "euclidean":
+            return super()._scores(queries, vectors)
+        return _signed_proximities(queries[0], vectors[0])
+
+    def _row_scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
+        if self.similarity != "euclidean":
+            return super()._row_scores(queries, vectors)
+        signs = tf.reduce_sum(queries[0].left * vectors[0].left, axis=1)
+        return signs / (1.0 + tf.norm(queries[0].right - vectors[0].right, axis=1))
+
+
+@tf.function(reduce_retracing=True)
+def _signed_proximities(queries: OuterProduct, vectors: OuterProduct) -> tf.Tensor:
+    """Return sign / (1 + distance), shape (m, n)."""
+    signs = tf.matmul(queries.left, vectors.left, transpose_b=True)
+    # In float64: in float32 the squared norms would swallow the distance of near duplicates.
+    first, second = tf.cast(queries.right, tf.float64), tf.cast(vectors.right, tf.float64)
+    squares = tf.reduce_sum(first**2, axis=1)[:, tf.newaxis] + tf.reduce_sum(second**2, axis=1)
+    squares -= 2.0 * tf.matmul(first, second, transpose_b=True)
+    return signs / (1.0 + tf.cast(tf.sqrt(tf.maximum(squares, 0.0)), tf.float32))

@@ -1,0 +1,146 @@
+"""GradDot and GradCos: inner products and cosines of per-example gradients."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import require
+from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.gradients import Function, PerExampleGradients, Weights, check_finite
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.factors import scaled
+from deel_dualview.linalg.projections import Projection
+from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+Normalized = Literal["both", "train"]
+"""Which gradients GradCos divides by their norm."""
+
+
+class GradDot(VectorInfluenceCalculator):
+    """Inner product of the gradients of an evaluated and a training example.
+
+    The same function is differentiated on both sides: for the training example at its label y_i, for the
+    evaluated one at the explained class c. With `function="loss"`, <grad L(x, c), grad L(x_i, y_i)>: positive
+    where a small gradient step on the training example lowers the loss of the evaluated one. One unit is a
+    decrease of the loss of one nat for each unit of learning rate. With `function="logit"`, <grad z_c(x),
+    grad z_yi(x_i)>: by how much a step that raises the training example's own logit raises the explained one,
+    for each unit of learning rate.
+
+    Holds what `PerExampleGradients` gives of every training example: d + c numbers for the last layer, p in
+    general, `projection.size` with a projection.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
+        function: `"loss"`, `"logit"` or `"margin"`.
+        projection: a random projection of the gradients, for many weights; none by default.
+        target: which class of an evaluated example is explained.
+        store: where vectors of the training examples are kept.
+
+    Raises:
+        ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite
+            (the message names the examples).
+
+    Source: Charpiat et al. (2019), section 3; Pruthi et al. (2020) for random projections.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        weights: Weights = "last",
+        function: Function = "loss",
+        projection: Projection | None = None,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        super().__init__(model, train_set, target=target, store=store)
+        self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
+        first = data.unpack(next(iter(train_set)))
+        self.gradients.prepare(first.inputs, model.to_classes(first.labels))
+        self._stored()
+
+    def _settings(self) -> dict[str, str]:
+        return self.gradients.describe()
+
+    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+        return self.gradients(batch.inputs, self.model.to_classes(batch.labels))
+
+    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        return check_finite(self.gradients(batch.inputs, classes), "examples")
+
+
+class GradCos(GradDot):
+    """Cosine of the gradients of an evaluated and a training example, in [-1, 1].
+
+    With `normalize="train"` only the training example's gradient is divided by its norm, so that values of
+    different training examples compare as in the cosine while the scale of the query stays. That with
+    `function="logit"` is SIM, equation 3 of the DualView paper; with `weights="all"` and a projection it is
+    the paper's SIM-rp.
+
+    The sign is that of `GradDot`. Norms are those of the projected gradients where there is a projection. A
+    gradient that is zero has value 0 with everything. Self-influence is 1, or the norm of the gradient for
+    `normalize="train"`.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        normalize: `"both"` or `"train"`.
+        weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
+        function: `"loss"`, `"logit"` or `"margin"`.
+        projection: a random projection of the gradients, for many weights; none by default.
+        target: which class of an evaluated example is explained.
+        store: where vectors of the training examples are kept.
+
+    Raises:
+        ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite
+            (the message names the examples).
+
+    Source: Charpiat et al. (2019), equation 6; DualView paper, equation 3.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        normalize: Normalized = "both",
+        weights: Weights = "last",
+        function: Function = "loss",
+        projection: Projection | None = None,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        choices = get_args(Normalized)
+        require(normalize in choices, f"`normalize` must be one of {choices}.", {"normalize": normalize})
+        self.normalize = normalize
+        super().__init__(
+            model,
+            train_set,
+            weights=weights,
+            function=function,
+            projection=projection,
+            target=target,
+            store=store,
+        )
+
+    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+        return _unit(super()._influence_vectors(batch))
+
+    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        gradients = super()._queries(batch, classes)
+        return _unit(gradients) if self.normalize == "both" else gradients
+
+
+@tf.function(reduce_retracing=True)
+def _unit(vectors: Blocks) -> Blocks:
+    """Divide every row by its norm; a row of zeros stays."""
+    norms = tf.sqrt(blocks.squared_norms(vectors))
+    return scaled(vectors, tf.math.divide_no_nan(1.0, norms)[:, tf.newaxis])

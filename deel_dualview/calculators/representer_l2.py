@@ -1,0 +1,155 @@
+"""RepresenterPointL2: the last layer, retrained with a penalty, is a sum over training examples."""
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_positive, describe, require
+from deel_dualview.calculators import fidelity
+from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.models import InfluenceModel
+from deel_dualview.softmax_regression import SoftmaxRegression, fit_softmax_regression
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+FitTo = Literal["labels", "probabilities"]
+"""What the last layer is retrained to predict: the training labels, or the model's own probabilities."""
+
+
+class RepresenterPointL2(FeatureInfluenceCalculator):
+    """Representer points: alpha of a last layer that is retrained with an L2 penalty.
+
+    The penalised last layer W minimises `mean cross-entropy + lambda ||W||^2` on the penultimate features
+    phi, so that `W = sum_i alpha_i phi_i'` with `alpha_i = -(p_i - y_i) / (2 lambda n)`. The influence of
+    training example i on class j at x is `alpha_ij <phi_i, phi(x)>`: positive where the example raises that
+    logit. Summed over i it is the logit of class j of the *retrained* layer, so one unit is one unit of that
+    logit; how far it agrees with the model is told by `surrogate_fidelity`, how stationary it is by
+    `surrogate.gradient_norm`.
+
+    Where the model's last layer has a bias (or where there is no linear last layer), phi ends in a constant
+    1, and the bias is penalised like every weight; its share of the logits is `surrogate_bias`. A model with
+    one output is retrained as such, and explained on the logits (-z / 2, z / 2).
+
+    Self-influence, of an example on the logit of its label, is `alpha_i,y_i ||phi_i||^2`: large for an
+    example that the penalised layer does not fit. Known weakness: alpha_i ||phi_i|| dominates, so that
+    rankings hardly differ between queries of one class.
+
+    The layer is retrained in the constructor: one pass over the training set for features, then Newton's
+    method.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        lambda_regularization: lambda of the penalty `lambda ||W||^2` beside the mean loss.
+        fit_to: what is retrained for: the `"labels"`, or the model's own `"probabilities"`, which keeps
+            closer to the model and to Yeh et al.; alpha then compares with these and says nothing about
+            labels.
+        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
+        store: where the features are kept; in memory by default.
+
+    Attributes:
+        surrogate: the retrained layer, its gradient norm and its coefficients alpha, shape (n, c) or (n, 1).
+
+    Raises:
+        ValueError: bad settings, labels or datasets (before any long work), features that are not finite.
+
+    Warns:
+        ConvergenceWarning: the retrained layer is not stationary.
+
+    Source: Yeh et al. (2018), Representer Point Selection for Explaining Deep Neural Networks, theorem 3.1.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        lambda_regularization: float = 0.003,
+        fit_to: FitTo = "labels",
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        self.lambda_regularization = check_positive("lambda_regularization", lambda_regularization)
+        require(fit_to in get_args(FitTo), f"`fit_to` must be one of {get_args(FitTo)}.", {"fit_to": fit_to})
+        super().__init__(model, train_set, target=target, store=store)
+        self.fit_to = fit_to
+        self.has_constant_feature = model.head is None or model.head.has_bias
+        self.surrogate = self._fit()
+
+    @property
+    def surrogate_weights(self) -> np.ndarray:
+        """Weights of the class logits, shape (d, c), float64, the constant feature's left out."""
+        return self._class_weights[: self.model.num_features]
+
+    @property
+    def surrogate_bias(self) -> np.ndarray:
+        """Contribution of the constant feature to each logit, shape (c,); zeros without one."""
+        return self._class_weights[-1] if self.has_constant_feature else np.zeros(self.model.num_classes)
+
+    def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
+        """Return the retrained layer's logits, shape (m, c), float64."""
+        return np.concatenate([surrogate for _, surrogate, _ in self._evaluate(dataset)])
+
+    def surrogate_fidelity(self, dataset: tf.data.Dataset) -> fidelity.SurrogateFidelity:
+        """Measure how far the retrained layer agrees with the model on a dataset, labelled or not."""
+        model_logits, surrogate_logits, sums = (
+            np.concatenate(parts) for parts in zip(*self._evaluate(dataset), strict=True)
+        )
+        return fidelity.measure(
+            model_logits,
+            surrogate_logits,
+            contributions=(model_logits.argmax(axis=1), sums),
+            kernel=None if self.model.head is None else self.model.head.kernel,
+            weights=self.surrogate_weights,
+        )
+
+    def _fit(self) -> SoftmaxRegression:
+        features = self._stored().array("features")
+        if self.has_constant_feature:
+            features = np.hstack([features, np.ones((len(features), 1), np.float32)])
+        return fit_softmax_regression(features, self._targets(features), penalty=self.lambda_regularization)
+
+    def _targets(self, features: np.ndarray) -> np.ndarray:
+        if self.fit_to == "labels":
+            targets = np.eye(self.model.num_classes)[self.train_labels]
+        else:
+            targets = self._model_probabilities(features)
+        return targets[:, 1:] if self._num_outputs == 1 else targets
+
+    def _model_probabilities(self, features: np.ndarray) -> np.ndarray:
+        head = self.model.head
+        if head is None:
+            needed = (
+                "The model's probabilities are found from its features by its linear last layer, and it has "
+                "none: use fit_to='labels'."
+            )
+            raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
+        logits = features[:, : len(head.kernel)] @ head.kernel + head.bias
+        return tf.nn.softmax(tf.constant(logits, tf.float64)).numpy()
+
+    @property
+    def _class_weights(self) -> np.ndarray:
+        weights = self.surrogate.weights
+        return np.hstack([-weights, weights]) / 2 if self._num_outputs == 1 else weights
+
+    def _vectors(self, rows: slice, features: tf.Tensor, labels: np.ndarray) -> Blocks:
+        return (OuterProduct(tf.constant(self.surrogate.coefficients[rows]), features),)
+
+    def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+        return (OuterProduct(self._logit_gradients(classes), features),)
+
+    def _evaluate(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield the model's and the surrogate's logits (b, c), and sums of contributions (b,)."""
+        data.check_batched(dataset, "dataset")
+        for element in dataset:
+            features, logits = self.model.features_and_logits(data.unpack(element).inputs)
+            queries = self._queries(self._with_constant(features), logits.numpy().argmax(axis=1))
+            scores = [self._scores(queries, vectors) for _, vectors, _ in self._blocks()]
+            sums = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float64), axis=1) for part in scores])
+            surrogate = self._with_constant(features).numpy().astype(np.float64) @ self._class_weights
+            yield logits.numpy(), surrogate, sums.numpy()

@@ -1,0 +1,249 @@
+"""RepresenterPointLJE: the model's own last layer as a sum over training examples."""
+
+import warnings
+from typing import NamedTuple, cast
+
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_positive, describe, require
+from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
+from deel_dualview.curvature.softmax import SoftmaxGram
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.models import InfluenceModel, LinearHead
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+_SIZE_LIMIT = 12_000
+# The Hessian is summed from products in float32.
+_ILL_CONDITIONED = 1e6
+
+
+class Expansion(NamedTuple):
+    """The expansion at theta* = theta + gamma * gradient.
+
+    Attributes:
+        weights: theta*, shape (outputs, d), float64.
+        errors: p - y of every training example at theta*, shape (n, outputs), float32.
+        inverse: H^-1, inverse of the damped Hessian of the mean loss at theta*, shape (outputs, d, outputs,
+        d).
+        damping: what was added to the Hessian's diagonal.
+        condition_number: of the damped Hessian (in the 1-norm).
+        shared: theta* + H^-1 g(theta), of which every example has one n-th, shape (outputs, d), float64.
+        residual: norm of H^-1 g(theta) over norm of theta: 0 for a last layer that is trained to convergence.
+            It is the length of the Newton step that training left undone, and what the paper neglects.
+    """
+
+    weights: np.ndarray
+    errors: np.ndarray
+    inverse: np.ndarray
+    damping: float
+    condition_number: float
+    shared: np.ndarray
+    residual: float
+
+
+class RepresenterPointLJE(FeatureInfluenceCalculator):
+    """Representer points of the model itself, without retraining.
+
+    With theta* one step of gradient ascent from the last layer theta, g_i the gradient of example i's loss
+    and H the damped Hessian of the mean loss, both at theta*, a training example has the row `v_i = (theta* +
+    H^-1 g - H^-1 g_i) / n`; the influence of i on class j at x is entry j of `v_i phi(x)`. Summed over i it
+    is the model's logit of class j up to terms of order gamma, so one unit is one unit of that logit;
+    `correlation` tells how well. A value above the mean, which is that logit / n, means that the example
+    raises the logit, a value below that it lowers it.
+
+    g is the gradient of the mean loss at theta. The paper takes it for zero (equation 7), which it is not for
+    a network that was stopped early: without it contributions would add up to the logits of another layer,
+    one Newton step away (`expansion.residual` tells how far). Like theta*, it has the same share in every
+    v_i: it changes no ranking.
+
+    The bias of a last layer enters as a constant feature 1. A model with one output is explained on the
+    logits (-z / 2, z / 2). Self-influence is entry y_i of `v_i phi_i`.
+
+    The inverse is applied to queries, never to all training examples. The constructor makes one pass over the
+    training set for features, then forms and factorises the (p, p) Hessian.
+
+    Args:
+        model: the classifier to explain; it needs a linear last layer.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        gamma: step size of the ascent, 1e-5 to 1e-2 in the paper; values hardly depend on it.
+        damping: added to the Hessian's diagonal, as a multiple of its mean eigenvalue. Softmax makes the
+            Hessian singular without it, and so do dead features. The sum of contributions does not depend on
+            it.
+        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
+        store: where the features are kept; in memory by default.
+
+    Attributes:
+        expansion: theta*, the inverse Hessian, its damping and condition number.
+
+    Raises:
+        ValueError: bad settings, labels or datasets, a model without a linear last layer or with one of more
+            than 12,000 parameters (all before any long work), features that are not finite, a Hessian that is
+            zero.
+
+    Warns:
+        UserWarning: the condition number of the damped Hessian is above 1e6.
+
+    Source: Sui et al. (2021), RPS-LJE, equations 8 to 11. Their 1 / phi_i is never formed: the rows v_i are
+        what their code computes.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        gamma: float = 1e-4,
+        damping: float = 0.1,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        self.gamma = check_positive("gamma", gamma)
+        self.relative_damping = check_positive("damping", damping)
+        super().__init__(model, train_set, target=target, store=store)
+        self.has_constant_feature = self._check_head()
+        self.expansion = self._expand()
+
+    def correlation(self, dataset: tf.data.Dataset) -> float:
+        """Return Pearson's correlation of the explained logits of the model with sums of contributions."""
+        self._check_queries(dataset)
+        logits, sums = [], []
+        for element in dataset:
+            batch = data.unpack(element)
+            features, own = self.model.features_and_logits(batch.inputs)
+            classes = self._explained_classes(batch, own)
+            queries = self._queries(self._with_constant(features), classes)
+            parts = [self._scores(queries, vectors) for _, vectors, _ in self._blocks()]
+            sums.append(sum(part.numpy().sum(axis=1, dtype=np.float64) for part in parts))
+            logits.append(tf.gather(own, classes, batch_dims=1).numpy())
+        return float(np.corrcoef(np.concatenate(logits), np.concatenate(sums))[0, 1])
+
+    def _check_head(self) -> bool:
+        """Return whether the last layer has a bias."""
+        head = self.model.head
+        if head is None:
+            needed = (
+                "RepresenterPointLJE explains the weights of a linear last layer, and the features do not "
+                "feed one; use RepresenterPointL2, which fits its own."
+            )
+            raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
+        size = (self.model.num_features + head.has_bias) * self._num_outputs
+        require(
+            size <= _SIZE_LIMIT,
+            f"RepresenterPointLJE inverts a p x p Hessian of the last layer, for up to {_SIZE_LIMIT} "
+            "parameters; use RepresenterPointL2 instead.",
+            {"p": size},
+        )
+        return head.has_bias
+
+    def _expand(self) -> Expansion:
+        theta = self._last_layer()
+        gradient = self._errors_and_gradient(theta)[1]
+        star = theta + self.gamma * gradient
+        errors = self._errors_and_gradient(star)[0]
+        hessian = self._hessian(star)
+        damping = self.relative_damping * float(np.trace(hessian)) / len(hessian)
+        require(
+            damping > 0,
+            "The Hessian of the loss is zero: the model is certain of every training example to the last "
+            "digit, or all features are zero. Train it with label smoothing or weight decay, or use "
+            "RepresenterPointL2.",
+            {"mean eigenvalue": damping / self.relative_damping},
+        )
+        inverse, condition_number = _inverse(hessian + damping * np.eye(len(hessian)))
+        undone = (inverse @ gradient.ravel()).reshape(star.shape)
+        return Expansion(
+            weights=star,
+            errors=errors,
+            inverse=inverse.reshape(*star.shape, *star.shape),
+            damping=damping,
+            condition_number=condition_number,
+            shared=star + undone,
+            residual=float(np.linalg.norm(undone) / max(np.linalg.norm(theta), np.finfo(np.float64).tiny)),
+        )
+
+    def _last_layer(self) -> np.ndarray:
+        """Return theta, shape (outputs, d), the bias as last column."""
+        head = cast(LinearHead, self.model.head)
+        rows = np.vstack([head.kernel, head.bias[np.newaxis]]) if head.has_bias else head.kernel
+        # The one output of a binary model is twice its logit of class 1.
+        return (2.0 * rows[:, 1:] if self._num_outputs == 1 else rows).T.astype(np.float64)
+
+    def _errors_and_gradient(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return p - y (n, outputs) and the gradient of the mean loss (outputs, d) at `weights`."""
+        errors, gradient = [], np.zeros_like(weights)
+        for rows, features in self._feature_blocks():
+            one_hot = np.eye(self.model.num_classes)[self.train_labels[rows]][:, -self._num_outputs :]
+            own, part = _errors_and_gradient(features, one_hot, weights, len(weights) == 1)
+            errors.append(own.numpy().astype(np.float32))
+            gradient += part.numpy() / self.num_train
+        return np.concatenate(errors), gradient
+
+    def _hessian(self, weights: np.ndarray) -> np.ndarray:
+        gram = SoftmaxGram(*weights.shape)
+        for _, features in self._feature_blocks():
+            gram.add(features, _probabilities(features, weights, len(weights) == 1))
+        return gram.mean().numpy()
+
+    def _vectors(self, rows: slice, features: tf.Tensor, labels: np.ndarray) -> Blocks:
+        constants = tf.ones((features.shape[0], 1))
+        return OuterProduct(tf.constant(self.expansion.errors[rows]), features), constants
+
+    def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+        phi = features.numpy().astype(np.float64)
+        directions = self._logit_gradients(classes).numpy()
+        solved = np.zeros((len(phi), self.expansion.weights.size))
+        # The gradient of a logit is one row of outputs (x) phi, so that d rows of the inverse are enough.
+        for output in np.unique(np.argmax(np.abs(directions), axis=1)):
+            own = np.flatnonzero(directions[:, output])
+            half = self.expansion.inverse[output].reshape(phi.shape[1], -1)
+            solved[own] = directions[own, output, np.newaxis] * (phi[own] @ half)
+        shared = np.einsum("mo,od,md->m", directions, self.expansion.shared, phi, optimize=True)
+        parts = (-solved / self.num_train, shared[:, np.newaxis] / self.num_train)
+        return tuple(tf.constant(part, tf.float32) for part in parts)
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _probabilities(features: tf.Tensor, weights: tf.Tensor, has_one_output: bool) -> tf.Tensor:
+    """Return the probabilities of the outputs (b, outputs), float64."""
+    logits = tf.matmul(tf.cast(features, tf.float64), weights, transpose_b=True)
+    return tf.nn.sigmoid(logits) if has_one_output else tf.nn.softmax(logits)
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _errors_and_gradient(
+    features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, has_one_output: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    errors = _probabilities(features, weights, has_one_output) - targets
+    return errors, tf.matmul(errors, tf.cast(features, tf.float64), transpose_a=True)
+
+
+def _inverse(matrix: np.ndarray) -> tuple[np.ndarray, float]:
+    """Invert a symmetric positive definite matrix by Cholesky; return the inverse and the condition number.
+
+    Raises:
+        ValueError: it is not positive definite; the message has the smallest eigenvalue.
+    """
+    try:
+        factor, _ = scipy.linalg.cho_factor(matrix, lower=True)
+    except scipy.linalg.LinAlgError as error:
+        smallest = float(scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])[0])
+        needed = "The damped Hessian is not positive definite: use more `damping`."
+        raise ValueError(describe(needed, {"smallest eigenvalue": smallest})) from error
+    reciprocal, _ = scipy.linalg.lapack.dpocon(factor, np.linalg.norm(matrix, 1), uplo="L")
+    condition_number = 1.0 / max(float(reciprocal), np.finfo(np.float64).tiny)
+    if condition_number > _ILL_CONDITIONED:
+        warnings.warn(
+            describe(
+                "The damped Hessian is badly conditioned, so that rounding errors reach the influence "
+                "values: use more `damping`.",
+                {"condition_number": condition_number},
+            ),
+            stacklevel=4,
+        )
+    triangle, _ = scipy.linalg.lapack.dpotri(factor, lower=True)
+    return np.tril(triangle) + np.tril(triangle, -1).T, condition_number

@@ -1,0 +1,102 @@
+"""TracIn: gradient products added up over the checkpoints of a training run."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import describe, require
+from deel_dualview.calculators.checkpoints import CheckpointGradients, check_models
+from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.gradients import Function, Weights
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.factors import scaled
+from deel_dualview.linalg.projections import Projection
+from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+
+class TracIn(VectorInfluenceCalculator):
+    """Sum over checkpoints of learning rate times the inner product of gradients.
+
+    sum_t eta_t <grad L_t(x, c), grad L_t(x_i, y_i)>. Positive where training on the example lowered the loss
+    of the evaluated one; one unit is one nat of loss for each visit of the example (alone in its batch, by
+    plain gradient descent) at each checkpoint. Self-influence is sum_t eta_t |grad L_t(x_i, y_i)|^2. With one
+    checkpoint it is the learning rate times `GradDot`.
+
+    The explained class of an evaluated example is what the *last* checkpoint given says. Vectors of all
+    checkpoints are kept, so memory grows with their number; learning rates are applied to queries, so the
+    same stored vectors serve any.
+
+    Args:
+        models: checkpoints of one architecture in order of training, or one model; see `load_checkpoints`.
+        train_set: the training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        learning_rates: one for all checkpoints, or one for each.
+        weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
+        function: `"loss"` (as published), `"logit"` or `"margin"`.
+        projection: a random projection of the gradients, for many weights; none by default.
+        target: which class of an evaluated example is explained.
+        store: where vectors of the training examples are kept.
+
+    Raises:
+        TypeError: a checkpoint that is not an InfluenceModel, a learning rate that is not a number.
+        ValueError: checkpoints of different architectures, another number of learning rates than checkpoints,
+            a learning rate that is negative or not finite, or gradients that are not finite (of which
+            examples).
+
+    Source: Pruthi et al. (2020), section 3.3 (TracInCP) and 3.4 (projections).
+    """
+
+    def __init__(
+        self,
+        models: InfluenceModel | Sequence[InfluenceModel],
+        train_set: tf.data.Dataset,
+        *,
+        learning_rates: float | Sequence[float] = 1.0,
+        weights: Weights = "last",
+        function: Function = "loss",
+        projection: Projection | None = None,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        checkpoints = check_models(models)
+        self.learning_rates = _check_learning_rates(learning_rates, len(checkpoints))
+        super().__init__(checkpoints[-1], train_set, target=target, store=store)
+        self.gradients = CheckpointGradients(
+            checkpoints, train_set, weights=weights, function=function, projection=projection
+        )
+        self._stored()
+
+    def _settings(self) -> dict[str, str]:
+        return self.gradients.describe()
+
+    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+        found = self.gradients(batch.inputs, self.model.to_classes(batch.labels))
+        return tuple(block for gradients in found for block in gradients)
+
+    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        found = self.gradients.checked(batch.inputs, classes)
+        weighted = zip(found, self.learning_rates, strict=True)
+        return tuple(block for gradients, rate in weighted for block in scaled(gradients, rate))
+
+
+def _check_learning_rates(learning_rates: float | Sequence[float], num_models: int) -> tuple[float, ...]:
+    rates = list(learning_rates) if isinstance(learning_rates, Sequence) else [learning_rates] * num_models
+    if not all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in rates):
+        raise TypeError(describe("`learning_rates` must be numbers.", {"learning_rates": learning_rates}))
+    require(
+        len(rates) == num_models,
+        f"One learning rate is needed for each of {num_models} checkpoints, or one number for all; "
+        f"there are {len(rates)}.",
+        {"learning_rates": learning_rates},
+    )
+    require(
+        all(math.isfinite(rate) and rate >= 0 for rate in rates),
+        "`learning_rates` must be finite and not negative.",
+        {"learning_rates": learning_rates},
+    )
+    return tuple(float(rate) for rate in rates)

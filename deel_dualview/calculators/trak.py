@@ -1,0 +1,164 @@
+"""Trak: random features of gradients, as if the model were a logistic regression on them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_positive, require
+from deel_dualview.calculators.checkpoints import CheckpointGradients, check_models
+from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.gradients import Weights
+from deel_dualview.lazy import lazy_dataset
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.factors import scaled
+from deel_dualview.linalg.projections import IdentityProjection, Projection
+from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+_LARGEST_SIZE = 16384
+
+
+class Trak(VectorInfluenceCalculator):
+    """Tracing with the randomly projected after kernel: one Newton step on gradient features, ensembled.
+
+    With features phi(x) = P grad f(x) of the margin f = log(p / (1 - p)) and M checkpoints,
+
+        value(x, i) = mean_m [phi_m(x)' (Phi_m' Phi_m + lambda I)^-1 phi_m(x_i)] * mean_m [1 - p_m(y_i |
+        x_i)].
+
+    Positive where the training example raises the margin of the explained class. One unit is one nat of log
+    odds: the predicted fall of the margin when the training example is removed (up to the Hessian's weights p
+    (1 - p), which the paper leaves out too). The explained class is what the *last* checkpoint given says.
+
+    The inverse is regularised relatively, lambda = relative_damping * trace(Phi' Phi) / k: the paper's matrix
+    is singular where a feature is dead, and always in the last layer of a softmax, whose logits may be
+    shifted.
+
+    Holds k numbers a training example and checkpoint, and k x k numbers a checkpoint, k = `projection.size`,
+    or the number of weights without a projection (then at most 16,384).
+
+    Args:
+        models: checkpoints of one architecture, or independently trained models, or one model.
+        train_set: the training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
+        projection: a random projection of the gradients, needed for many weights; none by default.
+        relative_damping: lambda in units of the mean eigenvalue of Phi' Phi.
+        target: which class of an evaluated example is explained.
+        store: where features of the training examples are kept.
+
+    Raises:
+        TypeError: a checkpoint that is not an InfluenceModel.
+        ValueError: checkpoints of different architectures, too many features for a matrix k x k, gradients
+            that are all zero or not finite (of which examples).
+
+    Source: Park et al. (2023), equations 13 to 16, without the soft threshold.
+    """
+
+    def __init__(
+        self,
+        models: InfluenceModel | Sequence[InfluenceModel],
+        train_set: tf.data.Dataset,
+        *,
+        weights: Weights = "last",
+        projection: Projection | None = None,
+        relative_damping: float = 1e-3,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        checkpoints = check_models(models)
+        self.relative_damping = check_positive("relative_damping", relative_damping)
+        super().__init__(checkpoints[-1], train_set, target=target, store=store)
+        self.gradients = CheckpointGradients(
+            checkpoints, train_set, weights=weights, function="margin", projection=projection
+        )
+        if isinstance(projection, IdentityProjection | None):
+            _check_size(self.gradients.of_models[0].size)
+        _check_size(self._spec[0].shape[1])
+        self._stored()
+        # Cholesky factors of Phi' Phi + lambda I at each checkpoint, float64.
+        self._factors = [self._factor(gram) for gram in self._grams()]
+
+    def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        """Return the influence vectors phi_m(x_i) * mean_m (1 - p_m), lazily, a block (b, k) a checkpoint."""
+        self._check_same_train_set(train_set)
+        return lazy_dataset(
+            lambda: (_weighted(features) for _, features in self._vector_blocks()), self._spec[:-1]
+        )
+
+    def _settings(self) -> dict[str, str]:
+        return self.gradients.describe()
+
+    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+        """Return the features of each checkpoint and, last, the mean of 1 - p, shape (b, 1).
+
+        Stored apart: the Gram matrices are of features without weights.
+        """
+        classes = self.model.to_classes(batch.labels)
+        doubts = [_doubt(model.logits(batch.inputs), classes) for model in self.gradients.models]
+        return (*self._features(batch, classes), tf.add_n(doubts)[:, tf.newaxis] / len(doubts))
+
+    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        found = [blocks.to_dense(gradients) for gradients in self.gradients.checked(batch.inputs, classes)]
+        return tuple(
+            tf.constant(self._solve(factor, features.numpy()) / len(found), tf.float32)
+            for factor, features in zip(self._factors, found, strict=True)
+        )
+
+    def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
+        return super()._scores(queries, _weighted(vectors))
+
+    def _self_influences(self, batch: data.Batch) -> tf.Tensor:
+        queries = self._queries(batch, self.model.to_classes(batch.labels))
+        return blocks.row_products(queries, _weighted(self._influence_vectors(batch)))
+
+    def _features(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        return tuple(blocks.to_dense(gradients) for gradients in self.gradients(batch.inputs, classes))
+
+    @staticmethod
+    def _solve(factor: np.ndarray, features: np.ndarray) -> np.ndarray:
+        return scipy.linalg.cho_solve((factor, True), features.T.astype(np.float64)).T
+
+    def _grams(self) -> list[np.ndarray]:
+        """Return Phi' Phi at each checkpoint, summed in float64."""
+        width = sum(self._spec[0].shape[1:])
+        grams = [np.zeros((width, width)) for _ in self.gradients.models]
+        for _, (*features, _) in self._vector_blocks():
+            for gram, block in zip(grams, features, strict=True):
+                rows = np.asarray(block, np.float64)
+                gram += rows.T @ rows
+        return grams
+
+    def _factor(self, gram: np.ndarray) -> np.ndarray:
+        mean = float(np.trace(gram)) / len(gram)
+        require(
+            mean > 0,
+            "Trak needs gradients that are not all zero: the model does not depend on the chosen weights.",
+            {"trace": mean},
+        )
+        return np.linalg.cholesky(gram + self.relative_damping * mean * np.eye(len(gram)))
+
+
+def _check_size(size: int) -> None:
+    require(
+        size <= _LARGEST_SIZE,
+        f"Trak solves with a matrix of k x k numbers, k the number of weights without a projection, at most "
+        f"{_LARGEST_SIZE}: give `projection=FactoredProjection(512)` or choose fewer weights.",
+        {"k": size},
+    )
+
+
+def _weighted(vectors: Blocks) -> Blocks:
+    *features, doubt = vectors
+    return scaled(tuple(features), blocks.to_dense((doubt,)))
+
+
+@tf.function(reduce_retracing=True)
+def _doubt(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Return 1 - p of the classes, shape (b,), without cancellation where p is near 1."""
+    one_hot = tf.one_hot(classes, tf.shape(logits)[1])
+    return tf.reduce_sum(tf.nn.softmax(logits) * (1.0 - one_hot), axis=1)

@@ -1,0 +1,30 @@
+"""Hessian and Gauss-Newton matrices of the mean loss, as linear operators."""
+
+import tensorflow as tf
+
+from deel_dualview.curvature.base import Curvature as Curvature
+from deel_dualview.curvature.base import CurvatureKind as CurvatureKind
+from deel_dualview.curvature.last_layer import LastLayerCurvature as LastLayerCurvature
+from deel_dualview.curvature.layers import LayersCurvature as LayersCurvature
+from deel_dualview.gradients import Weights
+from deel_dualview.models import InfluenceModel
+
+
+def curvature_of(
+    model: InfluenceModel,
+    examples: tf.data.Dataset,
+    *,
+    weights: Weights = "last",
+    kind: CurvatureKind = "hessian",
+) -> Curvature:
+    """Return the curvature of the mean loss over examples, in closed form for the last layer.
+
+    Args:
+        model: the classifier.
+        examples: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        weights: `"last"`, `"all"` or names of layers.
+        kind: `"hessian"` or `"gauss-newton"`; the same for the last layer.
+    """
+    if weights == "last":
+        return LastLayerCurvature(model, examples)
+    return LayersCurvature(model, examples, weights=weights, kind=kind)

@@ -1,0 +1,26 @@
+"""What every curvature of a mean loss promises."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Literal
+
+from deel_dualview.linalg.operators import LinearOperator
+
+CurvatureKind = Literal["hessian", "gauss-newton"]
+"""The `"hessian"`, or the `"gauss-newton"` matrix J' (diag(p) - p p') J, which has no negative eigenvalue."""
+
+
+class Curvature(LinearOperator):
+    """Second derivatives of the mean cross-entropy over n examples, in some of a model's weights.
+
+    The order of the p parameters is that of the per-example gradients multiplied out.
+    """
+
+    @property
+    @abstractmethod
+    def num_examples(self) -> int:
+        """Number of examples n that the mean is over."""
+
+    @abstractmethod
+    def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
+        """Yield, without end, the curvatures of random batches; the same ones for the same seed."""

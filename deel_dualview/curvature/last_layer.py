@@ -1,0 +1,139 @@
+"""Curvature of the mean cross-entropy in the last Dense layer, in closed form."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import require
+from deel_dualview.curvature.base import Curvature
+from deel_dualview.curvature.softmax import SoftmaxGram, mean_products, traces
+from deel_dualview.gradients import LastLayerGradients
+from deel_dualview.linalg.operators import LinearOperator
+from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import MemoryStore, Store, StoredVectors
+
+
+class LastLayerCurvature(Curvature):
+    """Hessian of mean cross-entropy in the last layer: the mean of (diag(p_i) - p_i p_i') (x) phi_i phi_i'.
+
+    It is its own Gauss-Newton matrix, since logits are linear in these weights. The matrix is summed in
+    float64 over one pass that holds one batch and O(p^2) numbers; products with rows alone never form it, but
+    keep n (c + d) numbers in a store. A model with one output has p_i (1 - p_i) in the place of the first
+    factor.
+
+    Args:
+        model: with a linear head.
+        examples: batched, elements `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`; labels are not
+            used.
+        store: where features and probabilities are kept for products, in memory by default.
+
+    Raises:
+        ValueError: a model without a linear head.
+    """
+
+    def __init__(self, model: InfluenceModel, examples: tf.data.Dataset, store: Store | None = None) -> None:
+        self.model = model
+        self.examples = examples
+        self._store = MemoryStore() if store is None else store
+        model.prepare(data.unpack(next(iter(examples))).inputs)
+        self._gradients = LastLayerGradients(model)
+        element = next(iter(examples))
+        features, probabilities = self._features_and_probabilities(element)
+        self._num_inputs, self._num_outputs = int(features.shape[1]), int(probabilities.shape[1])
+
+    @property
+    def size(self) -> int:
+        return self._num_outputs * self._num_inputs
+
+    @property
+    def num_examples(self) -> int:
+        return self._dense[1] if "_dense" in vars(self) else len(self._factors)
+
+    def matmul(self, rows: tf.Tensor) -> tf.Tensor:
+        total = tf.zeros_like(rows, tf.float64)
+        for features, probabilities in self._blocks():
+            weight = len(features) / self.num_examples
+            total += weight * tf.cast(mean_products(features, probabilities, rows), tf.float64)
+        return tf.cast(total, rows.dtype)
+
+    def to_dense(self) -> tf.Tensor:
+        """Return the matrix, shape (p, p), float64."""
+        return self._dense[0]
+
+    def trace(self) -> float:
+        if "_dense" in vars(self):
+            return float(tf.linalg.trace(self.to_dense()))
+        return sum(float(tf.reduce_sum(traces(*block))) for block in self._blocks()) / self.num_examples
+
+    def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
+        features, probabilities = self._factors.array("features"), self._factors.array("probabilities")
+        generator = np.random.default_rng(seed)
+        while True:
+            rows = generator.integers(0, len(features), batch_size)
+            yield _BatchCurvature(tf.constant(features[rows]), tf.constant(probabilities[rows]))
+
+    @cached_property
+    def _dense(self) -> tuple[tf.Tensor, int]:
+        """The matrix and n."""
+        gram = SoftmaxGram(self._num_outputs, self._num_inputs)
+        for indices, element in data.enumerate_examples(self.examples):
+            if len(indices):
+                features, probabilities = self._features_and_probabilities(element)
+                _check_finite(features, probabilities, indices)
+                gram.add(features, probabilities)
+        return gram.mean(), gram.num_examples
+
+    @cached_property
+    def _factors(self) -> StoredVectors:
+        def compute(element: Any) -> dict[str, np.ndarray]:
+            features, probabilities = self._features_and_probabilities(element)
+            return {"features": features.numpy(), "probabilities": probabilities.numpy().astype(np.float32)}
+
+        key = {
+            "contents": "factors of the last layer's curvature",
+            "model": self.model.fingerprint,
+            "examples": data.describe_elements(self.examples),
+        }
+        return self._store.open(key, self.examples, compute)
+
+    def _blocks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        for block in self._factors:
+            yield tf.constant(block["features"]), tf.constant(block["probabilities"])
+
+    def _features_and_probabilities(self, element: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return [phi, 1 if there is a bias] (b, d), float32, and the probabilities of the outputs, float64.
+
+        There are c probabilities, or for a model with one output its one.
+        """
+        features, logits = self.model.features_and_logits(data.unpack(element).inputs)
+        (gradients,) = self._gradients.from_features(features, logits, tf.zeros(len(logits), tf.int64))
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float64))
+        return gradients.right, probabilities[:, -int(gradients.left.shape[1]) :]
+
+
+class _BatchCurvature(LinearOperator):
+    """Curvature of one batch: features (b, d) and probabilities (b, c)."""
+
+    def __init__(self, features: tf.Tensor, probabilities: tf.Tensor) -> None:
+        self._features, self._probabilities = features, probabilities
+
+    @property
+    def size(self) -> int:
+        return int(self._features.shape[1]) * int(self._probabilities.shape[1])
+
+    def matmul(self, rows: tf.Tensor) -> tf.Tensor:
+        return mean_products(self._features, self._probabilities, rows)
+
+
+def _check_finite(features: tf.Tensor, probabilities: tf.Tensor, indices: np.ndarray) -> None:
+    is_finite = np.isfinite(features).all(axis=1) & np.isfinite(probabilities).all(axis=1)
+    require(
+        bool(is_finite.all()),
+        "The model computes NaN or infinite features or logits for some training examples: mend or filter "
+        "them out, or check the model's weights.",
+        {"indices": indices[~is_finite].tolist()},
+    )

@@ -1,0 +1,187 @@
+"""Inputs of layers and gradients with respect to their outputs, for each example of a batch, in one pass.
+
+How to use it, inside a `tf.function` (nothing of it works eagerly):
+
+    model.prepare(inputs)                                  # eagerly, once: finds the split, builds the model
+
+    @tf.function(autograph=False)
+    def statistics(inputs, classes):
+        captured = capture(model, layers, inputs, lambda logits: evaluate(logits, classes, "loss"))
+        for layer in layers:
+            for call in captured[layer]:                   # one for each time that the layer was called
+                call.inputs                                # (b, ..., d): what the layer was called with
+                call.output_gradients                      # (b, ..., c): dL_i / d(pre-activation output)
+            factors = layer_factors(layer, captured[layer])    # from gradients.rules: (b, t, c), (b, t, d +
+            has_bias)
+
+For EK-FAC: `layer_factors` flattens every kind of layer with one weight matrix (Dense, convolution,
+EinsumDense, Embedding) to `Factors(left=delta (b, t, c), right=[input or patch, 1] (b, t, d + has_bias))`,
+whose sum over t of outer products is the gradient of an example. Labels sampled from the model are possible
+in the same pass: the objective is given the logits, so `lambda z: evaluate(z, sample(tf.stop_gradient(z)),
+"loss")`.
+
+Examples must not see each other (true in inference mode): the gradient of the *sum* of the objective then
+gives every example its own gradient. The objective is summed, never averaged.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deel_dualview import links, tracing
+from deel_dualview.models import InfluenceModel
+from deel_dualview.typing import Inputs
+
+Objective = Callable[[tf.Tensor], tf.Tensor]
+"""From class logits (b, c) to one number an example, shape (b,)."""
+
+
+class CapturedCall(NamedTuple):
+    """One call of a layer.
+
+    Attributes:
+        inputs: the first argument of the call, as it came.
+        output_gradients: gradient of each example's objective with respect to the output before the layer's
+            activation, of the output's shape.
+    """
+
+    inputs: Any
+    output_gradients: tf.Tensor
+
+
+class _Recorded(NamedTuple):
+    layer: keras.Layer
+    inputs: Any
+    outputs: tf.Tensor
+
+
+def capture(
+    model: InfluenceModel, layers: Sequence[keras.Layer], inputs: Inputs, objective: Objective
+) -> dict[keras.Layer, tuple[CapturedCall, ...]]:
+    """Call the model and return every call of `layers`, to be used while a `tf.function` is traced.
+
+    A layer is left out if one of its calls cannot be seen from here: inside of a loop over time, a condition
+    or another `tf.function`, or with an output that is not one tensor. A layer that is not called has no
+    calls.
+
+    Args:
+        model: prepared (`model.prepare`).
+        layers: layers of the model at any depth, each once.
+        inputs: a batch.
+        objective: what is differentiated, for each example.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape, _recording(layers, tape) as (calls, hidden):
+        values = objective(call_for_logits(model, inputs))
+    found = {
+        layer: [call for call in calls if call.layer is layer] for layer in layers if layer not in hidden
+    }
+    outputs = [[call.outputs for call in own] for own in found.values()]
+    gradients = tape.gradient(values, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return {
+        layer: tuple(
+            CapturedCall(call.inputs, gradient) for call, gradient in zip(own, of_layer, strict=True)
+        )
+        for (layer, own), of_layer in zip(found.items(), gradients, strict=True)
+    }
+
+
+def call_for_logits(model: InfluenceModel, inputs: Inputs) -> tf.Tensor:
+    """Call a prepared model and return its class logits (b, c), float32, connected to all that it computed.
+
+    Where the model ends in a linear head these are the head's output before its activation.
+    """
+    head = model._known_split().head
+    with _pre_activations([] if head is None else [head]) as seen:
+        outputs = tracing.call_model(model.model, inputs)
+    if head is None:
+        return links.as_logits(tf.cast(outputs, tf.float32), model._link or "logits")
+    return links.as_logits(tf.cast(seen[-1], tf.float32), "logits")
+
+
+@contextmanager
+def _pre_activations(layers: Sequence[keras.Layer]) -> Iterator[list[tf.Tensor]]:
+    """List what the activations of `layers` are applied to inside the block."""
+    seen: list[tf.Tensor] = []
+
+    def note(layer: keras.Layer, outputs: tf.Tensor) -> None:
+        del layer
+        seen.append(outputs)
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_hooked_activation(layer, note))
+        yield seen
+
+
+@contextmanager
+def _recording(
+    layers: Sequence[keras.Layer], tape: tf.GradientTape
+) -> Iterator[tuple[list[_Recorded], set[keras.Layer]]]:
+    """Record calls of `layers` inside the block: their inputs and watched pre-activation outputs."""
+    graph = tf.constant(0).graph
+    latest: dict[keras.Layer, tf.Tensor] = {}
+    calls: list[_Recorded] = []
+    hidden: set[keras.Layer] = set()
+
+    def note(layer: keras.Layer, outputs: Any) -> None:
+        if tf.is_tensor(outputs) and getattr(outputs, "graph", None) is graph:
+            tape.watch(outputs)
+            latest[layer] = outputs
+        else:
+            hidden.add(layer)
+
+    def finish(layer: keras.Layer, inputs: Any, outputs: Any) -> None:
+        if not _has_activation(layer):
+            note(layer, outputs)
+        if layer in latest:
+            calls.append(_Recorded(layer, inputs, latest.pop(layer)))
+        else:
+            hidden.add(layer)
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_hooked_call(layer, finish))
+            if _has_activation(layer):
+                stack.enter_context(_hooked_activation(layer, note))
+        yield calls, hidden
+
+
+def _has_activation(layer: keras.Layer) -> bool:
+    # A recurrent layer's `activation` is a property of its cell: nothing that can be shadowed.
+    return vars(layer).get("activation") is not None
+
+
+@contextmanager
+def _hooked_call(layer: keras.Layer, finish: Callable[[keras.Layer, Any, Any], None]) -> Iterator[None]:
+    """Have `finish` told of every call of a layer in the block, by the technique of `tracing.recorded`."""
+    original = layer.call
+
+    def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+        outputs = original(*args, **kwargs)
+        finish(layer, args[0] if args else next(iter(kwargs.values())), outputs)
+        return outputs
+
+    object.__setattr__(layer, "call", call)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "call")
+
+
+@contextmanager
+def _hooked_activation(layer: keras.Layer, note: Callable[[keras.Layer, tf.Tensor], None]) -> Iterator[None]:
+    """Have `note` told of what a layer's activation is applied to inside the block, before it is."""
+    original = layer.activation
+
+    def activation(outputs: tf.Tensor) -> tf.Tensor:
+        note(layer, outputs)
+        return original(outputs)
+
+    object.__setattr__(layer, "activation", activation)
+    try:
+        yield
+    finally:
+        object.__setattr__(layer, "activation", original)

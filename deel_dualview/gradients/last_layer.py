@@ -1,0 +1,81 @@
+"""Per-example gradients in the last Dense layer, in closed form and factored."""
+
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview._checks import describe
+from deel_dualview.gradients.objective import Function, check_function, logit_gradients
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.models import InfluenceModel
+from deel_dualview.typing import Inputs
+
+
+class LastLayerGradients:
+    """Gradients in the last Dense layer: `delta (x) [phi, 1]`, both factors kept.
+
+    The function that is differentiated is the cross-entropy of a class, that class' logit or its log odds.
+    Rows of the gradient are those of the transposed kernel with the bias as its last column: size p = outputs
+    * (d + has_bias). A model with one output z has one row: its logits are (-z / 2, z / 2), so the gradient
+    of a logit is +-phi / 2.
+
+    Args:
+        model: a model with a linear head.
+        function: `"loss"`, `"logit"` or `"margin"`.
+
+    Raises:
+        ValueError: an unknown function, or (at the first call) a model without a linear head.
+    """
+
+    def __init__(self, model: InfluenceModel, function: Function = "loss") -> None:
+        check_function(function)
+        self.model = model
+        self.function = function
+
+    def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
+        """Return the gradients of a batch for `classes` (b,), as one OuterProduct."""
+        return self.from_features(*self.model.features_and_logits(inputs), classes)
+
+    def from_features(
+        self, features: tf.Tensor, logits: tf.Tensor, classes: np.ndarray | tf.Tensor
+    ) -> tuple[OuterProduct]:
+        """Return the gradients where features (b, d) and class logits (b, c) are known already."""
+        classes = tf.convert_to_tensor(classes)
+        return (OuterProduct(*_factors(features, logits, classes, self.function, *self._shape)),)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters p of the last layer."""
+        num_outputs, has_bias = self._shape
+        return num_outputs * (self.model.num_features + has_bias)
+
+    @cached_property
+    def _shape(self) -> tuple[int, bool]:
+        """Number of the layer's own outputs (one in a model with one output), whether it has a bias."""
+        layer = self.model._known_split().head
+        if layer is None:
+            needed = (
+                "Gradients in the last layer need a model whose features feed its last Dense layer; choose "
+                "layers by name instead: weights=[NAME, ...] or weights='all'."
+            )
+            raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
+        return int(layer.kernel.shape[1]), layer.bias is not None
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _factors(
+    features: tf.Tensor,
+    logits: tf.Tensor,
+    classes: tf.Tensor,
+    function: Function,
+    num_outputs: int,
+    has_bias: bool,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    delta = logit_gradients(logits, classes, function)
+    if num_outputs == 1:
+        # d(-z / 2, z / 2) / dz.
+        delta = (delta[:, 1:] - delta[:, :1]) / 2.0
+    ones = tf.ones((tf.shape(features)[0], int(has_bias)))
+    return delta, tf.concat([features, ones], axis=1)

@@ -1,0 +1,244 @@
+"""PerExampleGradients: gradients of every example, in any weights, by the cheapest route that is right."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import tracing
+from deel_dualview._checks import describe, require
+from deel_dualview.gradients.capture import capture
+from deel_dualview.gradients.groups import WeightGroup, Weights, describe_weights, select_groups
+from deel_dualview.gradients.last_layer import LastLayerGradients
+from deel_dualview.gradients.mapped import Mapping, automatic_mapping, batch_gradient, mapped_gradients
+from deel_dualview.gradients.objective import Function, check_function, evaluate
+from deel_dualview.gradients.rules import layer_gradients
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.factors import LayerGradients, to_block
+from deel_dualview.linalg.projections import IdentityProjection, Projection
+from deel_dualview.models import InfluenceModel
+from deel_dualview.typing import Inputs
+
+Route = Literal["auto", "closed-form", "vectorized-map", "map"]
+"""How gradients are computed: `"auto"` takes the closed form for every layer that has one and goes through
+examples one by one for the others."""
+
+_NUM_VERIFIED = 2
+
+
+class PerExampleGradients:
+    """Gradients of a function of every example, in chosen weights of a model in inference mode.
+
+    One block for each layer with trainable weights (see `WeightGroup` for the order inside), in the order of
+    the model's trainable variables. A Dense layer that is called once on vectors gives an OuterProduct
+    (output gradients (b, c), [inputs, 1] (b, d + has_bias)), any other layer a matrix. Penalties on weights
+    are not part of the function.
+
+    On the first batch closed forms are compared with automatic differentiation of single examples. A layer
+    where they differ (weights that are used elsewhere too, examples that see each other) goes by the slower
+    route, without harm.
+
+    Args:
+        model: the classifier.
+        weights: `"last"`, `"all"` or names of layers, at any depth.
+        function: `"loss"`, `"logit"` or `"margin"` of the class given for each example.
+        projection: applied to the gradients; none by default.
+        route: how to compute them; a choice other than `"auto"` is for comparisons.
+
+    Raises:
+        TypeError: `weights` is neither a word nor a list of names, or `projection` is not a Projection.
+        ValueError: an unknown function or route; at the first call, a layer that is unknown or has no
+            trainable parameters, or one without a closed form where that was asked for.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        weights: Weights = "last",
+        *,
+        function: Function = "loss",
+        projection: Projection | None = None,
+        route: Route = "auto",
+    ) -> None:
+        check_function(function)
+        require(route in get_args(Route), f"`route` must be one of {get_args(Route)}.", {"route": route})
+        if not isinstance(projection, Projection | None):
+            raise TypeError(
+                describe("`projection` must be one of linalg.projections.", {"projection": projection})
+            )
+        self.model = model
+        self.weights = weights
+        self.function = function
+        self.projection = IdentityProjection() if projection is None else projection
+        self.route = route
+        self._last = LastLayerGradients(model, function)
+        self._groups: tuple[WeightGroup, ...] | None = None
+        self._in_closed_form: frozenset[int] | None = None
+        self._compute = tf.function(self._projected, autograph=False, reduce_retracing=True)
+        self._traced: set[str] = set()
+
+    def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
+        """Return the gradients of a batch for `classes` (b,), each block (b, ...)."""
+        if self._is_last:
+            return self.projection(self._last(inputs, classes))
+        self.prepare(inputs, classes)
+        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+        classes = tf.convert_to_tensor(classes, tf.int64)
+        key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes)))
+        if key not in self._traced:
+            with self.model._lock:
+                self._compute.get_concrete_function(*specs)
+                self._traced.add(key)
+        return self._compute(inputs, classes)
+
+    def prepare(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> None:
+        """Choose the route of every layer, by a comparison on the first examples; later calls do nothing.
+
+        Random projections depend on the route, so all gradients that are to be compared should come from one
+        object, prepared on the training set.
+        """
+        self.model.prepare(inputs)
+        if self._is_last:
+            return
+        with self.model._lock:
+            if self._in_closed_form is not None:
+                return
+            if self.route in ("vectorized-map", "map"):
+                self._in_closed_form = frozenset()
+                return
+            few = _examples((inputs, tf.cast(classes, tf.int64)), 0, _NUM_VERIFIED)
+            agreeing = self._agreeing(*few)
+            lacking = [group.layer.name for i, group in enumerate(self.groups) if i not in agreeing]
+            require(
+                self.route == "auto" or not lacking,
+                "These layers have no closed form that agrees with differentiation: use route='auto'.",
+                {"layers": lacking},
+            )
+            self._in_closed_form = agreeing
+
+    @property
+    def groups(self) -> tuple[WeightGroup, ...]:
+        """The chosen weights, layer by layer; the model must have been prepared."""
+        if self._groups is None:
+            self._groups = select_groups(self.model, self.weights)
+        return self._groups
+
+    @property
+    def size(self) -> int:
+        """Number of parameters p, before any projection."""
+        return sum(group.size for group in self.groups)
+
+    def describe(self) -> dict[str, str]:
+        """Return all settings that the gradients depend on, as text that keys a store."""
+        return {
+            "weights": describe_weights(self.weights),
+            "function": self.function,
+            "projection": self.projection.describe(),
+            "in closed form": ", ".join(
+                self.groups[index].layer.name for index in sorted(self._in_closed_form or ())
+            ),
+        }
+
+    @property
+    def _mapping(self) -> Mapping:
+        if self.route == "map" or self.route == "vectorized-map":
+            return self.route
+        return automatic_mapping(self.model.model)
+
+    @property
+    def _is_last(self) -> bool:
+        return self.weights == "last" and self.route == "auto"
+
+    def _projected(self, inputs: Inputs, classes: tf.Tensor) -> Blocks:
+        return self.projection(self._gradients(inputs, classes, self._in_closed_form or frozenset()))
+
+    def _gradients(
+        self, inputs: Inputs, classes: tf.Tensor, in_closed_form: frozenset[int]
+    ) -> LayerGradients:
+        """Return the gradients of all groups, those at the given positions in closed form; while tracing."""
+        found = self._closed_forms(inputs, classes, sorted(in_closed_form))
+        rest = [index for index in range(len(self.groups)) if index not in in_closed_form]
+        if rest:
+            variables = [variable for index in rest for variable in self.groups[index].variables]
+            mapping = self._mapping
+            parts = mapped_gradients(self.model, variables, inputs, classes, self.function, mapping)
+            found |= dict(zip(rest, self._flattened(parts, rest), strict=True))
+        return tuple(found[index] for index in range(len(self.groups)))
+
+    def _closed_forms(self, inputs: Inputs, classes: tf.Tensor, indices: Sequence[int]) -> dict:
+        """Return gradients by position, of those groups found to have a closed form; while tracing."""
+        layers = [self.groups[index].layer for index in indices]
+        if not layers:
+            return {}
+        calls = capture(self.model, layers, inputs, lambda logits: evaluate(logits, classes, self.function))
+        found = {
+            index: layer_gradients(layer, calls.get(layer, ()))
+            for index, layer in zip(indices, layers, strict=True)
+        }
+        return {index: gradients for index, gradients in found.items() if gradients is not None}
+
+    def _flattened(self, parts: Sequence[tf.Tensor], indices: Sequence[int]) -> list[tf.Tensor]:
+        remaining = iter(parts)
+        return [
+            self.groups[index].flatten([next(remaining) for _ in self.groups[index].variables])
+            for index in indices
+        ]
+
+    def _agreeing(self, inputs: Inputs, classes: tf.Tensor) -> frozenset[int]:
+        """Return the positions of groups whose closed form gives what differentiating an example does."""
+
+        def closed_forms(inputs: Inputs, classes: tf.Tensor) -> dict:
+            found = self._closed_forms(inputs, classes, range(len(self.groups)))
+            return {index: blocks.to_dense((to_block(rows),)) for index, rows in found.items()}
+
+        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes))
+        found = tf.function(closed_forms, autograph=False).get_concrete_function(*specs)(inputs, classes)
+        expected = self._one_by_one(inputs, classes)
+        return frozenset(index for index, rows in found.items() if self._agree(rows, expected[index]))
+
+    def _one_by_one(self, inputs: Inputs, classes: tf.Tensor) -> list[tf.Tensor]:
+        """Return the gradients of all groups (b, p_k) by eagerly differentiating one after the other."""
+        variables = [variable for group in self.groups for variable in group.variables]
+        examples = []
+        for row in range(classes.shape[0]):
+            single, label = _examples((inputs, classes), row, row + 1)
+            examples.append(batch_gradient(self.model, variables, single, label, self.function))
+        parts = [tf.stack(rows) for rows in zip(*examples, strict=True)]
+        return self._flattened(parts, range(len(self.groups)))
+
+    def _agree(self, rows: tf.Tensor, expected: tf.Tensor) -> bool:
+        if not np.isfinite(expected).all():
+            # Nothing to compare: a caller is told which examples are not finite.
+            return True
+        is_half = self.model.model.compute_dtype in ("float16", "bfloat16")
+        tolerance = 5e-2 if is_half else 1e-3
+        return bool(np.abs(rows - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-6))
+
+
+def _examples(batch: tuple[Inputs, tf.Tensor], start: int, stop: int) -> tuple[Inputs, tf.Tensor]:
+    return tf.nest.map_structure(lambda tensor: tf.convert_to_tensor(tensor[start:stop]), batch)
+
+
+def check_finite(gradients: Blocks, examples: str) -> Blocks:
+    """Return the gradients unchanged.
+
+    Args:
+        gradients: of a batch.
+        examples: what the examples are, for the message.
+
+    Raises:
+        ValueError: some are NaN or infinite; the message names the rows of the batch.
+    """
+    parts = [np.asarray(part) for part in tf.nest.flatten(gradients)]
+    if all(np.isfinite(part).all() for part in parts):
+        return gradients
+    finite = np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts], axis=0)
+    raise ValueError(
+        describe(
+            f"Gradients must be finite, but those of some {examples} are NaN or infinite: mend or filter out "
+            "these examples, or check the model's weights.",
+            {"rows of the batch": np.flatnonzero(~finite).tolist()},
+        )
+    )

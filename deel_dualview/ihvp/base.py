@@ -1,0 +1,227 @@
+"""The inverse of a curvature as a linear operator: what every algorithm promises."""
+
+import threading
+import warnings
+from abc import abstractmethod
+from functools import cached_property
+from typing import NamedTuple, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_positive, describe, require
+from deel_dualview.curvature import Curvature, CurvatureKind, curvature_of
+from deel_dualview.gradients import PerExampleGradients, Weights
+from deel_dualview.gradients.groups import describe_weights
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.operators import DampedOperator, DenseOperator, LinearOperator
+from deel_dualview.linalg.solvers import LinearSolution
+from deel_dualview.models import InfluenceModel
+from deel_dualview.svm import ConvergenceWarning
+
+DENSE_LIMIT = 4096
+"""Up to this many parameters of the last layer, iterative solvers form the matrix: its products are cheap."""
+
+
+class RelativeDamping(NamedTuple):
+    """Damping as a multiple of the mean eigenvalue of the curvature.
+
+    Attributes:
+        factor: of the mean eigenvalue, > 0. Grosse et al. (2023) take 0.1.
+    """
+
+    factor: float = 0.1
+
+
+Damping = float | RelativeDamping | None
+"""What is added to every eigenvalue: a number, a multiple of their mean, or None for the default."""
+
+
+class InverseHessianVectorProduct(LinearOperator):
+    """(C + (regularisation + damping) I)^-1, where C is the curvature of the mean loss over the training set.
+
+    The Hessian of softmax cross-entropy is singular without any damping: adding one vector to the weights of
+    every class changes no probability. Equal damping makes all algorithms agree.
+
+    Subclasses implement `_solve`, and `_describe_algorithm` if they have settings.
+
+    Args:
+        model: the classifier.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        weights: in which weights: `"last"` for the last Dense layer, `"all"`, or names of layers.
+        curvature: `"hessian"` or `"gauss-newton"` (never negative; the same in the last layer).
+        damping: added to every eigenvalue: a number >= 0, or `RelativeDamping(factor)` for a multiple of the
+            mean eigenvalue of C. By default `RelativeDamping(0.1)`, or none where there is a
+            `regularisation`.
+        regularisation: lambda of a penalty lambda / 2 ||w||^2 on these weights (biases too) in the objective
+            that was minimised, beside the *mean* loss: part of the Hessian. Keras' `L2(l2)` is regularisation
+            = 2 * l2.
+
+    Attributes:
+        gradients: per-example gradients of the loss in the same weights and the same order.
+
+    Raises:
+        TypeError: `model` is not an InfluenceModel, or `train_set` is not a dataset.
+        ValueError: bad settings, or a training set that is not batched, empty, unlabelled or shuffled at
+            every pass.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        weights: Weights = "last",
+        curvature: CurvatureKind = "hessian",
+        damping: Damping = None,
+        regularisation: float = 0.0,
+    ) -> None:
+        if not isinstance(model, InfluenceModel):
+            raise TypeError(
+                describe(
+                    "A calculator needs an InfluenceModel; wrap the Keras model: InfluenceModel(model).",
+                    {"type": type(model).__name__},
+                )
+            )
+        kinds = get_args(CurvatureKind)
+        require(curvature in kinds, f"`curvature` must be one of {kinds}.", {"curvature": curvature})
+        self.model, self.train_set, self.weights, self.kind = model, train_set, weights, curvature
+        self.regularisation = _check_not_negative("regularisation", regularisation)
+        self._damping = _check_damping(damping, self.regularisation)
+        _check_train_set(model, train_set)
+        self.gradients = PerExampleGradients(model, weights)
+        self._lock = threading.Lock()
+        self._has_warned = False
+
+    @abstractmethod
+    def _solve(self, rows: tf.Tensor) -> LinearSolution:
+        """Apply the inverse to rows (n, p), float32 or float64."""
+
+    def _describe_algorithm(self) -> dict[str, str]:
+        """Return the settings of the algorithm that its solutions depend on, as text."""
+        return {}
+
+    @property
+    def size(self) -> int:
+        return self.gradients.size
+
+    @property
+    def num_train(self) -> int:
+        """Number of examples n that the curvature is a mean over."""
+        return self._curvature.num_examples
+
+    @cached_property
+    def damping(self) -> float:
+        """What is added to every eigenvalue, the regularisation apart."""
+        if not isinstance(self._damping, RelativeDamping):
+            return self._damping
+        return max(0.0, self._damping.factor * self._mean_eigenvalue())
+
+    @cached_property
+    def hessian(self) -> LinearOperator:
+        """The damped curvature that this operator inverts, as a matrix for a last layer of moderate size."""
+        operator: LinearOperator = self._curvature
+        if self.weights == "last" and self.size <= DENSE_LIMIT:
+            operator = DenseOperator(self._curvature.to_dense())
+        return DampedOperator(operator, self.regularisation + self.damping)
+
+    def solve(self, rows: tf.Tensor | Blocks) -> LinearSolution:
+        """Apply the inverse to every row.
+
+        A shortfall is warned of once, with numbers; the solution says how well each row was solved.
+
+        Args:
+            rows: shape (n, p), or blocks of vectors as per-example gradients come in.
+
+        Returns:
+            The solution, its value of shape (n, p) and of the dtype of the rows.
+
+        Raises:
+            ValueError: rows of another size, or not finite.
+        """
+        dense = tf.convert_to_tensor(rows) if not isinstance(rows, tuple) else blocks.to_dense(rows)
+        require(
+            dense.shape.rank == 2 and dense.shape[1] == self.size,
+            f"Rows must have one column for each of the {self.size} parameters.",
+            {"shape": tuple(dense.shape)},
+        )
+        is_finite = tf.reduce_all(tf.math.is_finite(dense), axis=1).numpy()
+        require(
+            bool(is_finite.all()),
+            "Gradients must be finite: check these examples, and the model's weights, for NaN or infinity.",
+            {"rows": np.flatnonzero(~is_finite).tolist()},
+        )
+        solution = self._solve(dense)
+        self._warn_of_shortfall(solution)
+        return solution._replace(value=tf.cast(solution.value, dense.dtype))
+
+    def matmul(self, rows: tf.Tensor) -> tf.Tensor:
+        """Return the solutions of `solve`, shape (n, p)."""
+        return self.solve(rows).value
+
+    def curvature_of(self, examples: tf.data.Dataset) -> Curvature:
+        """Return the curvature of the mean loss over other examples, in the same weights, without damping."""
+        return curvature_of(self.model, examples, weights=self.weights, kind=self.kind)
+
+    def describe(self) -> dict[str, str]:
+        """Return everything besides the model and the training set that solutions depend on, as text."""
+        return {
+            "inverse": type(self).__name__,
+            "weights": describe_weights(self.weights),
+            "curvature": self.kind,
+            "damping": str(self._damping),
+            "regularisation": str(self.regularisation),
+            **self._describe_algorithm(),
+        }
+
+    @cached_property
+    def _curvature(self) -> Curvature:
+        return self.curvature_of(self.train_set)
+
+    def _mean_eigenvalue(self) -> float:
+        """Return the mean eigenvalue of the curvature, to which relative damping refers."""
+        if self.weights == "last" and self.size <= DENSE_LIMIT:
+            self._curvature.to_dense()
+        return self._curvature.trace() / self.size
+
+    def _warn_of_shortfall(self, solution: LinearSolution) -> None:
+        is_short = ~np.asarray(solution.converged)
+        with self._lock:
+            if self._has_warned or not is_short.any():
+                return
+            self._has_warned = True
+        worst = float(np.max(solution.relative_residual))
+        warnings.warn(
+            f"{type(self).__name__} did not reach its tolerance in {is_short.sum()} of {len(is_short)} rows "
+            f"after {solution.num_iterations} iterations: the largest relative residual is {worst:.2g}. "
+            "Raise `max_iterations`, `tolerance` or `damping` (said once).",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _check_not_negative(name: str, value: float) -> float:
+    return 0.0 if value == 0 else check_positive(name, value)
+
+
+def _check_damping(damping: Damping, regularisation: float) -> float | RelativeDamping:
+    if damping is None:
+        return 0.0 if regularisation else RelativeDamping()
+    if isinstance(damping, RelativeDamping):
+        return RelativeDamping(check_positive("factor", damping.factor))
+    return _check_not_negative("damping", damping)
+
+
+def _check_train_set(model: InfluenceModel, train_set: tf.data.Dataset) -> None:
+    data.check_batched(train_set, "train_set")
+    require(
+        data.unpack(train_set.element_spec).labels is not None,
+        "The training set needs labels: elements (inputs, labels).",
+        {"element_spec": train_set.element_spec},
+    )
+    data.check_same_twice(train_set, "train_set")
+    first = data.unpack(next(iter(train_set)))
+    model.prepare(first.inputs)
+    model.to_classes(first.labels)

@@ -1,0 +1,88 @@
+"""Batches of long vectors in blocks: one dense matrix or one batch of outer products for each layer."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from deel_dualview.linalg import outer_product
+from deel_dualview.linalg.outer_product import OuterProduct
+
+Blocks = tuple[tf.Tensor | OuterProduct, ...]
+"""n vectors of size p in blocks: each a matrix (n, p_k) or an OuterProduct of n matrices (c_k, d_k)."""
+
+
+def inner_products(queries: Blocks, vectors: Blocks) -> tf.Tensor:
+    """Return all inner products, shape (m, n); outer products are never multiplied out."""
+    return tf.add_n([_inner_products(left, right) for left, right in zip(queries, vectors, strict=True)])
+
+
+def row_products(first: Blocks, second: Blocks) -> tf.Tensor:
+    """Return the inner product of each row of `first` with the same row of `second`, shape (n,)."""
+    return tf.add_n([_row_products(left, right) for left, right in zip(first, second, strict=True)])
+
+
+def squared_norms(vectors: Blocks) -> tf.Tensor:
+    """Return the squared Euclidean norm of every row, shape (n,)."""
+    return row_products(vectors, vectors)
+
+
+def to_dense(vectors: Blocks) -> tf.Tensor:
+    """Multiply everything out, shape (n, p); outer products row by row: left_i right_j at i * d + j."""
+    return tf.concat([_to_dense(block) for block in vectors], axis=1)
+
+
+def from_dense(rows: tf.Tensor, like: Blocks) -> Blocks:
+    """Cut rows (n, p) into matrices of the widths of the blocks of `like`; the inverse of `to_dense`."""
+    return tuple(tf.split(rows, [_width(block) for block in like], axis=1))
+
+
+def spec_of(vectors: Blocks) -> Any:
+    """Return the specs of batches of any size."""
+    return tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), vectors)
+
+
+def _inner_products(first: Any, second: Any) -> tf.Tensor:
+    if isinstance(first, OuterProduct) and isinstance(second, OuterProduct):
+        return outer_product.inner_products(first, second)
+    if isinstance(second, OuterProduct):
+        return _bilinear_forms(first, second)
+    if isinstance(first, OuterProduct):
+        return tf.transpose(_bilinear_forms(second, first))
+    return tf.matmul(first, second, transpose_b=True)
+
+
+def _bilinear_forms(matrices: tf.Tensor, vectors: OuterProduct) -> tf.Tensor:
+    """Return left_j' Q_i right_j for every row Q_i (c * d) of `matrices` and every j, shape (m, n)."""
+    # Shapes of a traced call may not be known: another model's last layer goes through the same function.
+    num_matrices, num_left, num_right = (
+        tf.shape(matrices)[0],
+        tf.shape(vectors.left)[1],
+        tf.shape(vectors.right)[1],
+    )
+    rows = tf.reshape(matrices, (num_matrices * num_left, num_right))
+    products = tf.matmul(rows, vectors.right, transpose_b=True)
+    products = tf.reshape(products, (num_matrices, num_left, tf.shape(vectors.left)[0]))
+    return tf.reduce_sum(products * tf.transpose(vectors.left), axis=1)
+
+
+def _width(block: Any) -> int:
+    if isinstance(block, OuterProduct):
+        return int(block.left.shape[1]) * int(block.right.shape[1])
+    return int(block.shape[1])
+
+
+def _row_products(first: Any, second: Any) -> tf.Tensor:
+    if isinstance(first, OuterProduct) and isinstance(second, OuterProduct):
+        return tf.reduce_sum(first.left * second.left, axis=1) * tf.reduce_sum(
+            first.right * second.right, axis=1
+        )
+    return tf.reduce_sum(_to_dense(first) * _to_dense(second), axis=1)
+
+
+def _to_dense(block: Any) -> tf.Tensor:
+    if not isinstance(block, OuterProduct):
+        return block
+    product = block.left[:, :, tf.newaxis] * block.right[:, tf.newaxis, :]
+    flat = tf.reshape(product, (tf.shape(product)[0], tf.shape(product)[1] * tf.shape(product)[2]))
+    left, right = block.left.shape[1], block.right.shape[1]
+    return tf.ensure_shape(flat, (None, left * right if left and right else None))

@@ -1,0 +1,23 @@
+"""Calculators of gradient products, for the contract suite."""
+
+from deel_dualview.calculators.graddot import GradCos, GradDot
+from deel_dualview.calculators.tracin import TracIn
+from deel_dualview.calculators.trak import Trak
+from deel_dualview.linalg.projections import FactoredProjection
+
+CASES = {
+    "GradDot": GradDot,
+    "GradDot, all weights": lambda model, train, **settings: GradDot(model, train, weights="all", **settings),
+    "GradCos": GradCos,
+    "SIM-rp": lambda model, train, **settings: GradCos(
+        model,
+        train,
+        normalize="train",
+        function="logit",
+        weights="all",
+        projection=FactoredProjection(16),
+        **settings,
+    ),
+    "TracIn": lambda model, train, **settings: TracIn(model, train, learning_rates=0.1, **settings),
+    "Trak": Trak,
+}
