@@ -18,6 +18,7 @@ from deel_dualview.svm.simplex import project_onto_simplex
 
 _LINE_SEARCH_STEPS = 12
 _LINE_SEARCH_SLOPE = 0.1
+_LONGEST_STEP = 2.0
 
 
 class InnerState(NamedTuple):
@@ -119,6 +120,23 @@ def conjugate_gradient(
     return v, i
 
 
+def find_movers(
+    state: InnerState, anchor: tf.Tensor, size: tf.Tensor, sigma: tf.Tensor, change: tf.Tensor
+) -> tf.Tensor:
+    """Indices of the rows whose lambda may change on the way to the longest step.
+
+    A row on a vertex stays there until another entry of anchor + sigma z comes within `size` of its own.
+    """
+    values = anchor + sigma * state.margins
+    is_vertex = state.multipliers == size
+    top = tf.reduce_sum(tf.where(is_vertex, values, 0.0), axis=1)
+    rival = tf.reduce_max(tf.where(is_vertex, values.dtype.min, values), axis=1)
+    own = tf.reduce_sum(tf.where(is_vertex, change, 0.0), axis=1)
+    approach = tf.reduce_max(change, axis=1) - own
+    stays = tf.reduce_any(is_vertex, axis=1) & (top - rival - size > _LONGEST_STEP * sigma * approach)
+    return tf.where(~stays)[:, 0]
+
+
 def line_search(
     state: InnerState,
     anchor: tf.Tensor,
@@ -129,8 +147,16 @@ def line_search(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Step along `direction` at which the inner objective is stationary, without a matrix product.
 
+    Args:
+        state: iterate; its margins and multipliers are those of the movers alone.
+        anchor: centre of the proximal term, the movers' rows.
+        size: sum of a row of lambda.
+        sigma: weight of the proximal term.
+        direction: change of the weights, shape (d, c).
+        change: change of the margins, the movers' rows.
+
     Returns:
-        The step and the multipliers there.
+        The step and the movers' multipliers there.
     """
     slope0 = tf.reduce_sum(direction * (state.weights - state.dual_weights))
     curvature = tf.reduce_sum(tf.square(direction))
@@ -141,8 +167,9 @@ def line_search(
         return slope0 + step * curvature + moved, multipliers
 
     def unfinished(*loop: tf.Tensor) -> tf.Tensor:
-        i, f_step = loop[0], loop[6]
-        return (i < _LINE_SEARCH_STEPS) & (tf.abs(f_step) > _LINE_SEARCH_SLOPE * tf.abs(slope0))
+        i, step, f_step = loop[0], loop[5], loop[6]
+        is_longest = (f_step < 0) & (step >= _LONGEST_STEP)
+        return (i < _LINE_SEARCH_STEPS) & (tf.abs(f_step) > _LINE_SEARCH_SLOPE * tf.abs(slope0)) & ~is_longest
 
     def advance(*loop: tf.Tensor) -> tuple[tf.Tensor, ...]:
         i, low, f_low, high, f_high, step, f_step, _ = loop
@@ -151,27 +178,45 @@ def line_search(
         f_high = tf.where(left, tf.where(i > 0, f_high / 2, f_high), f_step)
         f_low = tf.where(left, f_step, tf.where(i > 0, f_low / 2, f_low))
         low, high = tf.where(left, step, low), tf.where(left, high, step)
-        bounded = tf.math.is_finite(high)
+        bounded = tf.math.is_finite(f_high)
         secant = (low * f_high - high * f_low) / (f_high - f_low)
-        step = tf.where(
-            bounded, tf.clip_by_value(secant, low + 0.02 * (high - low), high - 0.02 * (high - low)), 2 * step
-        )
+        inside = tf.clip_by_value(secant, low + 0.02 * (high - low), high - 0.02 * (high - low))
+        step = tf.where(bounded, inside, high)
         f_step, multipliers = slope(step)
         return i + 1, low, f_low, high, f_high, step, f_step, multipliers
 
     one = tf.constant(1.0, tf.float64)
     f_one, multipliers = slope(one)
-    infinite = tf.constant(float("inf"), tf.float64)
-    zero = tf.constant(0.0, tf.float64)
-    loop = (tf.constant(0), zero, slope0, infinite, infinite, one, f_one, multipliers)
+    infinite, zero = tf.constant(float("inf"), tf.float64), tf.constant(0.0, tf.float64)
+    longest = tf.constant(_LONGEST_STEP, tf.float64)
+    loop = (tf.constant(0), zero, slope0, longest, infinite, one, f_one, multipliers)
     result = tf.while_loop(unfinished, advance, loop)
     return result[5], result[7]
+
+
+def _continuation(
+    rows: tf.Tensor,
+    state: InnerState,
+    support: tf.Tensor,
+    anchor: tf.Tensor,
+    size: tf.Tensor,
+    sigma: tf.Tensor,
+) -> tf.Tensor:
+    """What W_a gains where lambda is continued affinely on `support`: nothing if that is its own."""
+    differs = tf.where(tf.reduce_any(support != (state.multipliers > 0), axis=1))[:, 0]
+    inside = tf.cast(tf.gather(support, differs), tf.float64)
+    values = inside * tf.gather(anchor + sigma * state.margins, differs)
+    excess = tf.reduce_sum(values, axis=1, keepdims=True) - size
+    continued = values - inside * (excess / tf.reduce_sum(inside, axis=1, keepdims=True))
+    moved = tf.gather(state.multipliers, differs) - continued
+    return tf.matmul(tf.cast(tf.gather(rows, differs), tf.float64), moved, transpose_a=True)
 
 
 @tf.function(reduce_retracing=True)
 def newton_step(
     rows: tf.Tensor,
     state: InnerState,
+    support: tf.Tensor,
     anchor: tf.Tensor,
     size: tf.Tensor,
     sigma: tf.Tensor,
@@ -182,12 +227,15 @@ def newton_step(
 ) -> tuple[InnerState, StepReport]:
     """One semismooth Newton step with line search; matrix products in float32, sums in float64.
 
-    Up to `direct_size` tied differences the system is solved exactly, beyond by conjugate gradients.
+    `support` (b, c) says which classes of a row are taken to be tied: those with lambda > 0, or a guess
+    that is better, in which case lambda stands for its affine continuation there. Up to `direct_size` tied
+    differences the system is solved exactly, beyond by conjugate gradients.
     """
     multipliers = state.multipliers
-    index = tf.where(tf.math.count_nonzero(multipliers > 0, axis=1) > 1)[:, 0]
-    tied_rows, tied = tf.gather(rows, index), tf.cast(tf.gather(multipliers, index) > 0, tf.float32)
+    index = tf.where(tf.math.count_nonzero(support, axis=1) > 1)[:, 0]
+    tied_rows, tied = tf.gather(rows, index), tf.cast(tf.gather(support, index), tf.float32)
     rhs = state.dual_weights - state.weights
+    rhs += _continuation(rows, state, support, anchor, size, sigma)
 
     def exact() -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(direct_solve(tied_rows, tied, sigma, rhs), tf.float32), tf.constant(0)
@@ -201,17 +249,22 @@ def newton_step(
     direction, num_iterations = tf.cond(is_small, exact, iterative)
     # A direction that float32 could not hold is no direction: the gradient always is one.
     is_sound = tf.reduce_all(tf.math.is_finite(direction))
-    direction = tf.where(is_sound, direction, tf.cast(rhs, tf.float32))
+    direction = tf.where(is_sound, direction, tf.cast(state.dual_weights - state.weights, tf.float32))
     change = tf.cast(tf.matmul(rows, direction), tf.float64)
     direction = tf.cast(direction, tf.float64)
-    step, multipliers = line_search(state, anchor, size, sigma, direction, change)
-    moved = tf.cast(state.multipliers - multipliers, tf.float32)
+    movers = find_movers(state, anchor, size, sigma, change)
+    before = tf.gather(multipliers, movers)
+    moving = state._replace(margins=tf.gather(state.margins, movers), multipliers=before)
+    path = tf.gather(change, movers)
+    step, after = line_search(moving, tf.gather(anchor, movers), size, sigma, direction, path)
+    moved = tf.cast(before - after, tf.float32)
+    pull = tf.matmul(moved, tf.gather(rows, movers), transpose_a=True)
     state = InnerState(
         state.weights + step * direction,
-        state.dual_weights + tf.transpose(tf.cast(tf.matmul(moved, rows, transpose_a=True), tf.float64)),
+        state.dual_weights + tf.transpose(tf.cast(pull, tf.float64)),
         state.margins + step * change,
-        multipliers,
+        tf.tensor_scatter_nd_update(multipliers, movers[:, None], after),
     )
     residual = 0.5 * tf.reduce_sum(tf.square(state.weights - state.dual_weights))
-    gap = complementarity(multipliers, state.margins)
+    gap = complementarity(state.multipliers, state.margins)
     return state, StepReport(residual, gap, step, num_iterations, tf.shape(index)[0])

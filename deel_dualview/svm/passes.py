@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,56 +27,87 @@ class RowScan(NamedTuple):
     shortfall: np.ndarray
 
 
-def _margins(rows: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def _chunk_margins(rows: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     scores = tf.matmul(tf.cast(rows, tf.float64), weights)
     return scores + 1.0 - tf.one_hot(labels, tf.shape(weights)[1], dtype=tf.float64)
 
 
-@tf.function(reduce_retracing=True)
-def _scan_chunk(
-    rows: tf.Tensor, labels: tf.Tensor, vertex: tf.Tensor, weights: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    z = _margins(rows, labels, weights)
-    winner = tf.argmax(z, axis=1, output_type=tf.int32)
-    top = tf.reduce_max(z, axis=1)
-    is_winner = tf.one_hot(winner, tf.shape(z)[1], on_value=True, off_value=False)
-    lead = top - tf.reduce_max(tf.where(is_winner, z.dtype.min, z), axis=1)
-    slack = top - tf.gather(z, labels, batch_dims=1)
-    return slack, lead, winner, top - tf.gather(z, vertex, batch_dims=1)
+def _over_chunks(
+    function: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
+    size: tf.Tensor,
+    shapes: tuple[tuple[int | None, ...], ...],
+    dtypes: tuple[tf.DType, ...],
+) -> tuple[tf.Tensor, ...]:
+    """Results of `function(start, stop)` for every chunk of `size` rows, one after the other, joined."""
+    number = (size + CHUNK - 1) // CHUNK
+    arrays = tuple(
+        tf.TensorArray(dtype, number, element_shape=shape, infer_shape=False)
+        for dtype, shape in zip(dtypes, shapes, strict=True)
+    )
+
+    def advance(i: tf.Tensor, *written: tf.TensorArray) -> tuple[tf.Tensor | tf.TensorArray, ...]:
+        results = function(i * CHUNK, tf.minimum((i + 1) * CHUNK, size))
+        return i + 1, *(array.write(i, result) for array, result in zip(written, results, strict=True))
+
+    # One chunk at a time: the next one's float64 copy would only fight for the cache.
+    loop = tf.while_loop(lambda i, *_: i < number, advance, (0, *arrays), parallel_iterations=1)
+    return tuple(array.concat() for array in loop[1:])
 
 
 @tf.function(reduce_retracing=True)
-def _margins_chunk(rows: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return _margins(rows, labels, weights)
+def _scan(
+    features: tf.Tensor, labels: tf.Tensor, vertex: tf.Tensor, weights: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    def scan(start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        z = _chunk_margins(features[start:stop], labels[start:stop], weights)
+        winner = tf.argmax(z, axis=1, output_type=tf.int32)
+        top = tf.reduce_max(z, axis=1)
+        is_winner = tf.one_hot(winner, tf.shape(z)[1], on_value=True, off_value=False)
+        lead = top - tf.reduce_max(tf.where(is_winner, z.dtype.min, z), axis=1)
+        slack = top - tf.gather(z, labels[start:stop], batch_dims=1)
+        return slack, lead, winner, top - tf.gather(z, vertex[start:stop], batch_dims=1)
+
+    dtypes = (tf.float64, tf.float64, tf.int32, tf.float64)
+    return _over_chunks(scan, tf.shape(features)[0], ((None,),) * 4, dtypes)
 
 
 @tf.function(reduce_retracing=True)
-def _adjoint_chunk(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(tf.matmul(coefficients, tf.cast(rows, tf.float64), transpose_a=True))
+def _margins(rows: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    def part(start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (_chunk_margins(rows[start:stop], labels[start:stop], weights),)
+
+    return _over_chunks(part, tf.shape(rows)[0], ((None, weights.shape[1]),), (tf.float64,))[0]
 
 
-def _chunks(size: int) -> list[slice]:
-    return [slice(start, start + CHUNK) for start in range(0, size, CHUNK)]
+@tf.function(reduce_retracing=True)
+def _adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
+    # Rows without coefficients are many: most of a working set stands on its label.
+    index = tf.where(tf.reduce_any(coefficients != 0.0, axis=1))[:, 0]
+    size = tf.shape(index)[0]
+
+    def advance(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chosen = index[start : start + CHUNK]
+        block = tf.cast(tf.gather(rows, chosen), tf.float64)
+        return start + CHUNK, total + tf.matmul(tf.gather(coefficients, chosen), block, transpose_a=True)
+
+    start = tf.zeros((tf.shape(coefficients)[1], tf.shape(rows)[1]), tf.float64)
+    shapes = tf.TensorShape([]), tf.TensorShape([None, None])
+    loop = tf.while_loop(lambda i, _: i < size, advance, (0, start), shapes, parallel_iterations=1)
+    return tf.transpose(loop[1])
 
 
 def scan_rows(problem: Problem, vertex: np.ndarray, weights: tf.Tensor) -> RowScan:
     """Pass over all rows at `weights`; `vertex` (n,) int32 is the class that a frozen row stands on."""
-    parts = [
-        _scan_chunk(problem.features[chunk], problem.labels[chunk], vertex[chunk], weights)
-        for chunk in _chunks(problem.num_examples)
-    ]
-    return RowScan(*(np.concatenate([part[k].numpy() for part in parts]) for k in range(4)))
+    return RowScan(*(part.numpy() for part in _scan(problem.features, problem.labels, vertex, weights)))
 
 
 def margins(rows: tf.Tensor, labels: np.ndarray, weights: tf.Tensor) -> tf.Tensor:
     """z = F W + 1[j != y] for some rows (b, d), shape (b, c) float64."""
-    parts = [_margins_chunk(rows[chunk], labels[chunk], weights) for chunk in _chunks(len(labels))]
-    return tf.concat(parts, axis=0) if parts else tf.zeros((0, weights.shape[1]), tf.float64)
+    if len(labels) == 0:
+        return tf.zeros((0, weights.shape[1]), tf.float64)
+    return _margins(rows, labels, weights)
 
 
 def adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
     """F' alpha for some rows (b, d) and their alpha (b, c) float64, shape (d, c) float64."""
-    total = tf.zeros((rows.shape[1], coefficients.shape[1]), tf.float64)
-    for chunk in _chunks(rows.shape[0]):
-        total += _adjoint_chunk(rows[chunk], coefficients[chunk])
-    return total
+    return _adjoint(rows, coefficients)

@@ -57,7 +57,7 @@ def build_preconditioner(rows: tf.Tensor, multipliers: tf.Tensor, sigma: tf.Tens
 
 def build_cost(size: int, num_tied: int) -> float:
     """About how many conjugate gradient iterations on `num_tied` rows cost as much as building."""
-    return min(max(4.0 * size**2 / (4 * num_tied + 2 * size), 20.0), 100.0)
+    return min(max(4.0 * size**2 / (4 * num_tied + 2 * size), 5.0), 100.0)
 
 
 def _tied_weights(multipliers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

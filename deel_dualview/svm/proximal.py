@@ -14,7 +14,9 @@ from deel_dualview.svm.problem import Problem
 from deel_dualview.svm.working_set import SETTLED, DualPoint, SolverMemory, WorkingSet, frozen_weights
 
 # Widths K / sigma of the smoothed maximum, in units of the margin, on nested random subsets of the rows.
-_LEVELS = ((6_000, 4.0), (6_000, 1.0), (20_000, 1.0))
+_LEVELS = ((2_000, 4.0), (6_000, 1.0))
+# A level only has to lead the next one: its residual may stay this much larger than that of a stage.
+_LEVEL_LOOSENESS = 30.0
 _NARROWING = 2.5
 _NARROWEST = 1e-4
 # Rows whose runner-up is within this many widths of the lead may become tied in the next stage.
@@ -53,6 +55,15 @@ def frozen_gap(problem: Problem, point: DualPoint, scan: RowScan) -> np.ndarray:
     return gaps
 
 
+def _first_point(problem: Problem, weights: tf.Tensor, width: float) -> tuple[DualPoint, float]:
+    """Where a smoothing of `width` starts, at given weights: rows that may be tied, or err. And P(W)."""
+    scan = scan_rows(problem, problem.labels, weights)
+    is_near = scan.lead < max(_REACH * width, _LEAST_REACH)
+    active = np.flatnonzero(is_near | (scan.winner != problem.labels))
+    point = DualPoint(scan.winner, active, np.zeros((len(active), problem.num_classes)))
+    return point, primal_objective(problem, weights, scan.slack)
+
+
 class ProximalPoint:
     """One solve: call `run` once."""
 
@@ -77,10 +88,7 @@ class ProximalPoint:
         """
         if start is None:
             weights, width = self._levels()
-            scan = scan_rows(self._problem, self._problem.labels, weights)
-            active = np.flatnonzero(scan.lead < max(_REACH * width, _LEAST_REACH))
-            point = DualPoint(scan.winner, active, np.zeros((len(active), self._problem.num_classes)))
-            primal = primal_objective(self._problem, weights, scan.slack)
+            point, primal = _first_point(self._problem, weights, width)
         else:
             self.best = start
             weights, point, primal = start.weights, start.point, start.primal
@@ -98,16 +106,15 @@ class ProximalPoint:
             subset = problem._replace(
                 features=tf.gather(problem.features, index), labels=problem.labels[index]
             )
-            nothing = np.zeros((len(index), problem.num_classes))
-            point = DualPoint(subset.labels, np.arange(len(index)), nothing)
+            point, _ = _first_point(subset, weights, width)
             level = WorkingSet(subset, point, weights, problem.K / width, self._memory)
-            self._settle(level, 1e-4 * problem.K)
+            self._settle(level, 1e-4 * problem.K, _LEVEL_LOOSENESS)
             weights = level.weights
         return weights, width
 
-    def _settle(self, inner: WorkingSet, floor: float) -> None:
+    def _settle(self, inner: WorkingSet, floor: float, looseness: float = 1.0) -> None:
         for _ in range(_STEPS_PER_STAGE):
-            if inner.is_settled(floor) or self._is_exhausted():
+            if inner.is_settled(floor, looseness) or self._is_exhausted():
                 return
             self._step(inner)
 
@@ -123,10 +130,11 @@ class ProximalPoint:
 
     def _stages(self, weights: tf.Tensor, point: DualPoint, primal: float, width: float) -> Certified:
         problem, idle, last = self._problem, 0, np.inf
+        support: np.ndarray | None = None
         while True:
             before = self.num_iterations, self._best_gap(), width
             target = 0.5 * self._tolerance * primal
-            inner = WorkingSet(problem, point, weights, problem.K / width, self._memory)
+            inner = WorkingSet(problem, point, weights, problem.K / width, self._memory, support=support)
             self._settle(inner, target)
             certificate = self._certificate(inner, target)
             if certificate is None and (self._is_exhausted() or idle >= _MAX_IDLE_STAGES):
@@ -144,7 +152,8 @@ class ProximalPoint:
             narrower = self._is_narrower(inner, target, float(gaps.sum()), certificate is not None)
             if narrower:
                 width = max(width / _NARROWING, _NARROWEST)
-            weights, point = inner.weights, self._next_point(inner, scan, gaps, width, narrower)
+            weights = inner.weights
+            point, support = self._next_point(inner, scan, gaps, width, narrower)
             moved = before != (self.num_iterations, self._best_gap(), width)
             idle = 0 if moved or inner.complementarity < 0.9 * last else idle + 1
             last = inner.complementarity
@@ -183,8 +192,12 @@ class ProximalPoint:
 
     def _next_point(
         self, inner: WorkingSet, scan: RowScan, gaps: np.ndarray, width: float, narrower: bool
-    ) -> DualPoint:
-        """Anchor and working set of the next stage: violators, near-ties and rows off the vertices."""
+    ) -> tuple[DualPoint, np.ndarray]:
+        """Anchor and working set of the next stage: violators, near-ties and rows off the vertices.
+
+        Returns:
+            The point, and the classes expected to stay tied, shape (b, c); none where nothing is known.
+        """
         old, multipliers = inner.point, inner.multipliers.numpy()
         vertex = old.vertex.copy()
         vertex[old.active] = multipliers.argmax(axis=1)
@@ -195,8 +208,11 @@ class ProximalPoint:
         np.put_along_axis(anchor, vertex[active][:, None], self._problem.K, axis=1)
         kept = chosen[old.active]
         source = multipliers if narrower else old.multipliers
-        anchor[np.searchsorted(active, old.active[kept])] = source[kept]
-        return DualPoint(vertex, active, anchor)
+        place = np.searchsorted(active, old.active[kept])
+        anchor[place] = source[kept]
+        support = np.zeros(anchor.shape, bool)
+        support[place] = multipliers[kept] > 0
+        return DualPoint(vertex, active, anchor), support
 
 
 def certify(problem: Problem, point: DualPoint) -> Certified:

@@ -55,7 +55,11 @@ class SolverMemory:
         self.preconditioner: Preconditioner = None
         self.is_stale = False
         self.direct_size = _DIRECT_SIZE
-        self._fresh, self._excess = 0, 0.0
+        self._fresh, self._excess, self._last = 0, 0.0, 0
+
+    def enter(self, cost: float) -> None:
+        """Begin a working set on which a new preconditioner costs `cost` iterations."""
+        self.is_stale = self.is_stale or self._last > cost
 
     def note(self, num_iterations: int, cost: float) -> None:
         """Count the iterations beyond those of the fresh preconditioner; `cost` of them buy a new one."""
@@ -63,7 +67,8 @@ class SolverMemory:
             self.direct_size = _LARGE_DIRECT_SIZE
         if self.is_stale:
             self._fresh, self._excess = num_iterations, 0.0
-        self._excess += max(num_iterations - self._fresh, 0)
+        self._last = max(num_iterations - self._fresh, 0)
+        self._excess += self._last
         self.is_stale = self._excess > cost
 
 
@@ -92,7 +97,14 @@ class WorkingSet:
     """
 
     def __init__(
-        self, problem: Problem, point: DualPoint, weights: tf.Tensor, sigma: float, memory: SolverMemory
+        self,
+        problem: Problem,
+        point: DualPoint,
+        weights: tf.Tensor,
+        sigma: float,
+        memory: SolverMemory,
+        *,
+        support: np.ndarray | None = None,
     ) -> None:
         index = point.active
         everything = len(index) == problem.num_examples
@@ -105,9 +117,13 @@ class WorkingSet:
         self._frozen = frozen_weights(problem, point)
         self._anchor = tf.constant(point.multipliers, tf.float64)
         self._memory = memory
+        memory.enter(build_cost(self._rows.shape[1], len(index)))
         z = margins(self._rows, self._labels, weights)
         multipliers = proximal_multipliers(self._anchor, self._sigma, z, self._size)
         self._state = InnerState(weights, self.dual_weights(multipliers), z, multipliers)
+        self._guess = multipliers > 0
+        if support is not None:
+            self._guess = tf.where(support.any(axis=1, keepdims=True), support, self._guess)
         self.residual = float(0.5 * tf.reduce_sum(tf.square(weights - self._state.dual_weights)))
         self.complementarity = float(complementarity(multipliers, z))
 
@@ -133,6 +149,7 @@ class WorkingSet:
         self._state, report = newton_step(
             self._rows,
             self._state,
+            self._guess,
             self._anchor,
             self._size,
             self._sigma,
@@ -141,13 +158,14 @@ class WorkingSet:
             tf.constant(_MAX_CONJUGATE_GRADIENTS),
             tf.constant(memory.direct_size),
         )
+        self._guess = self._state.multipliers > 0
         self.residual = float(report.residual)
         self.complementarity = float(report.complementarity)
         memory.note(int(report.num_iterations), build_cost(self._rows.shape[1], int(report.num_tied)))
 
-    def is_settled(self, floor: float) -> bool:
+    def is_settled(self, floor: float, looseness: float = 1.0) -> bool:
         """Whether the inner problem is solved well enough for its stage."""
-        return self.residual <= SETTLED * max(self.complementarity, floor)
+        return self.residual <= looseness * SETTLED * max(self.complementarity, floor)
 
     def certify(self) -> tuple[tf.Tensor, float]:
         """W_a in float64, and the active rows' part of the gap at it."""
