@@ -76,7 +76,7 @@ class LayersCurvature(Curvature):
         inputs = tf.nest.map_structure(tf.convert_to_tensor, batch.inputs)
         classes = tf.convert_to_tensor(self.model.to_classes(batch.labels))
         specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes, rows))
-        with self.model._lock:
+        with self.model.lock:
             if (key := repr(specs)) not in self._products:
                 make = self._hessian_products if self.kind == "hessian" else self._gauss_newton_products
                 function = tf.function(make, autograph=False, input_signature=specs)

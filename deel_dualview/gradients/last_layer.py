@@ -54,7 +54,7 @@ class LastLayerGradients:
     @cached_property
     def _shape(self) -> tuple[int, bool]:
         """Number of the layer's own outputs (one in a model with one output), whether it has a bias."""
-        layer = self.model._known_split().head
+        layer = self.model.split.head
         if layer is None:
             needed = (
                 "Gradients in the last layer need a model whose features feed its last Dense layer; choose "
