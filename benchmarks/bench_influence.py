@@ -1,11 +1,11 @@
-"""Influence functions and inverse Hessians in a last layer: set-up and warm queries, one thread, medians.
+"""Influence functions and inverse Hessians in a last layer: set-up and warm queries, one thread.
 
     python benchmarks/train_models.py --data-dir DIR --output MODELS
     python benchmarks/bench_influence.py --models MODELS [--peer-json influenciae.json]
 
-The features of the penultimate layer are given (the model is the head alone), so that forward passes of the
-network do not hide what the methods cost. `--peer-json` holds seconds of another library by the same names
-and numbers of training examples, as `benchmarks/peers/influenciae` writes them.
+CPU seconds, medians, compilation apart. The features of the penultimate layer are given (the model is the
+head alone) and batches cached in memory, so that neither the network nor the reading of data hides what the
+methods cost. `--peer-json` is what `benchmarks/peers/influenciae/time_influenciae.py` wrote.
 """
 
 import argparse
@@ -18,30 +18,42 @@ import time
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
-from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator
-from deel_dualview.calculators.relatif import RelatIF
-from deel_dualview.calculators.second_order import SecondOrderInfluenceCalculator
-from deel_dualview.ihvp import ConjugateGradientDescentIHVP, ExactIHVP, LissaIHVP
-from deel_dualview.stores import MemoryStore
+from deel_dualview import (
+    ConjugateGradientDescentIHVP,
+    ExactIHVP,
+    FirstOrderInfluenceCalculator,
+    InfluenceModel,
+    LeverageCorrectedInfluenceCalculator,
+    LissaIHVP,
+    MemoryStore,
+    RelatIF,
+    SecondOrderInfluenceCalculator,
+)
 
 K = 5
 BATCH_SIZE = 1024
+# Our figures, and the method and the field of the peer's that they are compared with.
+PEER_FIELDS = {
+    "exact: set-up of the inverse": ("exact", "setup_seconds"),
+    "exact: top_k of the queries, warm": ("exact", "warm_top_k_seconds"),
+    "conjugate gradients: set-up and top_k": ("conjugate_gradient", "seconds_extrapolated"),
+    "LiSSA: set-up and top_k": ("lissa", "seconds_extrapolated"),
+}
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Return the median of several runs."""
+    """Return the median CPU seconds of several runs."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times)
 
 
@@ -54,6 +66,7 @@ def measure(
         return FirstOrderInfluenceCalculator(model, train, ihvp, store=MemoryStore(progress=False))
 
     figures: dict[str, float] = {}
+    list(train)  # fills the cache
     figures["exact: set-up of the inverse"] = seconds(lambda: ExactIHVP(model, train), repeats)
     exact = ExactIHVP(model, train)
     figures["exact: set-up of the calculator"] = seconds(lambda: first_order(exact), repeats)
@@ -77,13 +90,22 @@ def measure(
         ("second order", SecondOrderInfluenceCalculator),
         ("leverage corrected", LeverageCorrectedInfluenceCalculator),
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         other = kind(model, train, exact, store=MemoryStore(progress=False))
-        figures[f"{name}: set-up after the inverse"] = time.perf_counter() - start
+        figures[f"{name}: set-up after the inverse"] = time.process_time() - start
         figures[f"{name}: top_k_indices"] = seconds(
             lambda other=other: list(other.top_k_indices(queries, k=K)), 1
         )
     return figures
+
+
+def compared(name: str, value: float, size: int, peer: dict) -> dict[str, float]:
+    """Return the seconds, and how many times those of the peer are where it was measured."""
+    method, field = PEER_FIELDS.get(name, ("", ""))
+    row = {"seconds": round(value, 4)}
+    if field in (theirs := peer.get(method, {}).get(str(size), {})):
+        row |= {"peer's seconds": round(theirs[field], 2), "times faster": round(theirs[field] / value, 1)}
+    return row
 
 
 def agreement(model: InfluenceModel, train: tf.data.Dataset, queries: tf.data.Dataset) -> dict[str, float]:
@@ -117,10 +139,8 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 8000, 32_000, 60_000])
     parser.add_argument("--num-queries", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--peer-json", type=pathlib.Path, help="seconds of another library: {name: {n: seconds}}"
-    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--peer-json", type=pathlib.Path, help="times of Influenciae")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -132,24 +152,14 @@ def main() -> None:
     queries = tf.data.Dataset.from_tensor_slices(
         tuple(stored[f"test_{part}"][: options.num_queries] for part in ("features", "labels"))
     ).batch(options.num_queries)
-    peer = json.loads(options.peer_json.read_text()) if options.peer_json else {}
+    peer = json.loads(options.peer_json.read_text())["results"] if options.peer_json else {}
     for size in [options.sizes[0], *options.sizes]:
         train = tf.data.Dataset.from_tensor_slices(
             tuple(stored[f"train_{part}"][:size] for part in ("features", "labels"))
         ).batch(BATCH_SIZE)
-        figures = measure(model, train, queries, options.repeats)
+        figures = measure(model, train.cache(), queries, options.repeats)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        rows = {
-            name: {
-                "seconds": round(value, 4),
-                **(
-                    {"times faster": round(peer[name][str(size)] / value, 1)}
-                    if str(size) in peer.get(name, {})
-                    else {}
-                ),
-            }
-            for name, value in figures.items()
-        }
+        rows = {name: compared(name, value, size, peer) for name, value in figures.items()}
         print(json.dumps({"n": size, "peak MiB": peak, **rows}, indent=2), flush=True)
     print(json.dumps(agreement(model, train, queries), indent=2), flush=True)
 

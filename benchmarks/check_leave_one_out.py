@@ -26,10 +26,12 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
-from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator
-from deel_dualview.ihvp import ExactIHVP
+from deel_dualview import (
+    ExactIHVP,
+    FirstOrderInfluenceCalculator,
+    InfluenceModel,
+    LeverageCorrectedInfluenceCalculator,
+)
 
 GRADIENT_NORM = 1e-10
 NUM_REMOVED = 50

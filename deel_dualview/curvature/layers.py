@@ -66,6 +66,11 @@ class LayersCurvature(Curvature):
             num_examples += data.num_examples((batch.inputs, batch.labels))
         return total / num_examples
 
+    def to_dense(self) -> tf.Tensor:
+        """Return the matrix by p products, shape (p, p), without the asymmetry of their rounding."""
+        dense = super().to_dense()
+        return (dense + tf.transpose(dense)) / 2
+
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
         shuffled = self.examples.unbatch().shuffle(_SHUFFLED_EXAMPLES, seed=seed).repeat().batch(batch_size)
         for element in shuffled:
