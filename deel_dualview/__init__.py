@@ -9,9 +9,13 @@ if TYPE_CHECKING:
     from deel_dualview.calculators.boundary import SampleBoundaryCalculator, WeightsBoundaryCalculator
     from deel_dualview.calculators.dualview import DualView
     from deel_dualview.calculators.feature_similarity import FeatureSimilarity
+    from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
     from deel_dualview.calculators.graddot import GradCos, GradDot
+    from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator
+    from deel_dualview.calculators.relatif import RelatIF
     from deel_dualview.calculators.representer_l2 import RepresenterPointL2
     from deel_dualview.calculators.representer_lje import RepresenterPointLJE
+    from deel_dualview.calculators.second_order import SecondOrderInfluenceCalculator
     from deel_dualview.calculators.tracin import TracIn
     from deel_dualview.calculators.trak import Trak
     from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
@@ -50,6 +54,7 @@ _HOMES = {
     "ExactIHVP": "ihvp",
     "FactoredProjection": "linalg.projections",
     "FeatureSimilarity": "calculators.feature_similarity",
+    "FirstOrderInfluenceCalculator": "calculators.first_order",
     "GaussianProjection": "linalg.projections",
     "GradCos": "calculators.graddot",
     "GradDot": "calculators.graddot",
@@ -57,15 +62,18 @@ _HOMES = {
     "IdentityProjection": "linalg.projections",
     "InfluenceModel": "models",
     "KroneckerProjection": "linalg.projections",
+    "LeverageCorrectedInfluenceCalculator": "calculators.leverage",
     "LissaIHVP": "ihvp",
     "MemoryStore": "stores",
     "NoStore": "stores",
     "PerExampleGradients": "gradients",
+    "RelatIF": "calculators.relatif",
     "RelativeDamping": "ihvp",
     "RepresenterPointL2": "calculators.representer_l2",
     "RepresenterPointLJE": "calculators.representer_lje",
     "SampleBoundaryCalculator": "calculators.boundary",
     "SaveCheckpoints": "callbacks",
+    "SecondOrderInfluenceCalculator": "calculators.second_order",
     "StoreError": "stores",
     "TopK": "search",
     "TracIn": "calculators.tracin",
@@ -88,6 +96,7 @@ __all__ = [
     "ExactIHVP",
     "FactoredProjection",
     "FeatureSimilarity",
+    "FirstOrderInfluenceCalculator",
     "GaussianProjection",
     "GradCos",
     "GradDot",
@@ -95,15 +104,18 @@ __all__ = [
     "IdentityProjection",
     "InfluenceModel",
     "KroneckerProjection",
+    "LeverageCorrectedInfluenceCalculator",
     "LissaIHVP",
     "MemoryStore",
     "NoStore",
     "PerExampleGradients",
+    "RelatIF",
     "RelativeDamping",
     "RepresenterPointL2",
     "RepresenterPointLJE",
     "SampleBoundaryCalculator",
     "SaveCheckpoints",
+    "SecondOrderInfluenceCalculator",
     "StoreError",
     "TopK",
     "TracIn",

@@ -124,8 +124,8 @@ def check_batched(dataset: tf.data.Dataset, name: str) -> None:
     )
 
 
-def check_same_twice(dataset: tf.data.Dataset, name: str) -> None:
-    """Read the first batch twice and refuse a dataset that shuffles or augments differently each time.
+def check_same_twice(dataset: tf.data.Dataset, name: str) -> Any:
+    """Return the first batch, read twice; a dataset that shuffles or augments differently each time is refused.
 
     A reshuffling that this does not see (a batch of equal examples, files interleaved in any order) is
     caught later, where examples are compared with their stored hashes.
@@ -137,15 +137,16 @@ def check_same_twice(dataset: tf.data.Dataset, name: str) -> None:
     Raises:
         ValueError: it is empty, or its first batch differs between two readings.
     """
-    first, second = ([hash_examples(element) for element in dataset.take(1)] for _ in range(2))
+    elements, others = (list(dataset.take(1)) for _ in range(2))
     require(
-        len(first) == 1 and len(second) == 1,
+        len(elements) == 1 and len(others) == 1,
         f"`{name}` is empty: at least one example is needed.",
-        {"batches": min(len(first), len(second))},
+        {"batches": min(len(elements), len(others))},
     )
-    if np.array_equal(first[0], second[0]):
-        return
-    if np.array_equal(np.sort(first[0]), np.sort(second[0])):
+    first, second = hash_examples(elements[0]), hash_examples(others[0])
+    if np.array_equal(first, second):
+        return elements[0]
+    if np.array_equal(np.sort(first), np.sort(second)):
         found = "the same examples in another order"
     else:
         found = "other contents"

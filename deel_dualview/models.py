@@ -98,6 +98,21 @@ class InfluenceModel:
         return f"input of {split.layer.name}" if split.takes_input else split.layer.name
 
     @property
+    def split(self) -> tracing.Split:
+        """Where the model is split: the layer of the features, and the Dense layer that they feed, if any."""
+        return self._known_split()
+
+    @property
+    def link(self) -> str:
+        """What the model gives where it has no linear head: `"logits"`, `"softmax"` or `"sigmoid"`."""
+        return self._link or "logits"
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while something traces the model: two traces at once would mix their layers' calls."""
+        return self._lock
+
+    @property
     def head(self) -> LinearHead | None:
         """The linear head as two or more classes, or None where the features do not feed the last Dense layer."""
         layer = self._known_split().head
@@ -141,7 +156,7 @@ class InfluenceModel:
     def features_and_logits(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         """Return features (b, d) and class logits (b, c) of one forward pass, float32."""
         features, outputs = self._call(inputs)
-        return features, links.as_logits(outputs, self._link or "logits")
+        return features, links.as_logits(outputs, self.link)
 
     def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
         """Return the cross-entropy of every example, shape (b,), for integer or one-hot labels."""

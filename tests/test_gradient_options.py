@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from gradient_cases import NUM_EXAMPLES, Case, assert_close
 from keras import layers
 
 from deel_dualview import InfluenceModel
 from deel_dualview.gradients import LastLayerGradients, PerExampleGradients, check_finite, select_groups
+from deel_dualview.gradients.objective import evaluate, logit_gradients
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.outer_product import OuterProduct
 
@@ -24,6 +26,19 @@ def test_the_last_layer_is_an_outer_product_of_delta_and_features(conv):
     assert isinstance(block, OuterProduct)
     np.testing.assert_allclose(block.left, delta, atol=1e-6)
     np.testing.assert_array_equal(block.right, np.hstack([features, np.ones((NUM_EXAMPLES, 1))]))
+
+
+@pytest.mark.parametrize("own", [0.0, -30.0])
+def test_the_gradient_of_the_loss_keeps_its_digits_where_the_model_is_nearly_certain(own):
+    logits, classes = tf.constant([[own, -40.0, -60.0]]), tf.constant([0], tf.int64)
+    shifted = np.exp(np.array([own, -40.0, -60.0]) - own)
+    others = shifted[1:] / shifted.sum()
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = evaluate(logits, classes, "loss")
+    np.testing.assert_allclose(loss, [np.log1p(shifted[1:].sum())], rtol=1e-5)
+    for gradient in (logit_gradients(logits, classes, "loss"), tape.gradient(loss, logits)):
+        np.testing.assert_allclose(gradient[0], [-others.sum(), *others], rtol=1e-5)
 
 
 def test_a_model_with_one_output_has_one_row():

@@ -205,8 +205,7 @@ class BaseInfluenceCalculator(ABC):
             {"element_spec": self.train_set.element_spec},
         )
         self.model.check_inputs(data.unpack(self.train_set.element_spec).inputs, "train_set")
-        data.check_same_twice(self.train_set, "train_set")
-        first = data.unpack(next(iter(self.train_set)))
+        first = data.unpack(data.check_same_twice(self.train_set, "train_set"))
         self.model.prepare(first.inputs)
         self.model.to_classes(first.labels)
 

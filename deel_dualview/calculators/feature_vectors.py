@@ -120,7 +120,7 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
     @cached_property
     def _num_outputs(self) -> int:
         """Number of the last layer's own outputs: one in a binary model with one output, else c."""
-        head = self.model._known_split().head
+        head = self.model.split.head
         return self.model.num_classes if head is None else int(head.kernel.shape[1])
 
     def _logit_gradients(self, classes: np.ndarray) -> tf.Tensor:

@@ -86,11 +86,11 @@ def logits_of_real_inputs(model: InfluenceModel, inputs: tf.Tensor) -> tf.Tensor
     if tf.as_dtype(functional.inputs[0].dtype).is_floating:
         return call_for_logits(model, inputs)
     # A call would round the inputs to the declared type and stop gradients there; its graph does not.
-    split = model._known_split()
+    split = model.split
     with tracing.recorded([split.layer]) as calls:
         outputs = functional._run_through_graph([inputs], operation_fn=lambda operation: operation)
     if split.head is None:
-        return links.as_logits(tf.cast(tf.nest.flatten(outputs)[0], tf.float32), model._link or "logits")
+        return links.as_logits(tf.cast(tf.nest.flatten(outputs)[0], tf.float32), model.link)
     taken = tf.cast(calls[0].inputs if split.takes_input else calls[0].outputs, tf.float32)
     features = tf.reshape(taken, (tf.shape(taken)[0], split.num_features))
     logits = tf.matmul(features, tf.cast(split.head.kernel, tf.float32))

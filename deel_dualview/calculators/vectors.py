@@ -70,24 +70,32 @@ class VectorInfluenceCalculator(BaseInfluenceCalculator):
     def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
         return streaming_top_k(self._score_blocks(batch), k, order)
 
-    def _score_blocks(self, batch: data.Batch) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+    def _queries_of(self, batch: data.Batch) -> Blocks:
+        """Return the queries of a batch for the classes that `target` chooses."""
         _, logits = self._features_and_logits(batch)
-        classes = self._explained_classes(batch, logits)
-        queries = self._queries(batch, classes)
+        return self._queries(batch, self._explained_classes(batch, logits))
+
+    def _score_blocks(self, batch: data.Batch) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+        queries = self._queries_of(batch)
         for indices, vectors in self._vector_blocks():
             yield indices, self._scores(queries, vectors)
 
-    def _vector_blocks(self) -> Iterator[tuple[np.ndarray, Blocks]]:
-        """Yield (indices (b,), vectors) over the whole training set, from the store."""
-        start = 0
+    def _vector_blocks(self, is_wanted: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Blocks]]:
+        """Yield (indices (b,), vectors) over the whole training set, from the store.
+
+        Args:
+            is_wanted: which examples, shape (n,), bool; all by default.
+        """
+        stop = 0
         for stored in self._stored():
             parts = [stored[name] for name in _names(self._spec)]
-            stop = start + len(parts[0])
-            yield (
-                np.arange(start, stop),
-                tf.nest.pack_sequence_as(self._spec, [tf.constant(part) for part in parts]),
-            )
-            start = stop
+            start, stop = stop, stop + len(parts[0])
+            indices = np.arange(start, stop)
+            if is_wanted is not None:
+                indices = indices[is_wanted[start:stop]]
+                parts = [part[indices - start] for part in parts]
+            if len(indices):
+                yield indices, tf.nest.pack_sequence_as(self._spec, [tf.constant(part) for part in parts])
 
     @cached_property
     def _spec(self) -> Any:

@@ -41,9 +41,9 @@ class LastLayerCurvature(Curvature):
         self._store = MemoryStore() if store is None else store
         model.prepare(data.unpack(next(iter(examples))).inputs)
         self._gradients = LastLayerGradients(model)
-        element = next(iter(examples))
-        features, probabilities = self._features_and_probabilities(element)
-        self._num_inputs, self._num_outputs = int(features.shape[1]), int(probabilities.shape[1])
+        head = self._gradients.head
+        self._num_inputs, self._num_outputs = map(int, head.kernel.shape)
+        self._num_inputs += head.bias is not None
 
     @property
     def size(self) -> int:
@@ -110,9 +110,10 @@ class LastLayerCurvature(Curvature):
         There are c probabilities, or for a model with one output its one.
         """
         features, logits = self.model.features_and_logits(data.unpack(element).inputs)
-        (gradients,) = self._gradients.from_features(features, logits, tf.zeros(len(logits), tf.int64))
+        if self._gradients.head.bias is not None:
+            features = tf.concat([features, tf.ones((len(features), 1))], axis=1)
         probabilities = tf.nn.softmax(tf.cast(logits, tf.float64))
-        return gradients.right, probabilities[:, -int(gradients.left.shape[1]) :]
+        return features, probabilities[:, -self._num_outputs :]
 
 
 class _BatchCurvature(LinearOperator):

@@ -66,6 +66,11 @@ class LayersCurvature(Curvature):
             num_examples += data.num_examples((batch.inputs, batch.labels))
         return total / num_examples
 
+    def to_dense(self) -> tf.Tensor:
+        """Return the matrix by p products, shape (p, p), without the asymmetry of their rounding."""
+        dense = super().to_dense()
+        return (dense + tf.transpose(dense)) / 2
+
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
         shuffled = self.examples.unbatch().shuffle(_SHUFFLED_EXAMPLES, seed=seed).repeat().batch(batch_size)
         for element in shuffled:
@@ -76,7 +81,7 @@ class LayersCurvature(Curvature):
         inputs = tf.nest.map_structure(tf.convert_to_tensor, batch.inputs)
         classes = tf.convert_to_tensor(self.model.to_classes(batch.labels))
         specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes, rows))
-        with self.model._lock:
+        with self.model.lock:
             if (key := repr(specs)) not in self._products:
                 make = self._hessian_products if self.kind == "hessian" else self._gauss_newton_products
                 function = tf.function(make, autograph=False, input_signature=specs)

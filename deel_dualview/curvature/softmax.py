@@ -7,6 +7,8 @@ matrix in the logits.
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview.data import to_array
+
 _ROWS_PER_PRODUCT = 4096
 _NEGLIGIBLE = 1e-10
 
@@ -47,9 +49,10 @@ def traces(features: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
 class SoftmaxGram:
     """Sum of the matrices of examples that come in batches of any size.
 
-    Examples are collected until there are enough for fast products, in float32 and added up in float64. Of
-    each collection, examples whose trace is below 1e-10 of the mean trace (which a well fitted model has many
-    of) are left out: together they change no eigenvalue by more than 1e-10 of the trace.
+    Examples are collected until there are enough for fast products, in float32 and added up in float64. In
+    each block of the matrix, those of each collection are left out whose share of its trace is below 1e-10 of
+    the mean trace: a well fitted model gives most classes so small a probability. Together they change no
+    eigenvalue by more than c^2 * 1e-10 of the trace.
 
     Args:
         num_outputs: c.
@@ -72,33 +75,33 @@ class SoftmaxGram:
         """Return the mean matrix, shape (c * d, c * d), float64."""
         self._flush()
         num_outputs, num_inputs = self._sum.shape[:2]
-        size = num_outputs * num_inputs
-        upper = np.triu(self._sum.reshape(size, size))
-        full = upper + np.triu(upper, 1).T
-        return tf.constant(full / self.num_examples)
+        mean = self._sum / self.num_examples
+        for row in range(num_outputs):
+            for column in range(row):
+                mean[row, :, column] = mean[column, :, row].T
+            mean[row, :, row] = (mean[row, :, row] + mean[row, :, row].T) / 2
+        return tf.constant(mean.reshape(num_outputs * num_inputs, -1))
 
     def _flush(self) -> None:
         if not self._waiting:
             return
-        features, probabilities = (tf.concat(parts, axis=0) for parts in zip(*self._waiting, strict=True))
+        parts = zip(*self._waiting, strict=True)
+        features, probabilities = (np.concatenate([to_array(part) for part in group]) for group in parts)
         self._waiting = []
-        sizes = traces(features, probabilities)
-        matters = sizes > _NEGLIGIBLE * tf.reduce_mean(sizes)
-        features, probabilities = tf.boolean_mask(features, matters), tf.boolean_mask(probabilities, matters)
-        for output in range(probabilities.shape[1]):
-            blocks = _block_row(features, probabilities, tf.constant(output))
-            self._sum[output, :, output:] += blocks.numpy()
+        squares = np.sum(features.astype(np.float64) ** 2, axis=1)
+        negligible = _NEGLIGIBLE * float(np.mean(traces(features, probabilities)))
+        for row, own in enumerate(probabilities.T):
+            self._sum[row, :, row] += _block(features, squares, own * (1 - own), negligible)
+            for column in range(row + 1, probabilities.shape[1]):
+                weights = own * probabilities[:, column]
+                self._sum[row, :, column] -= _block(features, squares, weights, negligible)
 
 
-@tf.function(reduce_retracing=True, autograph=False)
-def _block_row(features: tf.Tensor, probabilities: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
-    """Return the blocks of one output from the diagonal on, shape (d, c - output, d), float32."""
-    num_examples, num_inputs = tf.unstack(tf.shape(features))
-    own, others = probabilities[:, output, tf.newaxis], probabilities[:, output + 1 :]
-    weights = tf.cast(tf.concat([own * (1 - own), -own * others], axis=1), tf.float32)
-    weighted = weights[:, :, tf.newaxis] * features[:, tf.newaxis, :]
-    num_blocks = tf.shape(weights)[1]
-    product = tf.matmul(
-        features, tf.reshape(weighted, (num_examples, num_blocks * num_inputs)), transpose_a=True
-    )
-    return tf.reshape(product, (num_inputs, num_blocks, num_inputs))
+def _block(features: np.ndarray, squares: np.ndarray, weights: np.ndarray, negligible: float) -> np.ndarray:
+    """Return the sum of weights (b,) times phi phi', shape (d, d), float32, without negligible traces.
+
+    In NumPy, whose calls for these many small products cost a fifth of TensorFlow's on a CPU.
+    """
+    indices = np.flatnonzero(weights * squares > negligible)
+    rows = features[indices]
+    return (rows * weights[indices, np.newaxis].astype(np.float32)).T @ rows

@@ -93,11 +93,11 @@ def call_for_logits(model: InfluenceModel, inputs: Inputs) -> tf.Tensor:
 
     Where the model ends in a linear head these are the head's output before its activation.
     """
-    head = model._known_split().head
+    head = model.split.head
     with _pre_activations([] if head is None else [head]) as seen:
         outputs = tracing.call_model(model.model, inputs)
     if head is None:
-        return links.as_logits(tf.cast(outputs, tf.float32), model._link or "logits")
+        return links.as_logits(tf.cast(outputs, tf.float32), model.link)
     return links.as_logits(tf.cast(seen[-1], tf.float32), "logits")
 
 

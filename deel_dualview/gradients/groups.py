@@ -109,7 +109,7 @@ def describe_weights(weights: Weights) -> str:
 
 
 def _last_group(model: InfluenceModel, groups: tuple[WeightGroup, ...]) -> tuple[WeightGroup, ...]:
-    head = model._known_split().head
+    head = model.split.head
     found = tuple(group for group in groups if group.layer is head)
     require(
         bool(found),

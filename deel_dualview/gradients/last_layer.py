@@ -2,6 +2,7 @@
 
 from functools import cached_property
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -52,16 +53,25 @@ class LastLayerGradients:
         return num_outputs * (self.model.num_features + has_bias)
 
     @cached_property
-    def _shape(self) -> tuple[int, bool]:
-        """Number of the layer's own outputs (one in a model with one output), whether it has a bias."""
-        layer = self.model._known_split().head
+    def head(self) -> keras.layers.Dense:
+        """The last Dense layer.
+
+        Raises:
+            ValueError: the model's features feed none.
+        """
+        layer = self.model.split.head
         if layer is None:
             needed = (
                 "Gradients in the last layer need a model whose features feed its last Dense layer; choose "
                 "layers by name instead: weights=[NAME, ...] or weights='all'."
             )
             raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
-        return int(layer.kernel.shape[1]), layer.bias is not None
+        return layer
+
+    @property
+    def _shape(self) -> tuple[int, bool]:
+        """Number of the layer's own outputs (one in a model with one output), whether it has a bias."""
+        return int(self.head.kernel.shape[1]), self.head.bias is not None
 
 
 @tf.function(reduce_retracing=True, autograph=False)

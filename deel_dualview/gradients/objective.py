@@ -30,18 +30,22 @@ def evaluate(logits: tf.Tensor, classes: tf.Tensor, function: Function) -> tf.Te
         classes: class of each example, shape (b,), integers.
         function: which one.
     """
-    if function == "loss":
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
     one_hot = tf.one_hot(classes, logits.shape[1], dtype=logits.dtype)
     own = tf.reduce_sum(logits * one_hot, axis=1)
-    return own if function == "logit" else own - _log_sum_of_others(logits, one_hot)
+    if function == "logit":
+        return own
+    margin = own - _log_sum_of_others(logits, one_hot)
+    # TensorFlow's cross-entropy has the gradient p - 1, which loses the digits of an example well fitted.
+    return margin if function == "margin" else tf.math.softplus(-margin)
 
 
 def logit_gradients(logits: tf.Tensor, classes: tf.Tensor, function: Function) -> tf.Tensor:
     """Return the gradient of the function of every example with respect to its logits, shape (b, c)."""
     one_hot = tf.one_hot(classes, logits.shape[1], dtype=logits.dtype)
     if function == "loss":
-        return tf.nn.softmax(logits) - one_hot
+        others = (1.0 - one_hot) * tf.nn.softmax(logits)
+        # Not p - 1 for the own class: an example fitted exactly has no gradient, one fitted well a precise one.
+        return others - one_hot * tf.reduce_sum(others, axis=1, keepdims=True)
     return one_hot if function == "logit" else one_hot - tf.nn.softmax(_without(logits, one_hot))
 
 

@@ -88,7 +88,7 @@ class PerExampleGradients:
         classes = tf.convert_to_tensor(classes, tf.int64)
         key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes)))
         if key not in self._traced:
-            with self.model._lock:
+            with self.model.lock:
                 self._compute.get_concrete_function(*specs)
                 self._traced.add(key)
         return self._compute(inputs, classes)
@@ -102,7 +102,7 @@ class PerExampleGradients:
         self.model.prepare(inputs)
         if self._is_last:
             return
-        with self.model._lock:
+        with self.model.lock:
             if self._in_closed_form is not None:
                 return
             if self.route in ("vectorized-map", "map"):

@@ -123,7 +123,7 @@ class InverseHessianVectorProduct(LinearOperator):
     def hessian(self) -> LinearOperator:
         """The damped curvature that this operator inverts, as a matrix for a last layer of moderate size."""
         operator: LinearOperator = self._curvature
-        if self.weights == "last" and self.size <= DENSE_LIMIT:
+        if self._is_formed:
             operator = DenseOperator(self._curvature.to_dense())
         return DampedOperator(operator, self.regularisation + self.damping)
 
@@ -176,13 +176,18 @@ class InverseHessianVectorProduct(LinearOperator):
             **self._describe_algorithm(),
         }
 
+    @property
+    def _is_formed(self) -> bool:
+        """Whether the matrix itself is held."""
+        return self.weights == "last" and self.size <= DENSE_LIMIT
+
     @cached_property
     def _curvature(self) -> Curvature:
         return self.curvature_of(self.train_set)
 
     def _mean_eigenvalue(self) -> float:
         """Return the mean eigenvalue of the curvature, to which relative damping refers."""
-        if self.weights == "last" and self.size <= DENSE_LIMIT:
+        if self._is_formed:
             self._curvature.to_dense()
         return self._curvature.trace() / self.size
 
@@ -221,7 +226,6 @@ def _check_train_set(model: InfluenceModel, train_set: tf.data.Dataset) -> None:
         "The training set needs labels: elements (inputs, labels).",
         {"element_spec": train_set.element_spec},
     )
-    data.check_same_twice(train_set, "train_set")
-    first = data.unpack(next(iter(train_set)))
+    first = data.unpack(data.check_same_twice(train_set, "train_set"))
     model.prepare(first.inputs)
     model.to_classes(first.labels)

@@ -62,7 +62,6 @@ class ExactIHVP(InverseHessianVectorProduct):
             {"p": self.size, "weights": weights},
         )
         matrix = tf.cast(self._curvature.to_dense(), tf.float64)
-        matrix = (matrix + tf.transpose(matrix)) / 2
         self._mean = float(tf.linalg.trace(matrix)) / self.size
         self.hessian = DampedOperator(DenseOperator(matrix), self.regularisation + self.damping)
         self._factor = _cholesky(self.hessian.to_dense())

@@ -92,7 +92,7 @@ class DampedOperator(LinearOperator):
 
     def to_dense(self) -> tf.Tensor:
         dense = self.operator.to_dense()
-        return dense + tf.cast(self.damping, dense.dtype) * tf.eye(self.size, dtype=dense.dtype)
+        return tf.linalg.set_diag(dense, tf.linalg.diag_part(dense) + tf.cast(self.damping, dense.dtype))
 
     def trace(self) -> float:
         return self.operator.trace() + self.damping * self.size

@@ -18,7 +18,8 @@ class LinearSolution(NamedTuple):
     Attributes:
         value: x, shape (n, p).
         converged: whether the residual of each row is within the tolerance, shape (n,), bool.
-        num_iterations: products with A that were made (of the rows that had not converged yet).
+        num_iterations: products with A that were made (of the rows that had not converged yet), or terms of a
+            series.
         relative_residual: ||b - A x|| / ||b|| of each row, 0 for a zero row, shape (n,).
     """
 
@@ -94,6 +95,30 @@ def neumann_series(
         _check_bounded(sizes.numpy(), _DIVERGED * unsolved.norms, scale, num_iterations)
         state = unsolved.retire((value, residual), sizes)
     return _judge(operator, rows, unsolved.finish(state[0]), num_iterations, tolerance)
+
+
+def neumann_series_by_doubling(
+    operator: LinearOperator, rows: tf.Tensor, *, scale: float, max_iterations: int, tolerance: float
+) -> LinearSolution:
+    """Sum the series of `neumann_series` for a matrix in memory, doubling the number of terms at each step.
+
+    After k terms the residual is M^k b with M = I - A / scale, and x_2k = x_k + M^k x_k, where M^2k is the
+    square of M^k. See `neumann_series` for the rest.
+    """
+    unsolved = _Unsolved(rows, tolerance)
+    (rest,) = unsolved.retire((rows,), tf.norm(rows, axis=1))
+    power = tf.eye(operator.size, dtype=rows.dtype) - operator.to_dense() / tf.cast(scale, rows.dtype)
+    value, residual, num_terms = rest / tf.cast(scale, rows.dtype), tf.matmul(rest, power), 1
+    while True:
+        sizes = tf.norm(residual, axis=1)
+        _check_bounded(sizes.numpy(), _DIVERGED * unsolved.norms, scale, num_terms)
+        value, residual = unsolved.retire((value, residual), sizes)
+        if not unsolved or 2 * num_terms > max_iterations:
+            return _judge(operator, rows, unsolved.finish(value), num_terms, tolerance)
+        if num_terms > 1:
+            power = tf.matmul(power, power)
+        value, residual = value + tf.matmul(value, power), tf.matmul(residual, power)
+        num_terms *= 2
 
 
 def stochastic_neumann_series(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases_gradients import CASES as GRADIENT_CASES
+from cases_influence import CASES as INFLUENCE_CASES
 from cases_representers import CASES as REPRESENTER_CASES
 from keras import layers
 
@@ -46,6 +47,7 @@ def problem():
 SOLVER = DualSVMSolver(tolerance=1e-7)
 CALCULATORS = {
     **GRADIENT_CASES,
+    **INFLUENCE_CASES,
     **REPRESENTER_CASES,
     "DualView": lambda model, train, **settings: DualView(model, train, K=0.1, solver=SOLVER, **settings),
     "DualView, linear with bias": lambda model, train, **settings: DualView(

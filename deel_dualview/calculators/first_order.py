@@ -1,0 +1,129 @@
+"""FirstOrderInfluenceCalculator: influence functions, of single examples and of groups."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import require
+from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
+from deel_dualview.gradients import check_finite
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+
+
+class FirstOrderInfluenceCalculator(InverseHessianCalculator):
+    """Influence functions: `g(x)' H^-1 g_i / n`.
+
+    One unit is one unit of loss: the value is the predicted increase of the query's cross-entropy for the
+    explained class when training example i is removed from the training objective, in which the others keep
+    their weight 1 / n. Positive: the example lowers that loss (a proponent). Self-influence, never negative
+    for a positive definite H, is the predicted increase of an example's own loss.
+
+    g are gradients of the loss in the chosen weights; H is the curvature of the mean loss, plus the
+    regularisation of the objective and the damping. The prediction is right to first order in 1 / n, for
+    weights at an optimum of the objective; examples of high leverage change more than it says (see
+    `LeverageCorrectedInfluenceCalculator`).
+
+    The constructor stores gradients (factored where the layer allows it); one solve with H per query.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        ihvp: the inverse Hessian, which also chooses the weights; by default `ExactIHVP(model, train_set)`.
+        target: which class' loss of a query is explained: `"prediction"`, `"label"` or a class index.
+        store: where the gradients of the training examples are kept; in memory by default.
+
+    Source: Koh and Liang (2017), equation 2 with the sign of the removal; groups: Koh et al. (2019), equation
+        2.
+    """
+
+    def compute_influence_vector_group(self, group: tf.data.Dataset) -> Blocks:
+        """Return the influence vector of a group of training examples: the sum of theirs.
+
+        Args:
+            group: batched and labelled; its size need not be known beforehand.
+
+        Returns:
+            One row in blocks, each a matrix (1, p_k).
+
+        Raises:
+            ValueError: a group that is empty, endless, unbatched, unlabelled, larger than the training set or
+                not a part of it; gradients that are not finite.
+        """
+        return self._group_vector(_checked(group))
+
+    def estimate_influence_values_group(
+        self, dataset_to_evaluate: tf.data.Dataset, group: tf.data.Dataset
+    ) -> tf.data.Dataset:
+        """Return the influence of a group as a whole on every query, lazily, elements of shape (m,), float32.
+
+        The value is the predicted increase of the query's loss when the whole group is removed.
+
+        Args:
+            dataset_to_evaluate: batched queries.
+            group: training examples, batched and labelled; its size need not be known beforehand.
+
+        Raises:
+            ValueError: a group that is empty, endless, unbatched, unlabelled, larger than the training set or
+                not a part of it; gradients that are not finite.
+        """
+        self._check_queries(dataset_to_evaluate)
+        _checked(group)
+
+        def values() -> Iterator[tf.Tensor]:
+            vector = self._group_vector(group)
+            for element in dataset_to_evaluate:
+                yield self._scores(self._queries_of(data.unpack(element)), vector)[:, 0]
+
+        return data.lazy_dataset(values, tf.TensorSpec([None], tf.float32))
+
+    def _settings(self) -> dict[str, str]:
+        return self.ihvp.gradients.describe()
+
+    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+        return self._training_gradients(batch)
+
+    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        return self._solved(self._query_gradients(batch, classes), 1 / self.num_train)
+
+    def _group_vector(self, group: tf.data.Dataset) -> Blocks:
+        return self._gradient_sum(group)[0]
+
+    def _gradient_sum(self, group: tf.data.Dataset) -> tuple[Blocks, int]:
+        """Return the sum of a group's gradients, one row, and the group's size."""
+        total, size, hashes = None, 0, self._hashes()
+        for indices, element in data.enumerate_examples(group):
+            is_known = np.isin(data.hash_examples(element), hashes)
+            require(
+                bool(is_known.all()),
+                "A group must consist of training examples, with inputs and labels as in the training set.",
+                {"unknown examples of the group": indices[~is_known].tolist()},
+            )
+            gradients = check_finite(self._training_gradients(data.unpack(element)), "examples of the group")
+            row = tf.reduce_sum(blocks.to_dense(gradients), axis=0, keepdims=True)
+            total, size = (row if total is None else total + row), size + len(indices)
+            require(
+                size <= self.num_train,
+                "A group cannot have more examples than the training set.",
+                {"num_train": self.num_train},
+            )
+        require(size > 0, "A group of at least one example is needed.", {"group": group})
+        return blocks.from_dense(total, gradients), size
+
+
+def _checked(group: tf.data.Dataset) -> tf.data.Dataset:
+    """Return a group; one that is unbatched, unlabelled, empty or endless is refused."""
+    data.check_batched(group, "group")
+    require(
+        data.unpack(group.element_spec).labels is not None,
+        "The examples of a group need labels: elements (inputs, labels).",
+        {"element_spec": group.element_spec},
+    )
+    require(
+        int(group.cardinality()) != tf.data.INFINITE_CARDINALITY,
+        "A group must end: remove `.repeat()`, or stop it with `.take(num_batches)`.",
+        {"group": group},
+    )
+    return group

@@ -1,0 +1,74 @@
+"""What calculators with an inverse Hessian share: it is applied to the queries, of which there are few."""
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import describe, require
+from deel_dualview.calculators.bounded import BoundedSearchCalculator
+from deel_dualview.gradients import check_finite
+from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+
+class InverseHessianCalculator(BoundedSearchCalculator):
+    """Base of calculators whose queries are H^-1 times the gradient of the query's loss.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        ihvp: the inverse Hessian, and with it the weights that gradients are taken in; by default
+            `ExactIHVP(model, train_set)`, of the last layer.
+        target: which class' loss of an evaluated example is explained: `"prediction"`, `"label"` or a class
+            index.
+        store: where the vectors of the training examples are kept; in memory by default.
+
+    Raises:
+        TypeError: `ihvp` is not an inverse Hessian.
+        ValueError: `ihvp` belongs to another model.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        ihvp: InverseHessianVectorProduct | None = None,
+        *,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        super().__init__(model, train_set, target=target, store=store)
+        self.ihvp = ExactIHVP(model, train_set) if ihvp is None else ihvp
+        if not isinstance(self.ihvp, InverseHessianVectorProduct):
+            raise TypeError(
+                describe(
+                    "`ihvp` must be an inverse Hessian, for instance ExactIHVP(model, train_set).",
+                    {"type": type(ihvp).__name__},
+                )
+            )
+        require(
+            self.ihvp.model is model or self.ihvp.model.fingerprint == model.fingerprint,
+            "`ihvp` must be built with the model that is explained.",
+            {"ihvp": type(self.ihvp).__name__},
+        )
+        self._prepare()
+        self._stored()
+
+    def _prepare(self) -> None:
+        """Check or compute what influence vectors need, before the pass over the training set."""
+
+    def _training_gradients(self, batch: data.Batch) -> Blocks:
+        """Return the gradients of the losses of a batch's labels."""
+        return self.ihvp.gradients(batch.inputs, self.model.to_classes(batch.labels))
+
+    def _query_gradients(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        """Return the gradients of the losses of `classes` (b,)."""
+        return check_finite(self.ihvp.gradients(batch.inputs, classes), "examples")
+
+    def _solved(self, gradients: Blocks, factor: float = 1.0) -> Blocks:
+        """Return H^-1 times gradients times a number, as matrices of the same widths."""
+        return blocks.from_dense(self.ihvp.solve(gradients).value * factor, gradients)

@@ -1,0 +1,106 @@
+"""SecondOrderInfluenceCalculator: groups whose examples change the curvature too."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import require
+from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
+from deel_dualview.curvature.softmax import logit_products
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.outer_product import OuterProduct
+
+
+class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
+    """Influence of groups of u examples to second order in their share r = u / n of the training set.
+
+    The value is
+
+        g(x)' H^-1 [(1 - 2 r) g_U + r H_U H^-1 g_U] / (n (1 - r)^2)
+
+    with g_U the sum and H_U the mean curvature of the group's u examples. The scale and the sign are those of
+    `FirstOrderInfluenceCalculator`, to which the values tend for small groups: one unit is one unit of the
+    query's loss, and positive means that the loss increases when the group is removed. (The formula takes the
+    others' weight for 1 / (n - u) after the removal, which matters to a regularised objective alone.)
+
+    Single examples are groups of one: their correction takes one solve for each training example, in the
+    constructor.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        ihvp: the inverse Hessian of the same training set; by default `ExactIHVP(model, train_set)`.
+        target: which class' loss of a query is explained: `"prediction"`, `"label"` or a class index.
+        store: where the vectors of the training examples are kept; in memory by default.
+
+    Raises:
+        ValueError: an `ihvp` of a training set of another size; a group of all examples.
+
+    Source: Basu et al. (2020), equation 7, for the removal of the group (their epsilon = -1).
+    """
+
+    def _settings(self) -> dict[str, str]:
+        return self.ihvp.describe()
+
+    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+        gradients = self._training_gradients(batch)
+        solved = self._solved(gradients)
+        if self.ihvp.weights == "last":
+            bent = self._bent_last(batch, gradients, solved)
+        else:
+            bent = blocks.from_dense(self._bent_one_by_one(batch, blocks.to_dense(solved)), gradients)
+        return self._combined(gradients, bent, 1)
+
+    def _group_vector(self, group: tf.data.Dataset) -> Blocks:
+        gradients, size = self._gradient_sum(group)
+        require(
+            size < self.ihvp.num_train,
+            "A group must be smaller than the training set.",
+            {"group": size, "num_train": self.ihvp.num_train},
+        )
+        solved = blocks.to_dense(self._solved(gradients))
+        bent = self.ihvp.curvature_of(group).matmul(solved)
+        return self._combined(gradients, blocks.from_dense(bent, gradients), size)
+
+    def _combined(self, gradients: Blocks, bent: Blocks, size: int) -> Blocks:
+        """Return [(1 - 2 r) gradients + r bent] / (1 - r)^2, where bent is H_U H^-1 gradients."""
+        share = size / self.ihvp.num_train
+        first, second = (1 - 2 * share) / (1 - share) ** 2, share / (1 - share) ** 2
+        pairs = zip(gradients, bent, strict=True)
+        return tuple(_weighted_sum(first, own, second, other) for own, other in pairs)
+
+    def _bent_last(self, batch: data.Batch, gradients: Blocks, solved: Blocks) -> Blocks:
+        """Return every example's own curvature times its solved gradient: features are a factor of both."""
+        ((left, right),), (rows,) = gradients, solved
+        matrices = tf.reshape(rows, (-1, left.shape[1], right.shape[1]))
+        logits = tf.linalg.matvec(matrices, right)
+        probabilities = tf.nn.softmax(self.model.logits(batch.inputs))[:, -left.shape[1] :]
+        return (OuterProduct(logit_products(probabilities, logits), right),)
+
+    def _bent_one_by_one(self, batch: data.Batch, rows: tf.Tensor) -> tf.Tensor:
+        labels = self.model.to_classes(batch.labels)
+        products = []
+        for index in range(len(labels)):
+            part = slice(index, index + 1)
+            inputs = tf.nest.map_structure(lambda tensor, part=part: tensor[part], batch.inputs)
+            single = tf.data.Dataset.from_tensors((inputs, labels[part]))
+            products.append(self.ihvp.curvature_of(single).matmul(rows[part]))
+        return tf.concat(products, axis=0)
+
+    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        require(
+            self.num_train == self.ihvp.num_train,
+            "Second-order influence needs the inverse Hessian of the training set itself.",
+            {"num_train": self.num_train, "num_train of ihvp": self.ihvp.num_train},
+        )
+        return super()._queries(batch, classes)
+
+
+def _weighted_sum(first: float, own: Any, second: float, other: Any) -> Any:
+    """Return first * own + second * other, for matrices or for outer products of equal right factors."""
+    if isinstance(own, OuterProduct) and isinstance(other, OuterProduct):
+        return OuterProduct(first * own.left + second * other.left, own.right)
+    return first * blocks.to_dense((own,)) + second * blocks.to_dense((other,))
