@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deel_dualview.auditing import audit
+    from deel_dualview.calculators.arnoldi import ArnoldiInfluenceCalculator
     from deel_dualview.calculators.base import BaseInfluenceCalculator
     from deel_dualview.calculators.boundary import SampleBoundaryCalculator, WeightsBoundaryCalculator
     from deel_dualview.calculators.dualview import DualView
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
     from deel_dualview.gradients import PerExampleGradients
     from deel_dualview.ihvp import (
+        ArnoldiIHVP,
         ConjugateGradientDescentIHVP,
         ExactIHVP,
         IdentityIHVP,
@@ -39,6 +41,8 @@ __version__ = "0.1.0"
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
     "ORDER": "search",
+    "ArnoldiIHVP": "ihvp",
+    "ArnoldiInfluenceCalculator": "calculators.arnoldi",
     "BaseInfluenceCalculator": "calculators.base",
     "Checkpoints": "callbacks",
     "ConjugateGradientDescentIHVP": "ihvp",
@@ -77,6 +81,8 @@ _HOMES = {
 
 __all__ = [
     "ORDER",
+    "ArnoldiIHVP",
+    "ArnoldiInfluenceCalculator",
     "BaseInfluenceCalculator",
     "Checkpoints",
     "ConjugateGradientDescentIHVP",

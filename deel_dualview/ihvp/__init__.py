@@ -1,5 +1,6 @@
 """Inverse-Hessian-vector products: one class for each algorithm, on one interface."""
 
+from deel_dualview.ihvp.arnoldi import ArnoldiIHVP as ArnoldiIHVP
 from deel_dualview.ihvp.base import Damping as Damping
 from deel_dualview.ihvp.base import InverseHessianVectorProduct as InverseHessianVectorProduct
 from deel_dualview.ihvp.base import RelativeDamping as RelativeDamping

@@ -68,7 +68,7 @@ def lanczos(
     rotation = tf.constant(vectors[:, order[:rank]].T, operator.dtype)
     return Spectrum(
         values[order[:rank]],
-        tf.matmul(rotation, basis),
+        _with_fixed_signs(tf.matmul(rotation, basis), seed),
         remainder * np.abs(vectors[-1, order[:rank]]),
         values[order],
     )
@@ -116,6 +116,12 @@ def _explore(operator: LinearOperator, basis: tf.Variable, seed: int) -> tuple[n
             direction, norm = _random_direction(basis, seed, step + 1), 0.0
     # A column was computed before later rows of the basis were known: its lower part is still zero.
     return np.triu(projected) + np.triu(projected, 1).T, norm
+
+
+def _with_fixed_signs(vectors: tf.Tensor, seed: int) -> tf.Tensor:
+    """Turn every row (r, p) to the side of one random direction, so that rounding errors do not choose it."""
+    random = tf.random.stateless_normal((vectors.shape[1], 1), (seed, -1), dtype=vectors.dtype)
+    return tf.where(tf.matmul(vectors, random) < 0, -vectors, vectors)
 
 
 def _random_direction(basis: tf.Variable, seed: int, stream: int) -> tf.Tensor:
