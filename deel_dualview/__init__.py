@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deel_dualview.ihvp import (
         ArnoldiIHVP,
         ConjugateGradientDescentIHVP,
+        EkfacIHVP,
         ExactIHVP,
         IdentityIHVP,
         LissaIHVP,
@@ -51,6 +52,7 @@ _HOMES = {
     "DualSVMSolution": "svm",
     "DualSVMSolver": "svm",
     "DualView": "calculators.dualview",
+    "EkfacIHVP": "ihvp",
     "ExactIHVP": "ihvp",
     "FactoredProjection": "linalg.projections",
     "FeatureSimilarity": "calculators.feature_similarity",
@@ -91,6 +93,7 @@ __all__ = [
     "DualSVMSolution",
     "DualSVMSolver",
     "DualView",
+    "EkfacIHVP",
     "ExactIHVP",
     "FactoredProjection",
     "FeatureSimilarity",
