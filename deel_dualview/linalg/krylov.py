@@ -61,14 +61,14 @@ def lanczos(
         "There must be at least as many iterations as eigenvalues to keep, and no more than dimensions.",
         {"rank": rank, "num_iterations": num_iterations, "dimensions": operator.size},
     )
-    basis = tf.Variable(tf.zeros((num_iterations, operator.size), operator.dtype), trainable=False)
+    basis = np.empty((num_iterations, operator.size), operator.dtype.as_numpy_dtype)
     projected, remainder = _explore(operator, basis, seed)
     values, vectors = np.linalg.eigh(projected)
     order = np.argsort(-np.abs(values), kind="stable")
-    rotation = tf.constant(vectors[:, order[:rank]].T, operator.dtype)
+    rotation = vectors[:, order[:rank]].T.astype(basis.dtype)
     return Spectrum(
         values[order[:rank]],
-        _with_fixed_signs(tf.matmul(rotation, basis), seed),
+        tf.constant(_with_fixed_signs(rotation @ basis, seed)),
         remainder * np.abs(vectors[-1, order[:rank]]),
         values[order],
     )
@@ -92,55 +92,54 @@ def deflated_trace(operator: LinearOperator, spectrum: Spectrum, *, seed: int = 
     return known + float(tf.reduce_sum(probes * operator.matmul(probes))) / shape[0]
 
 
-def _explore(operator: LinearOperator, basis: tf.Variable, seed: int) -> tuple[np.ndarray, float]:
+def _explore(operator: LinearOperator, basis: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     """Fill the rows of a basis; return A in that basis (k, k), float64, and the norm of what leads out."""
-    num_iterations = int(basis.shape[0])
+    num_iterations = len(basis)
     projected = np.zeros((num_iterations, num_iterations))
-    negligible = 10 * np.finfo(operator.dtype.as_numpy_dtype).eps
-    direction, norm = _random_direction(basis, seed, 0), 0.0
+    negligible = 10 * np.finfo(basis.dtype).eps
+    direction, norm = _random_direction(basis[:0], seed, 0), 0.0
     for step in range(num_iterations):
-        basis[step].assign(direction[0])
-        product = operator.matmul(direction)
-        coefficients, outside, size = _orthogonalise(basis, product)
+        basis[step] = direction
+        known = basis[: step + 1]
+        outside = operator.matmul(tf.constant(direction[np.newaxis])).numpy()[0]
         require(
-            bool(np.isfinite(coefficients).all()),
-            "Products with the matrix must be finite: check the training set, and the model's weights, for NaN, "
-            "infinity or huge numbers.",
+            bool(np.isfinite(outside).all()),
+            "Products with the matrix must be finite: check the training set, and the model's weights, for "
+            "NaN, infinity or huge numbers.",
             {"iteration": step},
         )
-        projected[:, step] = coefficients
-        norm = float(size)
+        outside, projected[: step + 1, step] = _orthogonalised(known, outside)
+        norm = float(np.linalg.norm(outside))
         if norm > negligible * np.abs(projected).max():
-            direction = outside / size
+            direction = outside / norm
         elif step + 1 < num_iterations:
-            direction, norm = _random_direction(basis, seed, step + 1), 0.0
+            direction, norm = _random_direction(known, seed, step + 1), 0.0
     # A column was computed before later rows of the basis were known: its lower part is still zero.
     return np.triu(projected) + np.triu(projected, 1).T, norm
 
 
-def _with_fixed_signs(vectors: tf.Tensor, seed: int) -> tf.Tensor:
+def _with_fixed_signs(vectors: np.ndarray, seed: int) -> np.ndarray:
     """Turn every row (r, p) to the side of one random direction, so that rounding errors do not choose it."""
-    random = tf.random.stateless_normal((vectors.shape[1], 1), (seed, -1), dtype=vectors.dtype)
-    return tf.where(tf.matmul(vectors, random) < 0, -vectors, vectors)
+    vectors[vectors @ _random_row(vectors, seed, -1) < 0] *= -1
+    return vectors
 
 
-def _random_direction(basis: tf.Variable, seed: int, stream: int) -> tf.Tensor:
-    """Return a random unit row (1, p) orthogonal to the basis."""
-    random = tf.random.stateless_normal((1, basis.shape[1]), (seed, stream), dtype=basis.dtype)
-    _, outside, _ = _orthogonalise(basis, random)
-    _, outside, size = _orthogonalise(basis, outside / tf.norm(outside))
-    return outside / size
+def _random_direction(basis: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    """Return a random unit row (p,) orthogonal to the basis."""
+    row = _random_row(basis, seed, stream)
+    outside, _ = _orthogonalised(basis, row / np.linalg.norm(row))
+    outside, _ = _orthogonalised(basis, outside / np.linalg.norm(outside))
+    return outside / np.linalg.norm(outside)
 
 
-@tf.function(reduce_retracing=True, autograph=False)
-def _orthogonalise(basis: tf.Variable, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return coefficients of a row (1, p) in the basis (k,), the rest (1, p) and its norm.
+def _random_row(like: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    return tf.random.stateless_normal((like.shape[1],), (seed, stream), dtype=like.dtype).numpy()
 
-    Rows of the basis that are not known yet are zero, and take no part.
-    """
-    first = tf.matmul(row, basis, transpose_b=True)
-    row -= tf.matmul(first, basis)
+
+def _orthogonalised(basis: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of a row (p,) orthogonal to the basis (k, p), and the row's coefficients in it (k,)."""
+    first = basis @ row
+    row = row - first @ basis
     # Once more: the first time leaves rounding errors of the size of what was taken away.
-    second = tf.matmul(row, basis, transpose_b=True)
-    row -= tf.matmul(second, basis)
-    return (first + second)[0], row, tf.norm(row)
+    second = basis @ row
+    return row - second @ basis, first + second
