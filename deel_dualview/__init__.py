@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deel_dualview.auditing import audit
+    from deel_dualview.calculators.arnoldi import ArnoldiInfluenceCalculator
     from deel_dualview.calculators.base import BaseInfluenceCalculator
     from deel_dualview.calculators.boundary import SampleBoundaryCalculator, WeightsBoundaryCalculator
     from deel_dualview.calculators.dualview import DualView
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
     from deel_dualview.gradients import PerExampleGradients
     from deel_dualview.ihvp import (
+        ArnoldiIHVP,
         ConjugateGradientDescentIHVP,
+        EkfacIHVP,
         ExactIHVP,
         IdentityIHVP,
         LissaIHVP,
@@ -43,6 +46,8 @@ __version__ = "0.1.0"
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
     "ORDER": "search",
+    "ArnoldiIHVP": "ihvp",
+    "ArnoldiInfluenceCalculator": "calculators.arnoldi",
     "BaseInfluenceCalculator": "calculators.base",
     "Checkpoints": "callbacks",
     "ConjugateGradientDescentIHVP": "ihvp",
@@ -51,6 +56,7 @@ _HOMES = {
     "DualSVMSolution": "svm",
     "DualSVMSolver": "svm",
     "DualView": "calculators.dualview",
+    "EkfacIHVP": "ihvp",
     "ExactIHVP": "ihvp",
     "FactoredProjection": "linalg.projections",
     "FeatureSimilarity": "calculators.feature_similarity",
@@ -85,6 +91,8 @@ _HOMES = {
 
 __all__ = [
     "ORDER",
+    "ArnoldiIHVP",
+    "ArnoldiInfluenceCalculator",
     "BaseInfluenceCalculator",
     "Checkpoints",
     "ConjugateGradientDescentIHVP",
@@ -93,6 +101,7 @@ __all__ = [
     "DualSVMSolution",
     "DualSVMSolver",
     "DualView",
+    "EkfacIHVP",
     "ExactIHVP",
     "FactoredProjection",
     "FeatureSimilarity",

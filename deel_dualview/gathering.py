@@ -51,6 +51,37 @@ class ExampleCache:
             self.num_bytes -= num_bytes(oldest)
 
 
+def draw_examples(
+    dataset: tf.data.Dataset, num_examples: int, *, seed: int, batch_size: int
+) -> tf.data.Dataset:
+    """Return a random subset of a batched dataset, held in memory, in the dataset's order.
+
+    The subset does not depend on how the dataset is batched.
+
+    Args:
+        dataset: batched.
+        num_examples: size of the subset, drawn without replacement.
+        seed: of the draw.
+        batch_size: of the batches returned.
+
+    Raises:
+        ValueError: more examples than there are.
+    """
+    sizes = [len(indices) for indices, _ in enumerate_examples(dataset)]
+    require(
+        num_examples <= sum(sizes),
+        "Only as many examples can be drawn as there are.",
+        {"num_examples": num_examples, "there are": sum(sizes)},
+    )
+    drawn = np.sort(np.random.default_rng(seed).choice(sum(sizes), num_examples, replace=False))
+    parts = []
+    for indices, element in enumerate_examples(dataset):
+        rows = np.flatnonzero(np.isin(indices, drawn, assume_unique=True))
+        parts.append(tf.nest.map_structure(lambda tensor, rows=rows: to_array(tensor)[rows], element))
+    arrays = tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+
+
 def gather_examples(
     train_set: tf.data.Dataset,
     hashes: np.ndarray,

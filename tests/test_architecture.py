@@ -31,6 +31,7 @@ FLOORS = {
     "gradients": 3,
     "softmax_regression": 3,
     "curvature": 3,
+    "ekfac": 3,
     "ihvp": 3,
     "callbacks": 3,
     "calculators": 4,

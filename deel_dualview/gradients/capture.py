@@ -73,11 +73,32 @@ def capture(
         inputs: a batch.
         objective: what is differentiated, for each example.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape, _recording(layers, tape) as (calls, hidden):
-        values = objective(call_for_logits(model, inputs))
+    (found,) = capture_each(model, layers, inputs, lambda logits: [objective(logits)])
+    return found
+
+
+def capture_each(
+    model: InfluenceModel,
+    layers: Sequence[keras.Layer],
+    inputs: Inputs,
+    objectives: Callable[[tf.Tensor], Sequence[tf.Tensor]],
+) -> list[dict[keras.Layer, tuple[CapturedCall, ...]]]:
+    """Return what `capture` does for each of several objectives (b,) of the logits, in one forward pass."""
+    with (
+        tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
+        _recording(layers, tape) as (calls, hidden),
+    ):
+        values = objectives(call_for_logits(model, inputs))
     found = {
         layer: [call for call in calls if call.layer is layer] for layer in layers if layer not in hidden
     }
+    return [_with_gradients(tape, value, found) for value in values]
+
+
+def _with_gradients(
+    tape: tf.GradientTape, values: tf.Tensor, found: dict[keras.Layer, list[_Recorded]]
+) -> dict[keras.Layer, tuple[CapturedCall, ...]]:
+    """Return the calls with the gradients of the sum of the values (b,) in their outputs."""
     outputs = [[call.outputs for call in own] for own in found.values()]
     gradients = tape.gradient(values, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return {

@@ -37,6 +37,12 @@ class WeightGroup(NamedTuple):
         """Number of parameters p."""
         return sum(int(np.prod(variable.shape)) for variable in self.variables)
 
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs c of a layer with one weight matrix."""
+        axes = kernel_axes(self.layer)
+        return 1 if axes is None else self._num_outputs(axes[0])
+
     def flatten(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """Return one tensor (n, *shape) for each variable as rows (n, p)."""
         axes, num_rows = kernel_axes(self.layer), tf.shape(tensors[0])[0]

@@ -126,6 +126,13 @@ class PerExampleGradients:
         return self._groups
 
     @property
+    def groups_in_closed_form(self) -> tuple[WeightGroup, ...]:
+        """The groups whose closed form agreed with differentiation, in their order; after `prepare`."""
+        if self._is_last:
+            return self.groups
+        return tuple(self.groups[index] for index in sorted(self._in_closed_form or ()))
+
+    @property
     def size(self) -> int:
         """Number of parameters p, before any projection."""
         return sum(group.size for group in self.groups)

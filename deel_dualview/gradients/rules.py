@@ -31,6 +31,11 @@ def is_matrix_layer(layer: keras.Layer) -> bool:
     return type(layer) in kinds and _is_plain(layer) and getattr(layer, "groups", 1) == 1
 
 
+def is_normalization(layer: keras.Layer) -> bool:
+    """Return whether a layer is a normalisation of Keras, with its own scale and offset alone."""
+    return type(layer) in _NORMALIZATIONS and _is_plain(layer)
+
+
 def kernel_axes(layer: keras.Layer) -> tuple[list[int], list[int]] | None:
     """Return which axes of the kernel are outputs and which inputs; None where `layer_factors` is None."""
     if not is_matrix_layer(layer):

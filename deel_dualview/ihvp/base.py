@@ -122,10 +122,7 @@ class InverseHessianVectorProduct(LinearOperator):
     @cached_property
     def hessian(self) -> LinearOperator:
         """The damped curvature that this operator inverts, as a matrix for a last layer of moderate size."""
-        operator: LinearOperator = self._curvature
-        if self._is_formed:
-            operator = DenseOperator(self._curvature.to_dense())
-        return DampedOperator(operator, self.regularisation + self.damping)
+        return DampedOperator(self._undamped, self.regularisation + self.damping)
 
     def solve(self, rows: tf.Tensor | Blocks) -> LinearSolution:
         """Apply the inverse to every row.
@@ -185,6 +182,10 @@ class InverseHessianVectorProduct(LinearOperator):
     def _curvature(self) -> Curvature:
         return self.curvature_of(self.train_set)
 
+    @cached_property
+    def _undamped(self) -> LinearOperator:
+        return DenseOperator(self._curvature.to_dense()) if self._is_formed else self._curvature
+
     def _mean_eigenvalue(self) -> float:
         """Return the mean eigenvalue of the curvature, to which relative damping refers."""
         if self._is_formed:
@@ -226,6 +227,7 @@ def _check_train_set(model: InfluenceModel, train_set: tf.data.Dataset) -> None:
         "The training set needs labels: elements (inputs, labels).",
         {"element_spec": train_set.element_spec},
     )
+    model.check_inputs(data.unpack(train_set.element_spec).inputs, "train_set")
     first = data.unpack(data.check_same_twice(train_set, "train_set"))
     model.prepare(first.inputs)
     model.to_classes(first.labels)

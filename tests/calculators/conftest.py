@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases_arnoldi import CASES as ARNOLDI_CASES
 from cases_gradients import CASES as GRADIENT_CASES
 from cases_influence import CASES as INFLUENCE_CASES
 from cases_representers import CASES as REPRESENTER_CASES
@@ -46,6 +47,7 @@ def problem():
 # Features of another batch size differ in their last bits: a tight tolerance keeps that out of the fitted values.
 SOLVER = DualSVMSolver(tolerance=1e-7)
 CALCULATORS = {
+    **ARNOLDI_CASES,
     **GRADIENT_CASES,
     **INFLUENCE_CASES,
     **REPRESENTER_CASES,

@@ -1,0 +1,107 @@
+"""ArnoldiInfluenceCalculator: influence functions on the eigenvectors of the curvature that matter most."""
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import describe, require
+from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.gradients import check_finite
+from deel_dualview.ihvp.arnoldi import ArnoldiIHVP
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.krylov import Spectrum
+from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
+from deel_dualview.typing import Target
+
+_DISAGREEMENT = 1e-2
+
+
+class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
+    """Influence functions with a low-rank inverse Hessian: `(V g(x))' diag(1 / (eigenvalue + damping)) V g_i / n`.
+
+    V holds the r eigenvectors of largest eigenvalues of the curvature of the mean loss, g are gradients of
+    the loss in the chosen weights. One unit is one unit of loss, as in influence functions with any other
+    inverse: the predicted increase of the query's cross-entropy for the explained class when training example
+    i is removed, as far as the r directions tell. Positive: the example lowers that loss (a proponent).
+    Self-influence is never negative.
+
+    Holds r numbers a training example, whatever the size of the network, and the r p numbers of V.
+
+    Args:
+        model: the classifier to explain.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        ihvp: the low-rank inverse, and with it the weights; by default `ArnoldiIHVP(model, train_set)`, of the
+            last layer.
+        target: which class' loss of an evaluated example is explained: `"prediction"`, `"label"` or a class
+            index.
+        store: where the projected gradients of the training examples are kept; in memory by default.
+
+    Raises:
+        TypeError: `ihvp` is not an ArnoldiIHVP.
+        ValueError: `ihvp` belongs to another model, gradients that are not finite (of which examples), or a
+            store with projections onto other eigenvectors.
+
+    Source: Schioppa et al. (2022), equation 5.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        ihvp: ArnoldiIHVP | None = None,
+        *,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        super().__init__(model, train_set, target=target, store=store)
+        self.ihvp = ArnoldiIHVP(model, train_set) if ihvp is None else ihvp
+        if not isinstance(self.ihvp, ArnoldiIHVP):
+            raise TypeError(
+                describe(
+                    "`ihvp` must be an ArnoldiIHVP; other inverses belong into FirstOrderInfluenceCalculator.",
+                    {"type": type(ihvp).__name__},
+                )
+            )
+        require(
+            self.ihvp.model is model or self.ihvp.model.fingerprint == model.fingerprint,
+            "`ihvp` must be built with the model that is explained.",
+            {"ihvp": type(self.ihvp).__name__},
+        )
+        self._check_first_vectors()
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The eigenvalues, without damping, and eigenvectors of the curvature, with their residuals."""
+        return self.ihvp.spectrum
+
+    def _settings(self) -> dict[str, str]:
+        return self.ihvp.gradients.describe() | self.ihvp.describe()
+
+    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+        gradients = self.ihvp.gradients(batch.inputs, self.model.to_classes(batch.labels))
+        return (self.ihvp.project(gradients),)
+
+    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+        gradients = check_finite(self.ihvp.gradients(batch.inputs, classes), "examples")
+        weights = self.ihvp.inverse_eigenvalues / self.num_train
+        return (self.ihvp.project(gradients) * tf.constant(weights, tf.float32),)
+
+    def _check_first_vectors(self) -> None:
+        """Refuse stored projections onto other eigenvectors: those of nearly equal eigenvalues may turn."""
+        stored = next(iter(self._vector_blocks()))[1][0]
+        batch = data.unpack(next(iter(self.train_set)))
+        (fresh,), (queries,) = (
+            self._influence_vectors(batch),
+            self._queries(batch, self.model.to_classes(batch.labels)),
+        )
+        num_rows = min(len(stored), len(fresh))
+        found = tf.matmul(queries, stored[:num_rows], transpose_b=True)
+        expected = tf.matmul(queries, fresh[:num_rows], transpose_b=True)
+        difference = float(tf.reduce_max(tf.abs(found - expected)))
+        require(
+            difference <= _DISAGREEMENT * float(tf.reduce_max(tf.abs(expected))),
+            "The store holds projections onto other eigenvectors (the training set was batched otherwise, or "
+            "computed on another machine): use another store, or batch the training set as before.",
+            {"largest difference": difference},
+        )
