@@ -93,7 +93,8 @@ def gather_examples(
 
     A pass over the training set serves a window of 1, then 2, 4, 8, 16, 16... items, so that the first result
     comes soon and later ones share passes. Windows are cut short, and examples kept from one to the next, so
-    that each takes at most `cache_bytes` (a single item may take more: its result does).
+    that each takes at most `cache_bytes` (a single item may take more: its result does). A training set that
+    fits into half of that as a whole is kept as a whole from the second pass on.
 
     Args:
         train_set: batched; must yield what it yielded when `hashes` were computed.
@@ -138,6 +139,8 @@ class _Reader:
         self._hashes = hashes
         self._cache = cache
         self._largest_example = 0
+        self._everything: list[np.ndarray] | None = None
+        self._is_uniform = True
 
     def fits(self, window: list[tuple[Any, ...]]) -> bool:
         """Return whether a window's items and the examples they need stay within the cache's size."""
@@ -156,9 +159,16 @@ class _Reader:
             "Training indices must be those of the training set's examples.",
             {"indices": wanted, "num_examples": num_train},
         )
+        if self._everything is not None:
+            return {int(index): tuple(array[index, ...] for array in self._everything) for index in wanted}
         kept = {int(index): self._cache.get(int(index)) for index in wanted}
         examples = {index: example for index, example in kept.items() if example is not None}
         missing = np.array([index for index in wanted if int(index) not in examples], np.int64)
+        fits = 0 < 2 * num_train * self._largest_example <= self._cache.max_bytes
+        if len(missing) and self._is_uniform and fits:
+            self._everything = self._read_all()
+            if self._everything is not None:
+                return self.fetch(wanted)
         for index, example in self._read(missing):
             examples[index] = example
             self._largest_example = max(self._largest_example, num_bytes(example))
@@ -179,6 +189,23 @@ class _Reader:
                 return
         if num_read < len(wanted):
             self._refuse("fewer examples", int(wanted[num_read]))
+
+    def _read_all(self) -> list[np.ndarray] | None:
+        """Return all examples, tensor by tensor; None if their shapes differ."""
+        parts: list[list[np.ndarray]] = []
+        num_read = 0
+        for indices, element in enumerate_examples(self._train_set):
+            differing = hash_examples(element) != self._hashes[indices]
+            if differing.any():
+                self._refuse("another example", int(indices[np.argmax(differing)]))
+            parts.append([to_array(tensor) for tensor in tf.nest.flatten(element)])
+            num_read += len(indices)
+        if num_read < len(self._hashes):
+            self._refuse("fewer examples", num_read)
+        if any(len({array.shape[1:] for array in arrays}) > 1 for arrays in zip(*parts, strict=True)):
+            self._is_uniform = False
+            return None
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def _rows(
         self, element: Any, indices: np.ndarray, positions: np.ndarray

@@ -46,6 +46,13 @@ def make_queries(
     return [(number, rng.integers(0, num_examples, (3, 2))) for number in range(num_batches)]
 
 
+def _ragged(parts: list[tf.data.Dataset]) -> tf.data.Dataset:
+    """Join batches of different shapes."""
+    elements = [element for part in parts for element in part]
+    spec = tf.TensorSpec((None, None), tf.float32)
+    return tf.data.Dataset.from_generator(lambda: iter(elements), output_signature=spec)
+
+
 class TestGatherExamples:
     @pytest.mark.parametrize("num_batches", [1, 2, 5, 40])
     @pytest.mark.parametrize("cache_bytes", [0, 1000, 2**28])
@@ -94,8 +101,32 @@ class TestGatherExamples:
         queries = make_queries(rng, 31, num_examples=400)
         hashes = hash_all(make_train_set(400))
         windows = [1, 2, 4, 8, 16]
-        list(gather_examples(train_set, hashes, queries, cache_bytes=10**6))
+        list(gather_examples(train_set, hashes, queries, cache_bytes=200_000))
         assert len(passes) == len(windows)
+
+    def test_a_training_set_that_fits_as_a_whole_is_read_twice_at_most(self, rng):
+        train_set, passes = count_passes(make_train_set(400))
+        queries = make_queries(rng, 31, num_examples=400)
+        gathered = list(gather_examples(train_set, hash_all(make_train_set(400)), queries))
+        assert len(passes) == 2
+        for (_, indices), (_, labels, _) in gathered:
+            np.testing.assert_array_equal(labels, indices)
+
+    def test_the_second_pass_refuses_any_example_that_changed(self):
+        train_set = make_train_set(40)
+        hashes = hash_all(train_set)
+        hashes[30] += 1
+        items = gather_examples(train_set, hashes, [(np.array([[0]]),), (np.array([[1]]),)])
+        next(items)
+        with pytest.raises(ValueError, match="index=30"):
+            next(items)
+
+    def test_examples_of_several_shapes_are_gathered_one_by_one(self):
+        parts = [tf.data.Dataset.from_tensors(tf.zeros((2, size))) for size in (1, 2)]
+        train_set = _ragged(parts)
+        queries = [(np.array([[index]]),) for index in (0, 2, 1, 3)]
+        gathered = list(gather_examples(train_set, hash_all(_ragged(parts)), queries))
+        assert [rows.shape[-1] for _, rows in gathered] == [1, 2, 1, 2]
 
     def test_the_first_result_needs_one_query_batch_and_one_pass(self, rng):
         train_set, passes = count_passes(make_train_set())
