@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -196,7 +197,15 @@ class InfluenceModel:
             if self._link is not None:
                 return
             # The first call of a model that is not built creates its variables, which no trace may do.
+            num_weights = len(self.model.weights)
             own_outputs = tracing.call_model(self.model, inputs)
+            if len(self.model.weights) > num_weights:
+                warnings.warn(
+                    "The model was not built: its weights were created just now, at random. Train it, or load "
+                    f"its weights, before asking what it has learned. Received: model={self.model.name!r}.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             if self._split is None:
                 self._split = self._find_split(tf.nest.map_structure(tracing.relaxed_spec, inputs))
             native = tf.cast(own_outputs, tf.float32).numpy()

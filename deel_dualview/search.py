@@ -105,30 +105,6 @@ def merge_top_k(best: Best, others: Best, k: int, order: ORDER = ORDER.DESCENDIN
     return np.take_along_axis(values, ranks, axis=1), np.take_along_axis(indices, ranks, axis=1)
 
 
-def sparse_top_k(
-    values: Any, candidate_indices: Any, *, num_examples: int, k: int, order: ORDER = ORDER.DESCENDING
-) -> Best:
-    """Return the k most extreme of n values of which all but the candidates' are zero.
-
-    Args:
-        values: of the candidates (the support vectors of a class, for instance), shape (m, s), floating.
-        candidate_indices: their positions in the training set, shape (s,), each once.
-        num_examples: n, the size of the training set.
-        k: number of training examples to keep, at most n.
-        order: which end comes first.
-
-    Raises:
-        ValueError: k is less than 1 or more than n, or a value is not finite.
-    """
-    k = check_k(k, num_examples)
-    values = tf.convert_to_tensor(values)
-    first_indices = np.arange(min(len(candidate_indices) + k, num_examples))
-    zero_indices = np.setdiff1d(first_indices, candidate_indices)[:k]
-    zeros = tf.zeros((tf.shape(values)[0], len(zero_indices)), values.dtype)
-    blocks = [(candidate_indices, values), (zero_indices, zeros)]
-    return streaming_top_k([block for block in blocks if len(block[0])], k, order)
-
-
 def inner_product_blocks(
     queries: Any, vectors: Any, indices: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray | tf.Tensor]]:

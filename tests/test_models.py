@@ -55,14 +55,20 @@ def unbuilt():
     )
 
 
+def called(model):
+    """Let a call create the weights."""
+    model(np.zeros((1, 6, 6, 1), np.float32))
+    return model
+
+
 MODELS = {
     "logits": lambda: convolutional(layers.Dense(3)),
     "softmax": lambda: convolutional(layers.Dense(3, activation="softmax")),
     "without bias": lambda: convolutional(layers.Dense(3, use_bias=False)),
     "softmax layer": functional_with_softmax_layer,
     "nested": nested,
-    "unbuilt": unbuilt,
-    "subclassed": Subclassed,
+    "built by a call": lambda: called(unbuilt()),
+    "subclassed": lambda: called(Subclassed()),
 }
 
 
@@ -77,6 +83,14 @@ def test_the_head_applied_to_the_features_gives_the_model(make, images):
     close_to_logits = np.allclose(own, by_hand, atol=1e-5)
     assert close_to_logits or np.allclose(own, tf.nn.softmax(by_hand), atol=1e-5)
     assert split.num_classes == 3 and features.shape == (7, split.num_features)
+
+
+@pytest.mark.parametrize("make", [unbuilt, Subclassed])
+def test_a_model_whose_weights_do_not_exist_yet_warns_and_works(make, images):
+    model = make()
+    with pytest.warns(UserWarning, match="created just now, at random"):
+        logits = InfluenceModel(model).logits(images)
+    np.testing.assert_allclose(logits, model(images), atol=1e-5)
 
 
 def test_one_sigmoid_output_is_two_classes(images):
@@ -115,7 +129,7 @@ def test_inputs_of_any_numeric_type_give_the_same_features(name, dtype, images):
 
 
 def test_dropout_and_batch_statistics_are_frozen(images):
-    model = Subclassed()
+    model = called(Subclassed())
     split = InfluenceModel(model)
     before = split.features(images)
     model(images, training=True)
@@ -174,6 +188,7 @@ def test_sequences_of_any_length_and_token_ids_work():
 def test_parts_give_what_the_whole_gives(images):
     extractor = keras.Sequential([layers.Flatten(), layers.Dense(5, activation="relu")])
     head = layers.Dense(3)
+    head(extractor(images))
     split = InfluenceModel.from_parts(extractor, head)
     np.testing.assert_allclose(split.logits(images), head(extractor(images)), atol=1e-5)
     np.testing.assert_array_equal(split.head.kernel, head.kernel)

@@ -125,23 +125,6 @@ def test_the_smallest_values_are_the_greatest_of_the_negated(rng):
     assert_same((-ascending[0], ascending[1]), descending)
 
 
-@ORDERS
-class TestSparseTopK:
-    @pytest.mark.parametrize("k", [1, 4, 12, 40])
-    @pytest.mark.parametrize("num_candidates", [0, 1, 6, 40])
-    def test_it_agrees_with_sorting_all_values_zeros_included(self, rng, order, k, num_candidates):
-        candidates = rng.permutation(40)[:num_candidates]
-        values = tied_values(rng, num_candidates)
-        dense = np.zeros((4, 40), np.float32)
-        dense[:, candidates] = values
-        found = search.sparse_top_k(values, candidates, num_examples=40, k=k, order=order)
-        assert_same(found, naive_top_k(dense, np.arange(40), k, order))
-
-    def test_k_above_the_number_of_examples_is_refused(self, order):
-        with pytest.raises(ValueError, match="k=5, num_examples=4"):
-            search.sparse_top_k(np.ones((1, 2)), np.array([1, 3]), num_examples=4, k=5, order=order)
-
-
 @pytest.mark.parametrize("num_vectors", [1, 63, 64, 200, 8192 + 70])
 def test_blocks_of_inner_products_cover_every_vector_once(rng, num_vectors):
     queries = tf.constant(rng.standard_normal((3, 2)), tf.float32)
