@@ -1,0 +1,25 @@
+"""Figures of merit of training-data attributions, in Keras' words: update_state, result, reset_state."""
+
+from deel_dualview.metrics.agreement import LeaveOneOut, LinearDatamodelingScore, ModelRandomisation
+from deel_dualview.metrics.base import Metric, MetricResult
+from deel_dualview.metrics.concentration import Sparsity, TopKCardinality
+from deel_dualview.metrics.domain_mismatch import DomainMismatch
+from deel_dualview.metrics.label_poisoning import DetectionCurve, LabelErrorDetection, LabelPoisoning
+from deel_dualview.metrics.top_matches import IdenticalClass, IdenticalSubclass, TopKClass
+
+__all__ = [
+    "DetectionCurve",
+    "DomainMismatch",
+    "IdenticalClass",
+    "IdenticalSubclass",
+    "LabelErrorDetection",
+    "LabelPoisoning",
+    "LeaveOneOut",
+    "LinearDatamodelingScore",
+    "Metric",
+    "MetricResult",
+    "ModelRandomisation",
+    "Sparsity",
+    "TopKCardinality",
+    "TopKClass",
+]

@@ -1,0 +1,160 @@
+"""What all metrics share: values of any kind read row by row, and a result with its interval."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+import scipy.stats
+
+from deel_dualview._checks import check_count, require
+from deel_dualview.data import to_array
+
+# Rows are made dense and float64 a block at a time.
+_BLOCK_BYTES = 64 * 2**20
+
+
+class MetricResult(NamedTuple):
+    """Result of a metric.
+
+    Attributes:
+        value: the metric.
+        num_examples: over how many examples: test examples, or training examples where these are ranked.
+        interval: bootstrap interval of the value at the metric's confidence level, over these examples.
+    """
+
+    value: float
+    num_examples: int
+    interval: tuple[float, float]
+
+
+class Metric(ABC):
+    """A figure of merit of training-data attributions, fed batch by batch.
+
+    Influence values are matrices (m, n), one row a test example, positive for proponents: NumPy arrays,
+    tensors or `scipy.sparse`, from this library or any other.
+
+    Args:
+        confidence_level: of the bootstrap interval.
+        num_resamples: of the bootstrap; 0 leaves the interval out (nan).
+        seed: of the bootstrap.
+    """
+
+    def __init__(self, *, confidence_level: float = 0.95, num_resamples: int = 1000, seed: int = 0):
+        require(
+            0 < confidence_level < 1,
+            "`confidence_level` must lie between 0 and 1.",
+            {"confidence_level": confidence_level},
+        )
+        self.confidence_level = confidence_level
+        self.num_resamples = check_count("num_resamples", num_resamples) if num_resamples else 0
+        self.seed = seed
+        self.reset_state()
+
+    @abstractmethod
+    def reset_state(self) -> None:
+        """Forget all examples."""
+
+    @abstractmethod
+    def result(self) -> MetricResult:
+        """Return the metric over all examples since the last reset.
+
+        Raises:
+            ValueError: there is none.
+        """
+
+    def _interval(self, statistic: Callable[[np.ndarray], float], num_examples: int) -> tuple[float, float]:
+        """Return the percentile interval of `statistic(rows)`, a function of resampled row indices."""
+        if not self.num_resamples or num_examples < 2:
+            return float("nan"), float("nan")
+        resampled = scipy.stats.bootstrap(
+            (np.arange(num_examples),),
+            statistic,
+            n_resamples=self.num_resamples,
+            vectorized=False,
+            confidence_level=self.confidence_level,
+            method="percentile",
+            random_state=np.random.default_rng(self.seed),
+        )
+        return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
+
+
+class MeanMetric(Metric):
+    """A metric that is the mean of one score for each test example; subclasses say which."""
+
+    def reset_state(self) -> None:
+        """Forget all examples."""
+        self._scores: list[np.ndarray] = []
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The score of every test example so far, in their order, shape (m,)."""
+        return np.concatenate([np.empty(0), *self._scores])
+
+    def result(self) -> MetricResult:
+        """Return the mean score.
+
+        Raises:
+            ValueError: no example was given.
+        """
+        scores = self.scores
+        require(len(scores) > 0, f"{type(self).__name__} has seen no example: call `update_state`.", {})
+        interval = self._interval(lambda rows: float(scores[rows].mean()), len(scores))
+        return MetricResult(float(scores.mean()), len(scores), interval)
+
+    def _append(self, scores: np.ndarray) -> None:
+        self._scores.append(np.asarray(scores, np.float64))
+
+
+def row_blocks(influence_values: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield (rows, their values as float64) of a matrix (m, n) of any kind, a bounded block at a time.
+
+    Raises:
+        ValueError: the values are no matrix, or not finite (the message says which rows).
+    """
+    is_sparse = scipy.sparse.issparse(influence_values)
+    values: Any = influence_values.tocsr() if is_sparse else to_array(influence_values)
+    require(
+        values.ndim == 2 and values.shape[1] > 0,
+        "Influence values must be a matrix (num_test, num_train).",
+        {"shape": values.shape},
+    )
+    step = max(1, _BLOCK_BYTES // (8 * values.shape[1]))
+    for start in range(0, values.shape[0], step):
+        rows = slice(start, min(start + step, values.shape[0]))
+        block = values[rows].toarray() if is_sparse else values[rows]
+        block = np.asarray(block, np.float64)
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        require(len(bad) == 0, "Influence values must be finite.", {"rows": (start + bad).tolist()})
+        yield rows, block
+
+
+def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:
+    """Return one entry an example as an array of shape (size,).
+
+    Raises:
+        ValueError: the shape differs.
+    """
+    array = to_array(vector)
+    require(
+        array.shape == (size,),
+        f"`{name}` must have one entry an example, shape ({size},).",
+        {"shape": array.shape},
+    )
+    return array
+
+
+def shape_of(influence_values: Any) -> tuple[int, int]:
+    """Return (m, n) of a matrix of influence values of any kind.
+
+    Raises:
+        ValueError: it is no matrix.
+    """
+    shape = tuple(
+        influence_values.shape if hasattr(influence_values, "shape") else np.shape(influence_values)
+    )
+    require(len(shape) == 2, "Influence values must be a matrix (num_test, num_train).", {"shape": shape})
+    return int(shape[0]), int(shape[1])

@@ -1,0 +1,101 @@
+"""Whether attributions name the marked training examples that taught a model a shortcut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sklearn.metrics
+
+from deel_dualview._checks import require
+from deel_dualview.metrics.base import MeanMetric, MetricResult, checked_vector, row_blocks, shape_of
+
+
+class DomainMismatch(MeanMetric):
+    """Share of misled test examples whose first proponent is a marked training example.
+
+    A mark is planted on training images of one class m. A test example counts when it bears the mark, is
+    predicted m, and is not of class m: the mark must have decided. Random attributions score the share of
+    marked training examples.
+
+    Args:
+        is_marked: of every training example, shape (n,), boolean.
+        marked_class: m.
+        confidence_level: of the bootstrap interval.
+        num_resamples: of the bootstrap; 0 leaves the interval out.
+        seed: of the bootstrap.
+
+    Attributes:
+        num_seen: test examples given, also those that do not count.
+
+    Source: DualView, section 5; the area under the precision-recall curve is DualXDA's.
+    """
+
+    def __init__(
+        self,
+        is_marked: Any,
+        marked_class: int,
+        *,
+        confidence_level: float = 0.95,
+        num_resamples: int = 1000,
+        seed: int = 0,
+    ):
+        super().__init__(confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
+        self.is_marked = np.asarray(is_marked, bool)
+        self.marked_class = marked_class
+        require(
+            bool(self.is_marked.any()), "No training example is marked.", {"num_train": len(self.is_marked)}
+        )
+
+    def reset_state(self) -> None:
+        """Forget all examples."""
+        super().reset_state()
+        self._precisions: list[float] = []
+        self.num_seen = self._num_of_class = self._num_predicted_otherwise = 0
+
+    def update_state(self, influence_values: Any, test_labels: Any, predictions: Any) -> None:
+        """Count those of a batch of marked test examples that were misled.
+
+        Args:
+            influence_values: shape (m, n), of the predictions.
+            test_labels: true classes, shape (m,).
+            predictions: the model's classes, shape (m,).
+
+        Raises:
+            ValueError: shapes do not fit, or values are not finite.
+        """
+        num_test, num_train = shape_of(influence_values)
+        checked_vector("is_marked", self.is_marked, num_train)
+        is_other = checked_vector("test_labels", test_labels, num_test) != self.marked_class
+        is_misled = checked_vector("predictions", predictions, num_test) == self.marked_class
+        self.num_seen += num_test
+        self._num_of_class += int(np.sum(~is_other))
+        self._num_predicted_otherwise += int(np.sum(is_other & ~is_misled))
+        for rows, block in row_blocks(influence_values):
+            eligible = block[(is_other & is_misled)[rows]]
+            self._append(self.is_marked[np.argmax(eligible, axis=1)])
+            self._precisions += [
+                float(sklearn.metrics.average_precision_score(self.is_marked, row)) for row in eligible
+            ]
+
+    def result(self) -> MetricResult:
+        """Return the share.
+
+        Raises:
+            ValueError: no test example was misled by the mark; the message says how many of each kind came.
+        """
+        require(
+            len(self.scores) > 0,
+            f"No test example was misled by the mark of class {self.marked_class}.",
+            {
+                "seen": self.num_seen,
+                "of that class": self._num_of_class,
+                "predicted otherwise": self._num_predicted_otherwise,
+            },
+        )
+        return super().result()
+
+    @property
+    def average_precision(self) -> float:
+        """Mean area under the precision-recall curve of finding marked examples by their influence."""
+        return float(np.mean(self._precisions))
