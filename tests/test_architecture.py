@@ -40,6 +40,7 @@ FLOORS = {
     "report": 6,
     "auditing": 6,
     "demo": 6,
+    "evaluation": 6,
     "__init__": 7,
     "cli": 7,
 }
