@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         IdentityProjection,
         KroneckerProjection,
     )
+    from deel_dualview.methods import METHODS, NamedMethod
     from deel_dualview.models import InfluenceModel
     from deel_dualview.search import ORDER, TopK
     from deel_dualview.stores import DiskStore, MemoryStore, NoStore, StoreError
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
+    "METHODS": "methods",
     "ORDER": "search",
     "ArnoldiIHVP": "ihvp",
     "ArnoldiInfluenceCalculator": "calculators.arnoldi",
@@ -71,6 +73,7 @@ _HOMES = {
     "LeverageCorrectedInfluenceCalculator": "calculators.leverage",
     "LissaIHVP": "ihvp",
     "MemoryStore": "stores",
+    "NamedMethod": "methods",
     "NoStore": "stores",
     "PerExampleGradients": "gradients",
     "RelatIF": "calculators.relatif",
@@ -90,6 +93,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "METHODS",
     "ORDER",
     "ArnoldiIHVP",
     "ArnoldiInfluenceCalculator",
@@ -116,6 +120,7 @@ __all__ = [
     "LeverageCorrectedInfluenceCalculator",
     "LissaIHVP",
     "MemoryStore",
+    "NamedMethod",
     "NoStore",
     "PerExampleGradients",
     "RelatIF",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -41,21 +41,22 @@ def plot_slack(ranks: Sequence[int], slacks: Sequence[float], num_suspected: int
     return figure
 
 
-def plot_detection(
-    inspected: Sequence[int], by_slack: Sequence[int], by_self_influence: Sequence[int], *, num_known: int
-) -> Figure:
-    """Draw how many known label errors are found among the first examples, by slack and by self-influence."""
+def plot_detection(inspected: Sequence[int], found: Mapping[str, Sequence[int]], *, num_known: int) -> Figure:
+    """Draw how many known label errors are found among the first examples, by two orders.
+
+    Args:
+        inspected: numbers of examples looked at, increasing.
+        found: how many of the known errors are among them, for each order by its name.
+        num_known: number of known errors.
+    """
     figure, axes = _figure()
     total = max(num_known, 1)
-    axes.plot(inspected, np.asarray(by_slack) / total, color=BLUE, linewidth=2, label="by slack")
-    axes.plot(
-        inspected,
-        np.asarray(by_self_influence) / total,
-        color=VERMILLION,
-        linewidth=1.6,
-        linestyle=(0, (5, 2)),
-        label="by self-influence",
-    )
+    styles: list[dict[str, Any]] = [
+        {"color": BLUE, "linewidth": 2},
+        {"color": VERMILLION, "linewidth": 1.6, "linestyle": (0, (5, 2))},
+    ]
+    for (name, counts), style in zip(found.items(), styles, strict=True):
+        axes.plot(inspected, np.asarray(counts) / total, label=f"by {name}", **style)
     axes.plot([0, inspected[-1]], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="at random")
     axes.set_xlim(0, inspected[-1])
     axes.set_ylim(0, 1.02)

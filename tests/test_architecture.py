@@ -35,6 +35,7 @@ FLOORS = {
     "ihvp": 3,
     "callbacks": 3,
     "calculators": 4,
+    "methods": 5,
     "plots": 6,
     "report": 6,
     "auditing": 6,

@@ -33,7 +33,8 @@ class AuditReport:
         overview: what was audited, certificate, settings, time and memory.
         findings: most urgent first within the order of a report.
         attributions: influence values (m, n) of every training example on the explained logit of every test
-            example; zero but for support vectors. A row sums to the surrogate's logit.
+            example; zero but for support vectors. A row sums to the surrogate's logit. Of any other method
+            than DualView, only the k strongest values on either side of every row.
         arrays: what goes with the attributions into `attributions.npz`, by name.
         shown: contents of the examples that the page shows, by split and index: nests of arrays.
     """
@@ -75,7 +76,7 @@ class AuditReport:
 
         `index.html` needs no other file and no network. `attributions.npz` is read by
         `scipy.sparse.load_npz` as the values (m, n), and by `numpy.load` with `test_predictions`,
-        `test_labels`, `surrogate_logits`, `train_labels` and ids beside them.
+        `test_labels`, `surrogate_logits` (of DualView), `train_labels` and ids beside them.
 
         Args:
             directory: created, parents included.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from deel_dualview import plots
 from deel_dualview.report import findings as kinds
@@ -22,6 +23,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.WrongPredictions: "predictions",
     kinds.UncertainPredictions: "predictions",
     kinds.LabelErrors: "labels",
+    kinds.RankedLabels: "ranking",
     kinds.InfluentialExamples: "influential",
     kinds.Leaks: "pairs",
     kinds.ConflictingDuplicates: "pairs",
@@ -92,24 +94,19 @@ def _memory(num_bytes: int | None) -> str:
 def _draw(report: AuditReport) -> dict[str, Markup]:
     """Draw what the findings have curves for."""
     overview = report.overview
-    figures = {
-        "classes": plots.plot_class_counts(
+    figures = {}
+    if overview.certificate:
+        figures["classes"] = plots.plot_class_counts(
             overview.class_names,
-            [counts.num_support_vectors for counts in overview.classes],
+            [counts.num_support_vectors or 0 for counts in overview.classes],
             label="Support vectors that can influence each class",
         )
-    }
     for finding in report.findings:
         if isinstance(finding, kinds.LabelErrors) and finding.ranks:
             figures["slack"] = plots.plot_slack(finding.ranks, finding.slacks, finding.count)
-            if finding.detection:
-                figures["detection"] = plots.plot_detection(
-                    finding.detection.inspected,
-                    finding.detection.found_by_slack,
-                    finding.detection.found_by_self_influence,
-                    num_known=finding.detection.points[0].known,
-                )
-        if isinstance(finding, kinds.SparsityPath) and finding.points:
+        if isinstance(finding, kinds.LabelErrors | kinds.RankedLabels) and finding.detection:
+            figures["detection"] = _plot_detection(finding.detection)
+        if isinstance(finding, kinds.SparsityPath) and finding.points and overview.certificate:
             figures["path"] = plots.plot_path(
                 [point.scale_free_K for point in finding.points],
                 [point.share_support_vectors for point in finding.points],
@@ -117,3 +114,12 @@ def _draw(report: AuditReport) -> dict[str, Markup]:
                 chosen=overview.certificate.scale_free_K,
             )
     return {name: Markup(plots.to_inline_svg(figure, name)) for name, figure in figures.items()}
+
+
+def _plot_detection(curve: kinds.DetectionCurve | kinds.RankingCurve) -> Figure:
+    found = {"self-influence": curve.found_by_self_influence}
+    if isinstance(curve, kinds.DetectionCurve):
+        found = {"slack": curve.found_by_slack, **found}
+    else:
+        found["the model's loss"] = curve.found_by_loss
+    return plots.plot_detection(curve.inspected, found, num_known=curve.points[0].known)
