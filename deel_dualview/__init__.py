@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deel_dualview.calculators.tracin import TracIn
     from deel_dualview.calculators.trak import Trak
     from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
+    from deel_dualview.comparing import compare
     from deel_dualview.gradients import PerExampleGradients
     from deel_dualview.ihvp import (
         ArnoldiIHVP,
@@ -89,6 +90,7 @@ _HOMES = {
     "Trak": "calculators.trak",
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
+    "compare": "comparing",
     "load_checkpoints": "callbacks",
 }
 
@@ -136,6 +138,7 @@ __all__ = [
     "Trak",
     "WeightsBoundaryCalculator",
     "audit",
+    "compare",
     "load_checkpoints",
 ]
 

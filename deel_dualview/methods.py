@@ -149,6 +149,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 """Every method by its name; gradients are those of the last layer."""
 
+DEFAULT_METHODS = ("dualview", "first-order", "graddot", "rps-l2", "feature-similarity")
+"""What `compare` takes unless told otherwise: one of each kind, all of them cheap."""
+
 
 def method_of(name: str) -> Method:
     """Return the method of that name.

@@ -39,6 +39,7 @@ FLOORS = {
     "plots": 6,
     "report": 6,
     "auditing": 6,
+    "comparing": 6,
     "demo": 6,
     "__init__": 7,
     "cli": 7,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_k, describe, require
-from deel_dualview.auditing import labels, leaks, predictions, ranking, summary, surrogate
+from deel_dualview.auditing import labels, leaks, making, predictions, ranking, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.evidence import Evidence
@@ -19,11 +19,9 @@ from deel_dualview.auditing.reading import gather_inputs, read_contents, referen
 from deel_dualview.auditing.steps import Steps
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
-from deel_dualview.methods import NamedMethod
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
-from deel_dualview.stores import MemoryStore
 
 _NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 5, 2
 
@@ -34,7 +32,7 @@ def audit(
     test: tf.data.Dataset,
     *,
     k: int = 5,
-    calculator: str | BaseInfluenceCalculator | Callable[..., BaseInfluenceCalculator] = "dualview",
+    calculator: str | BaseInfluenceCalculator | making.Maker = "dualview",
     class_names: Sequence[str] | None = None,
     known_label_errors: Sequence[int] | np.ndarray | None = None,
     progress: bool = True,
@@ -70,11 +68,11 @@ def audit(
     """
     _check_datasets(train, test)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
-    calculator = _by_name(calculator)
+    given = making.by_name(calculator)
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
         with steps.step("Set-up of the method"):
-            made = _made(calculator, influence_model, train, progress)
+            made = making.make(given, influence_model, train, progress=progress)
             names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
         with steps.step("Contents of both sets"):
             sketcher = Sketcher()
@@ -89,7 +87,7 @@ def audit(
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
             found, shown = _find_leaks(about.evidence, splits, [*first, influential])
-        told = summary.describe_method(made, calculator)
+        told = making.describe_method(made, given)
         head = summary.summarise(made, about.evidence, names, method=told, steps=steps)
     finally:
         steps.close()
@@ -100,31 +98,6 @@ def audit(
         arrays=_arrays(about.evidence),
         shown=shown,
     )
-
-
-Maker = Callable[..., BaseInfluenceCalculator]
-
-
-def _by_name(calculator: str | BaseInfluenceCalculator | Maker) -> BaseInfluenceCalculator | Maker:
-    """Return what stands behind a name, or what was given; unknown names are refused."""
-    return NamedMethod(calculator) if isinstance(calculator, str) else calculator
-
-
-def _made(
-    calculator: BaseInfluenceCalculator | Maker, model: InfluenceModel, train: tf.data.Dataset, progress: bool
-) -> BaseInfluenceCalculator:
-    if isinstance(calculator, BaseInfluenceCalculator):
-        return calculator
-    made = calculator(model, train, store=MemoryStore(progress=progress))
-    if not isinstance(made, BaseInfluenceCalculator):
-        raise TypeError(
-            describe(
-                "`calculator` must be the name of a method, a calculator with influence values, or what makes "
-                "one from a model and a training set.",
-                {"it made": type(made).__name__},
-            )
-        )
-    return made
 
 
 class _About(NamedTuple):

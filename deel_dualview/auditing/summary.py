@@ -6,26 +6,17 @@ import datetime
 import importlib.metadata
 import platform
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.making import ToldMethod
 from deel_dualview.auditing.steps import Steps, peak_memory_bytes
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
-from deel_dualview.methods import METHODS, NamedMethod
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting
-
-
-class ToldMethod(NamedTuple):
-    """What a report says of its method: its title, what a value is, and what it is set to."""
-
-    title: str
-    value: str
-    calculator: str
 
 
 def summarise(
@@ -62,23 +53,6 @@ def summarise(
         method=method.title,
         value_meaning=method.value,
     )
-
-
-def describe_method(calculator: BaseInfluenceCalculator, given: object) -> ToldMethod:
-    """Say how a reader calls the method, what its values are, and which calculator that is.
-
-    Args:
-        calculator: of the audit.
-        given: what it was made by; a `NamedMethod` knows its title.
-    """
-    own = type(calculator).__name__
-    if isinstance(calculator, DualView):
-        return ToldMethod(METHODS["dualview"].title, METHODS["dualview"].value, own)
-    inverse = getattr(calculator, "ihvp", None)
-    full = own if inverse is None else f"{own} with {type(inverse).__name__}"
-    if isinstance(given, NamedMethod):
-        return ToldMethod(given.method.title, given.method.value, full)
-    return ToldMethod(own, f"what {own} calls influence", full)
 
 
 def _settings(calculator: BaseInfluenceCalculator, method: ToldMethod, k: int) -> list[Setting]:

@@ -20,6 +20,7 @@ from deel_dualview.report.writing import (
     write_attributions,
     write_json,
     write_report,
+    write_text,
 )
 
 SCHEMA_VERSION = 1
@@ -96,7 +97,7 @@ class AuditReport:
         write_report(
             path,
             {
-                "index.html": lambda file: _write_text(file, page),
+                "index.html": lambda file: write_text(file, page),
                 "audit.json": lambda file: write_json(file, self.to_dict()),
                 "attributions.npz": lambda file: write_attributions(file, self.attributions, self.arrays),
             },
@@ -106,7 +107,3 @@ class AuditReport:
     def __repr__(self) -> str:
         lines = [f"  {finding.severity.value:8}{finding.title}" for finding in self.findings]
         return "\n".join([f"AuditReport of {self.overview.model_name}:", *lines])
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -40,17 +40,24 @@ def render_page(report: AuditReport) -> str:
     """
     renderer = ExampleRenderer(report.shown.values())
     views = {key: renderer.render(example) for key, example in report.shown.items()}
-    environment = _environment(report.overview.class_names, views)
+    environment = make_environment(report.overview.class_names, views)
     return environment.get_template("page.html.j2").render(
         report=report,
         overview=report.overview,
         findings=report.findings,
-        style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
+        style=read_style(),
         drawings=_draw(report),
+        created=report.overview.created,
     )
 
 
-def _environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any]) -> jinja2.Environment:
+def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any]) -> jinja2.Environment:
+    """Return what every page is rendered with.
+
+    Args:
+        class_names: of the classes.
+        views: how examples are shown, by split and index.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -72,6 +79,11 @@ def _environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any
     environment.globals["marks"] = _MARKS
     environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
     return environment
+
+
+def read_style() -> Markup:
+    """Return the style sheet of every page."""
+    return Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
 
 
 def percent(share: float) -> str:
