@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deel_dualview.calculators.tracin import TracIn
     from deel_dualview.calculators.trak import Trak
     from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
+    from deel_dualview.comparing import compare
     from deel_dualview.gradients import PerExampleGradients
     from deel_dualview.ihvp import (
         ArnoldiIHVP,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         IdentityProjection,
         KroneckerProjection,
     )
+    from deel_dualview.methods import METHODS, NamedMethod
     from deel_dualview.models import InfluenceModel
     from deel_dualview.search import ORDER, TopK
     from deel_dualview.stores import DiskStore, MemoryStore, NoStore, StoreError
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
+    "METHODS": "methods",
     "ORDER": "search",
     "ArnoldiIHVP": "ihvp",
     "ArnoldiInfluenceCalculator": "calculators.arnoldi",
@@ -71,6 +74,7 @@ _HOMES = {
     "LeverageCorrectedInfluenceCalculator": "calculators.leverage",
     "LissaIHVP": "ihvp",
     "MemoryStore": "stores",
+    "NamedMethod": "methods",
     "NoStore": "stores",
     "PerExampleGradients": "gradients",
     "RelatIF": "calculators.relatif",
@@ -86,10 +90,12 @@ _HOMES = {
     "Trak": "calculators.trak",
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
+    "compare": "comparing",
     "load_checkpoints": "callbacks",
 }
 
 __all__ = [
+    "METHODS",
     "ORDER",
     "ArnoldiIHVP",
     "ArnoldiInfluenceCalculator",
@@ -116,6 +122,7 @@ __all__ = [
     "LeverageCorrectedInfluenceCalculator",
     "LissaIHVP",
     "MemoryStore",
+    "NamedMethod",
     "NoStore",
     "PerExampleGradients",
     "RelatIF",
@@ -131,6 +138,7 @@ __all__ = [
     "Trak",
     "WeightsBoundaryCalculator",
     "audit",
+    "compare",
     "load_checkpoints",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -37,16 +38,23 @@ class Demo(NamedTuple):
     swapped_labels: np.ndarray
 
 
-def make_demo(*, seed: int = 0, batch_size: int = 256) -> Demo:
+def make_demo(
+    *, seed: int = 0, batch_size: int = 256, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Demo:
     """Swap a few labels of the digits and train a small CNN on the result, in seconds.
 
     Sets the global seeds of Python, NumPy and Keras.
+
+    Args:
+        seed: chooses the swapped labels and the network's first weights.
+        batch_size: of both datasets.
+        callbacks: of the training, for instance `SaveCheckpoints`.
     """
     keras.utils.set_random_seed(seed)
     (images, labels), (test_images, test_labels) = load_digits()
     swapped = swap_labels(labels, NUM_SWAPPED, num_classes=_NUM_CLASSES, seed=seed)
     return Demo(
-        model=_train(images, swapped.labels),
+        model=_train(images, swapped.labels, callbacks),
         train=tf.data.Dataset.from_tensor_slices((images, swapped.labels)).batch(batch_size),
         test=tf.data.Dataset.from_tensor_slices((test_images, test_labels)).batch(batch_size),
         class_names=[str(digit) for digit in range(_NUM_CLASSES)],
@@ -56,7 +64,9 @@ def make_demo(*, seed: int = 0, batch_size: int = 256) -> Demo:
     )
 
 
-def _train(images: np.ndarray, labels: np.ndarray) -> keras.Model:
+def _train(
+    images: np.ndarray, labels: np.ndarray, callbacks: Sequence[keras.callbacks.Callback]
+) -> keras.Model:
     """Train the CNN, quietly; it ends in logits."""
     layers = keras.layers
     model = keras.Sequential(
@@ -75,5 +85,5 @@ def _train(images: np.ndarray, labels: np.ndarray) -> keras.Model:
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
-    model.fit(images, labels, batch_size=32, epochs=_EPOCHS, verbose=0)
+    model.fit(images, labels, batch_size=32, epochs=_EPOCHS, verbose=0, callbacks=list(callbacks))
     return model

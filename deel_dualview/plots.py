@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 # Okabe and Ito's colours, told apart by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
 _INK, _FAINT = "#1b1f24", "#d8dee4"
+_STRONGEST = 0.45
 _SVG_SETTINGS: Any = {"svg.fonttype": "none"}
 
 
@@ -41,21 +43,22 @@ def plot_slack(ranks: Sequence[int], slacks: Sequence[float], num_suspected: int
     return figure
 
 
-def plot_detection(
-    inspected: Sequence[int], by_slack: Sequence[int], by_self_influence: Sequence[int], *, num_known: int
-) -> Figure:
-    """Draw how many known label errors are found among the first examples, by slack and by self-influence."""
+def plot_detection(inspected: Sequence[int], found: Mapping[str, Sequence[int]], *, num_known: int) -> Figure:
+    """Draw how many known label errors are found among the first examples, by two orders.
+
+    Args:
+        inspected: numbers of examples looked at, increasing.
+        found: how many of the known errors are among them, for each order by its name.
+        num_known: number of known errors.
+    """
     figure, axes = _figure()
     total = max(num_known, 1)
-    axes.plot(inspected, np.asarray(by_slack) / total, color=BLUE, linewidth=2, label="by slack")
-    axes.plot(
-        inspected,
-        np.asarray(by_self_influence) / total,
-        color=VERMILLION,
-        linewidth=1.6,
-        linestyle=(0, (5, 2)),
-        label="by self-influence",
-    )
+    styles: list[dict[str, Any]] = [
+        {"color": BLUE, "linewidth": 2},
+        {"color": VERMILLION, "linewidth": 1.6, "linestyle": (0, (5, 2))},
+    ]
+    for (name, counts), style in zip(found.items(), styles, strict=True):
+        axes.plot(inspected, np.asarray(counts) / total, label=f"by {name}", **style)
     axes.plot([0, inspected[-1]], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="at random")
     axes.set_xlim(0, inspected[-1])
     axes.set_ylim(0, 1.02)
@@ -119,6 +122,70 @@ def plot_class_counts(names: Sequence[str], counts: Sequence[int], *, label: str
     axes.margins(x=0.12)
     axes.invert_yaxis()
     axes.set_title(label, loc="left", fontsize=10, color=_INK)
+    return figure
+
+
+def plot_agreement(
+    names: Sequence[str], matrix: Sequence[Sequence[float]], *, as_percent: bool = False
+) -> Figure:
+    """Draw a matrix of agreements, -1 to 1, as coloured squares with their numbers.
+
+    Args:
+        names: of rows and columns.
+        matrix: values, a x a; NaN leaves its square empty.
+        as_percent: write 0.5 as 50%.
+    """
+    num = len(names)
+    size = max(2.6, 1.4 + 0.52 * num)
+    figure = Figure(figsize=(size + 0.4, size), layout="constrained")
+    axes = figure.subplots()
+    _prepare(axes)
+    axes.grid(visible=False)
+    for row, values in enumerate(matrix):
+        for column, value in enumerate(values):
+            colour = BLUE if value >= 0 else VERMILLION
+            # Pale enough for numbers in the colour of the text, in light and in dark.
+            strength = 0.0 if np.isnan(value) else min(abs(value), 1.0) * _STRONGEST
+            square = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour, alpha=strength)
+            axes.add_patch(square)
+            text = "–" if np.isnan(value) else f"{value:.0%}" if as_percent else f"{value:.2f}"
+            text = text.replace("-", "\u2212")
+            axes.text(column, row, text, ha="center", va="center", color=_INK, fontsize=9)
+    labels = [_plain(_shorten(name)) for name in names]
+    axes.set_xticks(range(num), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num), labels)
+    axes.tick_params(length=0)
+    axes.set_xlim(-0.5, num - 0.5)
+    axes.set_ylim(num - 0.5, -0.5)
+    axes.set_aspect("equal")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def plot_costs(
+    names: Sequence[str], setup_seconds: Sequence[float], seconds_per_query: Sequence[float]
+) -> Figure:
+    """Draw, for each method, the seconds of its set-up and of one query, side by side on logarithmic scales."""
+    figure = Figure(figsize=(6.4, 1.0 + 0.27 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    positions = range(len(names))
+    for axes, seconds, colour, label in (
+        (left, setup_seconds, BLUE, "Set-up, seconds"),
+        (right, seconds_per_query, VERMILLION, "A query, seconds"),
+    ):
+        _prepare(axes)
+        axes.barh(positions, seconds, color=colour, height=0.62)
+        axes.set_xscale("log")
+        axes.set_xlim(0.5 * min(seconds), 1.5 * max(seconds))
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", which="minor", length=0)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel(label)
+    left.set_yticks(positions, [_plain(_shorten(name)) for name in names])
+    left.invert_yaxis()
     return figure
 
 

@@ -21,7 +21,7 @@ def texts_of(svg: str) -> list[str]:
 def some_figures() -> dict[str, matplotlib.figure.Figure]:
     return {
         "slack": plots.plot_slack([1, 2, 10], [2.5, 1.5, 0.2], 2),
-        "detection": plots.plot_detection([0, 5, 10], [0, 3, 3], [0, 1, 3], num_known=3),
+        "detection": plots.plot_detection([0, 5, 10], {"slack": [0, 3, 3], "loss": [0, 1, 3]}, num_known=3),
         "path": plots.plot_path([0.01, 0.1], [0.5, 0.2], [0.9, 0.95], chosen=0.1),
         "classes": plots.plot_class_counts(["cat", "dog"], [3, 12], label="Support vectors"),
     }

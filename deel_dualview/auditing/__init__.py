@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -11,27 +11,19 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_k, describe, require
-from deel_dualview.auditing import labels, leaks, predictions, summary, surrogate
+from deel_dualview.auditing import labels, leaks, making, predictions, ranking, summary, surrogate
+from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.evidence import Evidence
-from deel_dualview.auditing.reading import SplitContents, gather_inputs, read_contents, references_in
+from deel_dualview.auditing.reading import gather_inputs, read_contents, references_in
 from deel_dualview.auditing.steps import Steps
+from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
-from deel_dualview.stores import MemoryStore
 
-_NUM_STEPS = 7
-
-
-class _Splits(NamedTuple):
-    """Both datasets with what one pass over each has kept."""
-
-    train_set: tf.data.Dataset
-    test_set: tf.data.Dataset
-    train: SplitContents
-    test: SplitContents
+_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 5, 2
 
 
 def audit(
@@ -40,15 +32,15 @@ def audit(
     test: tf.data.Dataset,
     *,
     k: int = 5,
-    calculator: DualView | Callable[..., DualView] | None = None,
+    calculator: str | BaseInfluenceCalculator | making.Maker = "dualview",
     class_names: Sequence[str] | None = None,
     known_label_errors: Sequence[int] | np.ndarray | None = None,
     progress: bool = True,
 ) -> AuditReport:
     """Audit a trained classifier and the data that it was trained on.
 
-    Reads `train` three times (features, contents, the examples that are shown) and `test` five times;
-    examples themselves are kept only if they are shown.
+    DualView reads `train` three times (features, contents, the examples that are shown) and `test` five
+    times, other methods some more; examples themselves are kept only if they are shown.
 
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
@@ -57,8 +49,11 @@ def audit(
         test: batched examples that were not trained on; without labels, uncertain predictions take the place
             of wrong ones.
         k: proponents and opponents that are shown of every explained prediction.
-        calculator: a DualView of this model and training set with settings of your own, target "prediction"; or
-            what makes one of them, for instance `functools.partial(DualView, K=0.1)`.
+        calculator: the name of a method (`deel_dualview.METHODS` has them); or a calculator of this model and
+            training set with settings of your own, target "prediction"; or what makes one from model and
+            training set, for instance `functools.partial(DualView, K=0.1)`. Any other than DualView has no
+            surrogate: labels are then ranked by self-influence, sections about the surrogate are left out, and
+            of the influence values only the k strongest on either side are kept.
         class_names: one for each class; their numbers by default.
         known_label_errors: positions of training examples known to be mislabelled. The report then tells how
             many of them it would have found.
@@ -73,84 +68,81 @@ def audit(
     """
     _check_datasets(train, test)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    given = making.by_name(calculator)
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
-        with steps.step("Features and surrogate"):
-            if not isinstance(calculator, DualView):
-                make = calculator or DualView
-                calculator = make(influence_model, train, store=MemoryStore(progress=progress))
-            names, known = _check_settings(calculator, influence_model, k, class_names, known_label_errors)
+        with steps.step("Set-up of the method"):
+            made = making.make(given, influence_model, train, progress=progress)
+            names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
         with steps.step("Contents of both sets"):
             sketcher = Sketcher()
-            splits = _Splits(train, test, read_contents(train, sketcher), read_contents(test, sketcher))
-            _check_same_examples(calculator, splits)
-        with steps.step("Predictions and attributions"):
-            evidence, kernel_features = _gather_evidence(calculator, splits, k)
-        with steps.step("Fidelity"):
-            faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(test))
-        with steps.step("Other values of K"):
-            path = surrogate.find_sparsity_path(evidence, kernel_features, surrogate.fit_path(calculator))
+            splits = Splits(train, test, read_contents(train, sketcher), read_contents(test, sketcher))
+            _check_same_examples(made, splits)
+        if isinstance(made, DualView):
+            about = _ask_surrogate(made, splits, k, known, steps)
+        else:
+            about = _ask_any(made, splits, k, known, steps)
         with steps.step("Wrong labels and predictions"):
-            first: list[Finding] = [
-                labels.find_label_errors(evidence, known),
-                predictions.find_wrong_predictions(evidence),
-            ]
-            influential = predictions.find_influential_examples(evidence)
+            first = [about.label_errors, predictions.find_wrong_predictions(about.evidence)]
+            influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
-            found, shown = _find_leaks(evidence, splits, [*first, influential])
-        head = summary.summarise(
-            calculator, evidence, names, settings=summary.describe_settings(calculator, k), steps=steps
-        )
+            found, shown = _find_leaks(about.evidence, splits, [*first, influential])
+        told = making.describe_method(made, given)
+        head = summary.summarise(made, about.evidence, names, method=told, steps=steps)
     finally:
         steps.close()
     return AuditReport(
         overview=head,
-        findings=_in_order(faithfulness, [*first, *found, influential], path),
-        attributions=evidence.attributions,
-        arrays=_arrays(evidence),
+        findings=_in_order(about, [*first, *found, influential]),
+        attributions=about.evidence.attributions,
+        arrays=_arrays(about.evidence),
         shown=shown,
     )
 
 
-def _in_order(faithfulness: Faithfulness, about_data: list[Finding], path: Finding) -> list[Finding]:
+class _About(NamedTuple):
+    """What is found by way of a calculator: evidence, doubtful labels, and what the surrogate has, if any."""
+
+    evidence: Evidence
+    label_errors: Finding
+    faithfulness: Faithfulness | None
+    path: Finding | None
+
+
+def _ask_surrogate(
+    calculator: DualView, splits: Splits, k: int, known: np.ndarray | None, steps: Steps
+) -> _About:
+    steps.expect(_NUM_STEPS_OF_SURROGATE)
+    with steps.step("Predictions and attributions"):
+        evidence, kernel_features = gather_from_surrogate(calculator, splits, k)
+    with steps.step("Fidelity"):
+        faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(splits.test_set))
+    with steps.step("Other values of K"):
+        path = surrogate.find_sparsity_path(evidence, kernel_features, surrogate.fit_path(calculator))
+    return _About(evidence, labels.find_label_errors(evidence, known), faithfulness, path)
+
+
+def _ask_any(
+    calculator: BaseInfluenceCalculator, splits: Splits, k: int, known: np.ndarray | None, steps: Steps
+) -> _About:
+    with steps.step("Predictions and attributions"):
+        evidence = gather_without_surrogate(calculator, splits, k)
+    return _About(evidence, ranking.rank_labels(evidence, known), None, None)
+
+
+def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
     """Put the surrogate before what it says if it is not to be trusted, else after."""
-    if faithfulness.severity is Severity.WARNING:
-        return [faithfulness, *about_data, path]
-    return [*about_data, faithfulness, path]
+    last = [] if about.path is None else [about.path]
+    if about.faithfulness is None:
+        return [*about_data, *last]
+    if about.faithfulness.severity is Severity.WARNING:
+        return [about.faithfulness, *about_data, *last]
+    return [*about_data, about.faithfulness, *last]
 
 
-def _gather_evidence(calculator: DualView, splits: _Splits, k: int) -> tuple[Evidence, np.ndarray]:
-    """Ask the calculator for what findings are made of; also the kernel features (m, d) of the test set."""
-    model, solution = calculator.model, calculator.surrogate
-    evaluations = list(calculator.evaluate(splits.test_set))
-    kernel_features = np.concatenate([batch.kernel_features for batch in evaluations])
-    logits = np.concatenate([batch.model_logits for batch in evaluations]).astype(np.float64)
-    test_labels = splits.test.labels
-    evidence = Evidence(
-        num_classes=model.num_classes,
-        k=k,
-        train_labels=calculator.train_labels,
-        train_ids=calculator.train_ids,
-        slack=solution.slack,
-        suggested_labels=calculator.suggested_labels,
-        self_influence=np.concatenate(
-            list(calculator.compute_influence_values(splits.train_set).as_numpy_iterator())
-        ),
-        support_vectors=np.bincount(solution.coefficients.indices, minlength=model.num_classes),
-        test_labels=None if test_labels is None else model.to_classes(test_labels),
-        test_ids=splits.test.ids,
-        predictions=logits.argmax(axis=1),
-        confidences=1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1),
-        attributions=calculator.sparse_influence_values(splits.test_set),
-        surrogate_logits=np.concatenate([batch.surrogate_logits for batch in evaluations]),
-        logit_error_bounds=solution.weight_error_bound * np.linalg.norm(kernel_features, axis=1),
-    )
-    return evidence, kernel_features
-
-
-def _find_leaks(evidence: Evidence, splits: _Splits, others: list[Finding]) -> tuple[list[Finding], dict]:
+def _find_leaks(evidence: Evidence, splits: Splits, others: list[Finding]) -> tuple[list[Finding], dict]:
     """Find duplicates, and fetch them together with the examples that the other findings show."""
-    candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, slack=evidence.slack)
+    candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, doubt=evidence.doubt)
     train_indices, test_indices = leaks.indices_to_read(candidates)
     references = list(references_in(others))
     train_indices |= {item.index for item in references if item.split == "train"}
@@ -176,12 +168,13 @@ def _arrays(evidence: Evidence) -> dict[str, np.ndarray]:
     arrays = {
         "test_predictions": evidence.predictions,
         "test_confidences": evidence.confidences.astype(np.float32),
-        "surrogate_logits": evidence.surrogate_logits.astype(np.float32),
         "train_labels": evidence.train_labels,
-        "train_slack": evidence.slack.astype(np.float32),
+        ("train_loss" if evidence.surrogate is None else "train_slack"): evidence.doubt.astype(np.float32),
         "train_suggested_labels": evidence.suggested_labels,
         "train_self_influence": evidence.self_influence.astype(np.float32),
     }
+    if evidence.surrogate is not None:
+        arrays["surrogate_logits"] = evidence.surrogate.logits.astype(np.float32)
     if evidence.test_labels is not None:
         arrays["test_labels"] = evidence.test_labels
     for name, ids in (("train_ids", evidence.train_ids), ("test_ids", evidence.test_ids)):
@@ -207,7 +200,7 @@ def _check_datasets(train: tf.data.Dataset, test: tf.data.Dataset) -> None:
 
 
 def _check_settings(
-    calculator: DualView,
+    calculator: BaseInfluenceCalculator,
     model: InfluenceModel,
     k: int,
     class_names: Sequence[str] | None,
@@ -242,7 +235,7 @@ def _check_settings(
     return names, positions
 
 
-def _check_same_examples(calculator: DualView, splits: _Splits) -> None:
+def _check_same_examples(calculator: BaseInfluenceCalculator, splits: Splits) -> None:
     require(
         len(splits.train.hashes) == calculator.num_train,
         "`train` must be the training set that the calculator was built with.",

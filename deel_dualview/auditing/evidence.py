@@ -12,6 +12,21 @@ from deel_dualview.report.findings import ExampleReference, Severity
 
 
 @dataclass(frozen=True)
+class SurrogateEvidence:
+    """Arrays that only DualView has.
+
+    Args:
+        support_vectors: number of training examples that can influence each class, shape (c,).
+        logits: of the surrogate, shape (m, c).
+        logit_error_bounds: shape (m,).
+    """
+
+    support_vectors: np.ndarray
+    logits: np.ndarray
+    logit_error_bounds: np.ndarray
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Arrays over the n training and m test examples; c classes.
 
@@ -20,34 +35,34 @@ class Evidence:
         k: how many proponents and opponents are shown.
         train_labels: given classes, shape (n,).
         train_ids: ids of the training set, shape (n,), or None.
-        slack: max(0, 1 - margin) of every training example, shape (n,).
-        suggested_labels: class that the surrogate would give to each training example, shape (n,).
+        doubt: of every given label, shape (n,): the surrogate's slack max(0, 1 - margin), or without one the
+            cross-entropy of the model.
+        contradicted: whether another class comes before the label, shape (n,) bool.
+        suggested_labels: first class other than the label, by the surrogate or else the model, shape (n,).
         self_influence: shape (n,).
-        support_vectors: number of training examples that can influence each class, shape (c,).
         test_labels: shape (m,), or None for an unlabelled test set.
         test_ids: shape (m,), or None.
         predictions: the model's classes, shape (m,).
         confidences: the model's probability of its prediction, shape (m,).
-        attributions: values of training examples on the logit of the prediction, shape (m, n), sparse.
-        surrogate_logits: shape (m, c).
-        logit_error_bounds: shape (m,).
+        attributions: values of training examples on the prediction, shape (m, n), sparse: all that are not
+            zero with a surrogate, else the k strongest for and against each prediction.
+        surrogate: what only DualView has, or None.
     """
 
     num_classes: int
     k: int
     train_labels: np.ndarray
     train_ids: np.ndarray | None
-    slack: np.ndarray
+    doubt: np.ndarray
+    contradicted: np.ndarray
     suggested_labels: np.ndarray
     self_influence: np.ndarray
-    support_vectors: np.ndarray
     test_labels: np.ndarray | None
     test_ids: np.ndarray | None
     predictions: np.ndarray
     confidences: np.ndarray
     attributions: scipy.sparse.csr_array
-    surrogate_logits: np.ndarray
-    logit_error_bounds: np.ndarray
+    surrogate: SurrogateEvidence | None
 
     @property
     def num_train(self) -> int:

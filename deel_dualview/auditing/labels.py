@@ -32,10 +32,10 @@ def find_label_errors(evidence: Evidence, known: Sequence[int] | np.ndarray | No
         known: indices of training examples whose label is known to be wrong (a test of the audit itself), or
             None.
     """
-    order = by_decreasing(evidence.slack)
-    count = int((evidence.slack > CONTRADICTION).sum())
+    order = by_decreasing(evidence.doubt)
+    count = int(evidence.contradicted.sum())
     share = count / evidence.num_train
-    num_positive = int((evidence.slack > 0).sum())
+    num_positive = int((evidence.doubt > 0).sum())
     ranks = _thinned_ranks(num_positive)
     return LabelErrors(
         severity=severity_of(share, warn_from=MANY_ERRORS),
@@ -45,7 +45,7 @@ def find_label_errors(evidence: Evidence, known: Sequence[int] | np.ndarray | No
         share=share,
         suspects=tuple(_suspect(evidence, index) for index in order[: min(count, NUM_SUSPECTS)]),
         ranks=tuple(int(rank) for rank in ranks),
-        slacks=tuple(float(evidence.slack[order[rank - 1]]) for rank in ranks),
+        slacks=tuple(float(evidence.doubt[order[rank - 1]]) for rank in ranks),
         detection=None if known is None or not len(known) else detection_curve(evidence, np.asarray(known)),
     )
 
@@ -60,7 +60,7 @@ def detection_curve(evidence: Evidence, known: np.ndarray) -> DetectionCurve:
     is_known = np.zeros(evidence.num_train, bool)
     is_known[known] = True
     num_known = int(is_known.sum())
-    found = np.cumsum(is_known[by_decreasing(evidence.slack)])
+    found = np.cumsum(is_known[by_decreasing(evidence.doubt)])
     found_by_self = np.cumsum(is_known[by_decreasing(evidence.self_influence)])
     inspected = np.unique(np.linspace(1, evidence.num_train, NUM_CURVE_POINTS).astype(np.int64))
     numbers = [num_known, *(max(1, round(share * evidence.num_train)) for share in INSPECTED_SHARES)]
@@ -68,7 +68,7 @@ def detection_curve(evidence: Evidence, known: np.ndarray) -> DetectionCurve:
         inspected=(0, *map(int, inspected)),
         found_by_slack=(0, *map(int, found[inspected - 1])),
         found_by_self_influence=(0, *map(int, found_by_self[inspected - 1])),
-        area=area_under_roc(evidence.slack, is_known),
+        area=area_under_roc(evidence.doubt, is_known),
         self_influence_area=area_under_roc(evidence.self_influence, is_known),
         points=tuple(
             InspectionPoint(number, number / evidence.num_train, int(found[number - 1]), num_known)
@@ -102,7 +102,7 @@ def _suspect(evidence: Evidence, index: int) -> SuspectedLabel:
     return SuspectedLabel(
         example=evidence.reference("train", index),
         suggested_label=int(evidence.suggested_labels[index]),
-        slack=float(evidence.slack[index]),
+        slack=float(evidence.doubt[index]),
         self_influence=float(evidence.self_influence[index]),
     )
 

@@ -16,7 +16,8 @@ from deel_dualview.report.findings import ConflictingDuplicates, Leaks, SimilarP
 
 NUM_PAIRS = 24
 SUSPICIOUS, MAX_SUSPECTS = 0.5, 5000
-"""Near duplicates of another label are looked for from this slack on; of equal inputs one has at least 1."""
+"""Near duplicates of another label are looked for from this doubt on; of equal inputs one has a slack of at least 1,
+or a cross-entropy of at least log(2)."""
 MANY_LEAKS = 0.01
 """From this share of leaked test examples on, the finding is a warning."""
 
@@ -38,7 +39,7 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(
-    train: SplitContents, test: SplitContents, train_labels: np.ndarray, *, slack: np.ndarray
+    train: SplitContents, test: SplitContents, train_labels: np.ndarray, *, doubt: np.ndarray
 ) -> Candidates:
     """Look for examples that occur twice, without reading an input again.
 
@@ -46,13 +47,13 @@ def find_candidates(
         train: contents of the n training examples.
         test: contents of the test examples.
         train_labels: classes, shape (n,).
-        slack: of the training examples, shape (n,).
+        doubt: of the training labels, shape (n,).
     """
     identical = duplicates.identical_across(train.hashes, test.hashes)
     near = duplicates.near_across(train.sketches, test.sketches)
     near = _first_few(near, ~np.isin(near.first, identical.first))
     within, conflicting = duplicates.identical_of_other_label(train.hashes, train_labels)
-    near_within = duplicates.near_of_other_label(train.sketches, train_labels, _suspects(slack))
+    near_within = duplicates.near_of_other_label(train.sketches, train_labels, _suspects(doubt))
     different = train.hashes[near_within.first] != train.hashes[near_within.second]
     return Candidates(identical, near, within, _first_few(near_within, different), conflicting)
 
@@ -131,10 +132,10 @@ def find_conflicting_duplicates(
     )
 
 
-def _suspects(slack: np.ndarray) -> np.ndarray:
+def _suspects(doubt: np.ndarray) -> np.ndarray:
     """Return the positions from which near duplicates of another label are looked for, most suspect first."""
-    order = by_decreasing(slack)[:MAX_SUSPECTS]
-    return order[slack[order] > SUSPICIOUS]
+    order = by_decreasing(doubt)[:MAX_SUSPECTS]
+    return order[doubt[order] > SUSPICIOUS]
 
 
 def _first_few(pairs: Pairs, keep: np.ndarray) -> Pairs:

@@ -53,7 +53,8 @@ def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
     """Return the k strongest proponents and opponents of one test prediction; ties go to the lower index."""
     columns, values = _row(evidence, index)
     prediction = int(evidence.predictions[index])
-    logit = float(evidence.surrogate_logits[index, prediction])
+    surrogate = evidence.surrogate
+    logit = None if surrogate is None else float(surrogate.logits[index, prediction])
     order = np.lexsort((columns, -values))
     proponents = [position for position in order[: evidence.k] if values[position] > 0]
     opponents = [position for position in np.lexsort((columns, values))[: evidence.k] if values[position] < 0]
@@ -63,7 +64,7 @@ def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
             Influence(
                 evidence.reference("train", columns[position]),
                 float(values[position]),
-                float(values[position]) / logit if logit > 0 else None,
+                float(values[position]) / logit if logit is not None and logit > 0 else None,
             )
             for position in positions
         )
@@ -72,9 +73,9 @@ def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
         example=evidence.reference("test", index),
         prediction=prediction,
         confidence=float(evidence.confidences[index]),
-        surrogate_prediction=int(evidence.surrogate_logits[index].argmax()),
+        surrogate_prediction=None if surrogate is None else int(surrogate.logits[index].argmax()),
         logit=logit,
-        logit_error_bound=float(evidence.logit_error_bounds[index]),
+        logit_error_bound=None if surrogate is None else float(surrogate.logit_error_bounds[index]),
         proponents=influences(proponents),
         opponents=influences(opponents),
     )
@@ -117,7 +118,7 @@ def _class_influence(
     )
     order = np.lexsort((indices, -counts))[:NUM_INFLUENTIAL]
     values = evidence.attributions[queries]
-    logits = evidence.surrogate_logits[queries, label]
+    logits = np.empty(0) if evidence.surrogate is None else evidence.surrogate.logits[queries, label]
     total = float(logits[logits > 0].sum())
     return ClassInfluence(
         label=label,

@@ -36,6 +36,11 @@ class Steps:
         self.times.append(StepTime(name, time.perf_counter() - start))
         self._bar.update()
 
+    def expect(self, num_more: int) -> None:
+        """Add steps that were not known at the start."""
+        self._bar.total += num_more
+        self._bar.refresh()
+
     def close(self) -> None:
         """Take the bar away."""
         self._bar.close()

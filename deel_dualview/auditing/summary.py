@@ -12,20 +12,23 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.making import ToldMethod
 from deel_dualview.auditing.steps import Steps, peak_memory_bytes
+from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting
 
 
 def summarise(
-    calculator: DualView,
+    calculator: BaseInfluenceCalculator,
     evidence: Evidence,
     class_names: Sequence[str],
     *,
-    settings: Sequence[Setting],
+    method: ToldMethod,
     steps: Steps,
 ) -> Overview:
     """Put together the head of the report, once all steps have run."""
+    surrogate = calculator if isinstance(calculator, DualView) else None
     right = None if evidence.test_labels is None else (evidence.predictions == evidence.test_labels).mean()
     return Overview(
         model_name=calculator.model.model.name,
@@ -36,27 +39,34 @@ def summarise(
         num_test=evidence.num_test,
         class_names=tuple(class_names),
         test_accuracy=None if right is None else float(right),
-        certificate=_certificate(calculator),
+        certificate=_certificate(surrogate) if surrogate else None,
         classes=_class_counts(evidence),
-        num_support_vectors=int(calculator.surrogate.num_support_vectors),
+        num_support_vectors=int(surrogate.surrogate.num_support_vectors) if surrogate else None,
         mean_nonzero_attributions=evidence.attributions.nnz / evidence.num_test,
-        settings=tuple(settings),
-        versions=_versions(),
+        settings=tuple(_settings(calculator, method, evidence.k)),
+        versions=versions(),
         steps=tuple(steps.times),
         seconds=steps.seconds,
         peak_memory_bytes=peak_memory_bytes(),
         added_memory_bytes=steps.added_memory_bytes,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        method=method.title,
+        value_meaning=method.value,
     )
 
 
-def describe_settings(calculator: DualView, k: int) -> list[Setting]:
+def _settings(calculator: BaseInfluenceCalculator, method: ToldMethod, k: int) -> list[Setting]:
     """List the settings that the findings depend on."""
+    own = [Setting("Calculator", method.calculator), Setting("Influence value", method.value)]
+    if isinstance(calculator, DualView):
+        own = [
+            Setting("K × mean squared norm", f"{calculator.K:.4g}"),
+            Setting("Kernel", calculator.kernel),
+            Setting("Bias feature", "yes" if calculator.feature_map.has_bias else "no"),
+        ]
     return [
-        Setting("Method", "DualView"),
-        Setting("K × mean squared norm", f"{calculator.K:.4g}"),
-        Setting("Kernel", calculator.kernel),
-        Setting("Bias feature", "yes" if calculator.feature_map.has_bias else "no"),
+        Setting("Method", method.title),
+        *own,
         Setting("Explained class", "the model's prediction"),
         Setting("Examples per explanation", f"{k} for, {k} against"),
     ]
@@ -79,12 +89,18 @@ def _class_counts(evidence: Evidence) -> tuple[ClassCounts, ...]:
     train = np.bincount(evidence.train_labels, minlength=evidence.num_classes)
     predicted = np.bincount(evidence.predictions, minlength=evidence.num_classes)
     return tuple(
-        ClassCounts(label, int(train[label]), int(predicted[label]), int(evidence.support_vectors[label]))
+        ClassCounts(
+            label,
+            int(train[label]),
+            int(predicted[label]),
+            None if evidence.surrogate is None else int(evidence.surrogate.support_vectors[label]),
+        )
         for label in range(evidence.num_classes)
     )
 
 
-def _versions() -> tuple[Setting, ...]:
+def versions() -> tuple[Setting, ...]:
+    """List what ran: the package, what it stands on, and the system."""
     return (
         Setting("deel_dualview", _version("deel-dualview")),
         Setting("Python", platform.python_version()),

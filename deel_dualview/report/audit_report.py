@@ -20,6 +20,7 @@ from deel_dualview.report.writing import (
     write_attributions,
     write_json,
     write_report,
+    write_text,
 )
 
 SCHEMA_VERSION = 1
@@ -33,7 +34,8 @@ class AuditReport:
         overview: what was audited, certificate, settings, time and memory.
         findings: most urgent first within the order of a report.
         attributions: influence values (m, n) of every training example on the explained logit of every test
-            example; zero but for support vectors. A row sums to the surrogate's logit.
+            example; zero but for support vectors. A row sums to the surrogate's logit. Of any other method
+            than DualView, only the k strongest values on either side of every row.
         arrays: what goes with the attributions into `attributions.npz`, by name.
         shown: contents of the examples that the page shows, by split and index: nests of arrays.
     """
@@ -75,7 +77,7 @@ class AuditReport:
 
         `index.html` needs no other file and no network. `attributions.npz` is read by
         `scipy.sparse.load_npz` as the values (m, n), and by `numpy.load` with `test_predictions`,
-        `test_labels`, `surrogate_logits`, `train_labels` and ids beside them.
+        `test_labels`, `surrogate_logits` (of DualView), `train_labels` and ids beside them.
 
         Args:
             directory: created, parents included.
@@ -95,7 +97,7 @@ class AuditReport:
         write_report(
             path,
             {
-                "index.html": lambda file: _write_text(file, page),
+                "index.html": lambda file: write_text(file, page),
                 "audit.json": lambda file: write_json(file, self.to_dict()),
                 "attributions.npz": lambda file: write_attributions(file, self.attributions, self.arrays),
             },
@@ -105,7 +107,3 @@ class AuditReport:
     def __repr__(self) -> str:
         lines = [f"  {finding.severity.value:8}{finding.title}" for finding in self.findings]
         return "\n".join([f"AuditReport of {self.overview.model_name}:", *lines])
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -31,10 +31,10 @@ class ExampleReference:
 
 @dataclass(frozen=True)
 class Influence:
-    """What one training example adds to one logit of the surrogate.
+    """The influence of one training example on one prediction: what it adds to a logit of the surrogate, if any.
 
     `share` is `value` over that logit, so that the shares of all training examples add up to 1; None where
-    the logit is not positive, for a share of it would mean nothing.
+    the logit is not positive, for a share of it would mean nothing, or where there is no surrogate.
     """
 
     example: ExampleReference
@@ -47,15 +47,15 @@ class ExplainedPrediction:
     """A prediction of the model with the training examples that speak most for it and against it.
 
     `confidence` is the model's probability of `prediction`. `logit` is the surrogate's, of that same class;
-    the exact minimiser's would lie within `logit_error_bound` of it.
+    the exact minimiser's would lie within `logit_error_bound` of it. Without a surrogate these are None.
     """
 
     example: ExampleReference
     prediction: int
     confidence: float
-    surrogate_prediction: int
-    logit: float
-    logit_error_bound: float
+    surrogate_prediction: int | None
+    logit: float | None
+    logit_error_bound: float | None
     proponents: tuple[Influence, ...]
     opponents: tuple[Influence, ...]
 
@@ -93,6 +93,35 @@ class DetectionCurve:
     found_by_self_influence: tuple[int, ...]
     area: float
     self_influence_area: float
+    points: tuple[InspectionPoint, ...]
+
+
+@dataclass(frozen=True)
+class DoubtedLabel:
+    """A training example that an audit without a surrogate ranks first.
+
+    `suggested_label` is the first class other than the given one by the model, `probability` the model's of
+    the given one.
+    """
+
+    example: ExampleReference
+    suggested_label: int
+    probability: float
+    self_influence: float
+
+
+@dataclass(frozen=True)
+class RankingCurve:
+    """How fast known label errors turn up by decreasing self-influence, or by decreasing loss of the model.
+
+    `self_influence_area` and `loss_area` are the ROC-AUC against "is a known label error".
+    """
+
+    inspected: tuple[int, ...]
+    found_by_self_influence: tuple[int, ...]
+    found_by_loss: tuple[int, ...]
+    self_influence_area: float
+    loss_area: float
     points: tuple[InspectionPoint, ...]
 
 
@@ -197,6 +226,20 @@ class LabelErrors(Finding):
     ranks: tuple[int, ...]
     slacks: tuple[float, ...]
     detection: DetectionCurve | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedLabels(Finding):
+    """In place of `LabelErrors` without a surrogate; `count` of labels that the model itself contradicts.
+
+    `suspects` are ranked by what `ranking` names: self-influence where it grows with the model's loss, which
+    is that of the given label, and else that loss.
+    """
+
+    name: ClassVar[str] = "label-errors"
+    ranking: Literal["self-influence", "loss"]
+    suspects: tuple[DoubtedLabel, ...]
+    detection: RankingCurve | None
 
 
 @dataclass(frozen=True, kw_only=True)

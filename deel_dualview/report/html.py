@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from deel_dualview import plots
 from deel_dualview.report import findings as kinds
@@ -22,6 +23,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.WrongPredictions: "predictions",
     kinds.UncertainPredictions: "predictions",
     kinds.LabelErrors: "labels",
+    kinds.RankedLabels: "ranking",
     kinds.InfluentialExamples: "influential",
     kinds.Leaks: "pairs",
     kinds.ConflictingDuplicates: "pairs",
@@ -38,17 +40,24 @@ def render_page(report: AuditReport) -> str:
     """
     renderer = ExampleRenderer(report.shown.values())
     views = {key: renderer.render(example) for key, example in report.shown.items()}
-    environment = _environment(report.overview.class_names, views)
+    environment = make_environment(report.overview.class_names, views)
     return environment.get_template("page.html.j2").render(
         report=report,
         overview=report.overview,
         findings=report.findings,
-        style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
+        style=read_style(),
         drawings=_draw(report),
+        created=report.overview.created,
     )
 
 
-def _environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any]) -> jinja2.Environment:
+def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any]) -> jinja2.Environment:
+    """Return what every page is rendered with.
+
+    Args:
+        class_names: of the classes.
+        views: how examples are shown, by split and index.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -72,6 +81,11 @@ def _environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any
     return environment
 
 
+def read_style() -> Markup:
+    """Return the style sheet of every page."""
+    return Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
+
+
 def percent(share: float) -> str:
     """Write a share with as many digits as it needs not to become 0 % or 100 % by rounding."""
     if share in (0, 1):
@@ -92,24 +106,19 @@ def _memory(num_bytes: int | None) -> str:
 def _draw(report: AuditReport) -> dict[str, Markup]:
     """Draw what the findings have curves for."""
     overview = report.overview
-    figures = {
-        "classes": plots.plot_class_counts(
+    figures = {}
+    if overview.certificate:
+        figures["classes"] = plots.plot_class_counts(
             overview.class_names,
-            [counts.num_support_vectors for counts in overview.classes],
+            [counts.num_support_vectors or 0 for counts in overview.classes],
             label="Support vectors that can influence each class",
         )
-    }
     for finding in report.findings:
         if isinstance(finding, kinds.LabelErrors) and finding.ranks:
             figures["slack"] = plots.plot_slack(finding.ranks, finding.slacks, finding.count)
-            if finding.detection:
-                figures["detection"] = plots.plot_detection(
-                    finding.detection.inspected,
-                    finding.detection.found_by_slack,
-                    finding.detection.found_by_self_influence,
-                    num_known=finding.detection.points[0].known,
-                )
-        if isinstance(finding, kinds.SparsityPath) and finding.points:
+        if isinstance(finding, kinds.LabelErrors | kinds.RankedLabels) and finding.detection:
+            figures["detection"] = _plot_detection(finding.detection)
+        if isinstance(finding, kinds.SparsityPath) and finding.points and overview.certificate:
             figures["path"] = plots.plot_path(
                 [point.scale_free_K for point in finding.points],
                 [point.share_support_vectors for point in finding.points],
@@ -117,3 +126,12 @@ def _draw(report: AuditReport) -> dict[str, Markup]:
                 chosen=overview.certificate.scale_free_K,
             )
     return {name: Markup(plots.to_inline_svg(figure, name)) for name, figure in figures.items()}
+
+
+def _plot_detection(curve: kinds.DetectionCurve | kinds.RankingCurve) -> Figure:
+    found = {"self-influence": curve.found_by_self_influence}
+    if isinstance(curve, kinds.DetectionCurve):
+        found = {"slack": curve.found_by_slack, **found}
+    else:
+        found["the model's loss"] = curve.found_by_loss
+    return plots.plot_detection(curve.inspected, found, num_known=curve.points[0].known)

@@ -37,7 +37,7 @@ class ClassCounts:
     label: int
     num_train: int
     num_predicted: int
-    num_support_vectors: int
+    num_support_vectors: int | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class StepTime:
 class Overview:
     """The head of a report. Memory is None where the operating system does not tell.
 
+    `method` made the influence values, of which `value_meaning` says what they are. Certificate and numbers
+    of support vectors are None for any other method than DualView.
+
     `peak_memory_bytes` is the peak resident memory of the process, `added_memory_bytes` what the audit added
     to the peak that stood before it.
     """
@@ -64,9 +67,9 @@ class Overview:
     num_test: int
     class_names: tuple[str, ...]
     test_accuracy: float | None
-    certificate: Certificate
+    certificate: Certificate | None
     classes: tuple[ClassCounts, ...]
-    num_support_vectors: int
+    num_support_vectors: int | None
     mean_nonzero_attributions: float
     settings: tuple[Setting, ...]
     versions: tuple[Setting, ...]
@@ -75,3 +78,5 @@ class Overview:
     peak_memory_bytes: int | None
     added_memory_bytes: int | None
     created: str
+    method: str = "DualView"
+    value_meaning: str = "part of a logit of the surrogate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 RATES = {
-    "label-errors": "share of training labels that the surrogate contradicts",
+    "label-errors": "share of training labels that the surrogate (or without one the model) contradicts",
     "wrong-predictions": "share of test predictions that differ from the label",
     "leaks": "share of test examples that are, or almost are, in the training set",
     "duplicates-conflicting": "share of training examples with a duplicate of another label",

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ import scipy.sparse
 FILE_NAMES = ("index.html", "audit.json", "attributions.npz")
 
 
-def check_output_directory(directory: str | os.PathLike[str], *, overwrite: bool = False) -> pathlib.Path:
-    """Say before long work whether a report could be written to `directory`.
+def check_output_directory(
+    directory: str | os.PathLike[str], *, overwrite: bool = False, names: Sequence[str] = FILE_NAMES
+) -> pathlib.Path:
+    """Say before long work whether a report of the files `names` could be written to `directory`.
 
     Raises:
         FileExistsError: the directory exists and `overwrite` is off, or it holds files that no report wrote.
@@ -40,7 +42,7 @@ def check_output_directory(directory: str | os.PathLike[str], *, overwrite: bool
             "A report goes into a new directory, but this one exists. Choose another, or replace the "
             f"earlier report with overwrite=True (--overwrite on the command line). Received: {str(path)!r}."
         )
-    foreign = sorted({entry.name for entry in path.iterdir()} - set(FILE_NAMES))
+    foreign = sorted({entry.name for entry in path.iterdir()} - set(names))
     if foreign:
         raise FileExistsError(
             "Only an earlier report is overwritten, but this directory holds other files "
@@ -111,6 +113,11 @@ def write_json(path: pathlib.Path, payload: Mapping[str, Any]) -> None:
     """Write `payload` as JSON that any reader accepts (no NaN)."""
     text = json.dumps(to_json(payload), allow_nan=False, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a page."""
+    path.write_text(text, encoding="utf-8")
 
 
 def write_attributions(

@@ -1,0 +1,131 @@
+"""What a calculator and the model say of both sets, as the arrays that findings are made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+import scipy.special
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview.auditing.evidence import Evidence, SurrogateEvidence
+from deel_dualview.auditing.labels import CONTRADICTION
+from deel_dualview.auditing.reading import SplitContents
+from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.dualview import DualView
+from deel_dualview.models import InfluenceModel
+from deel_dualview.search import ORDER
+
+
+class Splits(NamedTuple):
+    """Both datasets with what one pass over each has kept."""
+
+    train_set: tf.data.Dataset
+    test_set: tf.data.Dataset
+    train: SplitContents
+    test: SplitContents
+
+
+def gather_from_surrogate(calculator: DualView, splits: Splits, k: int) -> tuple[Evidence, np.ndarray]:
+    """Ask DualView for what findings are made of; also the kernel features (m, d) of the test set."""
+    model, solution = calculator.model, calculator.surrogate
+    evaluations = list(calculator.evaluate(splits.test_set))
+    kernel_features = np.concatenate([batch.kernel_features for batch in evaluations])
+    predictions, confidences = _predictions(np.concatenate([batch.model_logits for batch in evaluations]))
+    evidence = Evidence(
+        num_classes=model.num_classes,
+        k=k,
+        train_labels=calculator.train_labels,
+        train_ids=calculator.train_ids,
+        doubt=solution.slack,
+        contradicted=solution.slack > CONTRADICTION,
+        suggested_labels=calculator.suggested_labels,
+        self_influence=_self_influence(calculator, splits.train_set),
+        test_labels=_test_labels(model, splits),
+        test_ids=splits.test.ids,
+        predictions=predictions,
+        confidences=confidences,
+        attributions=calculator.sparse_influence_values(splits.test_set),
+        surrogate=SurrogateEvidence(
+            support_vectors=np.bincount(solution.coefficients.indices, minlength=model.num_classes),
+            logits=np.concatenate([batch.surrogate_logits for batch in evaluations]),
+            logit_error_bounds=solution.weight_error_bound * np.linalg.norm(kernel_features, axis=1),
+        ),
+    )
+    return evidence, kernel_features
+
+
+def gather_without_surrogate(calculator: BaseInfluenceCalculator, splits: Splits, k: int) -> Evidence:
+    """Ask any other calculator, and the model itself in the place of a surrogate."""
+    model = calculator.model
+    train_labels = model.to_classes(splits.train.labels)
+    predictions, confidences = _predictions(_logits(model, splits.test_set))
+    train_logits = _logits(model, splits.train_set)
+    losses, suggested = _judge_labels(train_logits, train_labels)
+    return Evidence(
+        num_classes=model.num_classes,
+        k=k,
+        train_labels=train_labels,
+        train_ids=splits.train.ids,
+        doubt=losses,
+        contradicted=train_logits.argmax(axis=1) != train_labels,
+        suggested_labels=suggested,
+        self_influence=_self_influence(calculator, splits.train_set),
+        test_labels=_test_labels(model, splits),
+        test_ids=splits.test.ids,
+        predictions=predictions,
+        confidences=confidences,
+        attributions=_strongest(calculator, splits.test_set, k),
+        surrogate=None,
+    )
+
+
+def _predictions(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted classes (m,) and their probabilities (m,)."""
+    return logits.argmax(axis=1), scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
+
+
+def _judge_labels(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cross-entropy of each label (n,), and the first class by the model that is another (n,)."""
+    rows = np.arange(len(labels))
+    losses = -scipy.special.log_softmax(logits.astype(np.float64), axis=1)[rows, labels]
+    others = logits.copy()
+    others[rows, labels] = -np.inf
+    return losses, others.argmax(axis=1)
+
+
+def _logits(model: InfluenceModel, dataset: tf.data.Dataset) -> np.ndarray:
+    return np.concatenate([model.logits(data.unpack(element).inputs).numpy() for element in dataset])
+
+
+def _self_influence(calculator: BaseInfluenceCalculator, train_set: tf.data.Dataset) -> np.ndarray:
+    return np.concatenate(list(calculator.compute_influence_values(train_set).as_numpy_iterator()))
+
+
+def _test_labels(model: InfluenceModel, splits: Splits) -> np.ndarray | None:
+    return None if splits.test.labels is None else model.to_classes(splits.test.labels)
+
+
+def _strongest(
+    calculator: BaseInfluenceCalculator, test_set: tf.data.Dataset, k: int
+) -> scipy.sparse.csr_array:
+    """Return the k strongest values for and against each prediction, shape (m, n); all would not fit memory."""
+    ends = [
+        list(calculator.top_k_indices(test_set, k, order).as_numpy_iterator())
+        for order in (ORDER.DESCENDING, ORDER.ASCENDING)
+    ]
+    values, indices = (
+        np.concatenate([np.concatenate([batch[part] for batch in end]) for end in ends], axis=1)
+        for part in (0, 1)
+    )
+    kept = [np.unique(row, return_index=True) for row in indices]
+    return scipy.sparse.csr_array(
+        (
+            np.concatenate([row[first] for row, (_, first) in zip(values, kept, strict=True)]),
+            np.concatenate([columns for columns, _ in kept]),
+            np.cumsum([0, *(len(columns) for columns, _ in kept)]),
+        ),
+        shape=(len(values), calculator.num_train),
+    )

@@ -1,0 +1,145 @@
+"""`deel-dualview audit`: a report on a trained classifier and its data."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, quieten
+from deel_dualview.cli.subject import (
+    Subject,
+    check_subject,
+    given_subject,
+    load_subject,
+    output_options,
+    subject_options,
+)
+from deel_dualview.methods import METHODS
+
+if TYPE_CHECKING:
+    from deel_dualview.report import AuditReport
+
+_SURROGATE = "dualview"
+
+
+@click.command(cls=CleanCommand)
+@click.option(
+    "--method",
+    default=_SURROGATE,
+    show_default=True,
+    type=click.Choice(list(METHODS)),
+    metavar="NAME",
+    help=f"The attribution method: {', '.join(METHODS)}.",
+)
+@click.option("--k", "k", default=5, show_default=True, type=click.IntRange(1), help="Examples a prediction.")
+@click.option(
+    "--K",
+    "penalty",
+    type=click.FloatRange(0, min_open=True),
+    help="Penalty of misfits, free of scale (dualview; default: 600 / n).",
+)
+@click.option(
+    "--kernel",
+    type=click.Choice(["cosine", "linear", "standardized"]),
+    help="How features compare (dualview; default: cosine).",
+)
+@click.option(
+    "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
+)
+@output_options("audit")
+@subject_options
+def audit(
+    method: str,
+    k: int,
+    penalty: float | None,
+    kernel: str | None,
+    fail_on: tuple[str, ...],
+    output: str,
+    overwrite: bool,
+    no_progress: bool,
+    debug: bool,
+) -> None:
+    """Write a report on a trained classifier and its data.
+
+    It shows wrong predictions with the training examples behind them, suspected label errors, and test
+    examples that leaked into training. Without --model it audits a demo on handwritten digits.
+
+    SPEC is NAME:SPLIT of TensorFlow Datasets, such as "mnist:test[:1000]", or package.module:function, a
+    function without arguments that returns a batched tf.data.Dataset of (inputs, labels).
+
+    Shares for --fail-on: label-errors, wrong-predictions, leaks, duplicates-conflicting, unfaithful (of
+    dualview).
+    """
+    from deel_dualview.report.thresholds import parse_threshold
+    from deel_dualview.report.writing import check_output_directory
+
+    thresholds = dict(parse_threshold(text) for text in fail_on)
+    options = given_subject()
+    settings = {name: value for name, value in {"K": penalty, "kernel": kernel}.items() if value is not None}
+    check_subject(options, [method])
+    _check_surrogate(method, settings, thresholds)
+    directory = check_output_directory(output, overwrite=overwrite)
+    quieten(debug)
+    loaded = load_subject(options, [method])
+    for line in loaded.planted:
+        click.echo(line)
+    report = _audit(loaded, method, settings, k=k, progress=not no_progress)
+    report.to_html(directory, overwrite=overwrite)
+    _tell(report, directory)
+    _apply(thresholds, report)
+
+
+def _check_surrogate(method: str, settings: dict[str, Any], thresholds: dict[str, float]) -> None:
+    """Refuse settings and thresholds of the surrogate for a method that has none."""
+    if method == _SURROGATE:
+        return
+    given = [f"--{name}" for name in settings] + ["--fail-on unfaithful"] * ("unfaithful" in thresholds)
+    if given:
+        raise click.UsageError(
+            f"{' and '.join(given)} belong to the surrogate of --method {_SURROGATE}; {method} has none."
+        )
+
+
+def _audit(subject: Subject, method: str, settings: dict[str, Any], *, k: int, progress: bool) -> AuditReport:
+    """Audit with the settings that were given; the others keep the library's defaults."""
+    from deel_dualview import DualView, NamedMethod
+    from deel_dualview import audit as audit_model
+
+    named = NamedMethod(method, subject.checkpoints)
+    return audit_model(
+        subject.model,
+        subject.train,
+        subject.test,
+        k=k,
+        calculator=functools.partial(DualView, **settings) if settings else named,
+        class_names=subject.class_names,
+        known_label_errors=subject.known_label_errors,
+        progress=progress,
+    )
+
+
+def _tell(report: AuditReport, directory: pathlib.Path) -> None:
+    """Say what was found and where it was written."""
+    for finding in report.findings:
+        click.echo(f"- {finding.title}")
+    values = "all influence values" if report.overview.certificate else "the strongest influence values"
+    for name, meaning in (
+        ("index.html", "the report, for a browser"),
+        ("audit.json", "the same as data"),
+        ("attributions.npz", f"{values}, sparse"),
+    ):
+        click.echo(f"{directory / name}  ({meaning})")
+
+
+def _apply(thresholds: dict[str, float], report: AuditReport) -> None:
+    """End with exit code 1 where a share is above its threshold."""
+    from deel_dualview.report.thresholds import exceeded_thresholds
+
+    failures = exceeded_thresholds(report.rates, thresholds)
+    for failure in failures:
+        click.echo(f"Failed: {failure}", err=True)
+    if failures:
+        click.get_current_context().exit(FAILED_THRESHOLD)

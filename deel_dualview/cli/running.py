@@ -1,0 +1,70 @@
+"""How commands run: errors of one line, exit codes, Ctrl-C, and TensorFlow without its start-up messages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+FAILED_THRESHOLD, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class CleanCommand(click.Command):
+    """A command whose errors are one line each, unless `--debug` is given, and that Ctrl-C ends quietly."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn exceptions into messages and exit codes."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("\nInterrupted. No report was written.", err=True)
+            ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            raise _BadInput(_one_line(error)) from None
+
+
+class _BadInput(click.ClickException):
+    """An error of the user's: one line, and an exit code that differs from a failed threshold's."""
+
+    exit_code = BAD_INPUT
+
+
+def _one_line(error: Exception) -> str:
+    """Write an error as one line; the type is named where it is not one of ours to users."""
+    text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, (ValueError, TypeError, OSError)):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where.)"
+
+
+def quieten(debug: bool) -> None:
+    """Import TensorFlow as Keras' back end, without its start-up messages."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if debug:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _without_native_messages():
+        import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def _without_native_messages() -> Iterator[None]:
+    """Drop what C++ code writes to the error stream: TensorFlow's first messages obey no log level."""
+    stream = os.dup(2)
+    with open(os.devnull, "wb") as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stream, 2)
+            os.close(stream)

@@ -1,0 +1,180 @@
+"""What the commands work on: options that name a model, its data and its checkpoints, and what they load."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from deel_dualview.methods import METHODS, check_checkpoints, method_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+    from deel_dualview.callbacks import Checkpoints
+    from deel_dualview.demo import Demo
+    from deel_dualview.models import InfluenceModel
+
+_SWAPS_A_LINE = 5
+_DEMO_EPOCHS_A_CHECKPOINT = 3
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Subject(NamedTuple):
+    """A model, its data, and what is known of them; `planted` tells, in lines, what the demo did to its labels."""
+
+    model: InfluenceModel
+    train: tf.data.Dataset
+    test: tf.data.Dataset
+    class_names: list[str] | None
+    known_label_errors: np.ndarray | None
+    checkpoints: Checkpoints | None
+    planted: list[str]
+
+
+class SubjectOptions(NamedTuple):
+    """The values of the options that both commands share."""
+
+    model_path: str | None
+    train_spec: str | None
+    test_spec: str | None
+    data_dir: str | None
+    checkpoints: str | None
+    feature_layer: str | None
+    batch_size: int
+    seed: int
+
+
+_META = "deel_dualview"
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep the value of an option for `given_subject`, in place of an argument of the command."""
+    context.meta[f"{_META}.{parameter.name}"] = value
+
+
+def given_subject() -> SubjectOptions:
+    """Return the values of the options that `subject_options` added to the current command."""
+    meta = click.get_current_context().meta
+    return SubjectOptions(*(meta[f"{_META}.{name}"] for name in SubjectOptions._fields))
+
+
+def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name what a command works on; `given_subject` returns their values."""
+    kept = functools.partial(click.option, expose_value=False, callback=_keep)
+    options: list[Decorator] = [
+        kept("--model", "model_path", metavar="FILE", help="A Keras model. Without it: a demo on digits."),
+        kept("--train", "train_spec", metavar="SPEC", help="The data that the model was trained on."),
+        kept("--test", "test_spec", metavar="SPEC", help="The data whose predictions are explained."),
+        kept("--data-dir", metavar="DIR", help="Where TFDS keeps datasets.  [default: its own]"),
+        kept("--checkpoints", metavar="DIR", help="What SaveCheckpoints wrote in training (tracin, trak)."),
+        kept("--feature-layer", metavar="NAME", help="The layer that gives the features.  [default: found]"),
+        kept(
+            "--batch-size", default=256, show_default=True, type=click.IntRange(1), help="For TFDS datasets."
+        ),
+        kept("--seed", default=0, show_default=True, type=click.IntRange(0), help="For the demo."),
+        click.option("--no-progress", is_flag=True, help="Show no progress bars."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def output_options(default: str) -> Decorator:
+    """Return a decorator that adds the options of where a report goes."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = click.option(
+            "--overwrite", is_flag=True, help="Replace an earlier report in the output directory."
+        )(command)
+        return click.option(
+            "--output", default=default, show_default=True, metavar="DIR", help="Where the report goes."
+        )(command)
+
+    return add
+
+
+def check_subject(options: SubjectOptions, methods: list[str]) -> None:
+    """Refuse, before TensorFlow is imported, a model without its data and checkpoints that do not fit.
+
+    Raises:
+        click.UsageError: some of model and data are missing, or checkpoints that no method takes.
+        ValueError: an unknown method, or one that needs checkpoints and has none.
+    """
+    given = {"--model": options.model_path, "--train": options.train_spec, "--test": options.test_spec}
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise click.UsageError(
+            f"Your own model needs --model, --train and --test. Missing: {', '.join(missing)}."
+        )
+    takers = [name for name in METHODS if METHODS[name].checkpoints != "unused"]
+    if options.checkpoints is not None and not set(takers) & set(methods):
+        raise click.UsageError(f"--checkpoints is for the methods {', '.join(takers)} only.")
+    if options.checkpoints is not None and options.model_path is None:
+        raise click.UsageError("--checkpoints needs --model; the demo makes its own checkpoints.")
+    # The demo makes its own.
+    check_checkpoints(methods, has_checkpoints=bool(options.checkpoints) or options.model_path is None)
+
+
+def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
+    """Load what the options name, or train the demo's model."""
+    if options.model_path is None:
+        return _demo(options, methods)
+    from deel_dualview.callbacks import load_checkpoints
+    from deel_dualview.models import InfluenceModel
+    from deel_dualview.sources import load_model, read_dataset
+
+    model = load_model(options.model_path)
+    train, test = (
+        read_dataset(str(spec), name=name, batch_size=options.batch_size, data_dir=options.data_dir)
+        for name, spec in (("train", options.train_spec), ("test", options.test_spec))
+    )
+    click.echo(f"Model {options.model_path}. Trained on {train.description}. Explained: {test.description}.")
+    layer, folder = options.feature_layer, options.checkpoints
+    checkpoints = None if folder is None else load_checkpoints(folder, model, feature_layer=layer)
+    own = InfluenceModel(model, layer)
+    return Subject(own, train.dataset, test.dataset, train.class_names, None, checkpoints, [])
+
+
+def _demo(options: SubjectOptions, methods: list[str]) -> Subject:
+    """Train the demo's model, with checkpoints if a method needs them."""
+    from deel_dualview.callbacks import SaveCheckpoints, load_checkpoints
+    from deel_dualview.demo import make_demo
+    from deel_dualview.models import InfluenceModel
+
+    click.echo("No --model: a demo. Training a small network on the handwritten digits of the package ...")
+    needed = any(method_of(name).checkpoints == "needed" for name in methods)
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = pathlib.Path(temporary) / "checkpoints"
+        callbacks = [SaveCheckpoints(directory, every=_DEMO_EPOCHS_A_CHECKPOINT)] if needed else []
+        demo = make_demo(seed=options.seed, batch_size=options.batch_size, callbacks=callbacks)
+        layer = options.feature_layer
+        checkpoints = load_checkpoints(directory, demo.model, feature_layer=layer) if needed else None
+    model = InfluenceModel(demo.model, layer)
+    return Subject(
+        model,
+        demo.train,
+        demo.test,
+        demo.class_names,
+        demo.swapped_indices,
+        checkpoints,
+        _tell_swaps(demo),
+    )
+
+
+def _tell_swaps(demo: Demo) -> list[str]:
+    """Return lines that list the labels which the demo swapped on purpose."""
+    true_labels = demo.original_labels[demo.swapped_indices]
+    rows = zip(demo.swapped_indices, true_labels, demo.swapped_labels, strict=True)
+    cells = [f"{index:>6}: {true} -> {wrong}" for index, true, wrong in rows]
+    starts = range(0, len(cells), _SWAPS_A_LINE)
+    return [
+        f"{len(cells)} training labels were swapped on purpose, for the report to find:",
+        *("".join(cells[start : start + _SWAPS_A_LINE]) for start in starts),
+    ]

@@ -1,0 +1,171 @@
+"""Comparison: what `compare` returns, as data, as text, and as a page."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from deel_dualview.report.findings import ExampleReference, Influence
+from deel_dualview.report.overview import Setting
+from deel_dualview.report.writing import check_output_directory, to_json, write_json, write_report, write_text
+
+SCHEMA_VERSION = 1
+COMPARISON_FILES = ("index.html", "compare.json")
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ComparedMethod:
+    """A method, what its values are, and its cost.
+
+    `setup_seconds` is the time until it has answered a first batch of queries, `seconds_per_query` that for
+    the influence of all n training examples on one more prediction.
+    """
+
+    name: str
+    title: str
+    value: str
+    calculator: str
+    setup_seconds: float
+    seconds_per_query: float
+
+
+@dataclass(frozen=True)
+class ComparedPrediction:
+    """A prediction with the strongest proponents by each method, in the order of the methods.
+
+    `rank_correlation` is the mean over all pairs of methods.
+    """
+
+    example: ExampleReference
+    prediction: int
+    confidence: float
+    rank_correlation: float
+    proponents: tuple[tuple[Influence, ...], ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """How far methods agree on the same predictions, and what they cost.
+
+    Args:
+        model_name: of the Keras model.
+        model_fingerprint: of its weights.
+        feature_layer: where its features are taken.
+        num_train: number of training examples n.
+        num_queries: number of explained predictions m.
+        k: how many proponents were compared.
+        class_names: of the c classes.
+        methods: the a methods, in the order of rows and columns.
+        rank_correlation: Spearman's rank correlation of the n influence values of a prediction, mean over the
+            predictions, a x a; NaN where a method gives all training examples the same value.
+        top_k_overlap: share of the k strongest proponents of a prediction that two methods have in common, mean
+            over the predictions, a x a.
+        predictions: those on which the methods agree least.
+        versions: of the package and what it stands on.
+        seconds: of the whole comparison.
+        peak_memory_bytes: peak resident memory of the process, None where unknown.
+        added_memory_bytes: by how much the comparison raised it.
+        created: date and time.
+        shown: contents of the examples that the page shows, by split and index.
+    """
+
+    model_name: str
+    model_fingerprint: str
+    feature_layer: str
+    num_train: int
+    num_queries: int
+    k: int
+    class_names: tuple[str, ...]
+    methods: tuple[ComparedMethod, ...]
+    rank_correlation: Matrix
+    top_k_overlap: Matrix
+    predictions: tuple[ComparedPrediction, ...]
+    versions: tuple[Setting, ...]
+    seconds: float
+    peak_memory_bytes: int | None
+    added_memory_bytes: int | None
+    created: str
+    shown: Mapping[tuple[str, int], Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the methods."""
+        return tuple(method.name for method in self.methods)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the examples' contents, as JSON holds it."""
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "shown"}
+        return {"schema_version": SCHEMA_VERSION} | to_json(own)
+
+    def to_json(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write everything but the examples' contents as JSON, over an earlier file; return the path."""
+        write_json(pathlib.Path(path), self.to_dict())
+        return pathlib.Path(path)
+
+    def to_html(self, directory: str | os.PathLike[str], overwrite: bool = False) -> pathlib.Path:
+        """Write `index.html`, which needs no other file, and `compare.json` into a new directory, both or none.
+
+        Args:
+            directory: created, parents included.
+            overwrite: replace an earlier comparison; a directory with any other file in it is never touched.
+
+        Returns:
+            The path of `index.html`.
+
+        Raises:
+            FileExistsError: the directory exists and `overwrite` is off, or it is not an earlier comparison.
+            NotADirectoryError: a file has that name.
+        """
+        from deel_dualview.report.comparison_page import render_comparison
+
+        path = check_output_directory(directory, overwrite=overwrite, names=COMPARISON_FILES)
+        page = render_comparison(self)
+        write_report(
+            path,
+            {
+                "index.html": lambda file: write_text(file, page),
+                "compare.json": lambda file: write_json(file, self.to_dict()),
+            },
+        )
+        return path / "index.html"
+
+    def __str__(self) -> str:
+        seconds = [
+            [f"{method.setup_seconds:.2f} s", f"{1000 * method.seconds_per_query:.2f} ms"]
+            for method in self.methods
+        ]
+        return "\n\n".join(
+            [
+                _table(
+                    f"Mean rank correlation of influence values over {self.num_queries:,} predictions",
+                    self.names,
+                    self.names,
+                    [[f"{value:.2f}" for value in row] for row in self.rank_correlation],
+                ),
+                _table(
+                    f"Share of the {self.k} strongest proponents in common",
+                    self.names,
+                    self.names,
+                    [[f"{value:.0%}" for value in row] for row in self.top_k_overlap],
+                ),
+                _table("Cost", self.names, ("set-up", "a query"), seconds),
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"Comparison of {', '.join(self.names)} on {self.num_queries} predictions of {self.model_name}"
+
+
+def _table(title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Return a table of text; columns are as wide as they need to be."""
+    first = max(map(len, rows))
+    widths = [max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(columns)]
+    lines = [" " * first + "".join(f"  {name:>{width}}" for name, width in zip(columns, widths, strict=True))]
+    for name, row in zip(rows, cells, strict=True):
+        values = "".join(f"  {cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        lines.append(f"{name:<{first}}{values}")
+    return "\n".join([title, *lines])

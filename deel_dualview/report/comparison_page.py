@@ -1,0 +1,73 @@
+"""A comparison of methods as one self-contained HTML page, in the style of an audit's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+
+from deel_dualview import plots
+from deel_dualview.report.html import make_environment, percent, read_style
+from deel_dualview.report.rendering import ExampleRenderer
+
+if TYPE_CHECKING:
+    from deel_dualview.report.comparison import Comparison
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the page of a comparison; it runs no script and loads nothing."""
+    renderer = ExampleRenderer(comparison.shown.values())
+    views = {key: renderer.render(example) for key, example in comparison.shown.items()}
+    environment = make_environment(comparison.class_names, views)
+    environment.filters["duration"] = duration
+    return environment.get_template("comparison.html.j2").render(
+        comparison=comparison,
+        tiles=_tiles(comparison),
+        style=read_style(),
+        drawings=_draw(comparison),
+        created=comparison.created,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write seconds with three digits, in a unit in which they are easily read."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 1 or unit == "µs":
+            break
+    value = seconds * factor
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Return what the page says first: where it is shown, a word and a sentence."""
+    names, matrix = comparison.names, np.array(comparison.rank_correlation)
+    rows, columns = np.triu_indices(len(names), 1)
+    values = matrix[rows, columns]
+    tiles = []
+    if np.isfinite(values).any():
+        for word, position in (("most alike", np.nanargmax(values)), ("least alike", np.nanargmin(values))):
+            pair = f"{names[rows[position]]} and {names[columns[position]]}"
+            tiles.append(("agreement", word, f"{pair}: rank correlation {values[position]:.2f}"))
+    overlap = np.array(comparison.top_k_overlap)[rows, columns].mean()
+    share = (
+        f"Two methods share {percent(float(overlap))} of the {comparison.k} strongest proponents on average"
+    )
+    soonest = min(comparison.methods, key=lambda method: method.setup_seconds)
+    fastest = min(comparison.methods, key=lambda method: method.seconds_per_query)
+    cost = f"{fastest.name} answers fastest, in {duration(fastest.seconds_per_query)}"
+    ready = f"{soonest.name} is ready first, in {duration(soonest.setup_seconds)}"
+    return [*tiles, ("agreement", "overlap", share), ("cost", "cost", f"{cost}; {ready}")]
+
+
+def _draw(comparison: Comparison) -> dict[str, Markup]:
+    figures = {
+        "correlation": plots.plot_agreement(comparison.names, comparison.rank_correlation),
+        "overlap": plots.plot_agreement(comparison.names, comparison.top_k_overlap, as_percent=True),
+        "cost": plots.plot_costs(
+            comparison.names,
+            [method.setup_seconds for method in comparison.methods],
+            [method.seconds_per_query for method in comparison.methods],
+        ),
+    }
+    return {name: Markup(plots.to_inline_svg(figure, name)) for name, figure in figures.items()}
