@@ -1,0 +1,68 @@
+"""The pages on methods keep their word: their Python blocks run, and every public name has an entry in the API."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deel_dualview
+from deel_dualview.datasets import load_digits
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PAGES = sorted(page for page in (DOCS / "methods").glob("*.md") if page.name != "index.md")
+SECTIONS = ["What it computes", "When to use it", "Sign and scale", "Cost", "Pitfalls", "Reference"]
+LARGEST_PICTURE = 60_000
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def given(keras_seed):
+    """The names that the pages take for given: a compiled Keras classifier, arrays, training and test set."""
+    (images, labels), (test_images, test_labels) = load_digits()
+    layers = [keras.layers.Conv2D(2, 5), keras.layers.Flatten(), keras.layers.Dense(6, "tanh")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(10)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images, labels = images[:96], labels[:96]
+    model.fit(images, labels, verbose=0)
+    train = tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)
+    test = tf.data.Dataset.from_tensor_slices((test_images[:4], test_labels[:4])).batch(4)
+    return {"model": model, "train": train, "test": test, "images": images, "labels": labels}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_python_blocks_of_a_method_run(page, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = re.findall(r"^```python\n(.*?)^```", read(page), flags=re.MULTILINE | re.DOTALL)
+    assert found
+    exec(compile("\n".join(found), page.name, "exec"), given)
+    assert given["top"].training_indices.shape == (4, 5) if "top" in given else np.ndim(given["values"]) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_method_has_every_section_in_order(page):
+    assert re.findall(r"^## (.*)$", read(page), flags=re.MULTILINE) == SECTIONS
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS / "methods" / "index.md"], ids=lambda page: page.stem)
+def test_a_method_has_a_small_picture(page):
+    [picture] = re.findall(r"!\[.+\]\((.+)\)", read(page))
+    assert (page.parent / picture).stat().st_size < LARGEST_PICTURE
+
+
+def test_every_method_is_in_the_table():
+    index = read(DOCS / "methods" / "index.md")
+    assert not [page.name for page in PAGES if f"({page.name})" not in index]
+
+
+def test_every_public_name_has_an_entry_in_the_api():
+    entries = [
+        line for page in (DOCS / "api").glob("*.md") for line in re.findall(r"^::: (\S+)", read(page), re.M)
+    ]
+    documented = {entry.rpartition(".")[2] for entry in entries}
+    assert not set(deel_dualview.__all__) - documented
