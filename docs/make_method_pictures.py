@@ -3,7 +3,7 @@
     python docs/make_method_pictures.py [--output docs/assets/methods] [--only dualview overview ...]
 
 The digits come with the package; the network of the demo is trained once more, with checkpoints. The test digit
-is the wrong prediction of which that network is surest. A minute on two cores.
+is the wrong prediction of which that network is surest. About a minute of CPU time.
 """
 
 import argparse
@@ -118,7 +118,7 @@ OVERVIEW = {
     "RelatIF": PICTURES["relatif"]["RelatIF, theta"],
     "EK-FAC, all weights": ekfac,
     "Arnoldi, all weights": arnoldi,
-    "Trak": PICTURES["trak"]["Trak, last layer"],
+    "TRAK": PICTURES["trak"]["Trak, last layer"],
     "TracIn, all weights": tracin,
     "GradDot": PICTURES["gradient_products"]["GradDot"],
     "GradCos": PICTURES["gradient_products"]["GradCos"],
@@ -215,12 +215,12 @@ def draw_method(scene: Scene, methods: dict[str, Build]) -> Figure:
 def draw_overview(scene: Scene, num_for: int = 6, num_against: int = 4) -> Figure:
     """Draw a row a method: proponents on the left, opponents on the right."""
     widths = [2.6, *[1] * num_for, 0.5, *[1] * num_against]
-    figure = Figure(figsize=(7.6, 0.66 * len(OVERVIEW) + 0.95), facecolor="white")
+    figure = Figure(figsize=(7.6, 0.74 * len(OVERVIEW) + 0.95), facecolor="white")
     grid = figure.add_gridspec(
-        len(OVERVIEW), len(widths), width_ratios=widths, left=0.01, right=0.99, top=0.885, bottom=0.01,
-        hspace=0.42, wspace=0.1,
+        len(OVERVIEW), len(widths), width_ratios=widths, left=0.01, right=0.99, top=0.895, bottom=0.01,
+        hspace=0.6, wspace=0.1,
     )  # fmt: skip
-    draw_query(figure.add_axes((0.035, 0.918, 0.06, 0.055)), scene)
+    draw_query(figure.add_axes((0.03, 0.922, 0.07, 0.054)), scene)
     for row, (name, build) in enumerate(OVERVIEW.items()):
         calculator = build(scene)
         title = figure.add_subplot(grid[row, 0])
@@ -233,7 +233,7 @@ def draw_overview(scene: Scene, num_for: int = 6, num_against: int = 4) -> Figur
                 draw_example(figure.add_subplot(grid[row, first + column]), scene, int(index), colour, None)
             first += count + 1
     for x, (name, (_, colour)) in zip((0.2, 0.66), ORDERS.items(), strict=True):
-        figure.text(x, 0.925, name, fontsize=10, fontweight="bold", color=colour)
+        figure.text(x, 0.932, name, fontsize=10, fontweight="bold", color=colour)
     return figure
 
 
@@ -259,7 +259,7 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150)
     picture = Image.open(buffer).convert("RGB")
-    picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(48, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:
