@@ -1,7 +1,7 @@
 """Calculators whose influence vectors are functions of the penultimate features and labels alone."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -46,7 +46,7 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
 
     def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
         """Return the influence of every vector on every query, shape (m, n)."""
-        return self._inner_products(queries, vectors)
+        return blocks.inner_products(queries, vectors)
 
     def _row_scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
         """Return the influence of each vector on the query of the same row, shape (n,)."""
@@ -111,11 +111,6 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
         if not self.has_constant_feature:
             return features
         return tf.concat([features, tf.ones((tf.shape(features)[0], 1))], axis=1)
-
-    @cached_property
-    def _inner_products(self) -> Callable[[Blocks, Blocks], tf.Tensor]:
-        # One graph for each calculator: shared by all, it would lose the static widths of vectors.
-        return tf.function(blocks.inner_products, reduce_retracing=True, autograph=False)
 
     @cached_property
     def _num_outputs(self) -> int:

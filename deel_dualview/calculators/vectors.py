@@ -1,7 +1,7 @@
 """Calculators whose influence is an inner product of a stored vector with a query."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -62,12 +62,7 @@ class VectorInfluenceCalculator(BaseInfluenceCalculator):
 
     def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
         """Return the influence of every vector on every query, shape (m, n)."""
-        return self._inner_products(queries, vectors)
-
-    @cached_property
-    def _inner_products(self) -> Callable[[Blocks, Blocks], tf.Tensor]:
-        # One graph for each calculator: shared by all, it would be traced anew for each other's vectors.
-        return tf.function(blocks.inner_products, reduce_retracing=True)
+        return blocks.inner_products(queries, vectors)
 
     def _values(self, batch: data.Batch) -> np.ndarray:
         return np.concatenate([values for _, values in self._score_blocks(batch)], axis=1)
