@@ -172,6 +172,18 @@ def test_a_calculator_of_another_target_is_refused(model, train, test):
         compare(model, train, test, methods=own, progress=False)
 
 
+def test_test_examples_of_another_shape_are_refused(model, train):
+    other = tf.data.Dataset.from_tensor_slices(np.zeros((4, 5, 5, 1), np.float32)).batch(2)
+    with pytest.raises(ValueError, match="test_set"):
+        compare(model, train, other, methods=NAMES, progress=False)
+
+
+def test_an_empty_test_set_is_refused(model, train, test):
+    with pytest.raises(ValueError, match="must hold an example"):
+        nothing = test.unbatch().filter(lambda *_: False).batch(4)
+        compare(model, train, nothing, methods=NAMES, progress=False)
+
+
 def test_what_makes_no_calculator_is_refused(model, train, test):
     with pytest.raises(TypeError, match="the name of a method"):
         compare(model, train, test, methods={"one": "graddot", "list": lambda *_, store: []}, progress=False)
