@@ -50,7 +50,12 @@ class Method(NamedTuple):
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "dualview": Method("DualView", _LOGIT, "calculators.dualview", "DualView"),
+        "dualview": Method(
+            "DualView",
+            "part of the surrogate's logit of the predicted class that the training example accounts for",
+            "calculators.dualview",
+            "DualView",
+        ),
         "first-order": Method(
             "Influence functions, exact inverse",
             _REMOVAL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 # Okabe and Ito's colours, told apart by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
@@ -164,26 +164,30 @@ def plot_agreement(
 
 
 def plot_costs(
-    names: Sequence[str], setup_seconds: Sequence[float], seconds_per_query: Sequence[float]
+    names: Sequence[str], costs: Mapping[str, Sequence[float]], *, write: Callable[[float], str]
 ) -> Figure:
-    """Draw, for each method, the seconds of its set-up and of one query, side by side on logarithmic scales."""
-    figure = Figure(figsize=(6.4, 1.0 + 0.27 * len(names)), layout="constrained")
+    """Draw, for each method, bars of two costs, side by side, by their logarithms.
+
+    Args:
+        names: of the methods.
+        costs: two kinds of cost by their titles, one positive number a method.
+        write: how a number is written at its bar.
+    """
+    figure = Figure(figsize=(6.4, 0.7 + 0.28 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     positions = range(len(names))
-    for axes, seconds, colour, label in (
-        (left, setup_seconds, BLUE, "Set-up, seconds"),
-        (right, seconds_per_query, VERMILLION, "A query, seconds"),
-    ):
+    for axes, colour, (label, seconds) in zip((left, right), (BLUE, VERMILLION), costs.items(), strict=True):
         _prepare(axes)
-        axes.barh(positions, seconds, color=colour, height=0.62)
+        axes.grid(visible=False)
+        bars = axes.barh(positions, seconds, color=colour, height=0.62)
+        axes.bar_label(bars, [write(value) for value in seconds], padding=4, color=_INK)
         axes.set_xscale("log")
-        axes.set_xlim(0.5 * min(seconds), 1.5 * max(seconds))
-        axes.grid(visible=False, axis="y")
+        low, high = 0.5 * min(seconds), max(seconds)
+        axes.set_xlim(low, high * (high / low) ** 0.4)
         axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", which="minor", length=0)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_xlabel(label)
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_title(f"{label} (logarithmic)", loc="left", fontsize=10, color=_INK)
     left.set_yticks(positions, [_plain(_shorten(name)) for name in names])
     left.invert_yaxis()
     return figure

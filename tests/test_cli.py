@@ -35,8 +35,12 @@ def broken(): raise RuntimeError("the disk is on fire")
 """
 
 
-def run(*arguments):
-    return CliRunner().invoke(main, ["audit", "--no-progress", *map(str, arguments)])
+def run(*arguments, command="audit"):
+    return CliRunner().invoke(main, [command, "--no-progress", *map(str, arguments)])
+
+
+def run_compare(*arguments):
+    return run(*arguments, command="compare")
 
 
 @pytest.fixture
@@ -78,8 +82,9 @@ def refused(result, *words):
     return True
 
 
-def test_help_answers_at_once():
-    command = [sys.executable, "-c", "from deel_dualview.cli import main; main(['audit', '--help'])"]
+@pytest.mark.parametrize("name", ["audit", "compare"])
+def test_help_answers_at_once(name):
+    command = [sys.executable, "-c", f"from deel_dualview.cli import main; main(['{name}', '--help'])"]
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -212,6 +217,84 @@ def test_bad_settings_are_refused(options, folder, model_file):
     assert not (folder / "audit").exists()
 
 
+def test_another_method_is_named_in_the_report(folder, model_file):
+    result = run(*own(model_file), "--method", "graddot")
+    assert result.exit_code == 0, result.output
+    overview = json.loads((folder / "audit" / "audit.json").read_text())["overview"]
+    assert overview["method"] == "GradDot" and overview["certificate"] is None
+    assert "strongest influence values" in result.output
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--method", "magic"], ["'magic'", "dualview", "feature-similarity"]),
+        (["--method", "graddot", "--K", "1"], ["--K", "dualview", "graddot has none"]),
+        (["--method", "graddot", "--kernel", "linear"], ["--kernel"]),
+        (["--method", "graddot", "--fail-on", "unfaithful=0.1"], ["--fail-on unfaithful"]),
+        (["--method", "tracin"], ["tracin needs checkpoints", "SaveCheckpoints", "--checkpoints DIR"]),
+        (["--method", "tracin", "--checkpoints", "nowhere"], ["No checkpoints here", "nowhere"]),
+        (["--checkpoints", "nowhere"], ["--checkpoints", "tracin, trak"]),
+    ],
+)
+def test_options_that_do_not_fit_the_method_are_refused(options, words, folder, model_file):
+    assert refused(run(*own(model_file), *options), *words)
+    assert not (folder / "audit").exists()
+
+
+def test_the_demo_takes_no_checkpoints(folder):
+    assert refused(run("--method", "tracin", "--checkpoints", "here"), "--model")
+
+
+def test_checkpoints_of_a_training_run_are_read(folder):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    inputs = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    callbacks = [deel_dualview.SaveCheckpoints(folder / "checkpoints")]
+    model.fit(inputs, np.arange(30) % 3, epochs=2, verbose=0, callbacks=callbacks)
+    model.save(folder / "trained.keras")
+    result = run(*own("trained.keras"), "--method", "tracin", "--checkpoints", "checkpoints")
+    assert result.exit_code == 0, result.output
+
+
+def test_methods_are_compared_on_data_of_your_own(folder, model_file):
+    result = run_compare(*own(model_file), "--methods", "graddot, gradcos", "--queries", "6", "--k", "3")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (folder / "compare").iterdir()) == ["compare.json", "index.html"]
+    payload = json.loads((folder / "compare" / "compare.json").read_text())
+    assert (payload["num_queries"], payload["k"], payload["num_train"]) == (6, 3, 60)
+    assert "the first 6 test examples" in result.output
+    for line in ("Mean rank correlation", "Share of the 3 strongest", "Cost", "compare/index.html"):
+        assert line in result.output
+
+
+def test_the_demo_makes_the_checkpoints_that_a_method_needs(tmp_path):
+    methods = ["--methods", "tracin,graddot", "--queries", "5"]
+    result = run_compare(*methods, "--output", tmp_path / "compare")
+    assert result.exit_code == 0, result.output
+    assert "tracin" in result.output
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--methods", "graddot"], ["at least two"]),
+        (["--methods", "graddot,graddot"], ["different"]),
+        (["--methods", "graddot,magic"], ["'magic'", "dualview"]),
+        (["--methods", "graddot,tracin"], ["tracin needs checkpoints"]),
+        (["--queries", "0"], ["--queries"]),
+        (["--k", "61", "--methods", "graddot,gradcos"], ["lower `k`"]),
+        (["--output", "taken"], ["--overwrite"]),
+        (["--checkpoints", "nowhere"], ["tracin, trak"]),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused(options, words, folder, model_file):
+    (folder / "taken").mkdir()
+    assert refused(run_compare(*own(model_file), *options), *words)
+    assert not (folder / "compare").exists()
+
+
 @pytest.mark.parametrize("threshold", ["label-errors", "label-errors=2", "labels=0.1", "leaks=few"])
 def test_a_threshold_that_means_nothing_is_refused_before_training(threshold, folder):
     result = run("--fail-on", threshold)
@@ -234,9 +317,10 @@ def test_debug_shows_the_traceback(folder):
     assert "Traceback" in run(*own("absent.keras"), "--debug").stderr
 
 
-def test_ctrl_c_ends_without_a_traceback_and_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize("command", ["audit", "compare"])
+def test_ctrl_c_ends_without_a_traceback_and_leaves_nothing_behind(command, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", "from deel_dualview.cli import main; main()", "audit"],
+        [sys.executable, "-c", "from deel_dualview.cli import main; main()", command],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])},
         stdout=subprocess.PIPE,

@@ -1,13 +1,13 @@
 """The report as data and as files: complete, escaped, written whole or not at all."""
 
 import dataclasses
-import html.parser
 import json
 import pathlib
 
 import numpy as np
 import pytest
 import scipy.sparse
+from pages import Page
 
 from deel_dualview.report import (
     AuditReport,
@@ -105,34 +105,6 @@ def images(rng) -> list[np.ndarray]:
 @pytest.fixture
 def report(images) -> AuditReport:
     return make_report(images)
-
-
-class Page(html.parser.HTMLParser):
-    """Elements of a page, with the ids and addresses in it and what is left open."""
-
-    VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.open: list[str] = []
-        self.mismatches: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.mismatches.append(tag)
 
 
 def read_page(report: AuditReport, folder: pathlib.Path) -> tuple[str, Page]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deel_dualview import audit
+from deel_dualview import audit, compare
 from deel_dualview.demo import Demo, make_demo
 from deel_dualview.report import AuditReport
 
@@ -68,6 +68,13 @@ def browser() -> Iterator[object]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def comparison_path(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    methods = ("graddot", "feature-similarity")
+    found = compare(demo.model, demo.train, demo.test, methods=methods, num_queries=8, progress=False)
+    return found.to_html(tmp_path_factory.mktemp("browser") / "compare")
+
+
 def visit(browser, path: pathlib.Path, size: dict[str, int], scheme: str) -> Visit:
     page = browser.new_page(viewport=size, color_scheme=scheme)
     seen = Visit(page, [], [])
@@ -102,6 +109,17 @@ def test_the_page_is_no_wider_than_the_window(visited):
         element => element.getBoundingClientRect().right > innerWidth + 1 && !element.closest('.scroll')
     ).map(element => element.outerHTML.slice(0, 80))"""
     assert visited.page.evaluate(outside) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, SCREEN], ids=str)
+def test_a_comparison_fits_the_window_and_asks_for_nothing(browser, comparison_path, size, scheme):
+    seen = visit(browser, comparison_path, size, scheme)
+    assert seen.messages == []
+    assert [url for url in seen.requests if not url.startswith("data:")] == [comparison_path.as_uri()]
+    assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert seen.page.locator("svg text", has_text="feature-similarity").count() >= 4
+    seen.page.close()
 
 
 def test_every_picture_is_decoded_and_has_a_text(visited):

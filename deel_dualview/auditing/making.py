@@ -70,4 +70,4 @@ def describe_method(calculator: BaseInfluenceCalculator, given: object) -> ToldM
     full = own if inverse is None else f"{own} with {type(inverse).__name__}"
     if isinstance(given, NamedMethod):
         return ToldMethod(given.method.title, given.method.value, full)
-    return ToldMethod(own, f"what {own} calls influence", full)
+    return ToldMethod(own, f"influence that {own} defines", full)

@@ -99,8 +99,8 @@ def _title(count: int) -> str:
 
 def _summary(evidence: Evidence, count: int, ranking: str) -> str:
     reason = {
-        "self-influence": "Below are the examples of largest self-influence: those that would be explained worst "
-        "without themselves. Label errors are among them, and rare but right examples.",
+        "self-influence": "Below are the examples of largest self-influence: those that matter most "
+        "to their own prediction. Label errors are among them, and rare but right examples.",
         "loss": "Self-influence of this method does not grow with the model's loss and tells nothing of labels, so "
         "examples are ranked by that loss.",
     }[ranking]

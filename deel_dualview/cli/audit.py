@@ -26,6 +26,7 @@ _SURROGATE = "dualview"
 
 
 @click.command(cls=CleanCommand)
+@subject_options
 @click.option(
     "--method",
     default=_SURROGATE,
@@ -50,7 +51,6 @@ _SURROGATE = "dualview"
     "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
 )
 @output_options("audit")
-@subject_options
 def audit(
     method: str,
     k: int,

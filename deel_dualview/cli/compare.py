@@ -30,6 +30,7 @@ def _split(context: click.Context, parameter: click.Parameter, value: str) -> li
 
 
 @click.command(cls=CleanCommand)
+@subject_options
 @click.option(
     "--methods",
     default=",".join(DEFAULT_METHODS),
@@ -47,7 +48,6 @@ def _split(context: click.Context, parameter: click.Parameter, value: str) -> li
     help="At most so many test examples, the first ones.",
 )
 @output_options("compare")
-@subject_options
 def compare(
     methods: list[str],
     k: int,

@@ -78,8 +78,6 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--batch-size", default=256, show_default=True, type=click.IntRange(1), help="For TFDS datasets."
         ),
         kept("--seed", default=0, show_default=True, type=click.IntRange(0), help="For the demo."),
-        click.option("--no-progress", is_flag=True, help="Show no progress bars."),
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -87,15 +85,22 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def output_options(default: str) -> Decorator:
-    """Return a decorator that adds the options of where a report goes."""
+    """Return a decorator that adds the options of where a report goes, and how the command tells of itself."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        command = click.option(
-            "--overwrite", is_flag=True, help="Replace an earlier report in the output directory."
-        )(command)
-        return click.option(
-            "--output", default=default, show_default=True, metavar="DIR", help="Where the report goes."
-        )(command)
+        options: list[Decorator] = [
+            click.option(
+                "--output", default=default, show_default=True, metavar="DIR", help="Where the report goes."
+            ),
+            click.option(
+                "--overwrite", is_flag=True, help="Replace an earlier report in the output directory."
+            ),
+            click.option("--no-progress", is_flag=True, help="Show no progress bars."),
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        ]
+        for option in reversed(options):
+            command = option(command)
+        return command
 
     return add
 

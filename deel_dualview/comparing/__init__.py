@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from deel_dualview import data
 from deel_dualview._checks import check_k, require
@@ -75,7 +76,7 @@ def compare(
                 made = Contestant.prepare(name, given, own, train_set, queries, progress=progress)
                 contestants.append(made)
         with steps.step("Influence values"):
-            agreement = _agreement(contestants, queries, k)
+            agreement = _agreement(contestants, queries, k, progress=progress)
         with steps.step("Pictures"):
             predictions = least_agreed(agreement, queries, train, own)
             shown = contents_of(predictions, train_set, train, queries)
@@ -117,12 +118,14 @@ def _makers(
     }
 
 
-def _agreement(contestants: Sequence[Contestant], queries: Queries, k: int) -> Agreement:
+def _agreement(contestants: Sequence[Contestant], queries: Queries, k: int, *, progress: bool) -> Agreement:
     """Ask all methods for the values of one batch of queries after the other."""
     agreement = Agreement(k)
     streams = [contestant.values(queries) for contestant in contestants]
-    for values in zip(*streams, strict=True):
-        agreement.update(values)
+    with tqdm(total=queries.size, unit="query", leave=False, disable=None if progress else True) as bar:
+        for values in zip(*streams, strict=True):
+            agreement.update(values)
+            bar.update(len(values[0]))
     return agreement
 
 

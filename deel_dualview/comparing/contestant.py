@@ -53,6 +53,7 @@ class Queries(NamedTuple):
         """Read the first `num_queries` of the test examples, once and for all methods."""
         check_count("num_queries", num_queries)
         data.check_batched(test_set, "test_set")
+        model.check_inputs(data.unpack(test_set.element_spec).inputs, "test_set")
         taken = next(iter(test_set.unbatch().take(num_queries).batch(num_queries)), None)
         require(taken is not None, "The test set must hold an example.", {"test_set": test_set})
         batch = data.unpack(taken)

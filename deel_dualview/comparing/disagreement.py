@@ -16,7 +16,7 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.report.comparison import ComparedPrediction
 from deel_dualview.report.findings import ExampleReference, Influence
 
-NUM_SHOWN = 4
+NUM_SHOWN = 3
 
 
 def least_agreed(

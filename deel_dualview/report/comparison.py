@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from deel_dualview.report.findings import ExampleReference, Influence
-from deel_dualview.report.overview import Setting
+from deel_dualview.report.overview import Setting, format_seconds
 from deel_dualview.report.writing import check_output_directory, to_json, write_json, write_report, write_text
 
 SCHEMA_VERSION = 1
 COMPARISON_FILES = ("index.html", "compare.json")
+_WIDEST = 80
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -134,27 +135,28 @@ class Comparison:
         return path / "index.html"
 
     def __str__(self) -> str:
-        seconds = [
-            [f"{method.setup_seconds:.2f} s", f"{1000 * method.seconds_per_query:.2f} ms"]
+        title = f"Mean rank correlation of influence values over {self.num_queries:,} predictions"
+        correlations = [[f"{value:.2f}" for value in row] for row in self.rank_correlation]
+        overlaps = [[f"{value:.0%}" for value in row] for row in self.top_k_overlap]
+        costs = [
+            [format_seconds(method.setup_seconds), format_seconds(method.seconds_per_query)]
             for method in self.methods
         ]
+        rows, columns = self._labels()
         return "\n\n".join(
             [
-                _table(
-                    f"Mean rank correlation of influence values over {self.num_queries:,} predictions",
-                    self.names,
-                    self.names,
-                    [[f"{value:.2f}" for value in row] for row in self.rank_correlation],
-                ),
-                _table(
-                    f"Share of the {self.k} strongest proponents in common",
-                    self.names,
-                    self.names,
-                    [[f"{value:.0%}" for value in row] for row in self.top_k_overlap],
-                ),
-                _table("Cost", self.names, ("set-up", "a query"), seconds),
+                _table(title, rows, columns, correlations),
+                _table(f"Share of the {self.k} strongest proponents in common", rows, columns, overlaps),
+                _table("Cost", self.names, ("set-up", "a query"), costs),
             ]
         )
+
+    def _labels(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return names for rows and columns; of many methods columns are named by their numbers."""
+        if sum(len(name) + 2 for name in self.names) <= _WIDEST:
+            return self.names, self.names
+        numbers = [str(number) for number in range(1, len(self.names) + 1)]
+        return [f"{number:>2} {name}" for number, name in zip(numbers, self.names, strict=True)], numbers
 
     def __repr__(self) -> str:
         return f"Comparison of {', '.join(self.names)} on {self.num_queries} predictions of {self.model_name}"

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from deel_dualview import plots
 from deel_dualview.report.html import make_environment, percent, read_style
+from deel_dualview.report.overview import format_seconds
 from deel_dualview.report.rendering import ExampleRenderer
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def render_comparison(comparison: Comparison) -> str:
     renderer = ExampleRenderer(comparison.shown.values())
     views = {key: renderer.render(example) for key, example in comparison.shown.items()}
     environment = make_environment(comparison.class_names, views)
-    environment.filters["duration"] = duration
+    environment.filters["duration"] = format_seconds
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
         tiles=_tiles(comparison),
@@ -28,15 +29,6 @@ def render_comparison(comparison: Comparison) -> str:
         drawings=_draw(comparison),
         created=comparison.created,
     )
-
-
-def duration(seconds: float) -> str:
-    """Write seconds with three digits, in a unit in which they are easily read."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * factor >= 1 or unit == "µs":
-            break
-    value = seconds * factor
-    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -55,9 +47,11 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
     )
     soonest = min(comparison.methods, key=lambda method: method.setup_seconds)
     fastest = min(comparison.methods, key=lambda method: method.seconds_per_query)
-    cost = f"{fastest.name} answers fastest, in {duration(fastest.seconds_per_query)}"
-    ready = f"{soonest.name} is ready first, in {duration(soonest.setup_seconds)}"
-    return [*tiles, ("agreement", "overlap", share), ("cost", "cost", f"{cost}; {ready}")]
+    ready, answer = (format_seconds(value) for value in (soonest.setup_seconds, fastest.seconds_per_query))
+    cost = f"{soonest.name} is ready first, in {ready}; {fastest.name} answers fastest, in {answer}"
+    if soonest is fastest:
+        cost = f"{soonest.name} is ready first, in {ready}, and answers fastest, in {answer}"
+    return [*tiles, ("agreement", "overlap", share), ("cost", "cheapest", cost)]
 
 
 def _draw(comparison: Comparison) -> dict[str, Markup]:
@@ -66,8 +60,11 @@ def _draw(comparison: Comparison) -> dict[str, Markup]:
         "overlap": plots.plot_agreement(comparison.names, comparison.top_k_overlap, as_percent=True),
         "cost": plots.plot_costs(
             comparison.names,
-            [method.setup_seconds for method in comparison.methods],
-            [method.seconds_per_query for method in comparison.methods],
+            {
+                "Set-up": [method.setup_seconds for method in comparison.methods],
+                "A query": [method.seconds_per_query for method in comparison.methods],
+            },
+            write=format_seconds,
         ),
     }
     return {name: Markup(plots.to_inline_svg(figure, name)) for name, figure in figures.items()}

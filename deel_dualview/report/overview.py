@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def format_seconds(seconds: float) -> str:
+    """Write seconds with three digits, in a unit in which they are easily read."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 1 or unit == "µs":
+            break
+    value = seconds * factor
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
 @dataclass(frozen=True)
 class Setting:
     """A named setting or version, as text."""

@@ -1,0 +1,145 @@
+"""The audit by other methods than DualView: coherent without a surrogate."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from pages import Page
+
+from deel_dualview import DualView, FeatureSimilarity, GradDot, InfluenceModel, audit
+from deel_dualview.datasets import load_digits, swap_labels
+from deel_dualview.report import AuditReport
+
+NUM_SWAPPED = 10
+
+
+@pytest.fixture(scope="module")
+def swapped() -> np.ndarray:
+    return swap_labels(load_digits()[0][1][:400], NUM_SWAPPED, num_classes=10, seed=1).indices
+
+
+@pytest.fixture(scope="module")
+def train() -> tf.data.Dataset:
+    (images, labels), _ = load_digits()
+    given = swap_labels(labels[:400], NUM_SWAPPED, num_classes=10, seed=1).labels
+    return tf.data.Dataset.from_tensor_slices((images[:400], given)).batch(64)
+
+
+@pytest.fixture(scope="module")
+def test() -> tf.data.Dataset:
+    _, (images, labels) = load_digits()
+    return tf.data.Dataset.from_tensor_slices((images[:100], labels[:100])).batch(64)
+
+
+@pytest.fixture(scope="module")
+def model(train) -> InfluenceModel:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(32, "relu"), layers.Dense(10)]
+    )
+    network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.fit(train, epochs=30, verbose=0, shuffle=False)
+    return InfluenceModel(network)
+
+
+@pytest.fixture(scope="module")
+def report(model, train, test, swapped) -> AuditReport:
+    return audit(model, train, test, k=3, calculator="graddot", known_label_errors=swapped, progress=False)
+
+
+def test_findings_about_the_surrogate_are_left_out(report):
+    names = [finding.name for finding in report.findings]
+    assert names == [
+        "label-errors",
+        "wrong-predictions",
+        "leaks",
+        "duplicates-conflicting",
+        "influential-examples",
+    ]
+    assert report.overview.certificate is None and report.overview.num_support_vectors is None
+    assert "unfaithful" not in report.rates
+
+
+def test_proponents_and_opponents_are_the_extremes_of_all_influence_values(report, model, train, test):
+    values = np.concatenate(
+        list(GradDot(model, train).estimate_influence_values_in_batches(test).as_numpy_iterator())
+    )
+    for item in report.finding("wrong-predictions").predictions:
+        row = np.sort(values[item.example.index])
+        np.testing.assert_allclose(
+            [influence.value for influence in item.proponents], row[::-1][:3], rtol=1e-4
+        )
+        np.testing.assert_allclose([influence.value for influence in item.opponents], row[:3], rtol=1e-4)
+        assert item.logit is None and item.proponents[0].share is None
+
+
+def test_the_strongest_values_are_kept_and_no_others(report):
+    assert report.attributions.shape == (100, 400)
+    assert (np.diff(report.attributions.indptr) == 6).all()
+
+
+def test_values_at_both_ends_are_kept_once(model, train, test):
+    few = train.unbatch().take(4).batch(4)
+    found = audit(model, few, test, k=3, calculator="graddot", progress=False)
+    assert (np.diff(found.attributions.indptr) == 4).all()
+
+
+def test_labels_are_ranked_by_self_influence(report, swapped):
+    finding = report.finding("label-errors")
+    assert finding.ranking == "self-influence"
+    found = [suspect.self_influence for suspect in finding.suspects]
+    assert found == sorted(found, reverse=True)
+    first = {suspect.example.index for suspect in finding.suspects[: 2 * NUM_SWAPPED]}
+    assert len(first & set(swapped)) >= 0.7 * NUM_SWAPPED
+
+
+def test_labels_that_the_model_contradicts_are_counted(report, model, train):
+    pairs = [(model.logits(images).numpy().argmax(axis=1), labels.numpy()) for images, labels in train]
+    count = sum(int((predicted != given).sum()) for predicted, given in pairs)
+    assert report.finding("label-errors").count == count
+    assert report.rates["label-errors"] == count / 400
+
+
+@pytest.mark.parametrize("name", ["gradcos", "sim", "feature-similarity"])
+def test_labels_are_ranked_by_the_loss_where_self_influence_does_not_tell(name, model, train, test):
+    finding = audit(model, train, test, calculator=name, progress=False).finding("label-errors")
+    assert finding.ranking == "loss"
+    found = [suspect.probability for suspect in finding.suspects]
+    assert found == sorted(found)
+
+
+def test_the_page_names_the_method_and_has_no_surrogate(report, tmp_path):
+    text = report.to_html(tmp_path / "audit").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.mismatches == [] and page.open == []
+    assert "GradDot" in text and "inner product of the loss gradients" in text
+    assert [word for word in ("surrogate's", "Certificate", "slack") if word in text] == []
+
+
+def test_a_calculator_and_what_makes_one_are_taken_alike(report, model, train, test):
+    made = audit(model, train, test, k=3, calculator=GradDot(model, train), progress=False)
+    partial = functools.partial(FeatureSimilarity, similarity="dot")
+    assert (made.attributions != report.attributions).nnz == 0
+    assert (
+        audit(model, train, test, calculator=partial, progress=False).overview.method == "FeatureSimilarity"
+    )
+
+
+def test_dualview_is_the_default(model, train, test):
+    named = audit(model, train, test, progress=False)
+    own = audit(model, train, test, calculator=DualView(model, train), progress=False)
+    assert named.overview.method == own.overview.method == "DualView"
+    assert named.findings == own.findings
+
+
+def test_an_unlabelled_test_set_is_audited(model, train, test):
+    found = audit(model, train, test.map(lambda image, _: image), calculator="graddot", progress=False)
+    assert found.finding("uncertain-predictions").predictions
+
+
+def test_an_unknown_method_is_refused(model, train, test):
+    with pytest.raises(ValueError, match="dualview.*'magic'"):
+        audit(model, train, test, calculator="magic", progress=False)
