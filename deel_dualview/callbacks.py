@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from deel_dualview._checks import check_count, require
+from deel_dualview._checks import check_count, describe, require
 from deel_dualview.models import InfluenceModel
 
 _MANIFEST = "checkpoints.json"
@@ -120,5 +120,14 @@ def load_checkpoints(
 
 def _restored(model: keras.Model | Callable[[], keras.Model], path: Path) -> keras.Model:
     copy = keras.models.clone_model(model) if isinstance(model, keras.Model) else model()
-    copy.load_weights(path)
+    try:
+        copy.load_weights(path)
+    except ValueError as error:
+        raise ValueError(
+            describe(
+                "The checkpoint is of another architecture than the model: give the model, or the function that "
+                "builds it, that was trained.",
+                {"checkpoint": path.name, "model": copy.name},
+            )
+        ) from error
     return copy

@@ -1,6 +1,10 @@
-"""Labels of any usual form as class indices."""
+"""Labels of any usual form as class indices, and the names of classes."""
+
+from collections.abc import Sequence
 
 import numpy as np
+
+from deel_dualview._checks import describe, require
 
 
 def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -35,6 +39,27 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
             f"the first is {classes[outside[0]]} at row {outside[0]} of the batch."
         )
     return classes
+
+
+def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """Return one name for each class, by default its number.
+
+    Raises:
+        TypeError: one string instead of several.
+        ValueError: another number of names, or two equal ones.
+    """
+    if isinstance(class_names, str):
+        raise TypeError(
+            describe("`class_names` must be a list of names, not one string.", {"class_names": class_names})
+        )
+    names = [str(name) for name in (range(num_classes) if class_names is None else class_names)]
+    require(
+        len(names) == num_classes,
+        f"`class_names` must name the {num_classes} classes of the model.",
+        {"len(class_names)": len(names)},
+    )
+    require(len(set(names)) == num_classes, "`class_names` must differ.", {"class_names": names})
+    return names
 
 
 def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:

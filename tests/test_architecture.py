@@ -45,6 +45,7 @@ FLOORS = {
     "evaluation": 6,
     "__init__": 7,
     "cli": 7,
+    "__main__": 7,
 }
 ROOMS = list(FLOORS)
 

@@ -166,6 +166,12 @@ def test_bad_arguments_are_refused(settings, words, model, train, test):
         compare(model, train, test, progress=False, **{"methods": NAMES} | settings)
 
 
+@pytest.mark.parametrize("methods", [None, ["graddot", 3], 5])
+def test_what_are_no_names_of_methods_is_refused(methods, model, train, test):
+    with pytest.raises(TypeError, match="`methods` must be names"):
+        compare(model, train, test, methods=methods, progress=False)
+
+
 def test_a_calculator_of_another_target_is_refused(model, train, test):
     own = {"label": GradDot(model, train, target="label"), "named": "graddot"}
     with pytest.raises(ValueError, match="target='prediction'"):

@@ -98,6 +98,14 @@ def test_conjugate_gradients_stop_at_negative_curvature(matrix, rows):
     solution = solve(conjugate_gradient, DenseOperator(tf.constant(indefinite)), rows)
     assert np.isfinite(solution.value).all()
     assert not np.any(solution.converged)
+    assert np.linalg.eigvalsh(indefinite)[0] <= solution.negative_curvature < 0
+
+
+def test_no_negative_curvature_is_told_of_a_singular_matrix(matrix, rows):
+    values, vectors = np.linalg.eigh(matrix)
+    singular = (vectors * np.where(np.arange(12) < 3, 0.0, values)) @ vectors.T
+    operator = DenseOperator(tf.constant(singular))
+    assert solve(conjugate_gradient, operator, rows @ singular).negative_curvature is None
 
 
 def test_a_preconditioner_saves_iterations(matrix, rows):

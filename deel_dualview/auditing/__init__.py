@@ -19,6 +19,7 @@ from deel_dualview.auditing.reading import gather_inputs, read_contents, referen
 from deel_dualview.auditing.steps import Steps
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
+from deel_dualview.labels import check_class_names
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
@@ -218,12 +219,7 @@ def _check_settings(
         {"calculator.model": calculator.model},
     )
     check_k(k, calculator.num_train)
-    names = [str(name) for name in (range(model.num_classes) if class_names is None else class_names)]
-    require(
-        len(names) == model.num_classes,
-        f"`class_names` must name the {model.num_classes} classes of the model.",
-        {"len(class_names)": len(names)},
-    )
+    names = check_class_names(class_names, model.num_classes)
     if known is None:
         return names, None
     positions = np.unique(np.asarray(known).astype(np.int64))

@@ -44,7 +44,9 @@ def make(
     """
     if isinstance(given, BaseInfluenceCalculator):
         return given
-    made = given(model, train, store=MemoryStore(progress=progress)) if callable(given) else given
+    is_other_class = isinstance(given, type) and not issubclass(given, BaseInfluenceCalculator)
+    is_maker = callable(given) and not is_other_class
+    made = given(model, train, store=MemoryStore(progress=progress)) if is_maker else given
     if not isinstance(made, BaseInfluenceCalculator):
         raise TypeError(
             describe(

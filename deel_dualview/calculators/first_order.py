@@ -49,8 +49,8 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
             One row in blocks, each a matrix (1, p_k).
 
         Raises:
-            ValueError: a group that is empty, endless, unbatched, unlabelled, larger than the training set or
-                not a part of it; gradients that are not finite.
+            ValueError: a group that is empty, endless, unbatched, unlabelled, larger than the training set,
+                not a part of it or with examples repeated; gradients that are not finite.
         """
         return self._group_vector(_checked(group))
 
@@ -66,8 +66,8 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
             group: training examples, batched and labelled; its size need not be known beforehand.
 
         Raises:
-            ValueError: a group that is empty, endless, unbatched, unlabelled, larger than the training set or
-                not a part of it; gradients that are not finite.
+            ValueError: a group that is empty, endless, unbatched, unlabelled, larger than the training set,
+                not a part of it or with examples repeated; gradients that are not finite.
         """
         self._check_queries(dataset_to_evaluate)
         _checked(group)
@@ -94,8 +94,10 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
     def _gradient_sum(self, group: tf.data.Dataset) -> tuple[Blocks, int]:
         """Return the sum of a group's gradients, one row, and the group's size."""
         total, size, hashes = None, 0, self._hashes()
+        members: list[np.ndarray] = []
         for indices, element in data.enumerate_examples(group):
-            is_known = np.isin(data.hash_examples(element), hashes)
+            members.append(data.hash_examples(element))
+            is_known = np.isin(members[-1], hashes)
             require(
                 bool(is_known.all()),
                 "A group must consist of training examples, with inputs and labels as in the training set.",
@@ -110,7 +112,20 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
                 {"num_train": self.num_train},
             )
         require(size > 0, "A group of at least one example is needed.", {"group": group})
+        num_repeated = _num_repeated(np.concatenate(members), hashes)
+        require(
+            num_repeated == 0,
+            "A group must not name a training example more often than the training set has it.",
+            {"num_repeated": num_repeated, "group": size},
+        )
         return blocks.from_dense(total, gradients), size
+
+
+def _num_repeated(members: np.ndarray, hashes: np.ndarray) -> int:
+    """Return how many members of a group exceed the number of their equals among the training examples."""
+    kinds, counts = np.unique(members, return_counts=True)
+    owned, available = np.unique(hashes, return_counts=True)
+    return int(np.maximum(counts - available[np.searchsorted(owned, kinds)], 0).sum())
 
 
 def _checked(group: tf.data.Dataset) -> tf.data.Dataset:

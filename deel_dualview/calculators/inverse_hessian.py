@@ -1,5 +1,7 @@
 """What calculators with an inverse Hessian share: it is applied to the queries, of which there are few."""
 
+import warnings
+
 import numpy as np
 import tensorflow as tf
 
@@ -30,6 +32,9 @@ class InverseHessianCalculator(BoundedSearchCalculator):
     Raises:
         TypeError: `ihvp` is not an inverse Hessian.
         ValueError: `ihvp` belongs to another model.
+
+    Warns:
+        UserWarning: `ihvp` was built on a training set of another size.
     """
 
     def __init__(
@@ -57,6 +62,13 @@ class InverseHessianCalculator(BoundedSearchCalculator):
         )
         self._prepare()
         self._stored()
+        if self.ihvp.train_set is not train_set and self.ihvp.num_train != self.num_train:
+            warnings.warn(
+                f"The inverse Hessian is of {self.ihvp.num_train} other examples, not of the {self.num_train} of "
+                "`train_set`: right where it was meant to be estimated on a part of them.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _prepare(self) -> None:
         """Check or compute what influence vectors need, before the pass over the training set."""

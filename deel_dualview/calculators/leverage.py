@@ -161,7 +161,10 @@ def _changes_of_loss(outputs: tf.Tensor, probabilities: tf.Tensor, one_hot: tf.T
     if outputs.shape[-1] == 1:
         outputs = tf.concat([-outputs, outputs], axis=-1) / 2
     relative = outputs - tf.reduce_sum(one_hot * outputs, axis=-1, keepdims=True)
-    return tf.math.log1p(tf.reduce_sum(probabilities * tf.math.expm1(relative), axis=-1))
+    small = tf.math.log1p(tf.reduce_sum(probabilities * tf.math.expm1(tf.minimum(relative, 1.0)), axis=-1))
+    # expm1 overflows beyond 88, where nothing cancels any more.
+    large = tf.reduce_logsumexp(tf.math.log(probabilities) + relative, axis=-1)
+    return tf.where(tf.reduce_max(relative, axis=-1) > 1.0, large, small)
 
 
 def _quadratic_forms(inverse: tf.Tensor, features: tf.Tensor) -> tf.Tensor:

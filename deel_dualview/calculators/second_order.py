@@ -45,6 +45,14 @@ class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
     def _settings(self) -> dict[str, str]:
         return self.ihvp.describe()
 
+    def _prepare(self) -> None:
+        super()._prepare()
+        require(
+            self.ihvp.num_train > 1,
+            "Second-order influence needs at least two training examples: nothing is left without the only one.",
+            {"num_train": self.ihvp.num_train},
+        )
+
     def _influence_vectors(self, batch: data.Batch) -> Blocks:
         gradients = self._training_gradients(batch)
         solved = self._solved(gradients)

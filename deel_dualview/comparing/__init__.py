@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deel_dualview import data
-from deel_dualview._checks import check_k, require
+from deel_dualview._checks import check_k, describe, require
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.reading import read_contents
 from deel_dualview.auditing.steps import Steps, peak_memory_bytes
@@ -20,6 +20,7 @@ from deel_dualview.callbacks import Checkpoints
 from deel_dualview.comparing.agreement import Agreement, mean_over_queries
 from deel_dualview.comparing.contestant import Contestant, Given, Queries
 from deel_dualview.comparing.disagreement import contents_of, least_agreed
+from deel_dualview.labels import check_class_names
 from deel_dualview.methods import DEFAULT_METHODS, NamedMethod
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report.comparison import Comparison
@@ -69,7 +70,7 @@ def compare(
             train = read_contents(train_set, Sketcher())
             check_k(k, len(train.hashes))
             queries = Queries.read(own, test_set, num_queries, num_train=len(train.hashes))
-            names = _names(class_names, own)
+            names = tuple(check_class_names(class_names, own.num_classes))
         contestants = []
         for name, given in makers.items():
             with steps.step(name):
@@ -107,6 +108,10 @@ def _makers(
     methods: Sequence[str] | Mapping[str, str | Given], checkpoints: Checkpoints | None
 ) -> dict[str, Given]:
     """Return what makes each method's calculator, by name."""
+    if not isinstance(methods, Sequence | Mapping) or not all(isinstance(name, str) for name in methods):
+        raise TypeError(
+            describe("`methods` must be names of methods, or a mapping from names.", {"methods": methods})
+        )
     require(
         not isinstance(methods, str) and len(methods) >= 2 and len(set(methods)) == len(methods),
         "`methods` must be at least two different names of methods, or a mapping from names.",
@@ -127,16 +132,6 @@ def _agreement(contestants: Sequence[Contestant], queries: Queries, k: int, *, p
             agreement.update(values)
             bar.update(len(values[0]))
     return agreement
-
-
-def _names(class_names: Sequence[str] | None, model: InfluenceModel) -> tuple[str, ...]:
-    names = tuple(str(name) for name in (range(model.num_classes) if class_names is None else class_names))
-    require(
-        len(names) == model.num_classes,
-        f"`class_names` must name the {model.num_classes} classes of the model.",
-        {"len(class_names)": len(names)},
-    )
-    return names
 
 
 def _rows(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:

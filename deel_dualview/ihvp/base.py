@@ -1,5 +1,6 @@
 """The inverse of a curvature as a linear operator: what every algorithm promises."""
 
+import numbers
 import threading
 import warnings
 from abc import abstractmethod
@@ -209,7 +210,10 @@ class InverseHessianVectorProduct(LinearOperator):
 
 
 def _check_not_negative(name: str, value: float) -> float:
-    return 0.0 if value == 0 else check_positive(name, value)
+    if isinstance(value, numbers.Real) and not value > 0:
+        require(value == 0, f"`{name}` must not be negative, and finite.", {name: value})
+        return 0.0
+    return check_positive(name, value)
 
 
 def _check_damping(damping: Damping, regularisation: float) -> float | RelativeDamping:

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from deel_dualview._checks import check_count, check_positive, describe
+from deel_dualview._checks import check_count, check_positive, describe, require
 from deel_dualview.curvature import CurvatureKind
 from deel_dualview.gradients import Weights
 from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
@@ -17,8 +17,8 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
     The constructor does nothing long. In a last layer of up to 4,096 parameters the first solve forms the
     matrix, by one pass over the training set, and steps are then cheap; a larger last layer keeps n (c + d)
     numbers; in other weights each step is a pass over the training set (O(p) memory a row), where few large
-    batches of queries pay. A row that meets negative curvature stops there, not converged: raise `damping` or
-    take `"gauss-newton"`.
+    batches of queries pay. Negative curvature that a row meets is an error: raise `damping` or take
+    `"gauss-newton"`.
 
     Args:
         model: see `InverseHessianVectorProduct`, as all others.
@@ -68,13 +68,20 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
         self.preconditioner = preconditioner
 
     def _solve(self, rows: tf.Tensor) -> LinearSolution:
-        return conjugate_gradient(
+        solution = conjugate_gradient(
             self.hessian,
             tf.cast(rows, self.hessian.dtype),
             max_iterations=self.max_iterations,
             tolerance=self.tolerance,
             preconditioner=self.preconditioner,
         )
+        require(
+            solution.negative_curvature is None,
+            "The damped Hessian is not positive definite: its smallest eigenvalue is at most the curvature that "
+            'conjugate gradients met. Raise `damping` above its size, or take curvature="gauss-newton".',
+            {"curvature": solution.negative_curvature, "damping": self.damping},
+        )
+        return solution
 
     def _describe_algorithm(self) -> dict[str, str]:
         return {"max_iterations": str(self.max_iterations), "tolerance": str(self.tolerance)}

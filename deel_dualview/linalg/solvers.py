@@ -10,6 +10,7 @@ from deel_dualview._checks import describe
 from deel_dualview.linalg.operators import LinearOperator
 
 _DIVERGED = 1e3
+_ROUNDING = 1e-5
 
 
 class LinearSolution(NamedTuple):
@@ -21,12 +22,15 @@ class LinearSolution(NamedTuple):
         num_iterations: products with A that were made (of the rows that had not converged yet), or terms of a
             series.
         relative_residual: ||b - A x|| / ||b|| of each row, 0 for a zero row, shape (n,).
+        negative_curvature: the least d'Ad / d'd < 0 that conjugate gradients met, which bounds the smallest
+            eigenvalue from above; None where A looked positive definite.
     """
 
     value: tf.Tensor
     converged: tf.Tensor
     num_iterations: int
     relative_residual: tf.Tensor
+    negative_curvature: float | None = None
 
 
 def conjugate_gradient(
@@ -58,15 +62,20 @@ def conjugate_gradient(
     direction = preconditioned = _precondition(rows, preconditioner)
     state = (tf.zeros_like(rows), rows, direction, tf.reduce_sum(rows * preconditioned, axis=1))
     state = unsolved.retire(state, tf.norm(rows, axis=1))
-    num_iterations = 0
+    num_iterations, least, largest = 0, 0.0, 0.0
     while num_iterations < max_iterations and unsolved:
         num_iterations += 1
         value, residual, direction, inner = state
-        value, residual, sizes = _step(value, residual, direction, inner, operator.matmul(direction))
+        product = operator.matmul(direction)
+        value, residual, sizes, curvatures = _step(value, residual, direction, inner, product)
+        least, largest = min(least, curvatures.numpy().min()), max(largest, curvatures.numpy().max())
         preconditioned = _precondition(residual, preconditioner)
         direction, inner = _next_direction(residual, direction, inner, preconditioned)
         state = unsolved.retire((value, residual, direction, inner), sizes)
-    return _judge(operator, rows, unsolved.finish(state[0]), num_iterations, tolerance)
+    solution = _judge(operator, rows, unsolved.finish(state[0]), num_iterations, tolerance)
+    # Less is rounding.
+    is_negative = least < -_ROUNDING * largest or (largest == 0 and least < 0)
+    return solution._replace(negative_curvature=float(least)) if is_negative else solution
 
 
 def neumann_series(
@@ -181,14 +190,15 @@ def _precondition(residual: tf.Tensor, preconditioner: LinearOperator | None) ->
 @tf.function(reduce_retracing=True, autograph=False)
 def _step(
     value: tf.Tensor, residual: tf.Tensor, direction: tf.Tensor, inner: tf.Tensor, product: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return value, residual and its norm after a step; NaN, and no move, at negative curvature."""
+) -> tuple[tf.Tensor, ...]:
+    """Return value, residual, its norm and d'Ad / d'd after a step; NaN norm, no move, at negative curvature."""
     curvature = tf.reduce_sum(direction * product, axis=1)
     is_positive = curvature > 0
     length = tf.where(is_positive, tf.math.divide_no_nan(inner, curvature), 0)[:, tf.newaxis]
     value, residual = value + length * direction, residual - length * product
     sizes = tf.norm(residual, axis=1)
-    return value, residual, tf.where(is_positive, sizes, np.nan)
+    quotient = tf.math.divide_no_nan(curvature, tf.reduce_sum(tf.square(direction), axis=1))
+    return value, residual, tf.where(is_positive, sizes, np.nan), quotient
 
 
 @tf.function(reduce_retracing=True, autograph=False)
@@ -251,8 +261,9 @@ def _check_bounded(sizes: np.ndarray, bounds: np.ndarray, scale: float, num_iter
     raise ValueError(
         describe(
             "The Neumann series diverges: its scale is less than half the largest eigenvalue of the Hessian "
-            "(or of its samples). Raise `scale`, or leave it out to have it estimated; larger batches "
-            "vary less.",
+            "(or of its samples), or an eigenvalue is negative. Raise `scale`, or leave it out to have it "
+            "estimated; larger batches vary less; more `damping`, or the Gauss-Newton curvature, leaves no "
+            "negative eigenvalue.",
             {"scale": scale, "num_iterations": num_iterations},
         )
     )

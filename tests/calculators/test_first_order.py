@@ -158,6 +158,7 @@ BAD_GROUPS = {
     "endless": (lambda group: group.repeat(), "must end"),
     "unlabelled": (lambda group: group.map(lambda x, y: x), "labels"),
     "unbatched": (lambda group: group.unbatch(), "batch"),
+    "repeated": (lambda group: group.concatenate(group), "num_repeated=3"),
 }
 
 
@@ -257,6 +258,20 @@ def test_the_inverse_of_another_model_is_refused(convex):
     other = InfluenceModel(keras.Sequential([keras.Input((4,)), layers.Dense(3)]))
     with pytest.raises(ValueError, match="built with the model"):
         FirstOrderInfluenceCalculator(convex.model, convex.train, ExactIHVP(other, convex.train))
+
+
+def test_the_inverse_of_fewer_examples_is_told_of(convex):
+    ihvp = ExactIHVP(convex.model, convex.group(range(30)), damping=0.1)
+    with pytest.warns(UserWarning, match="of 30 other examples"):
+        FirstOrderInfluenceCalculator(convex.model, convex.train, ihvp)
+
+
+def test_equal_training_examples_may_all_be_in_a_group(convex):
+    twice = convex.group([1, 2, 1])
+    calculator = FirstOrderInfluenceCalculator(
+        convex.model, twice, ExactIHVP(convex.model, twice, damping=0.1)
+    )
+    assert calculator.compute_influence_vector_group(twice)[0].shape == (1, 12)
 
 
 def test_something_else_than_an_inverse_is_refused(convex):

@@ -8,7 +8,7 @@ from keras import layers
 from test_first_order import REGULARISATION, all_values, convex, first_order, losses
 
 from deel_dualview import InfluenceModel
-from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator
+from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator, _changes_of_loss
 from deel_dualview.ihvp import ConjugateGradientDescentIHVP, ExactIHVP
 
 __all__ = ["convex", "first_order"]
@@ -61,6 +61,14 @@ def test_tiny_changes_of_the_loss_keep_their_digits(convex):
     ihvp = ExactIHVP(convex.model, train, damping=1.0)
     values = all_values(LeverageCorrectedInfluenceCalculator(convex.model, train, ihvp), train)
     assert np.all(values != 0)
+
+
+def test_a_huge_change_of_the_loss_is_a_number():
+    outputs = np.array([[0.0, 300.0, -5.0], [300.0, 0.0, 0.0], [0.02, 0.01, -0.04], [3.0, 2.0, 1.0]])
+    p = np.array([[0.5, 0.25, 0.25]] * 4)
+    found = _changes_of_loss(*(tf.constant(part, tf.float32) for part in (outputs, p, np.eye(3)[[0] * 4])))
+    expected = np.log(np.sum(p * np.exp(outputs - outputs[:, :1]), axis=1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_model_with_one_output_agrees_with_its_two_logits(rng):

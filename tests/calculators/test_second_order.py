@@ -93,8 +93,16 @@ def test_a_group_of_everything_is_refused(convex, second_order):
         group_values(second_order, convex, range(90))
 
 
+def test_the_only_training_example_is_refused(convex):
+    with pytest.raises(ValueError, match="at least two training examples"):
+        SecondOrderInfluenceCalculator(
+            convex.model, convex.group([3]), ExactIHVP(convex.model, convex.group([3]), damping=0.1)
+        )
+
+
 def test_the_inverse_of_another_training_set_is_refused(convex):
     ihvp = ExactIHVP(convex.model, convex.train.take(1))
-    calculator = SecondOrderInfluenceCalculator(convex.model, convex.train, ihvp)
+    with pytest.warns(UserWarning, match="of 32 other examples"):
+        calculator = SecondOrderInfluenceCalculator(convex.model, convex.train, ihvp)
     with pytest.raises(ValueError, match="of the training set itself"):
         all_values(calculator, convex.test)

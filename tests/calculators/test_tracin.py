@@ -173,6 +173,13 @@ def test_a_directory_of_another_run_is_refused(make_model, problem, tmp_path):
         fit(make_model, problem, [SaveCheckpoints(tmp_path)], 0.1, 1)
 
 
+def test_checkpoints_of_another_architecture_are_refused(make_model, problem, tmp_path):
+    fit(make_model, problem, [SaveCheckpoints(tmp_path)], 0.1, 1)
+    other = keras.Sequential([keras.Input((6,)), layers.Dense(9), layers.Dense(3)])
+    with pytest.raises(ValueError, match="of another architecture"):
+        load_checkpoints(tmp_path, other)
+
+
 def test_a_directory_without_checkpoints_is_refused(make_model, tmp_path):
     with pytest.raises(ValueError, match="SaveCheckpoints"):
         load_checkpoints(tmp_path, make_model)
