@@ -25,6 +25,7 @@ FLOORS = {
     "linalg": 1,
     "svm": 1,
     "labels": 1,
+    "lrp": 1,
     "links": 2,
     "tracing": 2,
     "models": 2,
