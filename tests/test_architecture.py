@@ -36,6 +36,7 @@ FLOORS = {
     "ihvp": 3,
     "callbacks": 3,
     "calculators": 4,
+    "relevance": 5,
     "plots": 6,
     "report": 6,
     "auditing": 6,

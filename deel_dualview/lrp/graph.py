@@ -171,7 +171,7 @@ class _Walker:
 
 def _functional(model: keras.Model) -> Any:
     """Return the Functional model that a model is or holds."""
-    functional = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
+    functional: Any = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
     require(
         functional is not None,
         "A Sequential model has no graph before it is built: give it a keras.Input, or call it on a batch.",

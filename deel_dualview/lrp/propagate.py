@@ -135,7 +135,7 @@ class LRP:
     def _propagate(self, inputs: Inputs, relevance: tf.Tensor) -> Inputs:
         calls, _ = self._run(inputs)
         found = self._walk_back(calls, relevance)[0]
-        return keras.tree.pack_sequence_as(self._graph.structure, found)
+        return keras.tree.pack_sequence_as(inputs, found)
 
     def _sum(self, inputs: Inputs, relevance: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         calls, _ = self._run(inputs)

@@ -221,12 +221,13 @@ def _shared(applied: Applied, terms: Sequence[Term], scaled: tf.Tensor) -> tf.Te
     parts = []
     for inputs, kernel in terms:
         repeated = per_row(inputs, scaled)
-        # The map is linear: its forward pass is not computed, only its transpose.
-        (pulled,) = pull_back(
-            lambda tensors, kernel=kernel: applied.map.apply(tensors[0], kernel), [repeated], scaled
-        )
-        parts.append(repeated * pulled)
+        parts.append(repeated * _transposed(applied, kernel, repeated, scaled))
     return tf.add_n(parts)
+
+
+def _transposed(applied: Applied, kernel: tf.Tensor, inputs: tf.Tensor, scaled: tf.Tensor) -> tf.Tensor:
+    """Return sum_j w_ij s_j; of the inputs only the shape counts, and the forward pass is never computed."""
+    return pull_back(lambda tensors: applied.map.apply(tensors[0], kernel), [inputs], scaled)[0]
 
 
 def _part(tensor: tf.Tensor, sign: int) -> tf.Tensor:
