@@ -36,7 +36,9 @@ if TYPE_CHECKING:
         IdentityProjection,
         KroneckerProjection,
     )
+    from deel_dualview.lrp import LRP, canonize
     from deel_dualview.models import InfluenceModel
+    from deel_dualview.relevance import DualRelevance, PairRelevance
     from deel_dualview.search import ORDER, TopK
     from deel_dualview.stores import DiskStore, MemoryStore, NoStore, StoreError
     from deel_dualview.svm import ConvergenceWarning, DualSVMSolution, DualSVMSolver
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
+    "LRP": "lrp",
     "ORDER": "search",
     "ArnoldiIHVP": "ihvp",
     "ArnoldiInfluenceCalculator": "calculators.arnoldi",
@@ -53,6 +56,7 @@ _HOMES = {
     "ConjugateGradientDescentIHVP": "ihvp",
     "ConvergenceWarning": "svm",
     "DiskStore": "stores",
+    "DualRelevance": "relevance",
     "DualSVMSolution": "svm",
     "DualSVMSolver": "svm",
     "DualView": "calculators.dualview",
@@ -72,6 +76,7 @@ _HOMES = {
     "LissaIHVP": "ihvp",
     "MemoryStore": "stores",
     "NoStore": "stores",
+    "PairRelevance": "relevance",
     "PerExampleGradients": "gradients",
     "RelatIF": "calculators.relatif",
     "RelativeDamping": "ihvp",
@@ -86,10 +91,12 @@ _HOMES = {
     "Trak": "calculators.trak",
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
+    "canonize": "lrp",
     "load_checkpoints": "callbacks",
 }
 
 __all__ = [
+    "LRP",
     "ORDER",
     "ArnoldiIHVP",
     "ArnoldiInfluenceCalculator",
@@ -98,6 +105,7 @@ __all__ = [
     "ConjugateGradientDescentIHVP",
     "ConvergenceWarning",
     "DiskStore",
+    "DualRelevance",
     "DualSVMSolution",
     "DualSVMSolver",
     "DualView",
@@ -117,6 +125,7 @@ __all__ = [
     "LissaIHVP",
     "MemoryStore",
     "NoStore",
+    "PairRelevance",
     "PerExampleGradients",
     "RelatIF",
     "RelativeDamping",
@@ -131,6 +140,7 @@ __all__ = [
     "Trak",
     "WeightsBoundaryCalculator",
     "audit",
+    "canonize",
     "load_checkpoints",
 ]
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+
+from deel_dualview import pair_plot
+from deel_dualview._checks import require
+
+if TYPE_CHECKING:
+    from deel_dualview.relevance import PairRelevance
+
+Colours = Literal["red-blue", "orange-purple"]
+"""Colours of positive and negative relevance."""
 
 # Okabe and Ito's colours, told apart by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
@@ -120,6 +129,79 @@ def plot_class_counts(names: Sequence[str], counts: Sequence[int], *, label: str
     axes.invert_yaxis()
     axes.set_title(label, loc="left", fontsize=10, color=_INK)
     return figure
+
+
+def pair_relevance(
+    pair: PairRelevance,
+    index: int = 0,
+    *,
+    opponents: PairRelevance | None = None,
+    class_names: Sequence[str] | None = None,
+    colours: Colours = "red-blue",
+) -> Figure:
+    """Draw one evaluated example between its opponents (left) and its proponents (right), with relevance.
+
+    In each column, from above: the relevance in the training image, the training image, the relevance in the
+    evaluated image, influence value, label and position. Positive relevance is red, negative blue, zero white; a row
+    has one scale, stated beside it (above its 99.8 % quantile colours saturate). In the middle stands the evaluated
+    image over the sum of its relevance over the pairs shown, which has a scale of its own. Channels are summed.
+
+    Args:
+        pair: an element of `DualRelevance.explain`; negative influence values go to the opponents' side.
+        index: which of its evaluated examples.
+        opponents: the element of `explain(..., order=ORDER.ASCENDING)` for the same batch; only its negative
+            influence values are drawn.
+        class_names: names of the classes; their numbers by default.
+        colours: `"red-blue"`, or `"orange-purple"` for readers of every colour vision.
+
+    Raises:
+        ValueError: `index` out of range, inputs that are no images, or unknown colours.
+    """
+    pair_plot.check_images(tuple(np.shape(pair.train_relevance)))
+    require(
+        0 <= index < len(pair.classes), "`index` is out of range.", {"index": index, "m": len(pair.classes)}
+    )
+    require(
+        colours in get_args(Colours), f"`colours` must be one of {get_args(Colours)}.", {"colours": colours}
+    )
+    panels = _panels(pair, index, class_names)
+    against = [panel for panel in panels if panel.value < 0]
+    if opponents is not None:
+        others = _panels(opponents, index, class_names)
+        known = {panel.position for panel in against}
+        against += [panel for panel in others if panel.value < 0 and panel.position not in known]
+    samples = pair.top.samples
+    images = samples[0] if isinstance(samples, tuple) else samples
+    name = _class_name(int(pair.classes[index]), class_names)
+    return pair_plot.draw(
+        np.asarray(images[index], np.float64),
+        f"explained as\n{_plain(_shorten(name))}",
+        proponents=[panel for panel in panels if panel.value >= 0],
+        opponents=sorted(against, key=lambda panel: panel.value),
+        colours=pair_plot.colour_map(is_colour_blind_safe=colours == "orange-purple"),
+    )
+
+
+def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) -> list[pair_plot.Panel]:
+    images, labels = pair.top.training_samples[:2]
+    labels = np.asarray(labels[index])
+    labels = labels.reshape(len(labels), -1)
+    classes = labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
+    return [
+        pair_plot.Panel(
+            np.asarray(images[index, rank], np.float64),
+            np.asarray(pair.train_relevance[index, rank]).sum(axis=-1),
+            np.asarray(pair.test_relevance[index, rank]).sum(axis=-1),
+            float(pair.top.influence_values[index, rank]),
+            _plain(_shorten(_class_name(int(classes[rank]), class_names))),
+            int(pair.top.training_indices[index, rank]),
+        )
+        for rank in range(len(classes))
+    ]
+
+
+def _class_name(index: int, class_names: Sequence[str] | None) -> str:
+    return f"class {index}" if class_names is None else str(class_names[index])
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:

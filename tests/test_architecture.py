@@ -37,6 +37,7 @@ FLOORS = {
     "callbacks": 3,
     "calculators": 4,
     "relevance": 5,
+    "pair_plot": 6,
     "plots": 6,
     "report": 6,
     "auditing": 6,
