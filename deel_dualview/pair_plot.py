@@ -73,9 +73,9 @@ def draw(
     left, right = list(reversed(opponents)), list(proponents)
     panels = [*left, *right]
     widths = [*[1.0] * len(left), 1.24, *[1.0] * len(right)]
-    figure = Figure(figsize=(1.22 * sum(widths) + 1.25, 5.0))
+    figure = Figure(figsize=(1.22 * sum(widths) + 1.33, 5.0))
     grid = figure.add_gridspec(
-        3, len(widths), width_ratios=widths, left=0.34 / figure.get_figwidth(), right=1 - 0.66 / figure.get_figwidth(),
+        3, len(widths), width_ratios=widths, left=0.34 / figure.get_figwidth(), right=1 - 0.74 / figure.get_figwidth(),
         top=0.865, bottom=0.115, hspace=0.16, wspace=0.09,
     )  # fmt: skip
     axes = [[figure.add_subplot(grid[row, column]) for column in range(len(widths))] for row in range(3)]
@@ -142,13 +142,21 @@ def _bars(figure: Figure, last: Sequence[Axes], limits: Sequence[float], colours
         bar.set_xticks([])
         bar.grid(visible=False)
         bar.yaxis.tick_right()
-        bar.set_yticks([-1, 0, 1], [_signed(-limit, 2), "0", _signed(limit, 2)], fontsize=7.5, color=_MUTED)
+        bar.set_yticks([-1, 0, 1], [_brief(-limit), "0", _brief(limit)], fontsize=7.5, color=_MUTED)
         bar.tick_params(axis="y", length=0, pad=2)
         bar.spines[:].set_visible(False)
 
 
 def _signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}g}".replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"{value:+.{digits}g}"
+
+
+def _brief(value: float) -> str:
+    """Write two digits: +0.012, +1.2e-4."""
+    if abs(value) >= 1e-3:
+        return _signed(value, 2)
+    digits, exponent = f"{value:+.1e}".split("e")
+    return f"{digits}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(figure: Figure, first: Sequence[Axes]) -> None:

@@ -70,11 +70,11 @@ class LRP:
         Returns:
             In the structure of the inputs, each tensor of its shape, with b r examples, float32.
         """
-        return self._propagated(inputs, tf.cast(relevance, tf.float32))
+        return _called(self._propagated, inputs, tf.cast(relevance, tf.float32))
 
     def forward(self, inputs: Inputs) -> tf.Tensor:
         """Return the model's output, float32: of a final softmax too, whose input it is that LRP explains."""
-        return self._outputs(inputs)
+        return _called(self._outputs, inputs)
 
     def explain(self, inputs: Inputs, classes: tf.Tensor | None = None) -> Inputs:
         """Return the relevance of the inputs to one output of each example, which it starts from.
@@ -89,7 +89,7 @@ class LRP:
 
     def by_step(self, inputs: Inputs, relevance: tf.Tensor) -> list[StepRelevance]:
         """Return what every layer received and passed on, from the output to the inputs: where relevance is lost."""
-        received, passed = self._sums(inputs, tf.cast(relevance, tf.float32))
+        received, passed = _called(self._sums, inputs, tf.cast(relevance, tf.float32))
         names = [step.name for step in reversed(self._graph.steps)]
         return [StepRelevance(*parts) for parts in zip(names, received, passed, strict=True)]
 
@@ -189,6 +189,16 @@ class LRP:
     def _of_input(self, found: dict[Ref, tf.Tensor], ref: Ref, num_rows: tf.Tensor) -> Any:
         # An input that the outputs do not depend on has no relevance.
         return found[ref] if ref in found else tf.zeros((num_rows, 1))
+
+
+def _called(function: Callable, *arguments: Inputs) -> Any:
+    """Call a tf.function that was traced once for batches of any size."""
+    arguments = keras.tree.map_structure(tf.convert_to_tensor, arguments)
+    specs = keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), arguments
+    )
+    function.get_concrete_function(*specs)
+    return function(*arguments)
 
 
 def _to_float(tensor: tf.Tensor) -> tf.Tensor:
