@@ -37,8 +37,10 @@ if TYPE_CHECKING:
         IdentityProjection,
         KroneckerProjection,
     )
+    from deel_dualview.lrp import LRP, canonize
     from deel_dualview.methods import METHODS, NamedMethod
     from deel_dualview.models import InfluenceModel
+    from deel_dualview.relevance import DualRelevance, PairRelevance
     from deel_dualview.search import ORDER, TopK
     from deel_dualview.stores import DiskStore, MemoryStore, NoStore, StoreError
     from deel_dualview.svm import ConvergenceWarning, DualSVMSolution, DualSVMSolver
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
     "METHODS": "methods",
+    "LRP": "lrp",
     "ORDER": "search",
     "ArnoldiIHVP": "ihvp",
     "ArnoldiInfluenceCalculator": "calculators.arnoldi",
@@ -56,6 +59,7 @@ _HOMES = {
     "ConjugateGradientDescentIHVP": "ihvp",
     "ConvergenceWarning": "svm",
     "DiskStore": "stores",
+    "DualRelevance": "relevance",
     "DualSVMSolution": "svm",
     "DualSVMSolver": "svm",
     "DualView": "calculators.dualview",
@@ -76,6 +80,7 @@ _HOMES = {
     "MemoryStore": "stores",
     "NamedMethod": "methods",
     "NoStore": "stores",
+    "PairRelevance": "relevance",
     "PerExampleGradients": "gradients",
     "RelatIF": "calculators.relatif",
     "RelativeDamping": "ihvp",
@@ -91,11 +96,13 @@ _HOMES = {
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
     "compare": "comparing",
+    "canonize": "lrp",
     "load_checkpoints": "callbacks",
 }
 
 __all__ = [
     "METHODS",
+    "LRP",
     "ORDER",
     "ArnoldiIHVP",
     "ArnoldiInfluenceCalculator",
@@ -104,6 +111,7 @@ __all__ = [
     "ConjugateGradientDescentIHVP",
     "ConvergenceWarning",
     "DiskStore",
+    "DualRelevance",
     "DualSVMSolution",
     "DualSVMSolver",
     "DualView",
@@ -124,6 +132,7 @@ __all__ = [
     "MemoryStore",
     "NamedMethod",
     "NoStore",
+    "PairRelevance",
     "PerExampleGradients",
     "RelatIF",
     "RelativeDamping",
@@ -139,6 +148,7 @@ __all__ = [
     "WeightsBoundaryCalculator",
     "audit",
     "compare",
+    "canonize",
     "load_checkpoints",
 ]
 

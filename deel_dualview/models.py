@@ -104,6 +104,11 @@ class InfluenceModel:
         return self._known_split()
 
     @property
+    def feature_extractor(self) -> keras.Layer | None:
+        """The part before the head where the model was built from parts, else None."""
+        return self.model.feature_extractor if isinstance(self.model, _Composed) else None
+
+    @property
     def link(self) -> str:
         """What the model gives where it has no linear head: `"logits"`, `"softmax"` or `"sigmoid"`."""
         return self._link or "logits"

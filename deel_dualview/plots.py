@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+
+from deel_dualview import pair_plot
+from deel_dualview._checks import require
+
+if TYPE_CHECKING:
+    from deel_dualview.relevance import PairRelevance
+
+Colours = Literal["red-blue", "orange-purple"]
+"""Colours of positive and negative relevance."""
 
 # Okabe and Ito's colours, told apart by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
-_INK, _FAINT = "#1b1f24", "#d8dee4"
-_STRONGEST = 0.45
+INK, _FAINT = "#1b1f24", "#d8dee4"
 _SVG_SETTINGS: Any = {"svg.fonttype": "none"}
 
 
@@ -66,7 +73,7 @@ def plot_detection(inspected: Sequence[int], found: Mapping[str, Sequence[int]],
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("Examples looked at")
     axes.set_ylabel("Known errors found")
-    axes.legend(loc="lower right", frameon=False, labelcolor=_INK)
+    axes.legend(loc="lower right", frameon=False, labelcolor=INK)
     return figure
 
 
@@ -91,7 +98,7 @@ def plot_path(
         (top, agreement, BLUE, "Agrees\nwith the model"),
         (bottom, sparsity, VERMILLION, "Support\nvectors"),
     ):
-        _prepare(axes)
+        prepare_axes(axes)
         axes.plot(scale_free_Ks, values, color=colour, linewidth=1.8, marker="o", markersize=4)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
         axes.set_ylabel(label)
@@ -110,87 +117,92 @@ def plot_class_counts(names: Sequence[str], counts: Sequence[int], *, label: str
     order = order if len(counts) > 20 else np.arange(len(counts))
     figure = Figure(figsize=(5.6, 0.7 + 0.26 * len(order)), layout="constrained")
     axes = figure.subplots()
-    _prepare(axes)
+    prepare_axes(axes)
     axes.grid(visible=False)
     bars = axes.barh(range(len(order)), [counts[index] for index in order], color=BLUE, height=0.66)
-    axes.bar_label(bars, [f"{counts[index]:,}" for index in order], padding=4, color=_INK)
-    axes.set_yticks(range(len(order)), [_plain(_shorten(names[index])) for index in order])
+    axes.bar_label(bars, [f"{counts[index]:,}" for index in order], padding=4, color=INK)
+    axes.set_yticks(range(len(order)), [plain(shorten(names[index])) for index in order])
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.12)
     axes.invert_yaxis()
-    axes.set_title(label, loc="left", fontsize=10, color=_INK)
+    axes.set_title(label, loc="left", fontsize=10, color=INK)
     return figure
 
 
-def plot_agreement(
-    names: Sequence[str], matrix: Sequence[Sequence[float]], *, as_percent: bool = False
+def pair_relevance(
+    pair: PairRelevance,
+    index: int = 0,
+    *,
+    opponents: PairRelevance | None = None,
+    class_names: Sequence[str] | None = None,
+    colours: Colours = "red-blue",
 ) -> Figure:
-    """Draw a matrix of agreements, -1 to 1, as coloured squares with their numbers.
+    """Draw one evaluated example between its opponents (left) and its proponents (right), with relevance.
+
+    In each column, from above: the relevance in the training image, the training image, the relevance in the
+    evaluated image, influence value, label and position. Positive relevance is red, negative blue, zero white; a row
+    has one scale, stated beside it (above its 99.8 % quantile colours saturate). In the middle stands the evaluated
+    image over the sum of its relevance over the pairs shown, which has a scale of its own. Channels are summed.
 
     Args:
-        names: of rows and columns.
-        matrix: values, a x a; NaN leaves its square empty.
-        as_percent: write 0.5 as 50%.
+        pair: an element of `DualRelevance.explain`; negative influence values go to the opponents' side.
+        index: which of its evaluated examples.
+        opponents: the element of `explain(..., order=ORDER.ASCENDING)` for the same batch; only its negative
+            influence values are drawn.
+        class_names: names of the classes; their numbers by default.
+        colours: `"red-blue"`, or `"orange-purple"` for readers of every colour vision.
+
+    Raises:
+        ValueError: `index` out of range, inputs that are no images, or unknown colours.
     """
-    num = len(names)
-    size = max(2.6, 1.4 + 0.52 * num)
-    figure = Figure(figsize=(size + 0.4, size), layout="constrained")
-    axes = figure.subplots()
-    _prepare(axes)
-    axes.grid(visible=False)
-    for row, values in enumerate(matrix):
-        for column, value in enumerate(values):
-            colour = BLUE if value >= 0 else VERMILLION
-            # Pale enough for numbers in the colour of the text, in light and in dark.
-            strength = 0.0 if np.isnan(value) else min(abs(value), 1.0) * _STRONGEST
-            square = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour, alpha=strength)
-            axes.add_patch(square)
-            text = "–" if np.isnan(value) else f"{value:.0%}" if as_percent else f"{value:.2f}"
-            text = text.replace("-", "\u2212")
-            axes.text(column, row, text, ha="center", va="center", color=_INK, fontsize=9)
-    labels = [_plain(_shorten(name)) for name in names]
-    axes.set_xticks(range(num), labels, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(num), labels)
-    axes.tick_params(length=0)
-    axes.set_xlim(-0.5, num - 0.5)
-    axes.set_ylim(num - 0.5, -0.5)
-    axes.set_aspect("equal")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return figure
+    pair_plot.check_images(tuple(np.shape(pair.train_relevance)))
+    require(
+        0 <= index < len(pair.classes), "`index` is out of range.", {"index": index, "m": len(pair.classes)}
+    )
+    require(
+        colours in get_args(Colours), f"`colours` must be one of {get_args(Colours)}.", {"colours": colours}
+    )
+    panels = _panels(pair, index, class_names)
+    against = [panel for panel in panels if panel.value < 0]
+    if opponents is not None:
+        others = _panels(opponents, index, class_names)
+        known = {panel.position for panel in against}
+        against += [panel for panel in others if panel.value < 0 and panel.position not in known]
+    samples = pair.top.samples
+    images = samples[0] if isinstance(samples, tuple) else samples
+    name = _class_name(int(pair.classes[index]), class_names)
+    return pair_plot.draw(
+        np.asarray(images[index], np.float64),
+        f"explained as\n{plain(shorten(name))}",
+        proponents=[panel for panel in panels if panel.value >= 0],
+        opponents=sorted(against, key=lambda panel: panel.value),
+        colours=pair_plot.colour_map(is_colour_blind_safe=colours == "orange-purple"),
+    )
 
 
-def plot_costs(
-    names: Sequence[str], costs: Mapping[str, Sequence[float]], *, write: Callable[[float], str]
-) -> Figure:
-    """Draw, for each method, bars of two costs, side by side, by their logarithms.
+def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) -> list[pair_plot.Panel]:
+    images, labels = pair.top.training_samples[:2]
+    labels = np.asarray(labels[index])
+    labels = labels.reshape(len(labels), -1)
+    classes = labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
+    return [
+        pair_plot.Panel(
+            np.asarray(images[index, rank], np.float64),
+            np.asarray(pair.train_relevance[index, rank]).sum(axis=-1),
+            np.asarray(pair.test_relevance[index, rank]).sum(axis=-1),
+            float(pair.top.influence_values[index, rank]),
+            plain(shorten(_class_name(int(classes[rank]), class_names))),
+            int(pair.top.training_indices[index, rank]),
+        )
+        for rank in range(len(classes))
+    ]
 
-    Args:
-        names: of the methods.
-        costs: two kinds of cost by their titles, one positive number a method.
-        write: how a number is written at its bar.
-    """
-    figure = Figure(figsize=(6.4, 0.7 + 0.28 * len(names)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    positions = range(len(names))
-    for axes, colour, (label, seconds) in zip((left, right), (BLUE, VERMILLION), costs.items(), strict=True):
-        _prepare(axes)
-        axes.grid(visible=False)
-        bars = axes.barh(positions, seconds, color=colour, height=0.62)
-        axes.bar_label(bars, [write(value) for value in seconds], padding=4, color=_INK)
-        axes.set_xscale("log")
-        low, high = 0.5 * min(seconds), max(seconds)
-        axes.set_xlim(low, high * (high / low) ** 0.4)
-        axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_visible(False)
-        axes.spines["bottom"].set_visible(False)
-        axes.set_title(f"{label} (logarithmic)", loc="left", fontsize=10, color=_INK)
-    left.set_yticks(positions, [_plain(_shorten(name)) for name in names])
-    left.invert_yaxis()
-    return figure
+
+def _class_name(index: int, class_names: Sequence[str] | None) -> str:
+    return f"class {index}" if class_names is None else str(class_names[index])
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:
@@ -209,7 +221,7 @@ def to_inline_svg(figure: Figure, prefix: str) -> str:
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    svg = svg.replace(_INK, "var(--ink)").replace(_FAINT, "var(--line)").replace(GREY, "var(--muted)")
+    svg = svg.replace(INK, "var(--ink)").replace(_FAINT, "var(--line)").replace(GREY, "var(--muted)")
     svg = svg.replace(BLUE, "var(--blue)").replace(VERMILLION, "var(--vermillion)")
     head, rest = svg.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
@@ -219,26 +231,26 @@ def to_inline_svg(figure: Figure, prefix: str) -> str:
 def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 2.9), layout="constrained")
     axes = figure.subplots()
-    _prepare(axes)
+    prepare_axes(axes)
     return figure, axes
 
 
-def _prepare(axes: Axes) -> None:
+def prepare_axes(axes: Axes) -> None:
     """Style one set of axes itself: a figure made by a user's script must not depend on global settings."""
     axes.grid(color=_FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(which="both", color=GREY, labelcolor=_INK)
+    axes.tick_params(which="both", color=GREY, labelcolor=INK)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        text.set_color(_INK)
+        text.set_color(INK)
     for name, spine in axes.spines.items():
         spine.set_color(GREY)
         spine.set_visible(name in ("bottom", "left"))
 
 
-def _shorten(name: str) -> str:
+def shorten(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Keep Matplotlib from reading mathematics between dollar signs."""
     return text.replace("$", r"\$")

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_k, require
+from deel_dualview._checks import check_k, describe, require
+from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.gathering import gather_examples, gathered_spec
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, TopK
@@ -93,6 +94,33 @@ class BaseInfluenceCalculator(ABC):
     @abstractmethod
     def _stored(self) -> StoredVectors:
         """Return the stored pass over the training set, with the content hashes of its examples."""
+
+    def check_feature_contributions(self) -> None:
+        """Refuse to take influence values apart by features where they are no sum over them.
+
+        Raises:
+            ValueError: they are not.
+        """
+        needed = (
+            "Only an influence that is a sum over the penultimate features can be traced to pixels: that of DualView, "
+            "RepresenterPointL2, FeatureSimilarity with 'cosine' or 'dot', or GradDot and GradCos with weights='last' "
+            "and no projection."
+        )
+        raise ValueError(describe(needed, {"calculator": type(self).__name__}))
+
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        """Return what each penultimate feature contributes to the influence of every pair.
+
+        Raises:
+            ValueError: the influence of this calculator is no sum over features.
+        """
+        self.check_feature_contributions()
+        raise NotImplementedError
+
+    def explained_features(self, batch: data.Batch) -> tuple[tf.Tensor, np.ndarray]:
+        """Return the penultimate features (m, d) of evaluated examples and the class that is explained of each (m,)."""
+        features, logits = self._features_and_logits(batch)
+        return features, self._explained_classes(batch, logits)
 
     def _hashes(self) -> np.ndarray:
         """Return the content hashes of the training examples, shape (n,), uint64."""

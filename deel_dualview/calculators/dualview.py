@@ -12,6 +12,7 @@ from deel_dualview import data, search
 from deel_dualview._checks import check_positive, require
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
 from deel_dualview.calculators.feature_maps import fit_feature_map
 from deel_dualview.calculators.support_vectors import SupportVectors
 from deel_dualview.linalg.outer_product import OuterProduct
@@ -186,6 +187,18 @@ class DualView(BaseInfluenceCalculator):
             contributions=(np.concatenate(explained), np.concatenate(sums)),
             kernel=None if head is None else head.kernel,
             weights=self.feature_map.weights_on_features(self.surrogate.weights),
+        )
+
+    def check_feature_contributions(self) -> None:
+        """Allow it for every kernel: alpha_ij phi_ik phi_k(x), equation 7 of the paper."""
+
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        alpha = self.surrogate.coefficients[pairs.train_indices, pairs.repeated_classes()]
+        return split_product(
+            tf.constant(np.asarray(alpha).ravel(), tf.float32),
+            self.feature_map(pairs.features),
+            self.feature_map(pairs.train_features),
+            self.model.num_features,
         )
 
     def _stored(self) -> StoredVectors:

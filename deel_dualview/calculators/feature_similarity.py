@@ -56,7 +56,12 @@ class FeatureSimilarity(FeatureInfluenceCalculator):
         self.similarity = similarity
         self._stored()
 
-    def _vectors(self, rows: slice, features: tf.Tensor, labels: np.ndarray) -> Blocks:
+    def check_feature_contributions(self) -> None:
+        """Allow it for similarities that are inner products."""
+        if self.similarity == "euclidean":
+            super().check_feature_contributions()
+
+    def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
         signs = 2.0 * tf.one_hot(labels, self.model.num_classes) - 1.0
         return (OuterProduct(signs, self._scaled(features)),)
 

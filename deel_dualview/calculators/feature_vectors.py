@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.search import ORDER, streaming_top_k
@@ -31,11 +32,11 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
     has_constant_feature = False
 
     @abstractmethod
-    def _vectors(self, rows: slice, features: tf.Tensor, labels: np.ndarray) -> Blocks:
+    def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
         """Return the vectors of the training examples at `rows`, each block (b, ...).
 
         Args:
-            rows: their positions.
+            rows: their positions, in a row or not.
             features: their features, with the constant one if there is one, shape (b, d).
             labels: their classes, shape (b,).
         """
@@ -82,6 +83,14 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
             ),
             tf.TensorSpec([None], tf.float32),
         )
+
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        self.check_feature_contributions()
+        (queries,) = self._queries(self._with_constant(pairs.features), pairs.classes)
+        (vectors,) = self._vectors(
+            pairs.train_indices, self._with_constant(pairs.train_features), pairs.train_labels
+        )
+        return split_outer_products(queries, vectors, self.model.num_features)
 
     def _values(self, batch: data.Batch) -> np.ndarray:
         return np.concatenate([values for _, values in self._score_blocks(batch)], axis=1)

@@ -1,19 +1,21 @@
 """GradDot and GradCos: inner products and cosines of per-example gradients."""
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import require
+from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
 from deel_dualview.gradients import Function, PerExampleGradients, Weights, check_finite
+from deel_dualview.gradients.last_layer import LastLayerGradients
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.factors import scaled
-from deel_dualview.linalg.projections import Projection
-from deel_dualview.models import InfluenceModel
+from deel_dualview.linalg.projections import IdentityProjection, Projection
+from deel_dualview.models import InfluenceModel, LinearHead
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
@@ -67,14 +69,40 @@ class GradDot(VectorInfluenceCalculator):
         self.gradients.prepare(first.inputs, model.to_classes(first.labels))
         self._stored()
 
+    def check_feature_contributions(self) -> None:
+        """Allow it for whole gradients in the last layer, which are outer products with the features."""
+        if self.gradients.weights != "last" or not isinstance(self.gradients.projection, IdentityProjection):
+            super().check_feature_contributions()
+
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        self.check_feature_contributions()
+        (query,) = self._as_query(self._last_layer(pairs.features, pairs.classes))
+        (vector,) = self._as_vector(self._last_layer(pairs.train_features, pairs.train_labels))
+        return split_outer_products(query, vector, self.model.num_features)
+
+    def _last_layer(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+        head = cast(LinearHead, self.model.head)
+        logits = tf.matmul(features, head.kernel) + head.bias
+        return LastLayerGradients(self.model, self.gradients.function).from_features(
+            features, logits, classes
+        )
+
+    def _as_vector(self, gradients: Blocks) -> Blocks:
+        """Return what is kept of the gradients of training examples."""
+        return gradients
+
+    def _as_query(self, gradients: Blocks) -> Blocks:
+        """Return what is made of the gradients of evaluated examples."""
+        return gradients
+
     def _settings(self) -> dict[str, str]:
         return self.gradients.describe()
 
     def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        return self.gradients(batch.inputs, self.model.to_classes(batch.labels))
+        return self._as_vector(self.gradients(batch.inputs, self.model.to_classes(batch.labels)))
 
     def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        return check_finite(self.gradients(batch.inputs, classes), "examples")
+        return self._as_query(check_finite(self.gradients(batch.inputs, classes), "examples"))
 
 
 class GradCos(GradDot):
@@ -131,11 +159,10 @@ class GradCos(GradDot):
             store=store,
         )
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        return _unit(super()._influence_vectors(batch))
+    def _as_vector(self, gradients: Blocks) -> Blocks:
+        return _unit(gradients)
 
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        gradients = super()._queries(batch, classes)
+    def _as_query(self, gradients: Blocks) -> Blocks:
         return _unit(gradients) if self.normalize == "both" else gradients
 
 

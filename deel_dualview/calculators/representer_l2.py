@@ -108,6 +108,9 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
             weights=self.surrogate_weights,
         )
 
+    def check_feature_contributions(self) -> None:
+        """Allow it: alpha_ij phi_ik phi_k(x)."""
+
     def _fit(self) -> SoftmaxRegression:
         features = self._stored().array("features")
         if self.has_constant_feature:
@@ -137,7 +140,7 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
         weights = self.surrogate.weights
         return np.hstack([-weights, weights]) / 2 if self._num_outputs == 1 else weights
 
-    def _vectors(self, rows: slice, features: tf.Tensor, labels: np.ndarray) -> Blocks:
+    def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
         return (OuterProduct(tf.constant(self.surrogate.coefficients[rows]), features),)
 
     def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:

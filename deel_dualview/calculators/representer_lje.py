@@ -189,7 +189,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
             gram.add(features, _probabilities(features, weights, len(weights) == 1))
         return gram.mean().numpy()
 
-    def _vectors(self, rows: slice, features: tf.Tensor, labels: np.ndarray) -> Blocks:
+    def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
         constants = tf.ones((features.shape[0], 1))
         return OuterProduct(tf.constant(self.expansion.errors[rows]), features), constants
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from deel_dualview import plots
+from deel_dualview import comparison_plots, plots
 from deel_dualview.report.html import make_environment, percent, read_style
 from deel_dualview.report.overview import format_seconds
 from deel_dualview.report.rendering import ExampleRenderer
@@ -56,9 +56,11 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 def _draw(comparison: Comparison) -> dict[str, Markup]:
     figures = {
-        "correlation": plots.plot_agreement(comparison.names, comparison.rank_correlation),
-        "overlap": plots.plot_agreement(comparison.names, comparison.top_k_overlap, as_percent=True),
-        "cost": plots.plot_costs(
+        "correlation": comparison_plots.plot_agreement(comparison.names, comparison.rank_correlation),
+        "overlap": comparison_plots.plot_agreement(
+            comparison.names, comparison.top_k_overlap, as_percent=True
+        ),
+        "cost": comparison_plots.plot_costs(
             comparison.names,
             {
                 "Set-up": [method.setup_seconds for method in comparison.methods],

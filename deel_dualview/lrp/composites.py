@@ -1,0 +1,237 @@
+"""Composites: which rule goes with which kind of layer, as data."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import keras
+
+from deel_dualview._checks import describe, require
+from deel_dualview.lrp import linear
+from deel_dualview.lrp.calls import Rule
+from deel_dualview.lrp.routing import Pass, Route, Share, SignalTakesAll, SumOverFeatures, ValuesTakeAll
+from deel_dualview.lrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WeightedRule, ZBox, ZPlus
+
+layers = keras.layers
+
+Key = type | str
+"""A type of layer, or the name of the class of a Keras operation that is no layer."""
+
+Named = Literal[
+    "epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "epsilon-alpha2-beta1-flat"
+]
+"""Composites by name."""
+
+
+def _all_ranks(*kinds: str) -> list[type]:
+    return [getattr(layers, f"{kind}{rank}D") for kind in kinds for rank in (1, 2, 3)]
+
+
+def _each(keys: Iterable[Key], rule: Rule) -> dict[Key, Rule]:
+    return dict.fromkeys(keys, rule)
+
+
+_PASSED: list[Key] = [
+    layers.Activation,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.PReLU,
+    layers.ELU,
+    layers.Softmax,
+    layers.Identity,
+    layers.Dropout,
+    layers.AlphaDropout,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.ActivityRegularization,
+    layers.BatchNormalization,
+    layers.LayerNormalization,
+    layers.GroupNormalization,
+    layers.SpectralNormalization,
+    layers.UnitNormalization,
+    layers.Normalization,
+    layers.Rescaling,
+    layers.Masking,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+    layers.RandomContrast,
+    layers.RandomBrightness,
+    *_all_ranks("SpatialDropout"),
+    *(
+        "Relu",
+        "Relu6",
+        "Sigmoid",
+        "HardSigmoid",
+        "Silu",
+        "HardSilu",
+        "Gelu",
+        "Elu",
+        "Selu",
+        "Softmax",
+        "Tanh",
+    ),
+    *("LeakyRelu", "Softplus", "Softsign", "Swish", "Identity", "Cast", "TrueDivide", "Divide", "Negative"),
+]
+_ROUTED: list[Key] = [
+    layers.Concatenate,
+    layers.Flatten,
+    layers.Reshape,
+    layers.Permute,
+    layers.RepeatVector,
+    layers.Maximum,
+    layers.Minimum,
+    *_all_ranks("ZeroPadding", "Cropping", "MaxPooling", "GlobalMaxPooling"),
+    *(
+        "Concatenate",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "ExpandDims",
+        "GetItem",
+        "Pad",
+        "Flip",
+        "Maximum",
+        "Max",
+    ),
+    *("MaxPool", "Moveaxis", "Swapaxes", "Stack", "BroadcastTo", "Roll"),
+]
+_SHARED: list[Key] = [
+    layers.Add,
+    layers.Subtract,
+    layers.Average,
+    layers.Resizing,
+    *_all_ranks("AveragePooling", "GlobalAveragePooling", "UpSampling"),
+    *("Add", "Subtract", "Mean", "Sum", "AveragePool"),
+]
+_BASE: dict[Key, Rule] = {
+    **_each(_PASSED, Pass()),
+    **_each(_ROUTED, Route()),
+    **_each(_SHARED, Share()),
+    **_each((layers.Multiply, "Multiply"), SignalTakesAll()),
+    **_each((layers.MultiHeadAttention, layers.Attention, layers.AdditiveAttention), ValuesTakeAll()),
+    layers.Embedding: SumOverFeatures(),
+}
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A rule for each kind of layer.
+
+    Attributes:
+        rules: by type of layer (subclasses included), or by class name for Keras operations that are no layers.
+        first: for the first layer with weights on every way from the inputs, instead of the rule of its type.
+        by_name: for single layers by name; goes before everything else.
+    """
+
+    rules: Mapping[Key, Rule]
+    first: Rule | None = None
+    by_name: Mapping[str, Rule] = field(default_factory=lambda: MappingProxyType({}))
+
+    def with_rules(
+        self,
+        rules: Mapping[Key, Rule] = MappingProxyType({}),
+        *,
+        by_name: Mapping[str, Rule] = MappingProxyType({}),
+    ) -> "Composite":
+        """Return a composite with further rules, which go before those that it has.
+
+        Args:
+            rules: by type of layer; this is how a rule for a layer of one's own is registered.
+            by_name: by name of a layer.
+        """
+        return replace(self, rules={**self.rules, **rules}, by_name={**self.by_name, **by_name})
+
+    def rule_of(self, operation: Any, *, is_first: bool = False) -> Rule:
+        """Return the rule for a layer or operation.
+
+        Args:
+            operation: what is called.
+            is_first: whether it is a first layer with weights.
+
+        Raises:
+            ValueError: there is none; the message tells how to register one.
+        """
+        if operation.name in self.by_name:
+            rule: Rule | None = self.by_name[operation.name]
+        elif is_first and self.first is not None:
+            rule = self.first
+        else:
+            rule = self._by_type(type(operation))
+        if rule is None or isinstance(rule, WeightedRule) and not linear.is_weighted(operation):
+            kind = type(operation).__name__
+            needed = (
+                f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
+                f"rule=EPSILON_PLUS_FLAT.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
+                "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
+            )
+            raise ValueError(describe(needed, {"rule": rule}))
+        return rule
+
+    def _by_type(self, kind: type) -> Rule | None:
+        for base in kind.__mro__:
+            rule = self.rules.get(base) or self.rules.get(base.__name__)
+            if rule is not None:
+                return rule
+        return None
+
+
+def _composite(dense: Rule, convolution: Rule, first: Rule | None = None) -> Composite:
+    own = {**_each(linear.DENSE, dense), **_each(linear.CONVOLUTIONS, convolution)}
+    return Composite(MappingProxyType({**_BASE, **own}), first)
+
+
+EPSILON = _composite(Epsilon(), Epsilon())
+"""The epsilon rule everywhere: gradient times input on a ReLU network without biases."""
+
+EPSILON_PLUS = _composite(Epsilon(), ZPlus())
+"""Epsilon in dense layers, z-plus in convolutions."""
+
+EPSILON_PLUS_FLAT = _composite(Epsilon(), ZPlus(), Flat())
+"""`EPSILON_PLUS` with the flat rule in the first layer: the recommended one, and DualXDA's."""
+
+EPSILON_ALPHA2_BETA1 = _composite(Epsilon(), AlphaBeta(2.0, 1.0))
+"""Epsilon in dense layers, alpha-beta with alpha 2 in convolutions."""
+
+EPSILON_ALPHA2_BETA1_FLAT = _composite(Epsilon(), AlphaBeta(2.0, 1.0), Flat())
+"""`EPSILON_ALPHA2_BETA1` with the flat rule in the first layer."""
+
+COMPOSITES: Mapping[str, Composite] = MappingProxyType(
+    {
+        "epsilon": EPSILON,
+        "epsilon-plus": EPSILON_PLUS,
+        "epsilon-plus-flat": EPSILON_PLUS_FLAT,
+        "epsilon-alpha2-beta1": EPSILON_ALPHA2_BETA1,
+        "epsilon-alpha2-beta1-flat": EPSILON_ALPHA2_BETA1_FLAT,
+    }
+)
+
+
+def epsilon_gamma_box(low: float, high: float, *, gamma: float = 0.25) -> Composite:
+    """Return the composite of epsilon in dense layers, gamma in convolutions and z-box in the first layer.
+
+    Args:
+        low: lower bound of what the first layer with weights receives, after any rescaling.
+        high: its upper bound.
+        gamma: of the gamma rule.
+    """
+    return _composite(Epsilon(), Gamma(gamma), ZBox(low, high))
+
+
+def to_composite(rule: "Named | Composite") -> Composite:
+    """Return a composite that is given itself or by name.
+
+    Raises:
+        ValueError: no composite has this name.
+    """
+    if isinstance(rule, Composite):
+        return rule
+    require(
+        rule in COMPOSITES,
+        f"`rule` must be a Composite or one of {get_args(Named)}; the box of EpsilonGammaBox needs bounds: "
+        "rule=epsilon_gamma_box(low=0.0, high=1.0).",
+        {"rule": rule},
+    )
+    return COMPOSITES[rule]

@@ -1,0 +1,190 @@
+"""A Keras model as a flat list of steps, each one call of one layer; nested models are opened.
+
+The only module that reads the private nodes of a Keras Functional model.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from deel_dualview._checks import describe, require
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Names one tensor of a graph."""
+
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of a layer (or of another Keras operation).
+
+    Attributes:
+        operation: what is called. A layer that is called twice has two steps.
+        arguments: `(args, kwargs)` of the call, with a Ref wherever a tensor of the graph goes.
+        inputs: the Refs among the arguments, in order; a tensor that is passed twice is here twice.
+        outputs: what the call returns, flattened.
+    """
+
+    operation: Any
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    inputs: tuple[Ref, ...]
+    outputs: tuple[Ref, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+        return str(self.operation.name)
+
+    def call(self, tensors: Sequence[tf.Tensor]) -> Any:
+        """Call the operation on other tensors in the places of `inputs`."""
+        args, kwargs = self.fill(tensors)
+        return self.operation(*args, **kwargs)
+
+    def fill(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with `values` in the places of `inputs`."""
+        remaining = iter(values)
+        leaves = [
+            next(remaining) if isinstance(leaf, Ref) else leaf for leaf in keras.tree.flatten(self.arguments)
+        ]
+        return keras.tree.pack_sequence_as(self.arguments, leaves)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Steps in an order in which they can run.
+
+    Attributes:
+        inputs: the model's inputs, flattened.
+        steps: all calls that the outputs need.
+        outputs: the model's outputs, flattened.
+        structure: the structure in which the model takes its inputs.
+        models: by id, the outputs of the (nested) models that were opened, one entry a call.
+    """
+
+    inputs: tuple[Ref, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Ref, ...]
+    structure: Any
+    models: Mapping[int, tuple[tuple[Ref, ...], ...]]
+
+    def users(self) -> dict[Ref, list[Step]]:
+        """Return the steps that read each tensor."""
+        found: dict[Ref, list[Step]] = {}
+        for step in self.steps:
+            for ref in dict.fromkeys(step.inputs):
+                found.setdefault(ref, []).append(step)
+        return found
+
+    def ending_at(self, outputs: Sequence[Ref]) -> "Graph":
+        """Return the part of the graph that these tensors need."""
+        needed, kept = set(outputs), []
+        for step in reversed(self.steps):
+            if needed.intersection(step.outputs):
+                needed.update(step.inputs)
+                kept.append(step)
+        return replace(self, steps=tuple(reversed(kept)), outputs=tuple(outputs))
+
+
+def walk(model: keras.Model) -> Graph:
+    """Return the steps of a Functional or Sequential model, those of nested models among them.
+
+    Raises:
+        TypeError: it is not a Keras model.
+        ValueError: it (or a model inside) is subclassed and has no graph to walk, or is not built.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(describe("Relevance propagation needs a Keras model.", {"model": model}))
+    functional = _functional(model)
+    walker = _Walker()
+    inputs = tuple(walker.new_ref() for _ in functional.inputs)
+    outputs = walker.run(model, inputs)
+    models = {key: tuple(found) for key, found in walker.models.items()}
+    graph = Graph(inputs, tuple(walker.steps), outputs, functional._inputs_struct, models)
+    return graph.ending_at(outputs)
+
+
+def ending_at_layer(graph: Graph, layer: keras.Layer, *, takes_input: bool) -> Graph:
+    """Return the part of a graph that ends in the input or the output of a layer.
+
+    Raises:
+        ValueError: the layer is not called exactly once.
+    """
+    found = list(_places(graph, layer, takes_input))
+    require(
+        len(found) == 1 and len(found[0]) == 1,
+        "Relevance starts at the features, so their layer must be called exactly once in the model's graph, on or "
+        "giving one tensor.",
+        {"layer": layer.name, "calls": len(found)},
+    )
+    return graph.ending_at(found[0])
+
+
+def _places(graph: Graph, layer: keras.Layer, takes_input: bool) -> Iterator[tuple[Ref, ...]]:
+    for step in graph.steps:
+        if step.operation is layer:
+            yield step.inputs if takes_input else step.outputs
+    if not takes_input:
+        yield from graph.models.get(id(layer), ())
+
+
+class _Walker:
+    """Collects steps while nested models are opened."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.models: dict[int, list[tuple[Ref, ...]]] = {}
+        self._num_refs = 0
+
+    def new_ref(self) -> Ref:
+        self._num_refs += 1
+        return Ref(self._num_refs - 1)
+
+    def run(self, model: keras.Model, inputs: Sequence[Ref]) -> tuple[Ref, ...]:
+        """Append the steps of a model called on `inputs`; return its outputs."""
+        functional = _functional(model)
+        known = {id(tensor): ref for tensor, ref in zip(functional.inputs, inputs, strict=True)}
+        for depth in sorted(functional._nodes_by_depth, reverse=True):
+            for node in functional._nodes_by_depth[depth]:
+                if node.operation and not node.is_input:
+                    for tensor, ref in zip(node.outputs, self._call(node, known), strict=True):
+                        known[id(tensor)] = ref
+        outputs = tuple(known[id(tensor)] for tensor in functional.outputs)
+        self.models.setdefault(id(model), []).append(outputs)
+        return outputs
+
+    def _call(self, node: Any, known: Mapping[int, Ref]) -> tuple[Ref, ...]:
+        arguments = (node.arguments.args, node.arguments.kwargs)
+        arguments = keras.tree.map_structure(lambda leaf: known.get(id(leaf), leaf), arguments)
+        inputs = tuple(leaf for leaf in keras.tree.flatten(arguments) if isinstance(leaf, Ref))
+        if isinstance(node.operation, keras.Model):
+            return self.run(node.operation, inputs)
+        outputs = tuple(self.new_ref() for _ in node.outputs)
+        self.steps.append(Step(node.operation, arguments, inputs, outputs))
+        return outputs
+
+
+def _functional(model: keras.Model) -> Any:
+    """Return the Functional model that a model is or holds."""
+    functional: Any = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
+    require(
+        functional is not None,
+        "A Sequential model has no graph before it is built: give it a keras.Input, or call it on a batch.",
+        {"model": model.name},
+    )
+    has_graph = hasattr(functional, "_nodes_by_depth") and type(functional).call.__qualname__.startswith(
+        "Functional."
+    )
+    require(
+        has_graph,
+        "Relevance is propagated along the graph of a Functional or Sequential model; a subclassed model, whose "
+        "`call` is Python code, has none. Rebuild it with keras.Input and layers, or wrap its parts: "
+        "InfluenceModel.from_parts(feature_extractor, head) with a Functional feature extractor.",
+        {"model": model.name, "type": type(model).__name__},
+    )
+    return functional

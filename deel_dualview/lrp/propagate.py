@@ -1,0 +1,209 @@
+"""LRP: relevance of a model's outputs, propagated back to its inputs layer by layer."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deel_dualview._checks import require
+from deel_dualview.lrp import linear, signs
+from deel_dualview.lrp.calls import Applied, Call, Rule
+from deel_dualview.lrp.canonize import fold_batch_norms
+from deel_dualview.lrp.composites import Composite, Named, to_composite
+from deel_dualview.lrp.graph import Graph, Ref, Step, walk
+from deel_dualview.typing import Inputs
+
+
+class StepRelevance(NamedTuple):
+    """What one layer received and passed on.
+
+    Attributes:
+        name: of the layer.
+        received: sum of its output's relevance, shape (b,).
+        passed: sum of its inputs' relevance, shape (b,).
+    """
+
+    name: str
+    received: tf.Tensor
+    passed: tf.Tensor
+
+
+class LRP:
+    """Layer-wise relevance propagation: relevance of outputs shared out to the inputs, layer by layer.
+
+    Positive relevance speaks for the output that is explained, negative against it; in the output's unit. What is
+    lost on the way is what biases and stabilisers take. Batch normalisation is folded into the layer before it
+    where it follows one; the model itself is only read.
+
+    Args:
+        model: a Functional or Sequential model, nested as it may be.
+        rule: a composite, or its name.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: a subclassed model, an unknown rule, a layer without a rule (the message tells how to register
+            one), a layer with several outputs.
+
+    Source: Bach et al. (2015), On pixel-wise explanations; Montavon et al. (2019), Layer-wise relevance propagation.
+    """
+
+    def __init__(self, model: keras.Model, rule: Named | Composite = "epsilon-plus-flat") -> None:
+        self._prepare(walk(model), to_composite(rule))
+
+    @classmethod
+    def of_graph(cls, graph: Graph, rule: Named | Composite = "epsilon-plus-flat") -> "LRP":
+        """Build from a part of a walked model."""
+        lrp = cls.__new__(cls)
+        lrp._prepare(graph, to_composite(rule))
+        return lrp
+
+    def __call__(self, inputs: Inputs, relevance: tf.Tensor) -> Inputs:
+        """Return the relevance of the inputs.
+
+        Args:
+            inputs: of b examples.
+            relevance: of the model's output, shape (b, ...); (b r, ...) for r explanations of every example in a
+                row, which share its forward pass.
+
+        Returns:
+            In the structure of the inputs, each tensor of its shape, with b r examples, float32.
+        """
+        return _called(self._propagated, inputs, tf.cast(relevance, tf.float32))
+
+    def forward(self, inputs: Inputs) -> tf.Tensor:
+        """Return the model's output, float32: of a final softmax too, whose input it is that LRP explains."""
+        return _called(self._outputs, inputs)
+
+    def explain(self, inputs: Inputs, classes: tf.Tensor | None = None) -> Inputs:
+        """Return the relevance of the inputs to one output of each example, which it starts from.
+
+        Args:
+            inputs: of b examples.
+            classes: which output, shape (b,); the largest by default.
+        """
+        outputs = self.forward(inputs)
+        chosen = tf.argmax(outputs, axis=-1) if classes is None else tf.convert_to_tensor(classes)
+        return self(inputs, outputs * tf.one_hot(chosen, outputs.shape[-1]))
+
+    def by_step(self, inputs: Inputs, relevance: tf.Tensor) -> list[StepRelevance]:
+        """Return what every layer received and passed on, from the output to the inputs: where relevance is lost."""
+        received, passed = _called(self._sums, inputs, tf.cast(relevance, tf.float32))
+        names = [step.name for step in reversed(self._graph.steps)]
+        return [StepRelevance(*parts) for parts in zip(names, received, passed, strict=True)]
+
+    def _prepare(self, graph: Graph, composite: Composite) -> None:
+        require(
+            len(graph.outputs) == 1,
+            "Relevance starts at one output; build a model that ends there.",
+            {"outputs": len(graph.outputs)},
+        )
+        # Of the layers as the user knows them, before any are folded.
+        for step in graph.steps:
+            composite.rule_of(step.operation)
+        self._graph = fold_batch_norms(graph)
+        first = signs.first_weighted(self._graph, linear.is_weighted)
+        self._rules: list[Rule] = [
+            composite.rule_of(step.operation, is_first=step in first) for step in self._graph.steps
+        ]
+        for step in self._graph.steps:
+            require(
+                len(step.outputs) == 1,
+                f"Layer {step.name!r} has several outputs, and relevance is propagated from one.",
+                {"outputs": len(step.outputs)},
+            )
+        self._nonnegative = signs.nonnegative_refs(self._graph)
+        self._gates = signs.gate_refs(self._graph)
+
+    @cached_property
+    def _propagated(self) -> Callable:
+        return tf.function(self._propagate, reduce_retracing=True, autograph=False)
+
+    @cached_property
+    def _outputs(self) -> Callable:
+        return tf.function(
+            lambda inputs: self._run(inputs)[1][self._graph.outputs[0]],
+            reduce_retracing=True,
+            autograph=False,
+        )
+
+    @cached_property
+    def _sums(self) -> Callable:
+        return tf.function(self._sum, reduce_retracing=True, autograph=False)
+
+    def _propagate(self, inputs: Inputs, relevance: tf.Tensor) -> Inputs:
+        calls, _ = self._run(inputs)
+        found = self._walk_back(calls, relevance)[0]
+        return keras.tree.pack_sequence_as(inputs, found)
+
+    def _sum(self, inputs: Inputs, relevance: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        calls, _ = self._run(inputs)
+        _, received, passed = self._walk_back(calls, relevance)
+        return received, passed
+
+    def _run(self, inputs: Inputs) -> tuple[list[Call], dict[Ref, tf.Tensor]]:
+        """Run the steps forward, keeping what the rules need."""
+        values = {
+            ref: tf.cast(tensor, tf.float32)
+            for ref, tensor in zip(self._graph.inputs, keras.tree.flatten(inputs), strict=True)
+        }
+        calls = []
+        for step in self._graph.steps:
+            call = self._call(step, [values[ref] for ref in step.inputs])
+            values[step.outputs[0]] = call.outputs
+            calls.append(call)
+        return calls, values
+
+    def _call(self, step: Step, inputs: Sequence[tf.Tensor]) -> Call:
+        gates = tuple(ref in self._gates for ref in step.inputs)
+        if not linear.is_weighted(step.operation):
+            outputs = tf.nest.flatten(step.call(inputs))[0]
+            return Call(step, tuple(inputs), _to_float(outputs), (), gates)
+        applied, value, is_nonnegative = [], inputs[0], step.inputs[0] in self._nonnegative
+        for linear_map in linear.linear_maps(step.operation):
+            z = linear_map(value)
+            applied.append(Applied(linear_map, value, z, is_nonnegative))
+            value, is_nonnegative = z, False
+        outputs = linear.activate(step.operation, value)
+        return Call(step, tuple(inputs), outputs, tuple(applied), gates)
+
+    def _walk_back(
+        self, calls: list[Call], relevance: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
+        """Return the relevance of the inputs, and what every step received and passed on, the last first."""
+        found: dict[Ref, tf.Tensor] = {self._graph.outputs[0]: relevance}
+        received, passed = [], []
+        for step, rule, call in zip(
+            reversed(self._graph.steps), reversed(self._rules), reversed(calls), strict=True
+        ):
+            own = found.pop(step.outputs[0])
+            parts = rule.propagate(call, own)
+            for ref, part in zip(step.inputs, parts, strict=True):
+                found[ref] = found[ref] + part if ref in found else part
+            received.append(_row_sums(own))
+            passed.append(tf.add_n([_row_sums(part) for part in parts]))
+        num_rows = tf.shape(relevance)[0]
+        return [self._of_input(found, ref, num_rows) for ref in self._graph.inputs], received, passed
+
+    def _of_input(self, found: dict[Ref, tf.Tensor], ref: Ref, num_rows: tf.Tensor) -> Any:
+        # An input that the outputs do not depend on has no relevance.
+        return found[ref] if ref in found else tf.zeros((num_rows, 1))
+
+
+def _called(function: Any, *arguments: Inputs) -> Any:
+    """Call a tf.function that was traced once for batches of any size."""
+    arguments = keras.tree.map_structure(tf.convert_to_tensor, arguments)
+    specs = keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), arguments
+    )
+    function.get_concrete_function(*specs)
+    return function(*arguments)
+
+
+def _to_float(tensor: tf.Tensor) -> tf.Tensor:
+    return tensor if tensor.dtype == tf.float32 else tf.cast(tensor, tf.float32)
+
+
+def _row_sums(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tensor, axis=list(range(1, tensor.shape.rank)))

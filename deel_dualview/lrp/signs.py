@@ -1,0 +1,84 @@
+"""What can be said about the tensors of a graph before any data: which are not negative, which are gates."""
+
+from typing import Any
+
+import keras
+
+from deel_dualview.lrp.graph import Graph, Ref, Step
+
+layers = keras.layers
+
+_NONNEGATIVE = frozenset(("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential"))
+_GATES = frozenset(("sigmoid", "hard_sigmoid", "softmax", "sparse_sigmoid"))
+_PRESERVING = (
+    layers.Add,
+    layers.Average,
+    layers.Concatenate,
+    layers.Maximum,
+    layers.Minimum,
+    layers.Multiply,
+    layers.Dropout,
+    layers.Flatten,
+    layers.Identity,
+    layers.Permute,
+    layers.Reshape,
+    layers.RepeatVector,
+    *(
+        getattr(layers, f"{kind}{rank}D")
+        for kind in ("SpatialDropout", "Cropping", "UpSampling")
+        for rank in (1, 2, 3)
+    ),
+    *(getattr(layers, f"ZeroPadding{rank}D") for rank in (1, 2, 3)),
+    *(
+        getattr(layers, f"{kind}Pooling{rank}D")
+        for kind in ("Max", "Average", "GlobalMax", "GlobalAverage")
+        for rank in (1, 2, 3)
+    ),
+)
+
+
+def nonnegative_refs(graph: Graph) -> frozenset[Ref]:
+    """Return the tensors that cannot be negative, whatever the inputs."""
+    found: set[Ref] = set()
+    for step in graph.steps:
+        is_preserved = isinstance(step.operation, _PRESERVING) and found.issuperset(step.inputs)
+        if is_preserved or activation_name(step.operation) in _NONNEGATIVE:
+            found.update(step.outputs)
+    return frozenset(found)
+
+
+def gate_refs(graph: Graph) -> frozenset[Ref]:
+    """Return the tensors that come out of a sigmoid or softmax, perhaps reshaped."""
+    found: set[Ref] = set()
+    for step in graph.steps:
+        is_reshaped = isinstance(step.operation, layers.Reshape | layers.Permute | layers.Flatten)
+        if activation_name(step.operation) in _GATES or is_reshaped and found.issuperset(step.inputs):
+            found.update(step.outputs)
+    return frozenset(found)
+
+
+def first_weighted(graph: Graph, is_weighted: Any) -> frozenset[Step]:
+    """Return the steps with weights that see the model's inputs through no other such step."""
+    behind: set[Ref] = set()
+    found: set[Step] = set()
+    for step in graph.steps:
+        is_behind = bool(behind.intersection(step.inputs))
+        if is_weighted(step.operation):
+            if not is_behind:
+                found.add(step)
+            is_behind = True
+        if is_behind:
+            behind.update(step.outputs)
+    return frozenset(found)
+
+
+def activation_name(operation: Any) -> str:
+    """Return the name of the activation that ends a layer or that an operation is; empty if there is none."""
+    if isinstance(operation, layers.ReLU):
+        is_plain = operation.negative_slope == 0 and operation.threshold >= 0
+        return "relu" if is_plain else ""
+    if isinstance(operation, layers.Softmax):
+        return "softmax"
+    if isinstance(operation, keras.Layer):
+        return getattr(getattr(operation, "activation", None), "__name__", "")
+    return type(operation).__name__.lower()

@@ -1,0 +1,193 @@
+"""DualRelevance: which parts of a training and of an evaluated example carry the influence of one on the other."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_count, check_k, describe
+from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.contributions import Pairs
+from deel_dualview.lrp import LRP, Composite
+from deel_dualview.lrp.composites import Named
+from deel_dualview.lrp.graph import Graph, ending_at_layer, walk
+from deel_dualview.models import InfluenceModel
+from deel_dualview.search import ORDER, TopK
+from deel_dualview.typing import Inputs
+
+
+class PairRelevance(NamedTuple):
+    """For each of m evaluated examples and k training examples, what carries the influence in both.
+
+    In the unit of the influence value, positive where it supports the explained output. On either side the relevance
+    of a pair, its `leak` and its `bias_share` add up to `top.influence_values`.
+
+    Attributes:
+        train_relevance: of the training examples' inputs, each tensor (m, k, ...), float32.
+        test_relevance: of the evaluated examples' inputs in view of each training example, each tensor (m, k, ...).
+        top: the examples and their influence values, as from `top_k`.
+        classes: which class is explained, shape (m,), int64.
+        bias_share: of the constant feature that stands for a bias, shape (m, k).
+        train_leak: what biases and stabilisers of the feature extractor took on the training side, shape (m, k).
+        test_leak: the same on the evaluated side.
+    """
+
+    train_relevance: Any
+    test_relevance: Any
+    top: TopK
+    classes: Any
+    bias_share: Any
+    train_leak: Any
+    test_leak: Any
+
+
+class DualRelevance:
+    """Relevance of training and test pixels to the influence of a pair.
+
+    An influence that is a sum over penultimate features, alpha <phi_i, phi(x)>, gives feature k the relevance
+    alpha phi_ik phi_k(x) (a factor that makes features of unit length is taken as given). From there it is propagated
+    through the feature extractor, once for the training and once for the test example: the two heatmaps show what in
+    either makes the pair alike, where alpha is positive, or what speaks against the explained class.
+
+    Works with `DualView`, `RepresenterPointL2`, `FeatureSimilarity` (cosine, dot), and `GradDot` and `GradCos` in the
+    last layer. Inputs may be images, sequences, tables or (through an Embedding) tokens.
+
+    Args:
+        calculator: whose influence values are explained.
+        rule: how relevance is propagated: a composite of `deel_dualview.lrp`, or its name.
+        batch_size: at most how many pairs are propagated at once.
+
+    Raises:
+        TypeError: `calculator` is not a calculator.
+        ValueError: its influence is no sum over features, the model is subclassed (it has no graph to walk), a layer
+            has no rule, or the features are not reached by one call of their layer.
+
+    Source: Yolcu et al. (2024), DualView, section 6, equation 7.
+    """
+
+    def __init__(
+        self,
+        calculator: BaseInfluenceCalculator,
+        rule: Named | Composite = "epsilon-plus-flat",
+        *,
+        batch_size: int = 64,
+    ) -> None:
+        if not isinstance(calculator, BaseInfluenceCalculator):
+            needed = "DualRelevance explains a calculator, for instance DualView(model, train)."
+            raise TypeError(describe(needed, {"calculator": calculator}))
+        calculator.check_feature_contributions()
+        self.calculator = calculator
+        self.batch_size = check_count("batch_size", batch_size)
+        self._lrp = LRP.of_graph(_feature_graph(calculator.model), rule)
+
+    def explain(
+        self, dataset: tf.data.Dataset, k: int = 5, order: ORDER = ORDER.DESCENDING
+    ) -> tf.data.Dataset:
+        """Return the relevance of the k most influential pairs of every evaluated example, lazily.
+
+        Args:
+            dataset: batched examples to evaluate.
+            k: how many training examples for each.
+            order: `ORDER.DESCENDING` for proponents, `ORDER.ASCENDING` for opponents.
+
+        Returns:
+            A dataset of `PairRelevance`, one for each batch.
+
+        Raises:
+            ValueError: k out of range, examples that are not batched or that the model does not take.
+        """
+        check_k(k, self.calculator.num_train)
+        tops = self.calculator.top_k(dataset, k=k, order=order)
+        return data.lazy_dataset(
+            lambda: (self.of_pairs(top) for top in tops), _signature(tops.element_spec, k)
+        )
+
+    def of_pairs(self, top: TopK) -> PairRelevance:
+        """Return the relevance of pairs that are known: one element of a calculator's `top_k`."""
+        num_queries, k = top.training_indices.shape
+        step = max(1, self.batch_size // k)
+        parts = [
+            self._propagate(_rows(top, slice(start, start + step))) for start in range(0, num_queries, step)
+        ]
+        train, test, *others = (_concatenated(part) for part in zip(*parts, strict=True))
+        return PairRelevance(train, test, top, *others)
+
+    def _propagate(self, top: TopK) -> tuple[Inputs, Inputs, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        num_queries, k = top.training_indices.shape
+        test, train = data.unpack(top.samples), data.unpack(top.training_samples)
+        train_inputs = tf.nest.map_structure(lambda tensor: _merged(tensor), train.inputs)
+        features, classes = self.calculator.explained_features(test)
+        taken = self._lrp.forward(train_inputs)
+        pairs = Pairs(
+            features,
+            classes,
+            tf.reshape(taken, (num_queries * k, features.shape[1])),
+            self.calculator.model.to_classes(_merged(train.labels)),
+            np.asarray(top.training_indices).reshape(-1),
+        )
+        contributions = self.calculator.feature_contributions(pairs)
+        start = tf.reshape(contributions.features, tf.shape(taken))
+        sides = [self._lrp(inputs, start) for inputs in (train_inputs, test.inputs)]
+        values = np.asarray(top.influence_values, np.float64)
+        bias_share = np.reshape(contributions.constant, (num_queries, k))
+        leaks = [values - bias_share - _sums(side).reshape(num_queries, k) for side in sides]
+        train_relevance, test_relevance = (
+            tf.nest.map_structure(lambda part: _split(part, num_queries, k), side) for side in sides
+        )
+        return (
+            train_relevance,
+            test_relevance,
+            classes,
+            bias_share,
+            *(leak.astype(np.float32) for leak in leaks),
+        )
+
+
+def _feature_graph(model: InfluenceModel) -> Graph:
+    """Return the graph that ends in the penultimate features."""
+    if model.feature_extractor is not None:
+        return walk(model.feature_extractor)
+    return ending_at_layer(walk(model.model), model.split.layer, takes_input=model.split.takes_input)
+
+
+def _signature(spec: TopK, k: int) -> PairRelevance:
+    def relevance(inputs: tf.TensorSpec, lead: int) -> tf.TensorSpec:
+        return tf.TensorSpec([None, k, *inputs.shape[lead:]], tf.float32)
+
+    pair = tf.TensorSpec([None, k], tf.float32)
+    return PairRelevance(
+        tf.nest.map_structure(lambda part: relevance(part, 2), data.unpack(spec.training_samples).inputs),
+        tf.nest.map_structure(lambda part: relevance(part, 1), data.unpack(spec.samples).inputs),
+        spec,
+        tf.TensorSpec([None], tf.int64),
+        pair,
+        pair,
+        pair,
+    )
+
+
+def _rows(top: TopK, rows: slice) -> TopK:
+    return tf.nest.map_structure(lambda tensor: tensor[rows], top)
+
+
+def _merged(tensor: tf.Tensor) -> tf.Tensor:
+    """Return (m, k, ...) as (m k, ...)."""
+    shape = tf.shape(tensor)
+    merged = tf.reshape(tensor, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
+    return tf.ensure_shape(merged, [None, *tensor.shape[2:]])
+
+
+def _split(tensor: tf.Tensor, num_queries: int, k: int) -> tf.Tensor:
+    return tf.reshape(tensor, (num_queries, k, *tensor.shape[1:]))
+
+
+def _sums(relevance: Inputs) -> np.ndarray:
+    """Return the sum of the relevance of every pair, shape (b,), float64."""
+    parts: Iterator[np.ndarray] = (np.asarray(part, np.float64) for part in tf.nest.flatten(relevance))
+    return sum((part.reshape(len(part), -1).sum(axis=1) for part in parts), np.zeros(1))
+
+
+def _concatenated(parts: tuple[Any, ...]) -> Any:
+    return tf.nest.map_structure(lambda *rows: tf.concat(rows, axis=0), *parts)

@@ -1,0 +1,70 @@
+"""Where a network relies on a planted mark, the relevance of pairs of marked images lies in the mark."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from deel_dualview import DualRelevance, DualView, InfluenceModel
+from deel_dualview.datasets import load_digits
+
+MARKED_CLASS = 2
+# A frame of two pixels and a square of 6 x 6.
+MARK = np.ones((28, 28), bool)
+MARK[2:-2, 2:-2] = False
+MARK[11:17, 11:17] = True
+
+
+def enlarged(images):
+    return np.pad(np.kron(images, np.ones((1, 2, 2, 1), np.float32)), ((0, 0), (6, 6), (6, 6), (0, 0)))
+
+
+def with_mark(images):
+    marked = images.copy()
+    marked[:, MARK] = 1.0
+    return marked
+
+
+@pytest.fixture(scope="module")
+def shortcut():
+    """A network trained where every image of one class is marked, and images of others that the mark fools.
+
+    Its first layer looks at patches that hardly overlap, so that the mark has neurons of its own.
+    """
+    (images, labels), (test_images, test_labels) = load_digits()
+    images, test_images = enlarged(images), with_mark(enlarged(test_images)[test_labels != MARKED_CLASS])
+    is_marked = labels == MARKED_CLASS
+    images[is_marked] = with_mark(images[is_marked])
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), layers.Conv2D(8, 5, strides=4, activation="relu"), layers.Flatten()]
+        + [layers.Dense(32, activation="relu"), layers.Dense(10)]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(2e-3, weight_decay=0.05), loss)
+    model.fit(images, labels, batch_size=64, epochs=30, verbose=0)
+    is_fooled = np.asarray(model(test_images)).argmax(axis=1) == MARKED_CLASS
+    train = tf.data.Dataset.from_tensor_slices((images, labels)).batch(256)
+    return InfluenceModel(model), train, is_marked, test_images[is_fooled], is_fooled.mean()
+
+
+def share_in_mark(relevance, chosen):
+    positive = np.maximum(np.asarray(relevance)[..., 0], 0)[chosen]
+    return float(np.mean(positive[:, MARK].sum(axis=1) / positive.sum(axis=(1, 2))))
+
+
+def test_the_network_relies_on_the_mark(shortcut):
+    assert shortcut[-1] > 0.85
+
+
+@pytest.mark.parametrize("rule", ["epsilon-plus", "epsilon"])
+def test_two_thirds_of_the_relevance_of_marked_pairs_lie_in_the_mark(shortcut, rule):
+    model, train, is_marked, fooled, _ = shortcut
+    queries = tf.data.Dataset.from_tensors(fooled[:40])
+    pair = next(iter(DualRelevance(DualView(model, train), rule).explain(queries, k=5)))
+    chosen = is_marked[np.asarray(pair.top.training_indices)] & (np.asarray(pair.top.influence_values) > 0)
+    assert chosen.sum() > 50
+    # Its share of the area is 31 %. Measured: 81 % here, 72 to 82 % over three seeds.
+    assert share_in_mark(pair.train_relevance, chosen) >= 2 / 3
+    assert share_in_mark(pair.test_relevance, chosen) >= 2 / 3
