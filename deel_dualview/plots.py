@@ -248,6 +248,7 @@ def prepare_axes(axes: Axes) -> None:
 
 
 def shorten(name: str) -> str:
+    """Return a name of at most 24 characters."""
     return name if len(name) <= 24 else name[:23] + "…"
 
 
