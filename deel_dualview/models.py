@@ -202,9 +202,9 @@ class InfluenceModel:
             if self._link is not None:
                 return
             # The first call of a model that is not built creates its variables, which no trace may do.
-            num_weights = len(self.model.weights)
+            known = _variables(self.model)
             own_outputs = tracing.call_model(self.model, inputs)
-            if len(self.model.weights) > num_weights:
+            if _variables(self.model) - known:
                 warnings.warn(
                     "The model was not built: its weights were created just now, at random. Train it, or load "
                     f"its weights, before asking what it has learned. Received: model={self.model.name!r}.",
@@ -282,3 +282,8 @@ class _Composed(keras.Model):
 
     def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
         return self.head(self.feature_extractor(inputs, training=training), training=training)
+
+
+def _variables(model: keras.Model) -> set[int]:
+    """Identify the weights of all layers, those of a wrapper that is not built itself included."""
+    return {id(weight) for layer in tracing.all_layers(model) for weight in layer.weights}

@@ -93,6 +93,11 @@ def test_a_model_whose_weights_do_not_exist_yet_warns_and_works(make, images):
     np.testing.assert_allclose(logits, model(images), atol=1e-5)
 
 
+def test_trained_layers_in_a_new_wrapper_are_no_reason_to_warn(images):
+    trained = functional_with_softmax_layer()
+    InfluenceModel(keras.Sequential(trained.layers[1:])).logits(images)
+
+
 def test_one_sigmoid_output_is_two_classes(images):
     model = convolutional(layers.Dense(1, activation="sigmoid"))
     split = InfluenceModel(model)

@@ -110,8 +110,10 @@ def test_influence_vectors_give_the_values_by_inner_products(dualview, split, pr
 
 def test_K_is_scale_free(split, problem):
     inner = keras.Sequential([keras.Input((8,)), layers.Rescaling(10.0)])
+    head = layers.Dense(3)
+    head.build((None, 8))
     scaled = InfluenceModel.from_parts(
-        keras.Sequential([keras.Input((6,)), problem.model.layers[0], inner]), layers.Dense(3)
+        keras.Sequential([keras.Input((6,)), problem.model.layers[0], inner]), head
     )
     small = DualView(split, problem.train(), K=1.0, kernel="linear")
     large = DualView(scaled, problem.train(), K=1.0, kernel="linear")
