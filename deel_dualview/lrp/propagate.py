@@ -191,7 +191,7 @@ class LRP:
         return found[ref] if ref in found else tf.zeros((num_rows, 1))
 
 
-def _called(function: Callable, *arguments: Inputs) -> Any:
+def _called(function: Any, *arguments: Inputs) -> Any:
     """Call a tf.function that was traced once for batches of any size."""
     arguments = keras.tree.map_structure(tf.convert_to_tensor, arguments)
     specs = keras.tree.map_structure(
