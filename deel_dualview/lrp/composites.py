@@ -73,8 +73,6 @@ _PASSED: list[Key] = [
         "Softmax",
         "Tanh",
     ),
-    # Of keras.applications, which exports no such layers.
-    *("LayerScale", "StochasticDepth"),
     *("LeakyRelu", "Softplus", "Softsign", "Swish", "Identity", "Cast", "TrueDivide", "Divide", "Negative"),
 ]
 _ROUTED: list[Key] = [
