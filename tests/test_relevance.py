@@ -208,6 +208,8 @@ class Subclassed(keras.Model):
 
 
 def test_a_subclassed_model_is_refused_with_a_way_out(problem):
-    calculator = FeatureSimilarity(InfluenceModel(Subclassed()), problem.train())
+    model = Subclassed()
+    model(np.zeros((1, 6, 6, 2), np.float32))
+    calculator = FeatureSimilarity(InfluenceModel(model), problem.train())
     with pytest.raises(ValueError, match=r"has none\. Rebuild it with keras\.Input.*from_parts"):
         DualRelevance(calculator)
