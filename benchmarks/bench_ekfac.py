@@ -18,9 +18,7 @@ line of JSON.
 """
 
 import argparse
-import contextlib
 import json
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from memory import peak, reset_peak
 
 from deel_dualview import ArnoldiIHVP, ArnoldiInfluenceCalculator, EkfacIHVP, InfluenceModel
 
@@ -119,35 +118,19 @@ def _describe(ihvp: ArnoldiIHVP) -> dict[str, Any]:
 
 def _measured(make: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """Return what a function returns, its wall and CPU seconds and the growth of the peak memory, MB."""
-    before = _reset_peak()
+    before = reset_peak()
     wall, processor = time.perf_counter(), time.process_time()
     result = make()
     return result, {
         "s": round(time.perf_counter() - wall, 3),
         "CPU s": round(time.process_time() - processor, 2),
-        "extra peak MB": round(_peak() - before, 1),
+        "extra peak MB": round(peak() - before, 1),
     }
 
 
 def _load(split: str, num_examples: int, data_dir: str | None) -> tuple[tf.Tensor, tf.Tensor]:
     dataset = tfds.load("mnist", split=f"{split}[:{num_examples}]", data_dir=data_dir, as_supervised=True)
     return next(iter(dataset.batch(num_examples)))
-
-
-def _peak() -> float:
-    """Return the peak memory of this process since `_reset_peak`, MB."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _reset_peak() -> float:
-    """Have the peak start from the memory in use now, where the system allows it, and return it."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
 
 
 def _options() -> argparse.Namespace:

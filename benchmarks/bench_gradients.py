@@ -9,16 +9,14 @@ peak, with the images and the model loaded and called before.
 """
 
 import argparse
-import contextlib
 import json
-import resource
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from memory import peak, reset_peak
 
 from deel_dualview.calculators.graddot import GradCos
 from deel_dualview.gradients import PerExampleGradients
@@ -44,7 +42,7 @@ def main() -> None:
     model = InfluenceModel(keras.models.load_model(options.model, compile=False))
     model.logits(images[: options.batch_size])
     list(train.take(2))
-    before = _reset_peak()
+    before = reset_peak()
     start = time.perf_counter()
     calculator = GradCos(
         model,
@@ -67,7 +65,7 @@ def main() -> None:
         "set-up s": round(built - start, 2),
         "100 queries, first s": round(first - built, 3),
         "100 queries, warm s": round(time.perf_counter() - first, 3),
-        "extra peak MB": round(_peak() - before, 1),
+        "extra peak MB": round(peak() - before, 1),
         "stored MB": round(4e-6 * options.num_examples * options.size, 1),
         "correlation with exact": round(_agreement(model, images, labels, options), 4),
     }
@@ -99,22 +97,6 @@ def _load(split: str, num_examples: int, data_dir: str | None) -> tuple[tf.Tenso
     dataset = tfds.load("mnist", split=f"{split}[:{num_examples}]", data_dir=data_dir, as_supervised=True)
     images, labels = next(iter(dataset.batch(num_examples)))
     return images, labels
-
-
-def _peak() -> float:
-    """Return the peak memory of this process since `_reset_peak`, MB."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _reset_peak() -> float:
-    """Have the peak start from the memory in use now, where the system allows it, and return it."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
 
 
 def _options() -> argparse.Namespace:

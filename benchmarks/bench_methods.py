@@ -11,7 +11,6 @@ constructors to the end. Several checkpoints are copies of the one model, as cos
 """
 
 import argparse
-import contextlib
 import json
 import os
 import pathlib
@@ -27,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from memory import peak, reset_peak
 
 import deel_dualview as dd
 
@@ -94,19 +94,6 @@ def cpu_seconds(action: Callable[[], object]) -> float:
     start = time.process_time()
     action()
     return time.process_time() - start
-
-
-def peak() -> float:
-    """Return the peak memory of this process since `reset_peak`, MB."""
-    status = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
-
-
-def reset_peak() -> float:
-    """Have the peak start from the memory in use now, where the system allows it, and return it."""
-    with contextlib.suppress(OSError):
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    return peak()
 
 
 def load(split: str, data_dir: str | None) -> tf.data.Dataset:

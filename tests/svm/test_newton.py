@@ -76,6 +76,19 @@ def test_a_step_goes_downhill_whatever_support_is_guessed(inner, guess):
     np.testing.assert_allclose(after.multipliers, expected, atol=1e-5)
 
 
+def test_the_support_of_the_solution_leads_there_in_one_step(inner):
+    """Continued affinely, lambda solves a linear system: what the next stage is started with."""
+    rows, anchor, start = inner
+    settings = (anchor, _SIZE, _SIGMA, None, tf.constant(1e-6), tf.constant(300), tf.constant(2000))
+    state = start
+    for _ in range(30):
+        state, report = newton_step(rows, state, state.multipliers > 0, *settings)
+    assert float(report.residual) < 1e-9
+    _, guessed = newton_step(rows, start, state.multipliers > 0, *settings)
+    _, plain = newton_step(rows, start, start.multipliers > 0, *settings)
+    assert float(guessed.residual) < 1e-6 < 1e-3 * float(plain.residual)
+
+
 def _scores(rows, state):
     return tf.matmul(tf.cast(rows, tf.float64), state.weights)
 
