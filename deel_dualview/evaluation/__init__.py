@@ -1,5 +1,18 @@
-"""How good attributions are: data perturbed in known ways, for the metrics to look for."""
+"""How good attributions are: data perturbed in known ways, models trained on them, for the metrics to look for."""
 
+from deel_dualview.evaluation.networks import RECIPES, Recipe
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Subset, Superclasses
+from deel_dualview.evaluation.subjects import ImageData, Subject, load_images, subject
 
-__all__ = ["Marks", "PoisonedLabels", "Subset", "Superclasses"]
+__all__ = [
+    "RECIPES",
+    "ImageData",
+    "Marks",
+    "PoisonedLabels",
+    "Recipe",
+    "Subject",
+    "Subset",
+    "Superclasses",
+    "load_images",
+    "subject",
+]
