@@ -1,11 +1,15 @@
-"""How good attributions are: data perturbed in known ways, models trained on them, for the metrics to look for."""
+"""How good attributions are: data perturbed in known ways, models trained on them, methods asked about them."""
 
 from deel_dualview.evaluation.networks import RECIPES, Recipe
+from deel_dualview.evaluation.pages import read_benchmark
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Subset, Superclasses
+from deel_dualview.evaluation.running import benchmark
 from deel_dualview.evaluation.subjects import ImageData, Subject, load_images, subject
+from deel_dualview.evaluation.tables import Benchmark
 
 __all__ = [
     "RECIPES",
+    "Benchmark",
     "ImageData",
     "Marks",
     "PoisonedLabels",
@@ -13,6 +17,8 @@ __all__ = [
     "Subject",
     "Subset",
     "Superclasses",
+    "benchmark",
     "load_images",
+    "read_benchmark",
     "subject",
 ]

@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
@@ -27,6 +27,7 @@ Kind = Literal["normal", "superclass", "poisoned", "marked"]
 MARKED_CLASS = 2
 MARKED_SHARE = 0.3
 _BATCH_SIZE = 512
+_SMALL_IMAGE = 16
 _MODEL, _RECORD, _TRUTH, _CHECKPOINTS = "model.keras", "record.json", "perturbation.npz", "checkpoints"
 _TRUTHS: Mapping[str, type[Perturbation]] = {
     "superclass": Superclasses,
@@ -166,7 +167,10 @@ def draw_truth(images: ImageData, kind: Kind, seed: int, poisoned_share: float) 
         return PoisonedLabels.draw(labels, poisoned_share, num_classes, seed=seed)
     if kind == "marked":
         largest = 255.0 if images.train_images.dtype == np.uint8 else 1.0
-        return Marks.draw(labels, MARKED_CLASS, MARKED_SHARE, seed=seed, largest=largest)
+        marks = Marks.draw(labels, MARKED_CLASS, MARKED_SHARE, seed=seed, largest=largest)
+        # The paper's mark would cover images of 8 x 8 pixels altogether.
+        is_small = min(images.train_images.shape[1:3]) < _SMALL_IMAGE
+        return replace(marks, frame=1, square=2) if is_small else marks
     return None
 
 
