@@ -22,9 +22,13 @@ def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> in
         raise click.BadParameter("a number, or numbers between commas, are needed.") from None
 
 
-@click.command(cls=CleanCommand)
+class _Resumable(CleanCommand):
+    interrupted = "Finished results are kept; the same command goes on with the others."
+
+
+@click.command(cls=_Resumable)
 @click.option(
-    "--data", default="digits", show_default=True, metavar="NAME", help=f"One of {', '.join(DATA)}."
+    "--data", default="digits", show_default=True, type=click.Choice(DATA), help="What to train on."
 )
 @click.option(
     "--methods",

@@ -13,6 +13,7 @@ from deel_dualview._checks import require
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.evaluation.asking import Answer, Measure, Protocol, told
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels
+from deel_dualview.evaluation.randomised import RANDOMISED
 from deel_dualview.evaluation.retraining_protocols import RETRAINING
 from deel_dualview.evaluation.trials import Queries, Trial
 
@@ -217,6 +218,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             },
             _ask_marked,
         ),
+        "randomised": RANDOMISED,
         **RETRAINING,
     }
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.auditing import making
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.callbacks import Checkpoints
 from deel_dualview.evaluation.entrants import Entrant
 from deel_dualview.evaluation.measuring import PeakMemory, Stopwatch
 from deel_dualview.evaluation.retraining import HeadRetrainer, KeptOutputs
@@ -62,6 +64,7 @@ class Trial:
         tests: positions of the test examples to ask about, in their order.
         num_test: how many of them most questions take.
         folder: where outputs of models trained on subsets are kept.
+        untrained: in place of the subject's model; asked about the classes that queries say are predicted.
         progress: whether work is shown by bars.
     """
 
@@ -74,37 +77,57 @@ class Trial:
         num_test: int,
         folder: pathlib.Path,
         *,
+        untrained: keras.Model | None = None,
         progress: bool = True,
     ):
-        self.entrant, self.subject, self.images = entrant, subject, images
+        self.entrant, self.subject, self.images, self.untrained = entrant, subject, images, untrained
         self.tests, self.num_test, self.folder, self.progress = tests, num_test, folder, progress
         self.setup_seconds = 0.0
+        self.added_bytes: int | None = None
         self.explaining, self.valuing = Stopwatch(), Stopwatch()
-        self.memory = PeakMemory()
 
     @cached_property
     def model(self) -> InfluenceModel:
         """The model that is explained."""
-        return InfluenceModel(self.subject.model)
+        return InfluenceModel(self.subject.model if self.untrained is None else self.untrained)
+
+    def with_untrained(self, model: keras.Model) -> Trial:
+        """Return the same trial of a model that has learned nothing."""
+        return Trial(
+            self.entrant,
+            self.subject,
+            self.images,
+            self.tests,
+            self.num_test,
+            self.folder,
+            untrained=model,
+            progress=self.progress,
+        )
 
     @cached_property
     def calculator(self) -> BaseInfluenceCalculator:
         """The method's calculator, ready to answer: its graphs are traced by one batch of queries."""
         first = self.images.test_images[self.tests[: self.batch_size]]
         self.model.prepare(next(iter(self.subject.train))[0])
-        self.memory = PeakMemory()
-        start = time.perf_counter()
-        maker = self.entrant.maker(self.subject.checkpoints if self.entrant.needs_checkpoints else None)
+        memory, start = PeakMemory(), time.perf_counter()
+        maker = self.entrant.maker(self._checkpoints() if self.entrant.needs_checkpoints else None)
         made = making.make(maker, self.model, self.subject.train, progress=self.progress)
         for _ in made.top_k_indices(self.batches(first), 1):
             pass
-        self.setup_seconds = time.perf_counter() - start
+        self.setup_seconds, self.added_bytes = time.perf_counter() - start, memory.added_bytes
         require(
             made.target == "prediction",
             "Methods are evaluated on the model's predictions: build each with target='prediction'.",
             {"method": self.entrant.name, "target": made.target},
         )
+        made.target = "prediction" if self.untrained is None else "label"
         return made
+
+    def _checkpoints(self) -> Checkpoints:
+        found = self.subject.checkpoints
+        if self.untrained is None:
+            return found
+        return Checkpoints([self.model], found.learning_rates[-1:], found.epochs[-1:])
 
     @property
     def has_calculator(self) -> bool:
@@ -161,7 +184,10 @@ class Trial:
 
     def values(self, queries: Queries) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows of the queries, their influence values (b, n)), never all at once."""
-        asked = self.calculator.estimate_influence_values_in_batches(self.batches(queries.images))
+        batches = self.batches(queries.images)
+        if self.untrained is not None:
+            batches = self.batches((queries.images, queries.predictions))
+        asked = self.calculator.estimate_influence_values_in_batches(batches)
         for rows, values in self._answers(asked, queries, self.valuing, "influence values"):
             yield rows, values.numpy()
 
@@ -179,10 +205,10 @@ class Trial:
             "setup_seconds": self.setup_seconds,
             "seconds_per_query": self.explaining.per_query,
             "seconds_per_row_of_values": self.valuing.per_query,
-            "additional_memory_bytes": self.memory.added_bytes,
+            "additional_memory_bytes": self.added_bytes,
         }
 
-    def batches(self, images: np.ndarray) -> tf.data.Dataset:
+    def batches(self, images: Any) -> tf.data.Dataset:
         """Return inputs in batches as large as values of all training examples allow."""
         return tf.data.Dataset.from_tensor_slices(images).batch(self.batch_size)
 
