@@ -12,8 +12,9 @@ import scipy.stats
 
 from deel_dualview.evaluation.asking import Measure
 from deel_dualview.evaluation.cells import Cell
-from deel_dualview.evaluation.entrants import NAMES
+from deel_dualview.evaluation.entrants import RANDOM
 from deel_dualview.evaluation.protocols import PROTOCOLS
+from deel_dualview.methods import METHODS
 from deel_dualview.report.overview import format_seconds
 
 MEASURES: Mapping[str, Measure] = {
@@ -66,10 +67,10 @@ class Benchmark:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Names of the methods: in the order of `NAMES`, those with settings after those without."""
-        places = {name: place for place, name in enumerate(NAMES)}
+        """Names of the methods: in the order of `METHODS`, your own after them, random numbers last."""
+        places = {name: place for place, name in enumerate(METHODS)} | {RANDOM: len(METHODS) + 1}
         names = {cell.identity.method for cell in self.cells}
-        return sorted(names, key=lambda name: (places.get(name.partition("?")[0], len(places)), name))
+        return sorted(names, key=lambda name: (places.get(name.partition("?")[0], len(METHODS)), name))
 
     @cached_property
     def measures(self) -> list[str]:
