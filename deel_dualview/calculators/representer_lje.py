@@ -187,7 +187,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
         gram = SoftmaxGram(*weights.shape)
         for _, features in self._feature_blocks():
             gram.add(features, _probabilities(features, weights, len(weights) == 1))
-        return gram.mean().numpy()
+        return gram.mean()
 
     def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
         constants = tf.ones((features.shape[0], 1))

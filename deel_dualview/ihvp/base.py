@@ -5,7 +5,7 @@ import threading
 import warnings
 from abc import abstractmethod
 from functools import cached_property
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -91,7 +91,7 @@ class InverseHessianVectorProduct(LinearOperator):
         self.model, self.train_set, self.weights, self.kind = model, train_set, weights, curvature
         self.regularisation = _check_not_negative("regularisation", regularisation)
         self._damping = _check_damping(damping, self.regularisation)
-        _check_train_set(model, train_set)
+        self._check_train_set()
         self.gradients = PerExampleGradients(model, weights)
         self._lock = threading.Lock()
         self._has_warned = False
@@ -193,6 +193,22 @@ class InverseHessianVectorProduct(LinearOperator):
             self._curvature.to_dense()
         return self._curvature.trace() / self.size
 
+    def _check_train_set(self) -> None:
+        data.check_batched(self.train_set, "train_set")
+        require(
+            data.unpack(self.train_set.element_spec).labels is not None,
+            "The training set needs labels: elements (inputs, labels).",
+            {"element_spec": self.train_set.element_spec},
+        )
+        self.model.check_inputs(data.unpack(self.train_set.element_spec).inputs, "train_set")
+        first = data.unpack(self._first_batch())
+        self.model.prepare(first.inputs)
+        self.model.to_classes(first.labels)
+
+    def _first_batch(self) -> Any:
+        """Return the first batch of the training set; one that changes is refused."""
+        return data.check_same_twice(self.train_set, "train_set")
+
     def _warn_of_shortfall(self, solution: LinearSolution) -> None:
         is_short = ~np.asarray(solution.converged)
         with self._lock:
@@ -222,16 +238,3 @@ def _check_damping(damping: Damping, regularisation: float) -> float | RelativeD
     if isinstance(damping, RelativeDamping):
         return RelativeDamping(check_positive("factor", damping.factor))
     return _check_not_negative("damping", damping)
-
-
-def _check_train_set(model: InfluenceModel, train_set: tf.data.Dataset) -> None:
-    data.check_batched(train_set, "train_set")
-    require(
-        data.unpack(train_set.element_spec).labels is not None,
-        "The training set needs labels: elements (inputs, labels).",
-        {"element_spec": train_set.element_spec},
-    )
-    model.check_inputs(data.unpack(train_set.element_spec).inputs, "train_set")
-    first = data.unpack(data.check_same_twice(train_set, "train_set"))
-    model.prepare(first.inputs)
-    model.to_classes(first.labels)
