@@ -159,6 +159,32 @@ class InverseHessianVectorProduct(LinearOperator):
         """Return the solutions of `solve`, shape (n, p)."""
         return self.solve(rows).value
 
+    def coordinates(self, gradients: Blocks) -> Blocks:
+        """Return gradients in orthonormal coordinates in which the inverse is cheap; by default unchanged.
+
+        Inner products are the same; blocks that are factored stay so.
+        """
+        return gradients
+
+    def solve_coordinates(self, coordinates: Blocks) -> Blocks:
+        """Return the inverse times vectors given in `coordinates`, in the same, as matrices (n, p_k)."""
+        return blocks.from_dense(self.solve(coordinates).value, coordinates)
+
+    def vector_norms(self, coordinates: Blocks) -> tf.Tensor:
+        """Return a norm of every vector in `coordinates`, shape (n,).
+
+        Its product with `solution_norms` of another bounds the inner product of the two.
+        """
+        return tf.sqrt(blocks.squared_norms(coordinates))
+
+    def solution_norms(self, solutions: Blocks) -> tf.Tensor:
+        """Return the dual norm of what `solve_coordinates` returned, shape (n,)."""
+        return tf.sqrt(blocks.squared_norms(solutions))
+
+    def describe_coordinates(self) -> dict[str, str]:
+        """Return what `coordinates` depend on besides the weights, as text that keys a store."""
+        return {}
+
     def curvature_of(self, examples: tf.data.Dataset) -> Curvature:
         """Return the curvature of the mean loss over other examples, in the same weights, without damping."""
         return curvature_of(self.model, examples, weights=self.weights, kind=self.kind)
