@@ -64,8 +64,8 @@ class LRP:
 
         Args:
             inputs: of b examples.
-            relevance: of the model's output, shape (b, ...); (b r, ...) for r explanations of every example in a
-                row, which share its forward pass.
+            relevance: of the model's output, shape (b, ...) or flattened; (b r, ...) for r explanations of every
+                example in a row, which share its forward pass.
 
         Returns:
             In the structure of the inputs, each tensor of its shape, with b r examples, float32.
@@ -133,13 +133,18 @@ class LRP:
         return tf.function(self._sum, reduce_retracing=True, autograph=False)
 
     def _propagate(self, inputs: Inputs, relevance: tf.Tensor) -> Inputs:
-        calls, _ = self._run(inputs)
-        found = self._walk_back(calls, relevance)[0]
+        calls, values = self._run(inputs)
+        found = self._walk_back(calls, self._shaped(relevance, values))[0]
         return keras.tree.pack_sequence_as(inputs, found)
 
+    def _shaped(self, relevance: tf.Tensor, values: dict[Ref, tf.Tensor]) -> tf.Tensor:
+        """Return flattened relevance in the shape of the output."""
+        output = values[self._graph.outputs[0]]
+        return tf.reshape(relevance, tf.concat([tf.shape(relevance)[:1], tf.shape(output)[1:]], axis=0))
+
     def _sum(self, inputs: Inputs, relevance: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        calls, _ = self._run(inputs)
-        _, received, passed = self._walk_back(calls, relevance)
+        calls, values = self._run(inputs)
+        _, received, passed = self._walk_back(calls, self._shaped(relevance, values))
         return received, passed
 
     def _run(self, inputs: Inputs) -> tuple[list[Call], dict[Ref, tf.Tensor]]:
