@@ -5,9 +5,11 @@ from deel_dualview.metrics.base import Metric, MetricResult
 from deel_dualview.metrics.concentration import Sparsity, TopKCardinality
 from deel_dualview.metrics.domain_mismatch import DomainMismatch
 from deel_dualview.metrics.label_poisoning import DetectionCurve, LabelErrorDetection, LabelPoisoning
+from deel_dualview.metrics.pair_relevance import ConservationError, PixelFlipping, ShareInMask
 from deel_dualview.metrics.top_matches import IdenticalClass, IdenticalSubclass, TopKClass
 
 __all__ = [
+    "ConservationError",
     "DetectionCurve",
     "DomainMismatch",
     "IdenticalClass",
@@ -19,6 +21,8 @@ __all__ = [
     "Metric",
     "MetricResult",
     "ModelRandomisation",
+    "PixelFlipping",
+    "ShareInMask",
     "Sparsity",
     "TopKCardinality",
     "TopKClass",

@@ -10,9 +10,10 @@ from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import Pairs
+from deel_dualview.calculators.pair_influence import PairInfluence, Varied
 from deel_dualview.lrp import Composite
 from deel_dualview.relevance.back_ends import Named, to_back_end
-from deel_dualview.relevance.base import BackEnd, Influence, Side
+from deel_dualview.relevance.base import BackEnd, Side
 from deel_dualview.search import ORDER, TopK
 from deel_dualview.typing import Inputs
 
@@ -132,9 +133,13 @@ class DualRelevance:
             np.asarray(top.training_indices).reshape(-1),
         )
         contributions = self.calculator.feature_contributions(pairs)
+        varied: tuple[tuple[Inputs, Varied], ...] = (
+            (train_inputs, "train_features"),
+            (test.inputs, "features"),
+        )
         sides = [
-            self._explain(Side(inputs, contributions.features, Influence(self.calculator, pairs, varied)))
-            for inputs, varied in ((train_inputs, "train_features"), (test.inputs, "features"))
+            self._explain(Side(inputs, contributions.features, PairInfluence(self.calculator, pairs, field)))
+            for inputs, field in varied
         ]
         values = np.asarray(top.influence_values, np.float64)
         bias_share = np.reshape(contributions.constant, (num_queries, k))

@@ -54,7 +54,7 @@ def _of_side(model: InfluenceModel, maps: _MapGradients, side: Side) -> tf.Tenso
     features = model.features(inputs)
     with tf.GradientTape() as tape:
         tape.watch(features)
-        influence = side.influence(features, tf.range(num_rows).numpy())
+        influence = side.influence.of_features(features, tf.range(num_rows).numpy())
     outputs, gradients = maps(inputs, tape.gradient(influence, features))
     weighed = tf.stack(tf_explain().GradCAM.generate_ponderated_output(outputs, gradients))
     enlarged = tf.image.resize(weighed[..., tf.newaxis], inputs.shape[1:3])

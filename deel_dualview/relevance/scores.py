@@ -58,7 +58,7 @@ class ScoreBackEnd(BackEnd):
         step = max(1, _ROWS_AT_ONCE // self.rows_per_pair)
 
         def score(changed: tf.Tensor, rows: np.ndarray) -> tf.Tensor:
-            return side.influence(model.features(changed), rows)
+            return side.influence.of_features(model.features(changed), rows)
 
         parts = []
         for start in range(0, num_rows, step):
