@@ -111,7 +111,15 @@ _BASE: dict[Key, Rule] = {
     **_each(_ROUTED, Route()),
     **_each(_SHARED, Share()),
     **_each((layers.Multiply, "Multiply"), SignalTakesAll()),
-    **_each((layers.MultiHeadAttention, layers.Attention, layers.AdditiveAttention), ValuesTakeAll()),
+    **_each(
+        (
+            layers.MultiHeadAttention,
+            layers.GroupQueryAttention,
+            layers.Attention,
+            layers.AdditiveAttention,
+        ),
+        ValuesTakeAll(),
+    ),
     layers.Embedding: SumOverFeatures(),
 }
 
