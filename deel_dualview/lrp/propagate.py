@@ -49,11 +49,11 @@ class LRP:
     Source: Bach et al. (2015), On pixel-wise explanations; Montavon et al. (2019), Layer-wise relevance propagation.
     """
 
-    def __init__(self, model: keras.Model, rule: Named | Composite = "epsilon-plus-flat") -> None:
+    def __init__(self, model: keras.Model, rule: Named | Composite = "epsilon-gamma") -> None:
         self._prepare(walk(model), to_composite(rule))
 
     @classmethod
-    def of_graph(cls, graph: Graph, rule: Named | Composite = "epsilon-plus-flat") -> "LRP":
+    def of_graph(cls, graph: Graph, rule: Named | Composite = "epsilon-gamma") -> "LRP":
         """Build from a part of a walked model."""
         lrp = cls.__new__(cls)
         lrp._prepare(graph, to_composite(rule))
@@ -115,6 +115,7 @@ class LRP:
             )
         self._nonnegative = signs.nonnegative_refs(self._graph)
         self._gates = signs.gate_refs(self._graph)
+        self._rectified = signs.rectified_steps(self._graph)
 
     @cached_property
     def _propagated(self) -> Callable:
@@ -166,9 +167,11 @@ class LRP:
             outputs = tf.nest.flatten(step.call(inputs))[0]
             return Call(step, tuple(inputs), _to_float(outputs), (), gates)
         applied, value, is_nonnegative = [], inputs[0], step.inputs[0] in self._nonnegative
-        for linear_map in linear.linear_maps(step.operation):
+        *before, last = linear.linear_maps(step.operation)
+        for linear_map in (*before, last):
             z = linear_map(value)
-            applied.append(Applied(linear_map, value, z, is_nonnegative))
+            is_rectified = linear_map is last and step in self._rectified
+            applied.append(Applied(linear_map, value, z, is_nonnegative, is_rectified))
             value, is_nonnegative = z, False
         outputs = linear.activate(step.operation, value)
         return Call(step, tuple(inputs), outputs, tuple(applied), gates)

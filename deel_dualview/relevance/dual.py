@@ -58,7 +58,7 @@ class DualRelevance:
     Args:
         calculator: whose influence values are explained.
         rule: how relevance is found. By layer-wise relevance propagation: a composite of `deel_dualview.lrp`, or its
-            name (`"epsilon-plus-flat"`, `"epsilon-plus"`, ...). Or from the influence as a function of one side's
+            name (`"epsilon-gamma"`, `"epsilon-plus-flat"`, ...). Or from the influence as a function of one side's
             inputs: `"gradients-inputs"`, `"integrated-gradients"`, `"smoothgrad"`, `"grad-cam"` (these four need the
             extra `tf-explain`) or `"occlusion"`. Or a `BackEnd` of `deel_dualview.relevance` with settings of its own.
         batch_size: at most how many pairs are propagated at once.
@@ -76,7 +76,7 @@ class DualRelevance:
     def __init__(
         self,
         calculator: BaseInfluenceCalculator,
-        rule: Named | Composite | BackEnd = "epsilon-plus-flat",
+        rule: Named | Composite | BackEnd = "epsilon-gamma",
         *,
         batch_size: int = 64,
     ) -> None:

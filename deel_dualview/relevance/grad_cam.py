@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from deel_dualview.lrp.graph import Graph, Ref
 from deel_dualview.models import InfluenceModel
 from deel_dualview.relevance.base import BackEnd, Explainer, Side
 from deel_dualview.relevance.gradients import tf_explain
-from deel_dualview.relevance.layerwise import feature_graph
+from deel_dualview.relevance.layerwise import feature_function, feature_graph
 from deel_dualview.relevance.occlusion import check_images
 from deel_dualview.relevance.scores import single_input
 
@@ -43,15 +44,16 @@ class GradCAM(BackEnd):
         """
         tf_explain()
         maps = _MapGradients(feature_graph(model), self.layer)
-        return lambda side: _of_side(model, maps, side)
+        features_of = feature_function(model)
+        return lambda side: _of_side(features_of, maps, side)
 
 
-def _of_side(model: InfluenceModel, maps: _MapGradients, side: Side) -> tf.Tensor:
+def _of_side(features_of: Callable[[tf.Tensor], tf.Tensor], maps: _MapGradients, side: Side) -> tf.Tensor:
     inputs = single_input(side.inputs)
     check_images(inputs, "grad-cam")
     num_rows = side.start.shape[0]
     inputs = tf.repeat(inputs, num_rows // inputs.shape[0], axis=0)
-    features = model.features(inputs)
+    features = features_of(inputs)
     with tf.GradientTape() as tape:
         tape.watch(features)
         influence = side.influence.of_features(features, tf.range(num_rows).numpy())
@@ -79,10 +81,7 @@ class _MapGradients:
     def _trace(self, inputs: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            values: dict[Ref, Any] = {self._graph.inputs[0]: inputs}
-            for step in self._graph.steps:
-                outputs = tf.nest.flatten(step.call([values[ref] for ref in step.inputs]))
-                values.update(zip(step.outputs, outputs, strict=True))
+            values = self._graph.run([inputs])
             features = tf.reshape(values[self._graph.outputs[0]], tf.shape(cotangent))
         maps = self._last_maps(values)
         return maps, tape.gradient(features, maps, output_gradients=cotangent)

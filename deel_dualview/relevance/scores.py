@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import tracing
 from deel_dualview._checks import require
 from deel_dualview.models import InfluenceModel
 from deel_dualview.relevance.base import BackEnd, Explainer, Side
+from deel_dualview.relevance.layerwise import feature_function, takes_tokens
 
 _ROWS_AT_ONCE = 256
 
@@ -49,16 +49,17 @@ class ScoreBackEnd(BackEnd):
 
     def prepare(self, model: InfluenceModel) -> Explainer:
         self.check(model)
-        return lambda side: self._of_side(model, side)
+        features_of = feature_function(model)
+        return lambda side: self._of_side(features_of, side)
 
-    def _of_side(self, model: InfluenceModel, side: Side) -> tf.Tensor:
+    def _of_side(self, features_of: Callable[[tf.Tensor], tf.Tensor], side: Side) -> tf.Tensor:
         inputs = single_input(side.inputs)
         num_rows = side.start.shape[0]
         repeats = num_rows // max(1, inputs.shape[0])
         step = max(1, _ROWS_AT_ONCE // self.rows_per_pair)
 
         def score(changed: tf.Tensor, rows: np.ndarray) -> tf.Tensor:
-            return side.influence.of_features(model.features(changed), rows)
+            return side.influence.of_features(features_of(changed), rows)
 
         parts = []
         for start in range(0, num_rows, step):
@@ -84,15 +85,12 @@ def single_input(inputs: object) -> tf.Tensor:
 
 
 def check_differentiable(model: InfluenceModel) -> None:
-    """Refuse a model of which it is known that it takes integers, such as tokens.
+    """Refuse a model of which it is known that it looks its inputs up by integers, such as tokens.
 
     Raises:
         ValueError: it does.
     """
-    specs = tracing.input_specs(model.model)
-    for spec in () if specs is None else tf.nest.flatten(specs):
-        dtype = tf.as_dtype(spec.dtype)
-        require(dtype.is_floating, NOT_DIFFERENTIABLE, {"dtype": dtype.name})
+    require(not takes_tokens(model), NOT_DIFFERENTIABLE, {"model": model.model.name})
 
 
 NOT_DIFFERENTIABLE = (
