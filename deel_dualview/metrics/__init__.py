@@ -6,12 +6,14 @@ from deel_dualview.metrics.concentration import Sparsity, TopKCardinality
 from deel_dualview.metrics.domain_mismatch import DomainMismatch
 from deel_dualview.metrics.fidelity import Completeness, SurrogateFidelity
 from deel_dualview.metrics.label_poisoning import DetectionCurve, LabelErrorDetection, LabelPoisoning
+from deel_dualview.metrics.pair_relevance import ConservationError, PixelFlipping, ShareInMask
 from deel_dualview.metrics.retraining import Brittleness, CoreSet, Pruning
 from deel_dualview.metrics.top_matches import IdenticalClass, IdenticalSubclass, TopKClass
 
 __all__ = [
     "Brittleness",
     "Completeness",
+    "ConservationError",
     "CoreSet",
     "DetectionCurve",
     "DomainMismatch",
@@ -24,7 +26,9 @@ __all__ = [
     "Metric",
     "MetricResult",
     "ModelRandomisation",
+    "PixelFlipping",
     "Pruning",
+    "ShareInMask",
     "Sparsity",
     "SurrogateFidelity",
     "TopKCardinality",
