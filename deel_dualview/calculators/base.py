@@ -122,6 +122,11 @@ class BaseInfluenceCalculator(ABC):
         features, logits = self._features_and_logits(batch)
         return features, self._explained_classes(batch, logits)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the store holds of all training examples."""
+        return self._stored().num_bytes
+
     def _hashes(self) -> np.ndarray:
         """Return the content hashes of the training examples, shape (n,), uint64."""
         return self._stored().array("hashes")
@@ -259,11 +264,7 @@ class BaseInfluenceCalculator(ABC):
         )
 
     def _train_batches(self, train_set: tf.data.Dataset) -> Iterator[data.Batch]:
-        """Yield the batches of another pass over the training set, every example compared with the first pass.
-
-        Raises:
-            ChangedError: this pass yields other examples, more, or fewer.
-        """
+        """Yield the batches of another pass over the training set; one that differs from the first is refused."""
         known, num_seen = self._hashes(), 0
         for element in train_set:
             hashes = data.hash_examples(element)
