@@ -116,6 +116,23 @@ class TestLabelPoisoning:
         assert result.value == pytest.approx(np.mean(pairs))
         assert result.interval[0] < result.value < result.interval[1] and result.num_examples == 30
 
+    def test_the_interval_resamples_training_examples(self):
+        """A twin with a loop: ties, resamples of one kind alone, and all."""
+        generator = np.random.default_rng(11)
+        is_poisoned, values = generator.random(7) < 0.3, generator.integers(0, 3, 7).astype(float)
+
+        def area(rows):
+            first, second = values[rows][is_poisoned[rows]], values[rows][~is_poisoned[rows]]
+            pairs = [(a > b) + 0.5 * (a == b) for a in first for b in second]
+            return np.mean(pairs) if pairs else 0.5
+
+        drawn = np.random.default_rng(0)
+        resamples = [area(drawn.choice(7, 7)) for _ in range(4000)]
+        metric = metrics.LabelErrorDetection(is_poisoned, num_resamples=4000)
+        np.testing.assert_allclose(
+            fed(metric, values).interval, np.percentile(resamples, [2.5, 97.5]), atol=0.03
+        )
+
     @pytest.mark.parametrize(("sign", "expected"), [(1.0, 1.0), (-1.0, 0.0), (0.0, 0.5)])
     def test_perfect_reversed_and_constant_values(self, sign, expected):
         is_poisoned = np.arange(20) < 5

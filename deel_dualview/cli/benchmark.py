@@ -6,8 +6,9 @@ import os
 
 import click
 
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, quieten
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand
 from deel_dualview.methods import METHODS
+from deel_dualview.quiet import quieten
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10")
 DEFAULT = "dualview,first-order,graddot,gradcos,rps-l2,feature-similarity,random"
