@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
+import sklearn.metrics
 import tensorflow as tf
 
 from deel_dualview import metrics
@@ -191,6 +192,13 @@ class TestDomainMismatch:
         metric = metrics.DomainMismatch(self.IS_MARKED, 1)
         metric.update_state(self.IS_MARKED[None].astype(float), [0], [1])
         assert metric.average_precision == 1.0
+
+    def test_average_precision_is_that_of_scikit_learn_with_ties(self):
+        values = np.random.default_rng(12).integers(-3, 4, (20, 10)).astype(float)
+        metric = metrics.DomainMismatch(self.IS_MARKED, 1)
+        metric.update_state(values, np.zeros(20), np.ones(20))
+        expected = [sklearn.metrics.average_precision_score(self.IS_MARKED, row) for row in values]
+        assert metric.average_precision == pytest.approx(np.mean(expected))
 
     def test_nothing_left_says_how_many_of_each_kind_came(self):
         with pytest.raises(ValueError, match="seen=3, of that class=1, predicted otherwise=2"):
