@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, quieten
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand
 from deel_dualview.cli.subject import (
     Subject,
     check_subject,
@@ -18,6 +18,7 @@ from deel_dualview.cli.subject import (
     subject_options,
 )
 from deel_dualview.methods import METHODS
+from deel_dualview.quiet import quieten
 
 if TYPE_CHECKING:
     from deel_dualview.report import AuditReport
