@@ -8,9 +8,17 @@ from typing import Any, Literal, get_args
 import keras
 
 from deel_dualview._checks import describe, require
-from deel_dualview.lrp import linear
+from deel_dualview.lrp import linear, signs
 from deel_dualview.lrp.calls import Rule
-from deel_dualview.lrp.routing import Pass, Route, Share, SignalTakesAll, SumOverFeatures, ValuesTakeAll
+from deel_dualview.lrp.routing import (
+    Nothing,
+    Pass,
+    Route,
+    Share,
+    SignalTakesAll,
+    SumOverFeatures,
+    ValuesTakeAll,
+)
 from deel_dualview.lrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WeightedRule, ZBox, ZPlus
 
 layers = keras.layers
@@ -111,6 +119,11 @@ _SHARED: list[Key] = [
     *_all_ranks("AveragePooling", "GlobalAveragePooling", "UpSampling"),
     *("Add", "Subtract", "Mean", "Sum", "AveragePool"),
 ]
+# Not differentiable: words, numbers or intervals become indices.
+_LOOK_UPS = (
+    *(layers.TextVectorization, layers.StringLookup, layers.IntegerLookup, layers.Hashing),
+    *(layers.HashedCrossing, layers.Discretization, layers.CategoryEncoding),
+)
 _BASE: dict[Key, Rule] = {
     **_each(_PASSED, Pass()),
     **_each(_ROUTED, Route()),
@@ -126,6 +139,7 @@ _BASE: dict[Key, Rule] = {
         ValuesTakeAll(),
     ),
     layers.Embedding: SumOverFeatures(),
+    **_each(signs.COMPARISONS, Nothing()),
 }
 
 
@@ -174,12 +188,7 @@ class Composite:
         else:
             rule = self._by_type(type(operation))
         if rule is None or isinstance(rule, WeightedRule) and not linear.is_weighted(operation):
-            kind = type(operation).__name__
-            needed = (
-                f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
-                f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
-                "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
-            )
+            needed = _why_no_rule(operation)
             raise ValueError(describe(needed, {"rule": rule}))
         return rule
 
@@ -189,6 +198,28 @@ class Composite:
             if rule is not None:
                 return rule
         return None
+
+
+def _why_no_rule(operation: Any) -> str:
+    """Say of which layer there is no rule, and what its user can do."""
+    kind = type(operation).__name__
+    if isinstance(operation, _LOOK_UPS):
+        return (
+            f"Layer {operation.name!r} of type {kind} turns its inputs into numbers by looking them up, so nothing of "
+            "them can be differentiated: cut the model behind it. Call the layer in the data, as in "
+            "train.map(lambda inputs, labels: (layer(inputs), labels)), and begin the model with what follows it."
+        )
+    if isinstance(operation, layers.RNN):
+        return (
+            f"Relevance has no rule for layer {operation.name!r} of type {kind}: recurrent layers are not propagated "
+            "through. DualRelevance(..., rule='integrated-gradients') needs no rule of layers, for inputs that are "
+            "floating-point numbers."
+        )
+    return (
+        f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
+        f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
+        "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
+    )
 
 
 def _composite(dense: Rule, convolution: Rule, first: Rule | None = None) -> Composite:

@@ -115,6 +115,7 @@ class LRP:
             )
         self._nonnegative = signs.nonnegative_refs(self._graph)
         self._gates = signs.gate_refs(self._graph)
+        self._masks = signs.mask_refs(self._graph)
         self._rectified = signs.rectified_steps(self._graph)
 
     @cached_property
@@ -187,7 +188,8 @@ class LRP:
         ):
             own = found.pop(step.outputs[0])
             parts = rule.propagate(call, own)
-            for ref, part in zip(step.inputs, parts, strict=True):
+            for ref, own_part in zip(step.inputs, parts, strict=True):
+                part = tf.zeros_like(own_part) if ref in self._masks else own_part
                 found[ref] = found[ref] + part if ref in found else part
             received.append(_row_sums(own))
             passed.append(tf.add_n([_row_sums(part) for part in parts]))
