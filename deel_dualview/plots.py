@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from deel_dualview import pair_plot
-from deel_dualview._checks import require
+from deel_dualview.column_plot import column_relevance as column_relevance
+from deel_dualview.pair_rows import Colours, Row, explained_of
+from deel_dualview.pair_rows import plain as plain
+from deel_dualview.pair_rows import shorten as shorten
+from deel_dualview.token_plot import token_relevance as token_relevance
 
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
-
-Colours = Literal["red-blue", "orange-purple"]
-"""Colours of positive and negative relevance."""
 
 # Okabe and Ito's colours, told apart by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
@@ -159,50 +160,23 @@ def pair_relevance(
         ValueError: `index` out of range, inputs that are no images, or unknown colours.
     """
     pair_plot.check_images(tuple(np.shape(pair.train_relevance)))
-    require(
-        0 <= index < len(pair.classes), "`index` is out of range.", {"index": index, "m": len(pair.classes)}
-    )
-    require(
-        colours in get_args(Colours), f"`colours` must be one of {get_args(Colours)}.", {"colours": colours}
-    )
-    panels = _panels(pair, index, class_names)
-    against = [panel for panel in panels if panel.value < 0]
-    if opponents is not None:
-        others = _panels(opponents, index, class_names)
-        known = {panel.position for panel in against}
-        against += [panel for panel in others if panel.value < 0 and panel.position not in known]
-    samples = pair.top.samples
-    images = samples[0] if isinstance(samples, tuple) else samples
-    name = _class_name(int(pair.classes[index]), class_names)
+    found = explained_of(pair, index, opponents=opponents, class_names=class_names, colours=colours)
     return pair_plot.draw(
-        np.asarray(images[index], np.float64),
-        f"explained as\n{plain(shorten(name))}",
-        proponents=[panel for panel in panels if panel.value >= 0],
-        opponents=sorted(against, key=lambda panel: panel.value),
+        found.inputs,
+        f"explained as\n{found.name}",
+        proponents=[_panel(row) for row in found.proponents],
+        opponents=[_panel(row) for row in found.opponents],
         colours=pair_plot.colour_map(is_colour_blind_safe=colours == "orange-purple"),
     )
 
 
-def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) -> list[pair_plot.Panel]:
-    images, labels = pair.top.training_samples[:2]
-    labels = np.asarray(labels[index])
-    labels = labels.reshape(len(labels), -1)
-    classes = labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
-    return [
-        pair_plot.Panel(
-            np.asarray(images[index, rank], np.float64),
-            np.asarray(pair.train_relevance[index, rank]).sum(axis=-1),
-            np.asarray(pair.test_relevance[index, rank]).sum(axis=-1),
-            float(pair.top.influence_values[index, rank]),
-            plain(shorten(_class_name(int(classes[rank]), class_names))),
-            int(pair.top.training_indices[index, rank]),
-        )
-        for rank in range(len(classes))
-    ]
-
-
-def _class_name(index: int, class_names: Sequence[str] | None) -> str:
-    return f"class {index}" if class_names is None else str(class_names[index])
+def _panel(row: Row) -> pair_plot.Panel:
+    return pair_plot.Panel(
+        row.inputs,
+        row.train_relevance.sum(axis=-1),
+        row.test_relevance.sum(axis=-1),
+        *row[3:],
+    )
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:
@@ -245,13 +219,3 @@ def prepare_axes(axes: Axes) -> None:
     for name, spine in axes.spines.items():
         spine.set_color(GREY)
         spine.set_visible(name in ("bottom", "left"))
-
-
-def shorten(name: str) -> str:
-    """Return a name of at most 24 characters."""
-    return name if len(name) <= 24 else name[:23] + "…"
-
-
-def plain(text: str) -> str:
-    """Keep Matplotlib from reading mathematics between dollar signs."""
-    return text.replace("$", r"\$")
