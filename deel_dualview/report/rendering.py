@@ -13,7 +13,7 @@ import numpy as np
 
 from deel_dualview.report import pictures
 
-MAX_TABLE_COLUMNS = 64
+MAX_TABLE_COLUMNS = pictures.MAX_COLUMNS
 MAX_TABLE_ROWS = 8
 MAX_TEXT_LENGTH = 280
 MAX_TOKENS = 48
