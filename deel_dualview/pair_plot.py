@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deel_dualview._checks import require
-
-_INK, _MUTED, _LINE = "#1b1f24", "#5b6570", "#c9d1d9"
-# Diverging from white, equal in lightness on both sides: red is positive, as in the papers.
-_RED_BLUE = ("#053061", "#2b75b4", "#8dc2dd", "#ffffff", "#f2a385", "#ca3e3e", "#67001f")
-# Orange and purple (Brewer's PuOr): told apart by readers of every colour vision.
-_ORANGE_PURPLE = ("#2d004b", "#6a51a3", "#b2abd2", "#ffffff", "#fdb863", "#d9730d", "#7f3b08")
-
-
-class Panel(NamedTuple):
-    """One training example beside the evaluated one.
-
-    Attributes:
-        image: (h, w, channels).
-        train_relevance: (h, w).
-        test_relevance: (h, w).
-        value: influence.
-        label: of the training example, as text.
-        position: its position in the training set.
-    """
-
-    image: np.ndarray
-    train_relevance: np.ndarray
-    test_relevance: np.ndarray
-    value: float
-    label: str
-    position: int
-
-
-def colour_map(*, is_colour_blind_safe: bool) -> Colormap:
-    """Return the diverging colours: red and blue, or orange and purple."""
-    colours = _ORANGE_PURPLE if is_colour_blind_safe else _RED_BLUE
-    return LinearSegmentedColormap.from_list("relevance", colours)
-
-
-def heat_limit(maps: Sequence[np.ndarray]) -> float:
-    """Return the relevance at full colour: a high quantile of |relevance| over the maps of one row."""
-    values = np.abs(np.concatenate([np.ravel(own) for own in maps])) if len(maps) else np.zeros(1)
-    limit = float(np.quantile(values, 0.998))
-    return limit if limit > 0 else float(values.max()) or 1.0
+from deel_dualview.pair_panels import INK, LINE, MUTED, Panel, brief, heat_limit, signed
 
 
 def draw(
@@ -86,9 +46,9 @@ def draw(
     ]
     for column, panel in zip([*range(middle), *range(middle + 1, len(widths))], panels, strict=True):
         _heat(axes[0][column], panel.train_relevance, limits[0], colours)
-        _picture(axes[1][column], panel.image)
+        _picture(axes[1][column], panel.inputs)
         _heat(axes[2][column], panel.test_relevance, limits[1], colours)
-        _say(axes[2][column], _signed(panel.value), f"{panel.label}  ·  #{panel.position}")
+        _say(axes[2][column], signed(panel.value), f"{panel.label}  ·  #{panel.position}")
     _middle([row[middle] for row in axes], image, title, panels, colours)
     _heads(figure, axes, len(left), len(right))
     _rows(figure, [row[0] for row in axes])
@@ -103,16 +63,16 @@ def _middle(
     total = np.sum([panel.test_relevance for panel in panels], axis=0)
     column[0].axis("off")
     column[0].text(
-        0.5, 0.04, title, transform=column[0].transAxes, ha="center", va="bottom", color=_INK, fontsize=9,
+        0.5, 0.04, title, transform=column[0].transAxes, ha="center", va="bottom", color=INK, fontsize=9,
         linespacing=1.5, fontweight="bold",
     )  # fmt: skip
     _picture(column[1], image)
     _heat(column[2], total, heat_limit([total]), colours)
     for axes in column[1:]:
         for spine in axes.spines.values():
-            spine.set(color=_INK, linewidth=1.4)
+            spine.set(color=INK, linewidth=1.4)
     values = sum(panel.value for panel in panels)
-    _say(column[2], _signed(values), "sum of the pairs, own scale")
+    _say(column[2], signed(values), "sum of the pairs, own scale")
 
 
 def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_right: int) -> None:
@@ -124,13 +84,13 @@ def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_ri
         if last < first:
             continue
         low, high = axes[0][first].get_position().x0, axes[0][last].get_position().x1
-        figure.text((low + high) / 2, 0.955, text, ha="center", color=_INK, fontsize=11, fontweight="bold")
-        figure.text((low + high) / 2, 0.918, side, ha="center", color=_MUTED, fontsize=8.5)
+        figure.text((low + high) / 2, 0.955, text, ha="center", color=INK, fontsize=11, fontweight="bold")
+        figure.text((low + high) / 2, 0.918, side, ha="center", color=MUTED, fontsize=8.5)
         figure.add_artist(_rule(figure, low, high, 0.9))
 
 
 def _rule(figure: Figure, low: float, high: float, height: float) -> Line2D:
-    return Line2D([low, high], [height, height], color=_LINE, linewidth=0.8, transform=figure.transFigure)
+    return Line2D([low, high], [height, height], color=LINE, linewidth=0.8, transform=figure.transFigure)
 
 
 def _bars(figure: Figure, last: Sequence[Axes], limits: Sequence[float], colours: Colormap) -> None:
@@ -142,21 +102,9 @@ def _bars(figure: Figure, last: Sequence[Axes], limits: Sequence[float], colours
         bar.set_xticks([])
         bar.grid(visible=False)
         bar.yaxis.tick_right()
-        bar.set_yticks([-1, 0, 1], [_brief(-limit), "0", _brief(limit)], fontsize=7.5, color=_MUTED)
+        bar.set_yticks([-1, 0, 1], [brief(-limit), "0", brief(limit)], fontsize=7.5, color=MUTED)
         bar.tick_params(axis="y", length=0, pad=2)
         bar.spines[:].set_visible(False)
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}g}".replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"{value:+.{digits}g}"
-
-
-def _brief(value: float) -> str:
-    """Write two digits: +0.012, +1.2e-4."""
-    if abs(value) >= 1e-3:
-        return _signed(value, 2)
-    digits, exponent = f"{value:+.1e}".split("e")
-    return f"{digits}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(figure: Figure, first: Sequence[Axes]) -> None:
@@ -167,7 +115,7 @@ def _rows(figure: Figure, first: Sequence[Axes]) -> None:
         box = axes.get_position()
         figure.text(
             0.17 / figure.get_figwidth(), (box.y0 + box.y1) / 2, text, rotation=90, ha="center", va="center",
-            color=_MUTED, fontsize=7.5,
+            color=MUTED, fontsize=7.5,
         )  # fmt: skip
 
 
@@ -188,22 +136,9 @@ def _frame(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():
-        spine.set(visible=True, color=_LINE, linewidth=0.8)
+        spine.set(visible=True, color=LINE, linewidth=0.8)
 
 
 def _say(axes: Axes, value: str, text: str) -> None:
-    axes.text(0.5, -0.07, value, transform=axes.transAxes, ha="center", va="top", color=_INK, fontsize=9.5)
-    axes.text(0.5, -0.225, text, transform=axes.transAxes, ha="center", va="top", color=_MUTED, fontsize=7.5)
-
-
-def check_images(shape: tuple[int, ...]) -> None:
-    """Refuse relevance that is not of images.
-
-    Raises:
-        ValueError: it is not of shape (m, k, h, w, channels).
-    """
-    require(
-        len(shape) == 5,
-        "Pair relevance is drawn for images, of shape (m, k, height, width, channels).",
-        {"train_relevance": shape},
-    )
+    axes.text(0.5, -0.07, value, transform=axes.transAxes, ha="center", va="top", color=INK, fontsize=9.5)
+    axes.text(0.5, -0.225, text, transform=axes.transAxes, ha="center", va="top", color=MUTED, fontsize=7.5)

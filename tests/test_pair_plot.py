@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, pair_plot, plots
+from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, pair_panels, plots
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_a_row_has_one_scale(pairs):
 
 
 def test_positive_is_red_and_negative_blue_or_orange_and_purple():
-    red_blue = pair_plot.colour_map(is_colour_blind_safe=False)
+    red_blue = pair_panels.colour_map(is_colour_blind_safe=False)
     red, blue = red_blue(0.8), red_blue(0.2)
     assert red[0] > red[2] and blue[2] > blue[0]
     np.testing.assert_allclose(red_blue(0.5)[:3], 1.0, atol=0.02)
-    orange, purple = (pair_plot.colour_map(is_colour_blind_safe=True)(place) for place in (0.8, 0.2))
+    orange, purple = (pair_panels.colour_map(is_colour_blind_safe=True)(place) for place in (0.8, 0.2))
     assert orange[0] > orange[2] and purple[2] > purple[1]
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import scipy.sparse
 
 from deel_dualview._checks import require
+from deel_dualview.pair_panels import COLOURS, Colours
 from deel_dualview.report.findings import Finding
-from deel_dualview.report.maps import COLOURS, Colours, PairMaps
+from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Overview
 from deel_dualview.report.thresholds import RATES
 from deel_dualview.report.writing import (

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from deel_dualview import pair_plot
+from deel_dualview.pair_panels import Colours, heat_limit, name_column, name_token, shown_tokens
 from deel_dualview.report.findings import ExplainedPrediction
-from deel_dualview.report.maps import Colours, PairMaps
+from deel_dualview.report.maps import PairMaps
 
 FULL: Mapping[str, tuple[str, str]] = {
     "red-blue": ("#d9363e", "#2f7fd6"),
@@ -123,7 +123,7 @@ def render_heat(
     if not own:
         return None
     kind = next(iter(own.values())).kind
-    limit = pair_plot.heat_limit([side for pair in own.values() for side in (pair.train, pair.test)])
+    limit = heat_limit([side for pair in own.values() for side in (pair.train, pair.test)])
     test = shown["test", item.example.index]
     if kind == "columns":
         pairs = {
@@ -132,7 +132,7 @@ def render_heat(
         }
         return PredictionHeat(kind, limit, pairs, None, limit)
     total = np.sum([pair.test for pair in own.values()], axis=0)
-    total_limit = pair_plot.heat_limit([total])
+    total_limit = heat_limit([total])
 
     def view(side: np.ndarray, example: np.ndarray, full: float) -> HeatView | TokensView:
         if kind == "tokens":
@@ -171,23 +171,15 @@ def heat_style(colours: Colours) -> str:
     return "\n".join([f":root {{ --positive: {positive}; --negative: {negative}; }}", *rules])
 
 
-def name_token(token: int, names: Sequence[str]) -> str:
-    """Return the word of a token, its number where the vocabulary has none."""
-    return str(names[token]) if 0 <= token < len(names) and str(names[token]) else str(token)
-
-
 def _tokens(relevance: np.ndarray, example: np.ndarray, limit: float, names: Sequence[str]) -> TokensView:
     """Colour tokens; padding (0) is left out, neighbours without colour are one stretch."""
-    places = np.flatnonzero(example)
-    first = _densest(np.abs(relevance[places]), MAX_TOKENS)
-    kept = places[first : first + MAX_TOKENS]
+    kept, is_cut_before, is_cut_after = shown_tokens(example, relevance, MAX_TOKENS)
     levels = np.clip(np.rint(TOKEN_LEVELS * relevance[kept] / limit), -TOKEN_LEVELS, TOKEN_LEVELS)
     tokens = [
         Token(name_token(int(example[place]), names), int(level))
         for place, level in zip(kept, levels, strict=True)
     ]
-    start = [Token("…", 0)] if first else []
-    end = [Token("…", 0)] if first + MAX_TOKENS < len(places) else []
+    start, end = ([Token("…", 0)] * is_cut for is_cut in (is_cut_before, is_cut_after))
     joined: list[Token] = []
     for token in [*start, *tokens, *end]:
         if joined and joined[-1].level == token.level == 0:
@@ -195,14 +187,6 @@ def _tokens(relevance: np.ndarray, example: np.ndarray, limit: float, names: Seq
         else:
             joined.append(token)
     return TokensView(tuple(joined))
-
-
-def _densest(weights: np.ndarray, width: int) -> int:
-    """Return where the stretch of that width begins that holds most weight."""
-    if len(weights) <= width:
-        return 0
-    sums = np.cumsum(np.concatenate([[0.0], weights]))
-    return int(np.argmax(sums[width:] - sums[:-width]))
 
 
 def _columns(
@@ -216,7 +200,7 @@ def _columns(
 
     columns = tuple(
         ColumnBars(
-            str(names[index]) if index < len(names) else f"column {index}",
+            name_column(int(index), names),
             f"{train[index]:.4g}",
             f"{test[index]:.4g}",
             percent(pair.train[index]),

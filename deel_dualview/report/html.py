@@ -11,9 +11,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deel_dualview import plots
+from deel_dualview.pair_panels import Colours, brief
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.heatmaps import heat_style, render_heat
-from deel_dualview.report.maps import Colours
 from deel_dualview.report.rendering import ExampleRenderer
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
         "memory": _memory,
         "seconds": lambda value: f"{value:.1f} s",
         "share": lambda value: f"{value:.0%}",
+        "brief": brief,
         "signed": lambda value: f"{value:+.3g}".replace("-", "\u2212"),
         "label": lambda label: "unknown" if label is None else class_names[label],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,6 @@ LARGEST_MAP_SIDE = 64
 """Larger maps are summed over squares of pixels: a report draws them no larger than this."""
 
 Kind = Literal["image", "signal", "tokens", "columns"]
-Colours = Literal["red-blue", "orange-purple"]
-"""Colours of positive and negative relevance."""
-COLOURS = get_args(Colours)
 
 
 class PairMaps(NamedTuple):
