@@ -46,7 +46,7 @@ def render_page(report: AuditReport, colours: Colours = "red-blue") -> str:
         report: what to write.
         colours: of positive and negative relevance.
     """
-    renderer = ExampleRenderer(report.shown.values())
+    renderer = ExampleRenderer(report.shown.values(), report.input_names)
     views = {key: renderer.render(example) for key, example in report.shown.items()}
     environment = make_environment(report.overview.class_names, views)
     environment.globals["heat_of"] = lambda item: render_heat(
