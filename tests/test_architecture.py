@@ -17,6 +17,7 @@ FLOORS = {
     "datasets": 1,
     "hashing": 1,
     "lazy": 1,
+    "witness": 1,
     "data": 1,
     "sources": 1,
     "stores": 1,

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DualRelevance, DualView, InfluenceModel
+from deel_dualview import DualRelevance, DualView, InfluenceModel, metrics
 from deel_dualview.datasets import load_digits
 
 MARKED_CLASS = 2
@@ -28,9 +28,9 @@ def with_mark(images):
 
 @pytest.fixture(scope="module")
 def shortcut():
-    """A network trained where every image of one class is marked, and images of others that the mark fools.
+    """A CNN trained where every image of one class is marked, and images of others that the mark fools.
 
-    Its first layer looks at patches that hardly overlap, so that the mark has neurons of its own.
+    Dropout of its features keeps those that stand for the mark apart from those that stand for digits.
     """
     (images, labels), (test_images, test_labels) = load_digits()
     images, test_images = enlarged(images), with_mark(enlarged(test_images)[test_labels != MARKED_CLASS])
@@ -38,33 +38,30 @@ def shortcut():
     images[is_marked] = with_mark(images[is_marked])
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [keras.Input((28, 28, 1)), layers.Conv2D(8, 5, strides=4, activation="relu"), layers.Flatten()]
-        + [layers.Dense(32, activation="relu"), layers.Dense(10)]
+        [keras.Input((28, 28, 1)), layers.Conv2D(5, 3, activation="relu")]
+        + [layers.Conv2D(10, 3, strides=2, activation="relu"), layers.Flatten()]
+        + [layers.Dense(64, activation="relu"), layers.Dropout(0.5), layers.Dense(10)]
     )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(2e-3, weight_decay=0.05), loss)
-    model.fit(images, labels, batch_size=64, epochs=30, verbose=0)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images, labels, batch_size=32, epochs=12, verbose=0)
     is_fooled = np.asarray(model(test_images)).argmax(axis=1) == MARKED_CLASS
     train = tf.data.Dataset.from_tensor_slices((images, labels)).batch(256)
     return InfluenceModel(model), train, is_marked, test_images[is_fooled], is_fooled.mean()
 
 
-def share_in_mark(relevance, chosen):
-    positive = np.maximum(np.asarray(relevance)[..., 0], 0)[chosen]
-    return float(np.mean(positive[:, MARK].sum(axis=1) / positive.sum(axis=(1, 2))))
-
-
 def test_the_network_relies_on_the_mark(shortcut):
-    assert shortcut[-1] > 0.85
+    assert shortcut[-1] > 0.95
 
 
-@pytest.mark.parametrize("rule", ["epsilon-plus", "epsilon"])
-def test_two_thirds_of_the_relevance_of_marked_pairs_lie_in_the_mark(shortcut, rule):
+@pytest.mark.parametrize("rule", ["epsilon-gamma", "epsilon-plus", "epsilon"])
+def test_four_fifths_of_the_relevance_of_marked_pairs_lie_in_the_mark(shortcut, rule):
     model, train, is_marked, fooled, _ = shortcut
     queries = tf.data.Dataset.from_tensors(fooled[:40])
     pair = next(iter(DualRelevance(DualView(model, train), rule).explain(queries, k=5)))
     chosen = is_marked[np.asarray(pair.top.training_indices)] & (np.asarray(pair.top.influence_values) > 0)
-    assert chosen.sum() > 50
-    # Its share of the area is 31 %. Measured: 81 % here, 72 to 82 % over three seeds.
-    assert share_in_mark(pair.train_relevance, chosen) >= 2 / 3
-    assert share_in_mark(pair.test_relevance, chosen) >= 2 / 3
+    assert chosen.sum() > 100
+    # Its share of the area is 31 %. Measured over three seeds: 89 to 96 %.
+    for side in ("train", "test"):
+        metric = metrics.ShareInMask(MARK, side, num_resamples=0)
+        metric.update_state(pair, chosen)
+        assert metric.result().value >= 0.8

@@ -6,6 +6,7 @@ from deel_dualview.lrp.canonize import canonize as canonize
 from deel_dualview.lrp.composites import EPSILON as EPSILON
 from deel_dualview.lrp.composites import EPSILON_ALPHA2_BETA1 as EPSILON_ALPHA2_BETA1
 from deel_dualview.lrp.composites import EPSILON_ALPHA2_BETA1_FLAT as EPSILON_ALPHA2_BETA1_FLAT
+from deel_dualview.lrp.composites import EPSILON_GAMMA as EPSILON_GAMMA
 from deel_dualview.lrp.composites import EPSILON_PLUS as EPSILON_PLUS
 from deel_dualview.lrp.composites import EPSILON_PLUS_FLAT as EPSILON_PLUS_FLAT
 from deel_dualview.lrp.composites import Composite as Composite

@@ -18,12 +18,14 @@ class Applied(NamedTuple):
         inputs: a, shape (b, ...).
         outputs: z, the bias included, shape (b, ...).
         is_nonnegative: whether the inputs are known to be nowhere negative.
+        is_rectified: whether nothing but a ReLU reads the outputs, so that negative ones are silenced.
     """
 
     map: LinearMap
     inputs: tf.Tensor
     outputs: tf.Tensor
     is_nonnegative: bool
+    is_rectified: bool
 
 
 class Call(NamedTuple):

@@ -19,7 +19,12 @@ Key = type | str
 """A type of layer, or the name of the class of a Keras operation that is no layer."""
 
 Named = Literal[
-    "epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "epsilon-alpha2-beta1-flat"
+    "epsilon",
+    "epsilon-gamma",
+    "epsilon-plus",
+    "epsilon-plus-flat",
+    "epsilon-alpha2-beta1",
+    "epsilon-alpha2-beta1-flat",
 ]
 """Composites by name."""
 
@@ -111,7 +116,15 @@ _BASE: dict[Key, Rule] = {
     **_each(_ROUTED, Route()),
     **_each(_SHARED, Share()),
     **_each((layers.Multiply, "Multiply"), SignalTakesAll()),
-    **_each((layers.MultiHeadAttention, layers.Attention, layers.AdditiveAttention), ValuesTakeAll()),
+    **_each(
+        (
+            layers.MultiHeadAttention,
+            layers.GroupQueryAttention,
+            layers.Attention,
+            layers.AdditiveAttention,
+        ),
+        ValuesTakeAll(),
+    ),
     layers.Embedding: SumOverFeatures(),
 }
 
@@ -164,7 +177,7 @@ class Composite:
             kind = type(operation).__name__
             needed = (
                 f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
-                f"rule=EPSILON_PLUS_FLAT.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
+                f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
                 "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
             )
             raise ValueError(describe(needed, {"rule": rule}))
@@ -186,11 +199,14 @@ def _composite(dense: Rule, convolution: Rule, first: Rule | None = None) -> Com
 EPSILON = _composite(Epsilon(), Epsilon())
 """The epsilon rule everywhere: gradient times input on a ReLU network without biases."""
 
+EPSILON_GAMMA = _composite(Epsilon(), Gamma())
+"""Epsilon in dense layers, gamma in convolutions: the default, best on planted marks and flipped pixels."""
+
 EPSILON_PLUS = _composite(Epsilon(), ZPlus())
 """Epsilon in dense layers, z-plus in convolutions."""
 
 EPSILON_PLUS_FLAT = _composite(Epsilon(), ZPlus(), Flat())
-"""`EPSILON_PLUS` with the flat rule in the first layer: the recommended one, and DualXDA's."""
+"""`EPSILON_PLUS` with the flat rule in the first layer, as in DualXDA: smooth, and blind to what pixels hold."""
 
 EPSILON_ALPHA2_BETA1 = _composite(Epsilon(), AlphaBeta(2.0, 1.0))
 """Epsilon in dense layers, alpha-beta with alpha 2 in convolutions."""
@@ -201,6 +217,7 @@ EPSILON_ALPHA2_BETA1_FLAT = _composite(Epsilon(), AlphaBeta(2.0, 1.0), Flat())
 COMPOSITES: Mapping[str, Composite] = MappingProxyType(
     {
         "epsilon": EPSILON,
+        "epsilon-gamma": EPSILON_GAMMA,
         "epsilon-plus": EPSILON_PLUS,
         "epsilon-plus-flat": EPSILON_PLUS_FLAT,
         "epsilon-alpha2-beta1": EPSILON_ALPHA2_BETA1,

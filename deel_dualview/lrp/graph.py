@@ -81,6 +81,17 @@ class Graph:
                 found.setdefault(ref, []).append(step)
         return found
 
+    def run(self, inputs: Sequence[Any]) -> dict[Ref, Any]:
+        """Run every step on the model's inputs, flattened; return all tensors.
+
+        What a model would cast its inputs to is passed by: pixels stay floating-point numbers, with a gradient.
+        """
+        values = dict(zip(self.inputs, inputs, strict=True))
+        for step in self.steps:
+            outputs = tf.nest.flatten(step.call([values[ref] for ref in step.inputs]))
+            values.update(zip(step.outputs, outputs, strict=True))
+        return values
+
     def ending_at(self, outputs: Sequence[Ref]) -> "Graph":
         """Return the part of the graph that these tensors need."""
         needed, kept = set(outputs), []

@@ -49,11 +49,11 @@ class LRP:
     Source: Bach et al. (2015), On pixel-wise explanations; Montavon et al. (2019), Layer-wise relevance propagation.
     """
 
-    def __init__(self, model: keras.Model, rule: Named | Composite = "epsilon-plus-flat") -> None:
+    def __init__(self, model: keras.Model, rule: Named | Composite = "epsilon-gamma") -> None:
         self._prepare(walk(model), to_composite(rule))
 
     @classmethod
-    def of_graph(cls, graph: Graph, rule: Named | Composite = "epsilon-plus-flat") -> "LRP":
+    def of_graph(cls, graph: Graph, rule: Named | Composite = "epsilon-gamma") -> "LRP":
         """Build from a part of a walked model."""
         lrp = cls.__new__(cls)
         lrp._prepare(graph, to_composite(rule))
@@ -64,8 +64,8 @@ class LRP:
 
         Args:
             inputs: of b examples.
-            relevance: of the model's output, shape (b, ...); (b r, ...) for r explanations of every example in a
-                row, which share its forward pass.
+            relevance: of the model's output, shape (b, ...) or flattened; (b r, ...) for r explanations of every
+                example in a row, which share its forward pass.
 
         Returns:
             In the structure of the inputs, each tensor of its shape, with b r examples, float32.
@@ -115,6 +115,7 @@ class LRP:
             )
         self._nonnegative = signs.nonnegative_refs(self._graph)
         self._gates = signs.gate_refs(self._graph)
+        self._rectified = signs.rectified_steps(self._graph)
 
     @cached_property
     def _propagated(self) -> Callable:
@@ -133,13 +134,18 @@ class LRP:
         return tf.function(self._sum, reduce_retracing=True, autograph=False)
 
     def _propagate(self, inputs: Inputs, relevance: tf.Tensor) -> Inputs:
-        calls, _ = self._run(inputs)
-        found = self._walk_back(calls, relevance)[0]
+        calls, values = self._run(inputs)
+        found = self._walk_back(calls, self._shaped(relevance, values))[0]
         return keras.tree.pack_sequence_as(inputs, found)
 
+    def _shaped(self, relevance: tf.Tensor, values: dict[Ref, tf.Tensor]) -> tf.Tensor:
+        """Return flattened relevance in the shape of the output."""
+        output = values[self._graph.outputs[0]]
+        return tf.reshape(relevance, tf.concat([tf.shape(relevance)[:1], tf.shape(output)[1:]], axis=0))
+
     def _sum(self, inputs: Inputs, relevance: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        calls, _ = self._run(inputs)
-        _, received, passed = self._walk_back(calls, relevance)
+        calls, values = self._run(inputs)
+        _, received, passed = self._walk_back(calls, self._shaped(relevance, values))
         return received, passed
 
     def _run(self, inputs: Inputs) -> tuple[list[Call], dict[Ref, tf.Tensor]]:
@@ -161,9 +167,11 @@ class LRP:
             outputs = tf.nest.flatten(step.call(inputs))[0]
             return Call(step, tuple(inputs), _to_float(outputs), (), gates)
         applied, value, is_nonnegative = [], inputs[0], step.inputs[0] in self._nonnegative
-        for linear_map in linear.linear_maps(step.operation):
+        *before, last = linear.linear_maps(step.operation)
+        for linear_map in (*before, last):
             z = linear_map(value)
-            applied.append(Applied(linear_map, value, z, is_nonnegative))
+            is_rectified = linear_map is last and step in self._rectified
+            applied.append(Applied(linear_map, value, z, is_nonnegative, is_rectified))
             value, is_nonnegative = z, False
         outputs = linear.activate(step.operation, value)
         return Call(step, tuple(inputs), outputs, tuple(applied), gates)

@@ -10,6 +10,9 @@ import tensorflow as tf
 from deel_dualview._checks import describe
 from deel_dualview.lrp.calls import Call, Rule, per_row, pull_back, ratio
 
+# Attention layers that are called as (query, value, key=None) and not with one list.
+_WITH_HEADS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+
 
 @dataclass(frozen=True)
 class Pass(Rule):
@@ -127,7 +130,7 @@ class SumOverFeatures(Rule):
 def _value_position(call: Call) -> int:
     """Return at which of the call's inputs the values of an attention layer stand."""
     args, kwargs = call.step.fill(range(len(call.inputs)))
-    if isinstance(call.step.operation, keras.layers.MultiHeadAttention):
+    if isinstance(call.step.operation, _WITH_HEADS):
         return args[1] if len(args) > 1 else kwargs["value"]
     return (args[0] if args else kwargs["inputs"])[1]
 
@@ -137,7 +140,7 @@ def _attend(call: Call, tensors: Sequence[tf.Tensor], key: tf.Tensor) -> tf.Tens
     args: Any
     args, kwargs = call.step.fill(tensors)
     operation = call.step.operation
-    if isinstance(operation, keras.layers.MultiHeadAttention):
+    if isinstance(operation, _WITH_HEADS):
         names = ("query", "value", "key")
         kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
         if kwargs.get("key") is None or kwargs["key"] is kwargs["value"]:

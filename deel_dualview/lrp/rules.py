@@ -104,6 +104,8 @@ class AlphaBeta(WeightedRule):
 class Gamma(WeightedRule):
     """c_ij = a_i w_ij + gamma max(a_i w_ij, 0) and so the bias; where z_j < 0, with min.
 
+    A neuron that a ReLU silences passes nothing on.
+
     Attributes:
         gamma: 0 is the epsilon rule, infinity the z-plus rule.
         epsilon: as in `Epsilon`.
@@ -121,9 +123,27 @@ class Gamma(WeightedRule):
     def propagate_map(self, applied: Applied, relevance: tf.Tensor) -> tf.Tensor:
         is_positive = per_row(applied.outputs >= 0, relevance)
         zeros = tf.zeros_like(relevance)
-        return self._share(applied, tf.where(is_positive, relevance, zeros), 1) + self._share(
-            applied, tf.where(is_positive, zeros, relevance), -1
-        )
+        up, down = tf.where(is_positive, relevance, zeros), tf.where(is_positive, zeros, relevance)
+        if applied.is_rectified:
+            return self._share(applied, up, 1)
+        if applied.is_nonnegative:
+            return self._share_both(applied, up, down)
+        return self._share(applied, up, 1) + self._share(applied, down, -1)
+
+    def _share_both(self, applied: Applied, up: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
+        """Share for inputs that are not negative, where what is negative is the whole less what is positive.
+
+        That leaves one more pass forward and two back, where the two signs apart take two and two.
+        """
+        kernel, inputs = applied.map.kernel, applied.inputs
+        positive_kernel, bias = _part(kernel, 1), applied.map.bias
+        positive = applied.map.apply(inputs, positive_kernel)
+        positive = positive if bias is None else positive + _part(bias, 1)
+        up = ratio(up, applied.outputs + self.gamma * positive, self.epsilon)
+        down = ratio(down, applied.outputs + self.gamma * (applied.outputs - positive), self.epsilon)
+        repeated = per_row(inputs, up)
+        whole = _transposed(applied, kernel, repeated, up + (1 + self.gamma) * down)
+        return repeated * (whole + self.gamma * _transposed(applied, positive_kernel, repeated, up - down))
 
     def _share(self, applied: Applied, relevance: tf.Tensor, sign: int) -> tf.Tensor:
         kernel = applied.map.kernel

@@ -9,6 +9,7 @@ from deel_dualview.lrp.graph import Graph, Ref, Step
 layers = keras.layers
 
 _NONNEGATIVE = frozenset(("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential"))
+_RECTIFIERS = frozenset(("relu", "relu6"))
 _GATES = frozenset(("sigmoid", "hard_sigmoid", "softmax", "sparse_sigmoid"))
 _PRESERVING = (
     layers.Add,
@@ -55,6 +56,27 @@ def gate_refs(graph: Graph) -> frozenset[Ref]:
         if activation_name(step.operation) in _GATES or is_reshaped and found.issuperset(step.inputs):
             found.update(step.outputs)
     return frozenset(found)
+
+
+def rectified_steps(graph: Graph) -> frozenset[Step]:
+    """Return the steps whose outputs go through a ReLU, their own or that of every step that reads them."""
+    users = graph.users()
+
+    def silences(step: Step) -> bool:
+        is_activation = isinstance(step.operation, layers.ReLU | layers.Activation)
+        is_activation = is_activation or not isinstance(step.operation, keras.Layer)
+        return is_activation and activation_name(step.operation) in _RECTIFIERS
+
+    return frozenset(
+        step
+        for step in graph.steps
+        if isinstance(step.operation, keras.Layer)
+        and (
+            activation_name(step.operation) in _RECTIFIERS
+            or step.outputs[0] not in graph.outputs
+            and all(silences(user) for user in users[step.outputs[0]])
+        )
+    )
 
 
 def first_weighted(graph: Graph, is_weighted: Any) -> frozenset[Step]:

@@ -4,10 +4,17 @@ from deel_dualview.metrics.agreement import LeaveOneOut, LinearDatamodelingScore
 from deel_dualview.metrics.base import Metric, MetricResult
 from deel_dualview.metrics.concentration import Sparsity, TopKCardinality
 from deel_dualview.metrics.domain_mismatch import DomainMismatch
+from deel_dualview.metrics.fidelity import Completeness, SurrogateFidelity
 from deel_dualview.metrics.label_poisoning import DetectionCurve, LabelErrorDetection, LabelPoisoning
+from deel_dualview.metrics.pair_relevance import ConservationError, PixelFlipping, ShareInMask
+from deel_dualview.metrics.retraining import Brittleness, CoreSet, Pruning
 from deel_dualview.metrics.top_matches import IdenticalClass, IdenticalSubclass, TopKClass
 
 __all__ = [
+    "Brittleness",
+    "Completeness",
+    "ConservationError",
+    "CoreSet",
     "DetectionCurve",
     "DomainMismatch",
     "IdenticalClass",
@@ -19,7 +26,11 @@ __all__ = [
     "Metric",
     "MetricResult",
     "ModelRandomisation",
+    "PixelFlipping",
+    "Pruning",
+    "ShareInMask",
     "Sparsity",
+    "SurrogateFidelity",
     "TopKCardinality",
     "TopKClass",
 ]

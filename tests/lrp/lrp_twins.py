@@ -62,3 +62,17 @@ def w_square(inputs, weights, bias, relevance):
 def z_box(inputs, weights, bias, relevance, *, low=-3.0, high=4.0):
     contributions = inputs[:, None] * weights - low * np.maximum(weights, 0) - high * np.minimum(weights, 0)
     return share(contributions, np.zeros_like(bias), relevance)
+
+
+def winner_takes_all(inputs, relevance, window):
+    """Return the relevance of the inputs (h, w, c) of a maximum over windows that do not overlap."""
+    shared = np.zeros_like(inputs, np.float64)
+    for row, column, channel in np.ndindex(*relevance.shape):
+        rows, columns = (
+            slice(place * size, (place + 1) * size) for place, size in ((row, window[0]), (column, window[1]))
+        )
+        best = np.unravel_index(np.argmax(inputs[rows, columns, channel]), window)
+        shared[row * window[0] + best[0], column * window[1] + best[1], channel] += relevance[
+            row, column, channel
+        ]
+    return shared

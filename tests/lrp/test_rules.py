@@ -30,6 +30,8 @@ LAYERS = {
         lambda: layers.Conv1D(3, 3, padding="causal", dilation_rate=2, **OPTIONS),
     ),
     "convolution 2d": ((5, 4, 2), lambda: layers.Conv2D(3, (3, 2), strides=2, padding="same", **OPTIONS)),
+    "convolution 2d, dilated": ((5, 5, 1), lambda: layers.Conv2D(2, 2, dilation_rate=2, **OPTIONS)),
+    "convolution 2d, in groups": ((4, 4, 4), lambda: layers.Conv2D(4, 2, groups=2, **OPTIONS)),
     "convolution 3d": ((3, 3, 3, 1), lambda: layers.Conv3D(2, 2, **OPTIONS)),
     "depthwise 1d": ((6, 2), lambda: layers.DepthwiseConv1D(3, depth_multiplier=2, **OPTIONS)),
     "depthwise 2d": ((4, 4, 2), lambda: layers.DepthwiseConv2D(3, padding="same", **OPTIONS)),
@@ -84,20 +86,20 @@ def test_the_short_cut_for_inputs_that_are_not_negative_changes_nothing(rule, rn
     np.testing.assert_allclose(found, twin(formula, layer, np.maximum(inputs, 0), relevance), atol=1e-5)
 
 
+@pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_separable_convolution_is_a_depthwise_one_and_then_a_pointwise_one(rule, rng, keras_seed):
-    separable = layers.SeparableConv2D(3, 2, strides=2, **OPTIONS)
-    depthwise, pointwise = (
-        layers.DepthwiseConv2D(2, strides=2, use_bias=False),
-        layers.Conv2D(3, 1, **OPTIONS),
-    )
-    model = model_of((4, 4, 2), separable)
-    depthwise.build((None, 4, 4, 2))
-    pointwise.build((None, 2, 2, 2))
+def test_a_separable_convolution_is_a_depthwise_one_and_then_a_pointwise_one(rule, rank, rng, keras_seed):
+    kinds = [getattr(layers, f"{kind}{rank}D") for kind in ("SeparableConv", "DepthwiseConv", "Conv")]
+    separable = kinds[0](3, 2, strides=2, **OPTIONS)
+    depthwise, pointwise = kinds[1](2, strides=2, use_bias=False), kinds[2](3, 1, **OPTIONS)
+    shape, shape_between = (*[4] * rank, 2), (*[2] * rank, 2)
+    model = model_of(shape, separable)
+    depthwise.build((None, *shape))
+    pointwise.build((None, *shape_between))
     depthwise.set_weights(separable.get_weights()[:1])
     pointwise.set_weights(separable.get_weights()[1:])
-    inputs = rng.normal(size=(2, 4, 4, 2)).astype(np.float32)
-    relevance = rng.normal(size=(2, 2, 2, 3)).astype(np.float32)
+    inputs = rng.normal(size=(2, *shape)).astype(np.float32)
+    relevance = rng.normal(size=(2, *[2] * rank, 3)).astype(np.float32)
     own, formula = RULES[rule]
     between = np.asarray(depthwise(inputs))
     expected = twin(formula, depthwise, inputs, twin(formula, pointwise, between, relevance))

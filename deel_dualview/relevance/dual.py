@@ -10,10 +10,10 @@ from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import Pairs
-from deel_dualview.lrp import LRP, Composite
-from deel_dualview.lrp.composites import Named
-from deel_dualview.lrp.graph import Graph, ending_at_layer, walk
-from deel_dualview.models import InfluenceModel
+from deel_dualview.calculators.pair_influence import PairInfluence, Varied
+from deel_dualview.lrp import Composite
+from deel_dualview.relevance.back_ends import Named, to_back_end
+from deel_dualview.relevance.base import BackEnd, Side
 from deel_dualview.search import ORDER, TopK
 from deel_dualview.typing import Inputs
 
@@ -30,7 +30,8 @@ class PairRelevance(NamedTuple):
         top: the examples and their influence values, as from `top_k`.
         classes: which class is explained, shape (m,), int64.
         bias_share: of the constant feature that stands for a bias, shape (m, k).
-        train_leak: what biases and stabilisers of the feature extractor took on the training side, shape (m, k).
+        train_leak: what the heatmaps do not show on the training side, shape (m, k): under relevance propagation what
+            biases and stabilisers of the feature extractor took, under integrated gradients the baseline's influence.
         test_leak: the same on the evaluated side.
     """
 
@@ -56,13 +57,18 @@ class DualRelevance:
 
     Args:
         calculator: whose influence values are explained.
-        rule: how relevance is propagated: a composite of `deel_dualview.lrp`, or its name.
+        rule: how relevance is found. By layer-wise relevance propagation: a composite of `deel_dualview.lrp`, or its
+            name (`"epsilon-gamma"`, `"epsilon-plus-flat"`, ...). Or from the influence as a function of one side's
+            inputs: `"gradients-inputs"`, `"integrated-gradients"`, `"smoothgrad"`, `"grad-cam"` (these four need the
+            extra `tf-explain`) or `"occlusion"`. Or a `BackEnd` of `deel_dualview.relevance` with settings of its own.
         batch_size: at most how many pairs are propagated at once.
 
     Raises:
         TypeError: `calculator` is not a calculator.
-        ValueError: its influence is no sum over features, the model is subclassed (it has no graph to walk), a layer
-            has no rule, or the features are not reached by one call of their layer.
+        ValueError: its influence is no sum over features, or the rule cannot explain its model: for relevance
+            propagation one that is subclassed (it has no graph to walk), a layer without a rule, or features that are
+            not reached by one call of their layer; for gradients inputs that are integers.
+        ImportError: the rule needs tf-explain, which is not installed.
 
     Source: Yolcu et al. (2024), DualView, section 6, equation 7.
     """
@@ -70,7 +76,7 @@ class DualRelevance:
     def __init__(
         self,
         calculator: BaseInfluenceCalculator,
-        rule: Named | Composite = "epsilon-plus-flat",
+        rule: Named | Composite | BackEnd = "epsilon-gamma",
         *,
         batch_size: int = 64,
     ) -> None:
@@ -80,7 +86,7 @@ class DualRelevance:
         calculator.check_feature_contributions()
         self.calculator = calculator
         self.batch_size = check_count("batch_size", batch_size)
-        self._lrp = LRP.of_graph(_feature_graph(calculator.model), rule)
+        self._explain = to_back_end(rule).prepare(calculator.model)
 
     def explain(
         self, dataset: tf.data.Dataset, k: int = 5, order: ORDER = ORDER.DESCENDING
@@ -119,17 +125,22 @@ class DualRelevance:
         test, train = data.unpack(top.samples), data.unpack(top.training_samples)
         train_inputs = tf.nest.map_structure(lambda tensor: _merged(tensor), train.inputs)
         features, classes = self.calculator.explained_features(test)
-        taken = self._lrp.forward(train_inputs)
         pairs = Pairs(
-            features,
-            classes,
-            tf.reshape(taken, (num_queries * k, features.shape[1])),
+            tf.repeat(features, k, axis=0),
+            np.repeat(classes, k),
+            self.calculator.model.features(train_inputs),
             self.calculator.model.to_classes(_merged(train.labels)),
             np.asarray(top.training_indices).reshape(-1),
         )
         contributions = self.calculator.feature_contributions(pairs)
-        start = tf.reshape(contributions.features, tf.shape(taken))
-        sides = [self._lrp(inputs, start) for inputs in (train_inputs, test.inputs)]
+        varied: tuple[tuple[Inputs, Varied], ...] = (
+            (train_inputs, "train_features"),
+            (test.inputs, "features"),
+        )
+        sides = [
+            self._explain(Side(inputs, contributions.features, PairInfluence(self.calculator, pairs, field)))
+            for inputs, field in varied
+        ]
         values = np.asarray(top.influence_values, np.float64)
         bias_share = np.reshape(contributions.constant, (num_queries, k))
         leaks = [values - bias_share - _sums(side).reshape(num_queries, k) for side in sides]
@@ -143,13 +154,6 @@ class DualRelevance:
             bias_share,
             *(leak.astype(np.float32) for leak in leaks),
         )
-
-
-def _feature_graph(model: InfluenceModel) -> Graph:
-    """Return the graph that ends in the penultimate features."""
-    if model.feature_extractor is not None:
-        return walk(model.feature_extractor)
-    return ending_at_layer(walk(model.model), model.split.layer, takes_input=model.split.takes_input)
 
 
 def _signature(spec: TopK, k: int) -> PairRelevance:

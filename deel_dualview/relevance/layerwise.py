@@ -1,0 +1,87 @@
+"""Layer-wise relevance propagation as a way from the influence of a pair to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from deel_dualview import tracing
+from deel_dualview.lrp import LRP, Composite
+from deel_dualview.lrp.composites import Named, to_composite
+from deel_dualview.lrp.graph import Graph, ending_at_layer, walk
+from deel_dualview.models import InfluenceModel
+from deel_dualview.relevance.base import BackEnd, Explainer
+
+
+@dataclass(frozen=True)
+class LayerwisePropagation(BackEnd):
+    """The contributions of the features, shared out layer by layer.
+
+    Attributes:
+        rule: a composite of `deel_dualview.lrp`, or its name.
+
+    Source: Yolcu et al. (2024), DualView, section 6.
+    """
+
+    rule: Named | Composite = "epsilon-gamma"
+
+    def __post_init__(self) -> None:
+        to_composite(self.rule)
+
+    def prepare(self, model: InfluenceModel) -> Explainer:
+        """Return the explainer.
+
+        Raises:
+            ValueError: the model is subclassed (it has no graph to walk), a layer has no rule, or the features are
+                not reached by one call of their layer.
+        """
+        lrp = LRP.of_graph(feature_graph(model), self.rule)
+        return lambda side: lrp(side.inputs, side.start)
+
+
+def feature_graph(model: InfluenceModel) -> Graph:
+    """Return the graph that ends in the penultimate features.
+
+    Raises:
+        ValueError: the model is subclassed, or the features are not reached by one call of their layer.
+    """
+    if model.feature_extractor is not None:
+        return walk(model.feature_extractor)
+    return ending_at_layer(walk(model.model), model.split.layer, takes_input=model.split.takes_input)
+
+
+def feature_function(model: InfluenceModel) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the penultimate features (b, d) as a function of one floating-point input, differentiable if it can be.
+
+    Along the model's graph where it has one: a model that takes integers would cast its input, which cuts gradients.
+    """
+    try:
+        graph = feature_graph(model)
+    except ValueError:
+        return model.features
+
+    def features(inputs: tf.Tensor) -> tf.Tensor:
+        found = tf.cast(graph.run([inputs])[graph.outputs[0]], tf.float32)
+        return tf.reshape(found, (tf.shape(inputs)[0], -1))
+
+    function = tf.function(features, autograph=False, reduce_retracing=True)
+
+    def called(inputs: tf.Tensor) -> tf.Tensor:
+        function.get_concrete_function(tf.TensorSpec([None, *inputs.shape[1:]], inputs.dtype))
+        return tf.ensure_shape(function(inputs), (None, model.num_features))
+
+    return called
+
+
+def takes_tokens(model: InfluenceModel) -> bool:
+    """Tell whether a model is known to look its inputs up by integers, so that they have no gradient."""
+    try:
+        return any(isinstance(step.operation, keras.layers.Embedding) for step in feature_graph(model).steps)
+    except ValueError:
+        specs = tracing.input_specs(model.model)
+        return specs is not None and any(
+            not tf.as_dtype(spec.dtype).is_floating for spec in tf.nest.flatten(specs)
+        )

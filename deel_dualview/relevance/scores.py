@@ -1,0 +1,100 @@
+"""Back ends that only call the model: relevance of an input from the influence of the pair as its function."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview._checks import require
+from deel_dualview.models import InfluenceModel
+from deel_dualview.relevance.base import BackEnd, Explainer, Side
+from deel_dualview.relevance.layerwise import feature_function, takes_tokens
+
+_ROWS_AT_ONCE = 256
+
+Score: TypeAlias = Callable[[tf.Tensor, np.ndarray], tf.Tensor]
+"""From inputs (n, ...) and the pair that each stands in (n,) to the influence of these pairs (n,)."""
+
+
+class ScoreBackEnd(BackEnd):
+    """A back end for models with one tensor as input, which may be subclassed.
+
+    Pairs are explained in blocks, so that memory does not grow with their number.
+    """
+
+    @property
+    def rows_per_pair(self) -> int:
+        """How many inputs are evaluated at once for one pair."""
+        return 1
+
+    @abstractmethod
+    def of_pairs(self, inputs: tf.Tensor, rows: np.ndarray, score: Score) -> tf.Tensor:
+        """Return the relevance of the inputs of some pairs.
+
+        Args:
+            inputs: of this side, one for each pair, shape (p, ...), float32.
+            rows: the pairs, shape (p,).
+            score: their influence as a function of the inputs.
+
+        Returns:
+            Shape (p, ...), float32.
+        """
+
+    def check(self, model: InfluenceModel) -> None:
+        """Refuse models that this back end cannot explain, and missing packages."""
+
+    def prepare(self, model: InfluenceModel) -> Explainer:
+        self.check(model)
+        features_of = feature_function(model)
+        return lambda side: self._of_side(features_of, side)
+
+    def _of_side(self, features_of: Callable[[tf.Tensor], tf.Tensor], side: Side) -> tf.Tensor:
+        inputs = single_input(side.inputs)
+        num_rows = side.start.shape[0]
+        repeats = num_rows // max(1, inputs.shape[0])
+        step = max(1, _ROWS_AT_ONCE // self.rows_per_pair)
+
+        def score(changed: tf.Tensor, rows: np.ndarray) -> tf.Tensor:
+            return side.influence.of_features(features_of(changed), rows)
+
+        parts = []
+        for start in range(0, num_rows, step):
+            rows = np.arange(start, min(start + step, num_rows))
+            parts.append(self.of_pairs(tf.gather(inputs, rows // repeats), rows, score))
+        return tf.concat(parts, axis=0)
+
+
+def single_input(inputs: object) -> tf.Tensor:
+    """Return the one input tensor of a model, float32.
+
+    Raises:
+        ValueError: there are several.
+    """
+    tensors = tf.nest.flatten(inputs)
+    require(
+        len(tensors) == 1,
+        "This rule explains models with one input tensor; take a rule of layer-wise relevance propagation, for "
+        "instance rule='epsilon-plus'.",
+        {"inputs": len(tensors)},
+    )
+    return tf.cast(tensors[0], tf.float32)
+
+
+def check_differentiable(model: InfluenceModel) -> None:
+    """Refuse a model of which it is known that it looks its inputs up by integers, such as tokens.
+
+    Raises:
+        ValueError: it does.
+    """
+    require(not takes_tokens(model), NOT_DIFFERENTIABLE, {"model": model.model.name})
+
+
+NOT_DIFFERENTIABLE = (
+    "This rule needs the gradient of the influence with respect to the inputs, and there is none: they are integers, "
+    "for instance tokens, or go through an operation without gradient. Take a rule of layer-wise relevance "
+    "propagation, for instance rule='epsilon-plus', or rule='occlusion' for images."
+)
