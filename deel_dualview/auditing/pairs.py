@@ -7,13 +7,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
-import keras
 import numpy as np
 
 from deel_dualview._checks import require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.lrp import Composite
-from deel_dualview.relevance import DualRelevance
+from deel_dualview.relevance import BackEnd, DualRelevance
+from deel_dualview.relevance.layerwise import takes_tokens
 from deel_dualview.report.findings import (
     ExplainedPrediction,
     Influence,
@@ -21,13 +21,13 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
-from deel_dualview.report.maps import PairMaps, kind_of, reduce_map
+from deel_dualview.report.maps import Kind, PairMaps, kind_of, reduce_map
 from deel_dualview.report.overview import Overview, Setting
 from deel_dualview.search import TopK
 
-Rule: TypeAlias = str | Composite
+Rule: TypeAlias = str | Composite | BackEnd
 Explained: TypeAlias = WrongPredictions | UncertainPredictions
-DEFAULT_RULE = "epsilon-plus-flat"
+DEFAULT_RULE = "epsilon-gamma"
 """That of `DualRelevance`."""
 _NUMBERS_AT_ONCE = 2**20
 """So many input numbers are propagated at once: ten images of 32 x 32, six of 224 x 224."""
@@ -58,7 +58,8 @@ def check_rule(rule: Rule | None) -> None:
     known = tuple(_named_rules())
     require(
         not isinstance(rule, str) or rule in known,
-        f"`relevance` must be one of {known}, a Composite of deel_dualview.lrp, or None for none.",
+        f"`relevance` must be one of {known}, a Composite of deel_dualview.lrp, a BackEnd of "
+        "deel_dualview.relevance, or None for none.",
         {"relevance": rule},
     )
 
@@ -83,6 +84,7 @@ def relate(
         return Related(finding, {}, None)
     try:
         relevance = DualRelevance(calculator, rule)  # type: ignore[arg-type]
+        _check_sense(rule, contents["test", finding.predictions[0].example.index], calculator)
         found = [_relate(relevance, item, contents) for item in finding.predictions]
     except Exception as error:  # a report without heatmaps is worth more than none
         if not isinstance(error, (ValueError, TypeError, ImportError)):
@@ -97,7 +99,7 @@ def tell(head: Overview, rule: Rule | None, related: Related) -> Overview:
     """Say in the head of a report how relevance was found, or why it is missing."""
     if rule is None:
         return head
-    name = rule if isinstance(rule, str) else "a composite of the user's"
+    name = rule if isinstance(rule, str) else type(rule).__name__
     told = Setting("Pair relevance", name if related.missing is None else "not shown")
     return dataclasses.replace(
         head,
@@ -119,7 +121,7 @@ def _relate(
 ) -> tuple[ExplainedPrediction, dict[tuple[int, int], PairMaps]]:
     """Explain the pairs of one prediction, a few at a time."""
     test = contents["test", item.example.index]
-    kind = kind_of(test, has_tokens=_has_tokens(relevance.calculator.model.model))
+    kind = _kind(test, relevance.calculator)
     step = max(1, _NUMBERS_AT_ONCE // max(test.size, 1))
     influences = [*item.proponents, *item.opponents]
     shares: dict[int, PairShares] = {}
@@ -159,8 +161,17 @@ def _top(test: np.ndarray, influences: list[Influence], contents: Mapping[tuple[
     )
 
 
-def _has_tokens(model: keras.Model) -> bool:
-    return any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
+def _kind(example: Any, calculator: BaseInfluenceCalculator) -> Kind:
+    return kind_of(example, has_tokens=takes_tokens(calculator.model))
+
+
+def _check_sense(rule: Rule, example: Any, calculator: BaseInfluenceCalculator) -> None:
+    is_flat = isinstance(rule, str) and rule.endswith("-flat")
+    require(
+        not is_flat or _kind(example, calculator) != "columns",
+        "The flat rule gives every column of a row the same relevance: take relevance='epsilon'.",
+        {"relevance": rule},
+    )
 
 
 def _check_finite(maps: Mapping[tuple[int, int], PairMaps]) -> None:

@@ -50,7 +50,7 @@ _SURROGATE = "dualview"
 @click.option(
     "--relevance",
     metavar="RULE",
-    help="Rule of the heatmaps of what carries an influence; off for none.  [default: epsilon-plus-flat]",
+    help="Rule of the heatmaps of what carries an influence; off for none.  [default: epsilon-gamma]",
 )
 @click.option(
     "--colours",

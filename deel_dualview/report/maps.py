@@ -46,7 +46,7 @@ def kind_of(example: Any, *, has_tokens: bool) -> Kind:
         {},
     )
     shape = example.shape
-    if pictures.is_image(shape) and not has_tokens:
+    if pictures.is_image(shape):
         return "image"
     if len(shape) == 1:
         return "tokens" if has_tokens else _row_or_signal(shape[0])
