@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from deel_dualview.pair_panels import INK, LINE, MUTED, Panel, brief, heat_limit, signed
 
+_TOP, _BOTTOM = 0.675, 0.575
+
 
 def draw(
     image: np.ndarray,
@@ -33,10 +35,13 @@ def draw(
     left, right = list(reversed(opponents)), list(proponents)
     panels = [*left, *right]
     widths = [*[1.0] * len(left), 1.24, *[1.0] * len(right)]
-    figure = Figure(figsize=(1.22 * sum(widths) + 1.33, 5.0))
+    # Rows as high as the images are for their width; margins in inches.
+    row = 1.13 * float(np.clip(image.shape[0] / image.shape[1], 0.75, 2.0))
+    height = _TOP + 3.32 * row + _BOTTOM
+    figure = Figure(figsize=(1.22 * sum(widths) + 1.33, height))
     grid = figure.add_gridspec(
         3, len(widths), width_ratios=widths, left=0.34 / figure.get_figwidth(), right=1 - 0.74 / figure.get_figwidth(),
-        top=0.865, bottom=0.115, hspace=0.16, wspace=0.09,
+        top=1 - _TOP / height, bottom=_BOTTOM / height, hspace=0.16, wspace=0.09,
     )  # fmt: skip
     axes = [[figure.add_subplot(grid[row, column]) for column in range(len(widths))] for row in range(3)]
     middle = len(left)
@@ -77,6 +82,7 @@ def _middle(
 
 def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_right: int) -> None:
     """Write what stands on either side."""
+    inch = 1 / figure.get_figheight()
     for first, last, text, side in (
         (0, num_left - 1, "Opponents", "speak against it"),
         (num_left + 1, num_left + num_right, "Proponents", "support it"),
@@ -84,9 +90,11 @@ def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_ri
         if last < first:
             continue
         low, high = axes[0][first].get_position().x0, axes[0][last].get_position().x1
-        figure.text((low + high) / 2, 0.955, text, ha="center", color=INK, fontsize=11, fontweight="bold")
-        figure.text((low + high) / 2, 0.918, side, ha="center", color=MUTED, fontsize=8.5)
-        figure.add_artist(_rule(figure, low, high, 0.9))
+        figure.text(
+            (low + high) / 2, 1 - 0.225 * inch, text, ha="center", color=INK, fontsize=11, fontweight="bold"
+        )
+        figure.text((low + high) / 2, 1 - 0.41 * inch, side, ha="center", color=MUTED, fontsize=8.5)
+        figure.add_artist(_rule(figure, low, high, 1 - 0.5 * inch))
 
 
 def _rule(figure: Figure, low: float, high: float, height: float) -> Line2D:
@@ -140,5 +148,8 @@ def _frame(axes: Axes) -> None:
 
 
 def _say(axes: Axes, value: str, text: str) -> None:
-    axes.text(0.5, -0.07, value, transform=axes.transAxes, ha="center", va="top", color=INK, fontsize=9.5)
-    axes.text(0.5, -0.225, text, transform=axes.transAxes, ha="center", va="top", color=MUTED, fontsize=7.5)
+    for words, points, size, colour in ((value, -4, 9.5, INK), (text, -17, 7.5, MUTED)):
+        axes.annotate(
+            words, (0.5, 0), (0, points), xycoords="axes fraction", textcoords="offset points", ha="center",
+            va="top", color=colour, fontsize=size,
+        )  # fmt: skip
