@@ -10,6 +10,10 @@ losses, over all pairs of 50 removed examples and 200 queries. The few random ex
 which first order does not see, dominate that slope; so the median of the slopes of single removals is told
 too, and the slope over the random examples of leverage below 0.1.
 
+lambda means nothing without the scale of the features: `--scale mean-square` divides them all by one number, so
+that E||phi||^2 = 1 over the training set; `--scale unit` divides each by its own norm; `--scale none` takes them
+as the network gives them.
+
 On few cores set OMP_NUM_THREADS=1.
 """
 
@@ -196,6 +200,7 @@ def check(
     }
     before = losses(head.weights, queries[0], queries[1])
     figures: dict[str, object] = {"n": len(leverages), "lambda": regularisation}
+    figures["mean squared norm of the features"] = round(float(np.mean(np.sum(train[0] ** 2, axis=1))), 4)
     for choice, indices in removed.items():
         actual = np.stack([losses(head.without(index), *queries) - before for index in indices], axis=1)
         figures[f"{choice}: number"] = len(indices)
@@ -204,6 +209,21 @@ def check(
             figures[f"{choice}: {name}"] = agreement(actual, values[:, indices])._asdict()
     figures["seconds"] = round(time.perf_counter() - start, 1)
     return figures
+
+
+def scaled(
+    train: tuple[np.ndarray, np.ndarray], queries: tuple[np.ndarray, np.ndarray], scale: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the training set and the queries with their features scaled."""
+    root = np.sqrt(np.mean(np.sum(train[0].astype(np.float64) ** 2, axis=1)))
+    found = []
+    for features, labels in (train, queries):
+        if scale == "unit":
+            divisor = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+        else:
+            divisor = root if scale == "mean-square" else 1.0
+        found.append(((features / divisor).astype(np.float32), labels))
+    return found
 
 
 def main() -> None:
@@ -215,13 +235,17 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--regularisation", type=float, nargs="+", default=[1e-2, 1e-3, 1e-4])
     parser.add_argument("--num-queries", type=int, default=200)
+    parser.add_argument("--scale", choices=("mean-square", "unit", "none"), nargs="+", default=["none"])
     options = parser.parse_args()
     stored = np.load(options.features)
     queries = tuple(stored[f"test_{part}"][: options.num_queries] for part in ("features", "labels"))
     for num_train in options.num_train:
         train = tuple(stored[f"train_{part}"][:num_train] for part in ("features", "labels"))
-        for regularisation in options.regularisation:
-            print(json.dumps(check(train, queries, regularisation)), flush=True)
+        for scale in options.scale:
+            problem = scaled(train, queries, scale)
+            for regularisation in options.regularisation:
+                figures = {"scale": scale, **check(*problem, regularisation)}
+                print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,93 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from deel_dualview._checks import check_count, require
-from deel_dualview.pair_rows import (
+from deel_dualview.pair_panels import (
     INK,
     LINE,
     MUTED,
-    Colours,
-    Explained,
-    Row,
+    Panel,
+    Sides,
     brief,
-    colour_map,
-    explained_of,
+    name_column,
     plain,
     shorten,
     signed,
 )
 
-if TYPE_CHECKING:
-    from deel_dualview.relevance import PairRelevance
-
 _THICKNESS = 0.36
 
 
-def column_relevance(
-    pair: PairRelevance,
-    index: int = 0,
-    *,
-    opponents: PairRelevance | None = None,
-    columns: Sequence[str] | None = None,
-    class_names: Sequence[str] | None = None,
-    max_columns: int = 12,
-    colours: Colours = "red-blue",
-) -> Figure:
-    """Draw, for one evaluated row of a table, which columns carry the influence of its training rows.
+def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: Colormap) -> Figure:
+    """Draw a panel of bars for each pair: the columns that carry most over all pairs, with their values.
 
-    A panel is a pair: opponents at the left, proponents at the right, the strongest nearest the middle. Of the two
-    bars of a column the upper, full one is its relevance in the training row, the lower, pale one that in the
-    evaluated row. All panels have one scale. Beside a column's name stands its value in the evaluated row, in the
-    panel its value in the training row.
+    Opponents are at the left, proponents at the right, the strongest nearest the middle. Of the two bars of a column
+    the upper, full one is its relevance in the training row, the lower, pale one that in the evaluated row. Beside a
+    column's name stands its value in the evaluated row, in a panel that in the training row.
 
     Args:
-        pair: an element of `DualRelevance.explain` for inputs that are rows of numbers.
-        index: which of its evaluated examples.
-        opponents: the element of `explain(..., order=ORDER.ASCENDING)` for the same batch.
-        columns: names of the columns; their numbers by default.
-        class_names: names of the classes; their numbers by default.
-        max_columns: of more columns, those of most relevance are drawn.
-        colours: `"red-blue"`, or `"orange-purple"` for readers of every colour vision.
-
-    Raises:
-        ValueError: inputs that are no rows, another number of names, `index` out of range, or unknown colours.
+        found: the evaluated row, its proponents and opponents.
+        column_names: numbers stand for those that it does not have.
+        num_columns: at most how many are drawn.
+        colours: of relevance from negative to positive.
     """
-    check_count("max_columns", max_columns)
-    shape = np.shape(pair.train_relevance)
-    require(
-        len(shape) == 3,
-        "Column relevance is drawn for rows of numbers, of shape (m, k, columns). `pair_relevance` draws images.",
-        {"train_relevance": shape},
-    )
-    names = (
-        [f"column {place}" for place in range(shape[2])]
-        if columns is None
-        else [str(name) for name in columns]
-    )
-    require(
-        len(names) == shape[2],
-        "`columns` needs one name for each column.",
-        {"columns": len(names), "inputs": shape[2]},
-    )
-    found = explained_of(pair, index, opponents=opponents, class_names=class_names, colours=colours)
-    return _draw(found, names, max_columns, is_colour_blind_safe=colours == "orange-purple")
-
-
-def _draw(found: Explained, names: Sequence[str], max_columns: int, *, is_colour_blind_safe: bool) -> Figure:
+    names = [plain(shorten(name_column(place, column_names))) for place in range(len(found.inputs))]
     panels = [*reversed(found.opponents), *found.proponents]
     strength = np.sum([np.abs(row.train_relevance) + np.abs(row.test_relevance) for row in panels], axis=0)
-    shown = np.argsort(-strength, kind="stable")[:max_columns]
+    shown = np.argsort(-strength, kind="stable")[:num_columns]
     sides = [side[shown] for row in panels for side in (row.train_relevance, row.test_relevance)]
     limit = float(np.nan_to_num(np.abs(sides)).max()) or 1.0
-    cmap = colour_map(is_colour_blind_safe=is_colour_blind_safe)
     width, height = 1.9 + 1.6 * len(panels), 1.85 + 0.31 * len(shown)
     figure = Figure(figsize=(width, height))
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -97,7 +53,7 @@ def _draw(found: Explained, names: Sequence[str], max_columns: int, *, is_colour
         left=1.75 / width, right=1 - 0.15 / width, top=1 - 1.15 / height, bottom=0.62 / height, wspace=0.08
     )
     for axes, row in zip(all_axes, panels, strict=True):
-        _bars(axes, row, shown, (cmap(0.86), cmap(0.14)))
+        _bars(axes, row, shown, (colours(0.86), colours(0.14)))
         # The training row's values stand at the right of the bars.
         axes.set_xlim(-1.06 * limit, 1.75 * limit)
         ticks = axes.set_xticks([-limit, limit], [brief(-limit), brief(limit)])
@@ -107,7 +63,7 @@ def _draw(found: Explained, names: Sequence[str], max_columns: int, *, is_colour
         axes.set_title(
             f"{signed(row.value)}\n{row.label}\n#{row.position}", fontsize=8, color=INK, linespacing=1.35
         )
-    labels = [f"{plain(shorten(names[place]))} = {found.inputs[place]:.3g}" for place in shown]
+    labels = [f"{names[place]} = {found.inputs[place]:.3g}" for place in shown]
     all_axes[0].set_yticks(range(len(shown)), labels, fontsize=8, color=INK)
     all_axes[0].invert_yaxis()
     _explain(figure, found, len(names) - len(shown))
@@ -116,7 +72,7 @@ def _draw(found: Explained, names: Sequence[str], max_columns: int, *, is_colour
     return figure
 
 
-def _bars(axes: Axes, row: Row, shown: np.ndarray, colours: Sequence[tuple[float, ...]]) -> None:
+def _bars(axes: Axes, row: Panel, shown: np.ndarray, colours: Sequence[tuple[float, ...]]) -> None:
     """Draw the two bars of every column, in colours of positive and of negative relevance."""
     for relevance, shift, alpha in ((row.train_relevance, -1, 1.0), (row.test_relevance, 1, 0.45)):
         own = np.nan_to_num(relevance[shown])
@@ -136,7 +92,7 @@ def _bars(axes: Axes, row: Row, shown: np.ndarray, colours: Sequence[tuple[float
         spine.set(visible=name == "bottom", color=LINE)
 
 
-def _explain(figure: Figure, found: Explained, num_hidden: int) -> None:
+def _explain(figure: Figure, found: Sides, num_hidden: int) -> None:
     """Write what is explained, and what the bars are."""
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 1 - 0.25 / height, "Explained as", fontsize=8, color=MUTED, va="center")

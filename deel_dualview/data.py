@@ -7,16 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview import witness
 from deel_dualview._checks import describe, require
 from deel_dualview.hashing import combine, hash_rows
 from deel_dualview.lazy import lazy_dataset as lazy_dataset
+from deel_dualview.witness import ChangedError as ChangedError
+from deel_dualview.witness import changed_message as changed_message
 
 _PREFETCHED_BATCHES = 2
-_KEEP_ORDER = (
-    "An example is its position in the dataset, so every pass must yield the same examples in the same "
-    "order: remove `shuffle()` or give it `reshuffle_each_iteration=False`, and take out random "
-    "augmentation, file shuffling and `deterministic=False`."
-)
 
 
 class Batch(NamedTuple):
@@ -128,7 +126,7 @@ def check_same_twice(dataset: tf.data.Dataset, name: str) -> Any:
     """Return the first batch, read twice; a dataset that shuffles or augments differently each time is refused.
 
     A reshuffling that this does not see (a batch of equal examples, files interleaved in any order) is
-    caught later, where examples are compared with their stored hashes.
+    caught later, where further passes are compared with the first one.
 
     Args:
         dataset: batched dataset.
@@ -137,39 +135,64 @@ def check_same_twice(dataset: tf.data.Dataset, name: str) -> Any:
     Raises:
         ValueError: it is empty, or its first batch differs between two readings.
     """
-    elements, others = (list(dataset.take(1)) for _ in range(2))
-    require(
-        len(elements) == 1 and len(others) == 1,
-        f"`{name}` is empty: at least one example is needed.",
-        {"batches": min(len(elements), len(others))},
-    )
-    first, second = hash_examples(elements[0]), hash_examples(others[0])
-    if np.array_equal(first, second):
-        return elements[0]
-    if np.array_equal(np.sort(first), np.sort(second)):
-        found = "the same examples in another order"
-    else:
-        found = "other contents"
-    raise ValueError(describe(changed_message(name, found), {name: dataset}))
+    first_batch(dataset, name)
+    return first_batch(dataset, name)
 
 
-def changed_message(name: str, found: str) -> str:
-    """Return what a user is told when a second pass over a dataset yields something else.
+def first_batch(dataset: tf.data.Dataset, name: str) -> Any:
+    """Return the first batch; it is compared with what earlier passes over the same dataset yielded.
 
     Args:
-        name: the argument it came by.
-        found: what the second pass yielded.
+        dataset: batched dataset.
+        name: the argument it came by, for the message.
+
+    Raises:
+        ValueError: it is empty, or its first batch was another one before.
     """
-    return f"`{name}` changes between two passes: the second one yielded {found}. {_KEEP_ORDER}"
+    element = next(iter(dataset), None)
+    if element is None:
+        needed = f"`{name}` is empty: at least one example is needed."
+        raise ValueError(describe(needed, {"batches": 0}))
+    witness.compare(dataset, 0, hash_examples(element), name)
+    return element
 
 
 def enumerate_examples(dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield (indices (b,) int64, element) for each batch, reading ahead while the caller computes."""
     start = 0
-    for element in dataset.prefetch(_PREFETCHED_BATCHES):
+    for element in _reading_ahead(dataset):
         size = num_examples(element)
         yield np.arange(start, start + size, dtype=np.int64), element
         start += size
+
+
+def compared_examples(
+    dataset: tf.data.Dataset, name: str = "dataset"
+) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+    """Yield (indices (b,), hashes (b,), element) for each batch, compared with those of earlier passes.
+
+    Passes over the very same dataset object are compared, as far as they went.
+
+    Args:
+        dataset: batched; the same examples in the same order at each iteration.
+        name: the argument it came by, for the message.
+
+    Raises:
+        ChangedError: this pass yields other examples than an earlier one, more, or fewer.
+    """
+    num_seen = 0
+    for indices, element in enumerate_examples(dataset):
+        hashes = hash_examples(element)
+        witness.compare(dataset, num_seen, hashes, name)
+        num_seen += len(indices)
+        yield indices, hashes, element
+    witness.finish(dataset, num_seen, name)
+
+
+def _reading_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    # Setting up takes milliseconds, which a few batches do not give back.
+    is_short = 0 <= int(dataset.cardinality()) <= _PREFETCHED_BATCHES
+    return dataset if is_short else dataset.prefetch(_PREFETCHED_BATCHES)
 
 
 def slice_examples(element: Any, start: int, stop: int | None = None) -> Any:

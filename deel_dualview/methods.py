@@ -6,7 +6,7 @@ Light on purpose: a calculator's module, and with it TensorFlow, is imported whe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deel_dualview.stores import Store
 
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
+_IHVP = "ihvp."
 _REMOVAL = "predicted increase of the loss of the prediction when the training example is removed"
 _LOGIT = "part of the logit of the predicted class that the training example accounts for"
 
@@ -176,6 +177,8 @@ class NamedMethod:
         name: one of `METHODS`.
         checkpoints: of the training run, from `load_checkpoints`; the last one must be the model itself. Used
             by `"tracin"`, which needs them, and by `"trak"`, which averages over them.
+        settings: keyword arguments of the calculator in place of its defaults; those that begin with "ihvp."
+            are the inverse Hessian's, such as "ihvp.damping".
 
     Raises:
         ValueError: an unknown name, or a method without the checkpoints that it needs.
@@ -183,6 +186,7 @@ class NamedMethod:
 
     name: str
     checkpoints: Checkpoints | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_checkpoints([self.name], has_checkpoints=self.checkpoints is not None)
@@ -207,15 +211,22 @@ class NamedMethod:
         """
         method = self.method
         calculator = getattr(import_module(f"deel_dualview.{method.home}"), method.class_name)
-        settings = dict(method.settings) | {"store": store}
+        inverse_settings, own = split_settings(self.settings)
+        settings = dict(method.settings) | {"store": store} | own
         if method.inverse is not None:
             inverse = getattr(import_module("deel_dualview.ihvp"), method.inverse)
-            settings["ihvp"] = inverse(model, train_set)
+            settings["ihvp"] = inverse(model, train_set, **inverse_settings)
         if method.checkpoints == "unused" or self.checkpoints is None:
             return calculator(model, train_set, **settings)
         if method.checkpoints == "needed":
             settings["learning_rates"] = self.checkpoints.learning_rates
         return calculator(_ending_in(model, self.checkpoints), train_set, **settings)
+
+
+def split_settings(settings: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the settings of the inverse Hessian, without their "ihvp.", and those of the calculator."""
+    inverse = {name[len(_IHVP) :]: value for name, value in settings.items() if name.startswith(_IHVP)}
+    return inverse, {name: value for name, value in settings.items() if not name.startswith(_IHVP)}
 
 
 def check_checkpoints(names: Iterable[str], *, has_checkpoints: bool) -> None:

@@ -114,6 +114,11 @@ class InfluenceModel:
         return self._link or "logits"
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether the split has been verified on a batch."""
+        return self._link is not None
+
+    @property
     def lock(self) -> threading.RLock:
         """Held while something traces the model: two traces at once would mix their layers' calls."""
         return self._lock

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,34 +10,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deel_dualview._checks import require
-from deel_dualview.pair_rows import INK as _INK
-from deel_dualview.pair_rows import LINE as _LINE
-from deel_dualview.pair_rows import MUTED as _MUTED
-from deel_dualview.pair_rows import brief as _brief
-from deel_dualview.pair_rows import colour_map as colour_map
-from deel_dualview.pair_rows import heat_limit as heat_limit
-from deel_dualview.pair_rows import signed as _signed
-
-
-class Panel(NamedTuple):
-    """One training example beside the evaluated one.
-
-    Attributes:
-        image: (h, w, channels).
-        train_relevance: (h, w).
-        test_relevance: (h, w).
-        value: influence.
-        label: of the training example, as text.
-        position: its position in the training set.
-    """
-
-    image: np.ndarray
-    train_relevance: np.ndarray
-    test_relevance: np.ndarray
-    value: float
-    label: str
-    position: int
+from deel_dualview.pair_panels import INK, LINE, MUTED, Panel, brief, heat_limit, signed
 
 
 def draw(
@@ -68,16 +40,16 @@ def draw(
         top=1 - 0.68 * inch, bottom=0.58 * inch, hspace=0.16, wspace=0.09,
     )  # fmt: skip
     axes = [[figure.add_subplot(grid[row, column]) for column in range(len(widths))] for row in range(3)]
-    middle, bounds = len(left), black_and_white([image, *(panel.image for panel in panels)])
+    middle, bounds = len(left), black_and_white([image, *(panel.inputs for panel in panels)])
     limits = [
         heat_limit([panel.train_relevance for panel in panels]),
         heat_limit([panel.test_relevance for panel in panels]),
     ]
     for column, panel in zip([*range(middle), *range(middle + 1, len(widths))], panels, strict=True):
         _heat(axes[0][column], panel.train_relevance, limits[0], colours)
-        _picture(axes[1][column], panel.image, bounds)
+        _picture(axes[1][column], panel.inputs, bounds)
         _heat(axes[2][column], panel.test_relevance, limits[1], colours)
-        _say(axes[2][column], _signed(panel.value), f"{panel.label}  ·  #{panel.position}")
+        _say(axes[2][column], signed(panel.value), f"{panel.label}  ·  #{panel.position}")
     _picture(axes[1][middle], image, bounds)
     _middle([row[middle] for row in axes], title, panels, colours)
     _heads(figure, axes, len(left), len(right))
@@ -91,16 +63,16 @@ def _middle(column: Sequence[Axes], title: str, panels: Sequence[Panel], colours
     total = np.sum([panel.test_relevance for panel in panels], axis=0)
     column[0].axis("off")
     column[0].text(
-        0.5, 0.04, title, transform=column[0].transAxes, ha="center", va="bottom", color=_INK, fontsize=9,
+        0.5, 0.04, title, transform=column[0].transAxes, ha="center", va="bottom", color=INK, fontsize=9,
         linespacing=1.5, fontweight="bold",
     )  # fmt: skip
     limit = heat_limit([total])
     _heat(column[2], total, limit, colours)
     for axes in column[1:]:
         for spine in axes.spines.values():
-            spine.set(color=_INK, linewidth=1.4)
+            spine.set(color=INK, linewidth=1.4)
     values = sum(panel.value for panel in panels)
-    _say(column[2], _signed(values), f"sum of the pairs, ±{_brief(limit)[1:]}")
+    _say(column[2], signed(values), f"sum of the pairs, ±{brief(limit)[1:]}")
 
 
 def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_right: int) -> None:
@@ -114,14 +86,14 @@ def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_ri
         low, high = axes[0][first].get_position().x0, axes[0][last].get_position().x1
         inch = 1 / figure.get_figheight()
         figure.text(
-            (low + high) / 2, 1 - 0.225 * inch, text, ha="center", color=_INK, fontsize=11, fontweight="bold"
+            (low + high) / 2, 1 - 0.225 * inch, text, ha="center", color=INK, fontsize=11, fontweight="bold"
         )
-        figure.text((low + high) / 2, 1 - 0.41 * inch, side, ha="center", color=_MUTED, fontsize=8.5)
+        figure.text((low + high) / 2, 1 - 0.41 * inch, side, ha="center", color=MUTED, fontsize=8.5)
         figure.add_artist(_rule(figure, low, high, 1 - 0.5 * inch))
 
 
 def _rule(figure: Figure, low: float, high: float, height: float) -> Line2D:
-    return Line2D([low, high], [height, height], color=_LINE, linewidth=0.8, transform=figure.transFigure)
+    return Line2D([low, high], [height, height], color=LINE, linewidth=0.8, transform=figure.transFigure)
 
 
 def _bars(figure: Figure, last: Sequence[Axes], limits: Sequence[float], colours: Colormap) -> None:
@@ -133,7 +105,7 @@ def _bars(figure: Figure, last: Sequence[Axes], limits: Sequence[float], colours
         bar.set_xticks([])
         bar.grid(visible=False)
         bar.yaxis.tick_right()
-        bar.set_yticks([-1, 0, 1], [_brief(-limit), "0", _brief(limit)], fontsize=7.5, color=_MUTED)
+        bar.set_yticks([-1, 0, 1], [brief(-limit), "0", brief(limit)], fontsize=7.5, color=MUTED)
         bar.tick_params(axis="y", length=0, pad=2)
         bar.spines[:].set_visible(False)
 
@@ -146,7 +118,7 @@ def _rows(figure: Figure, first: Sequence[Axes]) -> None:
         box = axes.get_position()
         figure.text(
             0.16 / figure.get_figwidth(), (box.y0 + box.y1) / 2, text, rotation=90, ha="center", va="center",
-            color=_MUTED, fontsize=7.5,
+            color=MUTED, fontsize=7.5,
         )  # fmt: skip
 
 
@@ -191,11 +163,11 @@ def _frame(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():
-        spine.set(visible=True, color=_LINE, linewidth=0.8)
+        spine.set(visible=True, color=LINE, linewidth=0.8)
 
 
 def _say(axes: Axes, value: str, text: str) -> None:
-    for line, points, colour, size in ((value, -5, _INK, 9.5), (text, -19, _MUTED, 7.5)):
+    for line, points, colour, size in ((value, -5, INK, 9.5), (text, -19, MUTED, 7.5)):
         axes.annotate(
             line, (0.5, 0), (0, points), xycoords="axes fraction", textcoords="offset points", ha="center", va="top",
             color=colour, fontsize=size,
@@ -205,16 +177,3 @@ def _say(axes: Axes, value: str, text: str) -> None:
 def _tallness(image: np.ndarray) -> float:
     """Return height over width, of what is much longer than wide no more than the page bears."""
     return float(np.clip(image.shape[0] / image.shape[1], 0.55, 2.5))
-
-
-def check_images(shape: tuple[int, ...]) -> None:
-    """Refuse relevance that is not of images.
-
-    Raises:
-        ValueError: it is not of shape (m, k, h, w, channels).
-    """
-    require(
-        len(shape) == 5,
-        "Pair relevance is drawn for images, of shape (m, k, height, width, channels).",
-        {"train_relevance": shape},
-    )

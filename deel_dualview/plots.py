@@ -13,12 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from deel_dualview import pair_plot
-from deel_dualview.column_plot import column_relevance as column_relevance
-from deel_dualview.pair_rows import Colours, Row, explained_of
-from deel_dualview.pair_rows import plain as plain
-from deel_dualview.pair_rows import shorten as shorten
-from deel_dualview.token_plot import token_relevance as token_relevance
+from deel_dualview import column_plot, pair_plot, token_plot
+from deel_dualview._checks import check_count, require
+from deel_dualview.pair_panels import Colours, Panel, check_pair, colour_map, take_sides, to_words
+from deel_dualview.pair_panels import plain as plain
+from deel_dualview.pair_panels import shorten as shorten
 
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
@@ -159,24 +158,98 @@ def pair_relevance(
     Raises:
         ValueError: `index` out of range, inputs that are no images, or unknown colours.
     """
-    pair_plot.check_images(tuple(np.shape(pair.train_relevance)))
-    found = explained_of(pair, index, opponents=opponents, class_names=class_names, colours=colours)
+    what = (
+        "Pair relevance is drawn for images, of shape (m, k, height, width, channels); `token_relevance` draws that of "
+        "texts, `column_relevance` that of tables"
+    )
+    check_pair(pair, index, colours, rank=5, what=what)
+    sides = take_sides(pair, index, opponents, class_names)
     return pair_plot.draw(
-        found.inputs,
-        f"explained as\n{found.name}",
-        proponents=[_panel(row) for row in found.proponents],
-        opponents=[_panel(row) for row in found.opponents],
-        colours=pair_plot.colour_map(is_colour_blind_safe=colours == "orange-purple"),
+        sides.inputs,
+        f"explained as\n{sides.name}",
+        proponents=_summed(sides.proponents),
+        opponents=_summed(sides.opponents),
+        colours=colour_map(is_colour_blind_safe=colours == "orange-purple"),
     )
 
 
-def _panel(row: Row) -> pair_plot.Panel:
-    return pair_plot.Panel(
-        row.inputs,
-        row.train_relevance.sum(axis=-1),
-        row.test_relevance.sum(axis=-1),
-        *row[3:],
+def token_relevance(
+    pair: PairRelevance,
+    index: int = 0,
+    *,
+    vocabulary: Any = (),
+    opponents: PairRelevance | None = None,
+    class_names: Sequence[str] | None = None,
+    colours: Colours = "red-blue",
+) -> Figure:
+    """Draw one evaluated text and its pairs as coloured tokens, the training text beside the evaluated one.
+
+    Above stands the evaluated text with the sum of its relevance over the pairs shown, in its own scale. Padding
+    (token 0) is left out, and of long texts all but the 60 tokens in a row that carry most.
+
+    Args:
+        pair: an element of `DualRelevance.explain`, of a model of tokens.
+        index: which of its evaluated examples.
+        vocabulary: words by their number: a list, or a layer that has one (`TextVectorization`, `StringLookup`);
+            numbers are drawn for words that it does not have.
+        opponents: as of `pair_relevance`.
+        class_names: names of the classes; their numbers by default.
+        colours: as of `pair_relevance`.
+
+    Raises:
+        ValueError: `index` out of range, inputs that are no tokens, or unknown colours.
+    """
+    what = "Token relevance is drawn for texts: relevance of shape (m, k, length), of integer inputs"
+    check_pair(pair, index, colours, rank=3, what=what)
+    sides = take_sides(pair, index, opponents, class_names)
+    require(sides.inputs.dtype.kind in "iu", f"{what}.", {"dtype": sides.inputs.dtype})
+    return token_plot.draw(
+        sides, to_words(vocabulary), colour_map(is_colour_blind_safe=colours == "orange-purple")
     )
+
+
+def column_relevance(
+    pair: PairRelevance,
+    index: int = 0,
+    *,
+    column_names: Sequence[str] = (),
+    num_columns: int = 8,
+    opponents: PairRelevance | None = None,
+    class_names: Sequence[str] | None = None,
+    colours: Colours = "red-blue",
+) -> Figure:
+    """Draw the pairs of one evaluated row of a table as signed bars of columns, the training row beside it.
+
+    Args:
+        pair: an element of `DualRelevance.explain`, of a model of rows.
+        index: which of its evaluated examples.
+        column_names: their numbers by default.
+        num_columns: how many columns of each pair are drawn, those that carry most.
+        opponents: as of `pair_relevance`.
+        class_names: names of the classes; their numbers by default.
+        colours: as of `pair_relevance`.
+
+    Raises:
+        TypeError: `num_columns` is no integer.
+        ValueError: `index` or `num_columns` out of range, inputs that are no rows, or unknown colours.
+    """
+    what = "Column relevance is drawn for tables: relevance of shape (m, k, columns)"
+    check_pair(pair, index, colours, rank=3, what=what)
+    check_count("num_columns", num_columns)
+    sides = take_sides(pair, index, opponents, class_names)
+    colours_of = colour_map(is_colour_blind_safe=colours == "orange-purple")
+    return column_plot.draw(sides, column_names, num_columns, colours_of)
+
+
+def _summed(panels: Sequence[Panel]) -> list[Panel]:
+    """Sum the relevance of images over channels."""
+    return [
+        panel._replace(
+            train_relevance=panel.train_relevance.sum(axis=-1),
+            test_relevance=panel.test_relevance.sum(axis=-1),
+        )
+        for panel in panels
+    ]
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:

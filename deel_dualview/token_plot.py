@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,26 +13,24 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextPath
 
-from deel_dualview._checks import check_count, require
-from deel_dualview.pair_rows import (
+from deel_dualview.pair_panels import (
     INK,
     LINE,
     MUTED,
-    Colours,
-    Explained,
-    Row,
+    Panel,
+    Sides,
     brief,
-    colour_map,
-    explained_of,
     heat_limit,
+    name_token,
     plain,
+    shorten,
+    shown_tokens,
     signed,
-    to_words,
 )
 
-if TYPE_CHECKING:
-    from deel_dualview.relevance import PairRelevance
-
+MAX_TOKENS = 60
+# From this share of a text's relevance on, it is told what padding received.
+_TOLD = 0.005
 # In points, the unit of all coordinates here.
 _SIZE, _LINE_HEIGHT, _GAP, _BLOCK_GAP, _MARGIN, _HEAD, _SIDE, _BETWEEN = (
     8.5,
@@ -62,69 +60,38 @@ class Passage(NamedTuple):
     note: str
 
 
-def token_relevance(
-    pair: PairRelevance,
-    index: int = 0,
-    *,
-    opponents: PairRelevance | None = None,
-    vocabulary: Any = None,
-    class_names: Sequence[str] | None = None,
-    max_tokens: int = 60,
-    colours: Colours = "red-blue",
-) -> Figure:
-    """Draw one evaluated text and the training texts that support or oppose its class, coloured by relevance.
-
-    A row is a pair: at the left the training text with the relevance in it, at the right the evaluated text with the
-    relevance in view of it. Positive relevance is red, negative blue; all pairs have one scale, stated at the foot.
-    At the head stands the evaluated text with the sum over the pairs shown, in its own scale. Token 0 is padding
-    and left out; relevance that it received is told.
+def draw(sides: Sides, vocabulary: Sequence[str], colours: Colormap) -> Figure:
+    """Draw the evaluated text with the sum over its pairs, then one row a pair, proponents first.
 
     Args:
-        pair: an element of `DualRelevance.explain` for inputs of integer tokens (an Embedding follows).
-        index: which of its evaluated examples.
-        opponents: the element of `explain(..., order=ORDER.ASCENDING)` for the same batch.
-        vocabulary: words by their number: a list, a `TextVectorization` or `StringLookup` layer, or a function from
-            number to word; numbers are drawn by default.
-        class_names: names of the classes; their numbers by default.
-        max_tokens: of a longer text, the stretch of so many tokens that has most relevance is drawn.
-        colours: `"red-blue"`, or `"orange-purple"` for readers of every colour vision.
-
-    Raises:
-        TypeError: `vocabulary` is none.
-        ValueError: inputs that are no rows of integers, `index` out of range, or unknown colours.
+        sides: the evaluated text, its proponents and opponents.
+        vocabulary: words by their number; numbers are drawn for those that it does not have.
+        colours: of relevance from negative to positive.
     """
-    check_count("max_tokens", max_tokens)
-    _check_tokens(pair)
-    found = explained_of(pair, index, opponents=opponents, class_names=class_names, colours=colours)
-    cmap = colour_map(is_colour_blind_safe=colours == "orange-purple")
-    return _Page(found, vocabulary, max_tokens, cmap).draw()
+    return _Page(sides, vocabulary, colours).draw()
 
 
-def passage(tokens: np.ndarray, relevance: np.ndarray, vocabulary: Any, max_tokens: int) -> Passage:
-    """Return what is drawn of a text: no padding, and of a long one the stretch of most relevance."""
+def passage(tokens: np.ndarray, relevance: np.ndarray, vocabulary: Sequence[str]) -> Passage:
+    """Return what is drawn of a text: no padding (0), and of a long one the stretch of most relevance."""
+    places, _, _ = shown_tokens(tokens, relevance, MAX_TOKENS)
     is_word = tokens != 0
-    padding = float(relevance[~is_word].sum())
-    numbers, values = tokens[is_word], relevance[is_word]
+    num_hidden, padding = int(is_word.sum()) - len(places), float(relevance[~is_word].sum())
     notes = []
-    if len(numbers) > max_tokens:
-        sums = np.concatenate([[0.0], np.cumsum(np.abs(values), dtype=np.float64)])
-        start = int((sums[max_tokens:] - sums[:-max_tokens]).argmax())
-        left_out = len(numbers) - max_tokens
-        rest = float(values.sum() - values[start : start + max_tokens].sum())
-        notes.append(f"{left_out:,} more tokens {brief(rest)}")
-        numbers, values = numbers[start : start + max_tokens], values[start : start + max_tokens]
-    if abs(padding) > 0.005 * np.abs(relevance).sum():
+    if num_hidden:
+        rest = float(relevance[is_word].sum() - relevance[places].sum())
+        notes.append(f"{num_hidden:,} more tokens {brief(rest)}")
+    if abs(padding) > _TOLD * np.abs(relevance).sum():
         notes.append(f"padding {brief(padding)}")
-    words = [plain(word) or "·" for word in to_words(numbers, vocabulary)]
-    return Passage(words, values, ", ".join(notes))
+    words = [plain(shorten(name_token(int(token), vocabulary))) for token in tokens[places]]
+    return Passage(words, relevance[places], ", ".join(notes))
 
 
 class _Page:
     """Lays passages out from above to below, then makes the figure as high as they need."""
 
-    def __init__(self, found: Explained, vocabulary: Any, max_tokens: int, colours: Colormap) -> None:
+    def __init__(self, found: Sides, vocabulary: Sequence[str], colours: Colormap) -> None:
         self._found, self._colours = found, colours
-        self._read = lambda tokens, relevance: passage(tokens, relevance, vocabulary, max_tokens)
+        self._read = lambda tokens, relevance: passage(tokens, relevance, vocabulary)
         rows = [*found.proponents, *found.opponents]
         self._total = np.sum([row.test_relevance for row in rows], axis=0)
         sides = [side for row in rows for side in (row.train_relevance, row.test_relevance)]
@@ -154,7 +121,7 @@ class _Page:
         self._figure.set_size_inches(_WIDTH / 72, height / 72)
         return self._figure
 
-    def _group(self, heading: str, rows: Sequence[Row]) -> None:
+    def _group(self, heading: str, rows: Sequence[Panel]) -> None:
         self._axes.plot([_MARGIN, _WIDTH - _MARGIN], [self._below] * 2, color=LINE, linewidth=0.8)
         self._below += 10
         self._say(_MARGIN, heading, size=9.5, weight="bold")
@@ -239,14 +206,3 @@ def _measure(word: str) -> float:
     """Return the width of a word in points."""
     # Blanks at the ends have no outline to measure.
     return float(TextPath((0, 0), word.strip() or "·", prop=_FONT).get_extents().x1) + 0.8
-
-
-def _check_tokens(pair: PairRelevance) -> None:
-    shape, samples = np.shape(pair.train_relevance), pair.top.training_samples[0]
-    is_integer = np.issubdtype(np.asarray(samples).dtype, np.integer)
-    require(
-        len(shape) == 3 and is_integer,
-        "Token relevance is drawn for rows of integer tokens, of shape (m, k, length). `pair_relevance` draws images, "
-        "`column_relevance` rows of numbers.",
-        {"train_relevance": shape, "dtype": np.asarray(samples).dtype.name},
-    )

@@ -31,7 +31,7 @@ def panels(figure):
 
 def test_bars_are_the_relevance_of_both_sides_strongest_column_first(pairs):
     (pair, _) = pairs
-    figure = plots.column_relevance(pair, 0, columns=NAMES)
+    figure = plots.column_relevance(pair, 0, column_names=NAMES)
     first = panels(figure)[0]
     labels = [label.get_text() for label in first.get_yticklabels()]
     sides = np.stack([np.asarray(pair.train_relevance[0]), np.asarray(pair.test_relevance[0])])
@@ -72,7 +72,7 @@ def test_the_values_of_both_rows_are_written(pairs):
 
 
 def test_of_many_columns_the_first_are_drawn_and_the_others_counted(pairs):
-    figure = plots.column_relevance(pairs[0], max_columns=2)
+    figure = plots.column_relevance(pairs[0], num_columns=2)
     assert len(panels(figure)[0].patches) == 4
     assert "and 3 more columns" in [text.get_text() for text in figure.texts]
     figure.canvas.draw()
@@ -82,9 +82,8 @@ def test_of_many_columns_the_first_are_drawn_and_the_others_counted(pairs):
     ("settings", "message"),
     [
         ({"index": 10}, "`index` is out of range"),
-        ({"columns": ["a"]}, "one name for each column"),
         ({"colours": "rainbow"}, "`colours` must be one of"),
-        ({"max_columns": 0}, "max_columns"),
+        ({"num_columns": 0}, "num_columns"),
     ],
 )
 def test_settings_that_cannot_be_drawn_are_refused(pairs, settings, message):

@@ -55,6 +55,18 @@ def test_a_method_has_a_small_picture(page):
     assert (page.parent / picture).stat().st_size < LARGEST_PICTURE
 
 
+def test_the_python_blocks_of_how_good_run():
+    """Those on metrics; the tutorial runs `benchmark`."""
+    found = re.findall(r"^```python\n(.*?)^```", read(DOCS / "how_good.md"), flags=re.MULTILINE | re.DOTALL)
+    values = dict.fromkeys(["training_labels", "explained_classes"], np.arange(3))
+    given = {"influence_values": np.eye(3), **values}
+    for block in found:
+        code = compile(block, "how_good.md", "exec")
+        if "benchmark" not in block:
+            exec(code, given)
+    assert given["metric"].result().value == 1.0
+
+
 def test_every_method_is_in_the_table():
     index = read(DOCS / "methods" / "index.md")
     assert not [page.name for page in PAGES if f"({page.name})" not in index]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, pair_plot, plots
+from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, pair_panels, pair_plot, plots
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_a_row_has_one_scale(pairs):
 
 
 def test_positive_is_red_and_negative_blue_or_orange_and_purple():
-    red_blue = pair_plot.colour_map(is_colour_blind_safe=False)
+    red_blue = pair_panels.colour_map(is_colour_blind_safe=False)
     red, blue = red_blue(0.8), red_blue(0.2)
     assert red[0] > red[2] and blue[2] > blue[0]
     np.testing.assert_allclose(red_blue(0.5)[:3], 1.0, atol=0.02)
-    orange, purple = (pair_plot.colour_map(is_colour_blind_safe=True)(place) for place in (0.8, 0.2))
+    orange, purple = (pair_panels.colour_map(is_colour_blind_safe=True)(place) for place in (0.8, 0.2))
     assert orange[0] > orange[2] and purple[2] > purple[1]
 
 
@@ -133,13 +133,13 @@ def test_images_of_any_proportion_and_channels_are_drawn_with_bad_numbers_in_the
 def test_labels_below_the_pictures_stay_apart_whatever_their_height(pairs):
     for tall in (4, 40):
         image = np.zeros((tall, 10, 1))
-        panel = pair_plot.Panel(image, image[..., 0], image[..., 0], 0.5, "class 1", 3)
+        panel = pair_panels.Panel(image, image[..., 0], image[..., 0], 0.5, "class 1", 3)
         figure = pair_plot.draw(
             image,
             "title",
             proponents=[panel],
             opponents=[],
-            colours=pair_plot.colour_map(is_colour_blind_safe=False),
+            colours=pair_panels.colour_map(is_colour_blind_safe=False),
         )
         figure.canvas.draw()
         value, label = (text.get_window_extent() for text in figure.axes[-3].texts)

@@ -126,7 +126,7 @@ def test_every_picture_is_decoded_and_has_a_text(visited):
     pictures = "[...document.images].map(image => [image.naturalWidth, image.alt])"
     for width, text in visited.page.evaluate(pictures):
         assert width == 8
-        assert re.fullmatch(r"(train|test) example \d+", text)
+        assert re.fullmatch(r"(relevance in )?(train|test) example \d+", text)
 
 
 def test_swapped_labels_are_seen_on_the_page(visited, demo):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, plots
+from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, plots, token_plot
 from deel_dualview.token_plot import passage
 
 WORDS = ["", "[UNK]", *(f"word{number}" for number in range(2, 20))]
@@ -60,35 +60,38 @@ def test_the_token_of_most_relevance_has_the_strongest_colour(pairs, colours):
     assert len(boxes) == len([text for text in texts(figure) if text in WORDS])
 
 
-def test_of_a_long_text_the_stretch_of_most_relevance_is_kept_and_the_rest_told():
+def test_of_a_long_text_the_stretch_of_most_relevance_is_kept_and_the_rest_told(monkeypatch):
     tokens, relevance = np.arange(1, 31), np.zeros(30)
     relevance[10:14], relevance[25] = (1.0, -2.0, 1.0, 1.0), 0.5
-    found = passage(tokens, relevance, None, 4)
+    monkeypatch.setattr(token_plot, "MAX_TOKENS", 4)
+    found = passage(tokens, relevance, [])
     assert found.words == ["11", "12", "13", "14"]
     np.testing.assert_allclose(found.relevance, [1, -2, 1, 1])
     assert found.note == "26 more tokens +0.5"
 
 
 def test_relevance_that_padding_received_is_told():
-    found = passage(np.array([3, 4, 0, 0]), np.array([1.0, 1.0, 0.5, -0.25]), WORDS, 60)
+    found = passage(np.array([3, 4, 0, 0]), np.array([1.0, 1.0, 0.5, -0.25]), WORDS)
     assert found.words == ["word3", "word4"]
     assert found.note == "padding +0.25"
 
 
-def test_a_vocabulary_may_be_a_list_a_layer_or_a_function():
-    layer = layers.StringLookup(vocabulary=["a", "b"])
-    for vocabulary in (layer, layer.get_vocabulary(), lambda number: ["[UNK]", "a", "b"][number]):
-        assert passage(np.array([1, 2]), np.zeros(2), vocabulary, 9).words == ["a", "b"]
-    assert passage(np.array([1, 7]), np.zeros(2), ["", "a"], 9).words == ["a", "[7]"]
+def test_a_vocabulary_may_be_a_list_or_a_layer(pairs):
+    layer = layers.StringLookup(vocabulary=WORDS[2:], mask_token="")
+    assert layer.get_vocabulary() == WORDS
+    by_list, by_layer = (
+        plots.token_relevance(pairs[0], vocabulary=vocabulary) for vocabulary in (WORDS, layer)
+    )
+    assert texts(by_list) == texts(by_layer)
 
 
 def test_words_that_look_like_mathematics_or_have_no_outline_are_drawn(pairs):
-    words = ["", " ", "$x", "$y$", *("w" * 90 for _ in range(16))]
+    words = ["", "\t", "$x", "$y$", *("w" * 90 for _ in range(16))]
     plots.token_relevance(pairs[0], vocabulary=words).canvas.draw()
 
 
 def test_what_cannot_be_drawn_is_refused(pairs):
-    with pytest.raises(ValueError, match="drawn for rows of integer tokens"):
+    with pytest.raises(ValueError, match="drawn for texts"):
         plots.token_relevance(pairs[0]._replace(train_relevance=np.zeros((2, 3, 5, 5, 1))))
     with pytest.raises(ValueError, match="`index` is out of range"):
         plots.token_relevance(pairs[0], 10)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import data
+from deel_dualview import data, witness
 from deel_dualview._checks import check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.gathering import gather_examples, gathered_spec
@@ -257,6 +257,20 @@ class BaseInfluenceCalculator(ABC):
             "target='label' explains the label of each query, but the queries have none; use target='prediction'.",
             {"element_spec": dataset.element_spec},
         )
+
+    def _train_batches(self, train_set: tf.data.Dataset) -> Iterator[data.Batch]:
+        """Yield the batches of another pass over the training set, every example compared with the first pass.
+
+        Raises:
+            ChangedError: this pass yields other examples, more, or fewer.
+        """
+        known, num_seen = self._hashes(), 0
+        for element in train_set:
+            hashes = data.hash_examples(element)
+            witness.check(known, num_seen, hashes, "train_set")
+            num_seen += len(hashes)
+            yield data.unpack(element)
+        witness.check_end(len(known), num_seen, "train_set")
 
     def _check_same_train_set(self, train_set: tf.data.Dataset | None) -> tf.data.Dataset:
         """Return the training set to read; one that begins otherwise than the constructor's is refused."""

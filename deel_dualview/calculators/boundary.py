@@ -99,7 +99,8 @@ class BoundaryCalculator(ABC):
 
     def _values(self, examples: tf.data.Dataset) -> Iterator[np.ndarray]:
         num_unreached = num_examples = 0
-        for element in examples:
+        own = examples is self.train_set
+        for element in (part for *_, part in data.compared_examples(examples)) if own else examples:
             distances = self._distances(data.unpack(element).inputs)
             num_unreached += int(np.isinf(distances).sum())
             num_examples += len(distances)

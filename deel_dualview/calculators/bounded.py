@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import numpy as np
+import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
@@ -11,6 +12,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.search import ORDER, Best, merge_top_k, streaming_top_k
 
 _NUM_FIRST = 1024
+_NUM_NORMS = 1024
 # Of values in float32, against their bound.
 _SLACK = 1e-4
 
@@ -24,10 +26,12 @@ class BoundedSearchCalculator(VectorInfluenceCalculator):
 
     def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> Best:
         queries = self._queries_of(batch)
-        norms, num_first = self._norms, max(_NUM_FIRST, k)
+        norms, num_first = self._norms, max(self._num_first, k)
         is_first = norms >= np.sort(norms)[-min(num_first, len(norms))]
         best = self._best_of(is_first, queries, k, order)
-        is_needed = (norms >= _least_norm(queries, best[0][:, -1], order)) & ~is_first
+        is_needed = (
+            norms >= _least_norm(self._query_norms(queries).numpy(), best[0][:, -1], order)
+        ) & ~is_first
         if not is_needed.any():
             return best
         return merge_top_k(best, self._best_of(is_needed, queries, k, order), k, order)
@@ -39,17 +43,32 @@ class BoundedSearchCalculator(VectorInfluenceCalculator):
         )
         return streaming_top_k(scored, min(k, int(is_wanted.sum())), order)
 
+    @property
+    def _num_first(self) -> int:
+        """How many vectors are scored before any bound is known."""
+        return _NUM_FIRST
+
+    def _vector_norms(self, vectors: Blocks) -> tf.Tensor:
+        """Return a norm of every vector, shape (b,); its product with `_query_norms` bounds inner products."""
+        return tf.sqrt(blocks.squared_norms(vectors))
+
+    def _query_norms(self, queries: Blocks) -> tf.Tensor:
+        """Return the dual norm of every query, shape (m,)."""
+        return tf.sqrt(blocks.squared_norms(queries))
+
     @cached_property
     def _norms(self) -> np.ndarray:
         """Norms of all vectors, shape (n,)."""
-        squares = [blocks.squared_norms(vectors) for _, vectors in self._vector_blocks()]
-        return np.sqrt(np.concatenate(squares))
+        norms = []
+        for indices, vectors in self._vector_blocks():
+            for start in range(0, len(indices), _NUM_NORMS):
+                norms.append(self._vector_norms(data.slice_examples(vectors, start, start + _NUM_NORMS)))
+        return np.concatenate(norms)
 
 
-def _least_norm(queries: Blocks, last_values: np.ndarray, order: ORDER) -> float:
-    """Return the norm below which no vector reaches the k-th value (m,) of any query."""
+def _least_norm(sizes: np.ndarray, last_values: np.ndarray, order: ORDER) -> float:
+    """Return the norm below which no vector reaches the k-th value (m,) of any query, of norms `sizes` (m,)."""
     values = last_values if order is ORDER.DESCENDING else -last_values
-    sizes = np.sqrt(blocks.squared_norms(queries))
     # A zero query has the value 0 with everything: all vectors tie.
     least = np.divide(values, sizes, out=np.zeros_like(sizes), where=sizes > 0)
     return (1 - _SLACK) * float(np.min(least, initial=np.inf))

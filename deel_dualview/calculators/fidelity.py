@@ -62,27 +62,27 @@ def measure(
         num_examples=len(ours),
         agreement=float((ours == theirs).mean()),
         matthews_correlation=float(matthews_corrcoef(theirs, ours)),
-        logit_cosine=float(_cosines(_centred(surrogate_logits), _centred(model_logits)).mean()),
-        kendall_tau=_mean_kendall_tau(surrogate_logits, model_logits),
+        logit_cosine=float(cosines(centred(surrogate_logits), centred(model_logits)).mean()),
+        kendall_tau=mean_kendall_tau(surrogate_logits, model_logits),
         weight_cosine=None
         if kernel is None
-        else float(_cosines(_centred(weights).T, _centred(kernel).T).mean()),
+        else float(cosines(centred(weights).T, centred(kernel).T).mean()),
         completeness_error=float(error),
     )
 
 
-def _centred(rows: np.ndarray) -> np.ndarray:
+def centred(rows: np.ndarray) -> np.ndarray:
     """Take the mean over classes off every row (r, c)."""
     return rows.astype(np.float64) - rows.mean(axis=1, keepdims=True, dtype=np.float64)
 
 
-def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the cosine of each pair of rows, 0 where one of them is zero."""
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return np.einsum("ij,ij->i", first, second) / np.maximum(norms, np.finfo(np.float64).tiny)
 
 
-def _mean_kendall_tau(first: np.ndarray, second: np.ndarray) -> float:
+def mean_kendall_tau(first: np.ndarray, second: np.ndarray) -> float:
     """Return the mean of Kendall's tau-b; rows of equal values have no rank and are left out."""
     from scipy.stats import kendalltau
 

@@ -11,6 +11,7 @@ from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.gradients import check_finite
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.factors import scaled
 
 
 class FirstOrderInfluenceCalculator(InverseHessianCalculator):
@@ -26,7 +27,8 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
     weights at an optimum of the objective; examples of high leverage change more than it says (see
     `LeverageCorrectedInfluenceCalculator`).
 
-    The constructor stores gradients (factored where the layer allows it); one solve with H per query.
+    The constructor stores gradients (factored where the layer allows it; with `EkfacIHVP` in its eigenbasis); one
+    solve with H per query. Queries are dense, so that few of many weights are in work at once: 32 MiB of them.
 
     Args:
         model: the classifier to explain.
@@ -80,16 +82,23 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
         return data.lazy_dataset(values, tf.TensorSpec([None], tf.float32))
 
     def _settings(self) -> dict[str, str]:
-        return self.ihvp.gradients.describe()
+        return self.ihvp.gradients.describe() | self.ihvp.describe_coordinates()
 
     def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        return self._training_gradients(batch)
+        return self.ihvp.coordinates(self._training_gradients(batch))
 
     def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        return self._solved(self._query_gradients(batch, classes), 1 / self.num_train)
+        coordinates = self.ihvp.coordinates(self._query_gradients(batch, classes))
+        return scaled(self.ihvp.solve_coordinates(coordinates), 1 / self.num_train)
+
+    def _vector_norms(self, vectors: Blocks) -> tf.Tensor:
+        return self.ihvp.vector_norms(vectors)
+
+    def _query_norms(self, queries: Blocks) -> tf.Tensor:
+        return self.ihvp.solution_norms(queries)
 
     def _group_vector(self, group: tf.data.Dataset) -> Blocks:
-        return self._gradient_sum(group)[0]
+        return self.ihvp.coordinates(self._gradient_sum(group)[0])
 
     def _gradient_sum(self, group: tf.data.Dataset) -> tuple[Blocks, int]:
         """Return the sum of a group's gradients, one row, and the group's size."""

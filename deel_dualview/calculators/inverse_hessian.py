@@ -13,8 +13,13 @@ from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.models import InfluenceModel
+from deel_dualview.search import ORDER, Best
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
+
+_NUMBERS_AT_ONCE = 2**23
+_LEAST_FIRST = 32
+_PRODUCTS_AT_FIRST = 2**25
 
 
 class InverseHessianCalculator(BoundedSearchCalculator):
@@ -72,6 +77,34 @@ class InverseHessianCalculator(BoundedSearchCalculator):
 
     def _prepare(self) -> None:
         """Check or compute what influence vectors need, before the pass over the training set."""
+
+    def _values(self, batch: data.Batch) -> np.ndarray:
+        return np.concatenate(
+            [super(InverseHessianCalculator, self)._values(part) for part in self._parts(batch)]
+        )
+
+    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> Best:
+        # Few queries at once are bounded more tightly, too.
+        found = [super(InverseHessianCalculator, self)._top_k(part, k, order) for part in self._parts(batch)]
+        values, indices = zip(*found, strict=True)
+        return np.concatenate(values), np.concatenate(indices)
+
+    def _self_influences(self, batch: data.Batch) -> tf.Tensor:
+        parts = [super(InverseHessianCalculator, self)._self_influences(part) for part in self._parts(batch)]
+        return tf.concat(parts, axis=0)
+
+    @property
+    def _num_first(self) -> int:
+        return max(_LEAST_FIRST, min(super()._num_first, _PRODUCTS_AT_FIRST // self.ihvp.size))
+
+    def _parts(self, batch: data.Batch) -> list[data.Batch]:
+        """Return a batch in parts whose queries, dense, have 2**23 numbers at most (or are single)."""
+        size, step = data.num_examples(batch.inputs), max(1, _NUMBERS_AT_ONCE // self.ihvp.size)
+        if size <= step:
+            return [batch]
+        kept = {name: part for name, part in batch._asdict().items() if part is not None}
+        parts = [data.slice_examples(kept, start, start + step) for start in range(0, size, step)]
+        return [batch._replace(**part) for part in parts]
 
     def _training_gradients(self, batch: data.Batch) -> Blocks:
         """Return the gradients of the losses of a batch's labels."""

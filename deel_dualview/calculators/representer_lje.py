@@ -1,7 +1,8 @@
 """RepresenterPointLJE: the model's own last layer as a sum over training examples."""
 
 import warnings
-from typing import NamedTuple, cast
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import scipy.linalg
@@ -22,14 +23,15 @@ _SIZE_LIMIT = 12_000
 _ILL_CONDITIONED = 1e6
 
 
-class Expansion(NamedTuple):
+@dataclass(frozen=True)
+class Expansion:
     """The expansion at theta* = theta + gamma * gradient.
 
     Attributes:
         weights: theta*, shape (outputs, d), float64.
         errors: p - y of every training example at theta*, shape (n, outputs), float32.
-        inverse: H^-1, inverse of the damped Hessian of the mean loss at theta*, shape (outputs, d, outputs,
-        d).
+        factor: lower Cholesky factor of H, the damped Hessian of the mean loss at theta*, shape (p, p) with
+            p = outputs * d; what is above its diagonal is arbitrary.
         damping: what was added to the Hessian's diagonal.
         condition_number: of the damped Hessian (in the 1-norm).
         shared: theta* + H^-1 g(theta), of which every example has one n-th, shape (outputs, d), float64.
@@ -39,11 +41,15 @@ class Expansion(NamedTuple):
 
     weights: np.ndarray
     errors: np.ndarray
-    inverse: np.ndarray
+    factor: np.ndarray
     damping: float
     condition_number: float
     shared: np.ndarray
     residual: float
+
+    def solve(self, rows: np.ndarray) -> np.ndarray:
+        """Return H^-1 times rows (n, p)."""
+        return _solve(self.factor, rows)
 
 
 class RepresenterPointLJE(FeatureInfluenceCalculator):
@@ -78,7 +84,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
         store: where the features are kept; in memory by default.
 
     Attributes:
-        expansion: theta*, the inverse Hessian, its damping and condition number.
+        expansion: theta*, the factorised Hessian, its damping and condition number.
 
     Raises:
         ValueError: bad settings, labels or datasets, a model without a linear last layer or with one of more
@@ -154,12 +160,12 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
             "RepresenterPointL2.",
             {"mean eigenvalue": damping / self.relative_damping},
         )
-        inverse, condition_number = _inverse(hessian + damping * np.eye(len(hessian)))
-        undone = (inverse @ gradient.ravel()).reshape(star.shape)
+        factor, condition_number = _cholesky(hessian, damping)
+        undone = _solve(factor, gradient.reshape(1, -1)).reshape(star.shape)
         return Expansion(
             weights=star,
             errors=errors,
-            inverse=inverse.reshape(*star.shape, *star.shape),
+            factor=factor,
             damping=damping,
             condition_number=condition_number,
             shared=star + undone,
@@ -187,7 +193,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
         gram = SoftmaxGram(*weights.shape)
         for _, features in self._feature_blocks():
             gram.add(features, _probabilities(features, weights, len(weights) == 1))
-        return gram.mean().numpy()
+        return gram.mean()
 
     def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
         constants = tf.ones((features.shape[0], 1))
@@ -196,12 +202,8 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
     def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
         phi = features.numpy().astype(np.float64)
         directions = self._logit_gradients(classes).numpy()
-        solved = np.zeros((len(phi), self.expansion.weights.size))
-        # The gradient of a logit is one row of outputs (x) phi, so that d rows of the inverse are enough.
-        for output in np.unique(np.argmax(np.abs(directions), axis=1)):
-            own = np.flatnonzero(directions[:, output])
-            half = self.expansion.inverse[output].reshape(phi.shape[1], -1)
-            solved[own] = directions[own, output, np.newaxis] * (phi[own] @ half)
+        gradients = directions[:, :, np.newaxis] * phi[:, np.newaxis]
+        solved = self.expansion.solve(gradients.reshape(len(phi), self.expansion.weights.size))
         shared = np.einsum("mo,od,md->m", directions, self.expansion.shared, phi, optimize=True)
         parts = (-solved / self.num_train, shared[:, np.newaxis] / self.num_train)
         return tuple(tf.constant(part, tf.float32) for part in parts)
@@ -222,19 +224,26 @@ def _errors_and_gradient(
     return errors, tf.matmul(errors, tf.cast(features, tf.float64), transpose_a=True)
 
 
-def _inverse(matrix: np.ndarray) -> tuple[np.ndarray, float]:
-    """Invert a symmetric positive definite matrix by Cholesky; return the inverse and the condition number.
+def _solve(factor: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    solution, _ = scipy.linalg.lapack.dpotrs(factor, rows.T, lower=True)
+    return solution.T
+
+
+def _cholesky(matrix: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
+    """Return the Cholesky factor of a symmetric matrix + damping * I, and the condition number of that sum.
 
     Raises:
         ValueError: it is not positive definite; the message has the smallest eigenvalue.
     """
-    try:
-        factor, _ = scipy.linalg.cho_factor(matrix, lower=True)
-    except scipy.linalg.LinAlgError as error:
-        smallest = float(scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])[0])
+    damped = matrix.copy()
+    np.fill_diagonal(damped, np.diag(matrix) + damping)
+    largest_sum = float(np.abs(damped).sum(axis=1).max())
+    factor, failed = scipy.linalg.lapack.dpotrf(damped.T, lower=True, clean=False, overwrite_a=True)
+    if failed:
+        smallest = float(scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])[0]) + damping
         needed = "The damped Hessian is not positive definite: use more `damping`."
-        raise ValueError(describe(needed, {"smallest eigenvalue": smallest})) from error
-    reciprocal, _ = scipy.linalg.lapack.dpocon(factor, np.linalg.norm(matrix, 1), uplo="L")
+        raise ValueError(describe(needed, {"smallest eigenvalue": smallest}))
+    reciprocal, _ = scipy.linalg.lapack.dpocon(factor, largest_sum, uplo="L")
     condition_number = 1.0 / max(float(reciprocal), np.finfo(np.float64).tiny)
     if condition_number > _ILL_CONDITIONED:
         warnings.warn(
@@ -245,5 +254,4 @@ def _inverse(matrix: np.ndarray) -> tuple[np.ndarray, float]:
             ),
             stacklevel=4,
         )
-    triangle, _ = scipy.linalg.lapack.dpotri(factor, lower=True)
-    return np.tril(triangle) + np.tril(triangle, -1).T, condition_number
+    return factor, condition_number

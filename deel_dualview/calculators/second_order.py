@@ -104,7 +104,13 @@ class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
             "Second-order influence needs the inverse Hessian of the training set itself.",
             {"num_train": self.num_train, "num_train of ihvp": self.ihvp.num_train},
         )
-        return super()._queries(batch, classes)
+        return self._solved(self._query_gradients(batch, classes), 1 / self.num_train)
+
+    def _vector_norms(self, vectors: Blocks) -> tf.Tensor:
+        return tf.sqrt(blocks.squared_norms(vectors))
+
+    def _query_norms(self, queries: Blocks) -> tf.Tensor:
+        return tf.sqrt(blocks.squared_norms(queries))
 
 
 def _weighted_sum(first: float, own: Any, second: float, other: Any) -> Any:

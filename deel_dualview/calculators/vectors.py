@@ -52,7 +52,7 @@ class VectorInfluenceCalculator(BaseInfluenceCalculator):
         """Return the self-influence of every training example, lazily, elements of shape (b,), float32."""
         train_set = self._check_same_train_set(train_set)
         return data.lazy_dataset(
-            lambda: (self._self_influences(data.unpack(element)) for element in train_set),
+            lambda: (self._self_influences(batch) for batch in self._train_batches(train_set)),
             tf.TensorSpec([None], tf.float32),
         )
 

@@ -6,6 +6,7 @@ import click
 
 from deel_dualview import __version__
 from deel_dualview.cli.audit import audit
+from deel_dualview.cli.benchmark import benchmark
 from deel_dualview.cli.compare import compare
 
 
@@ -16,4 +17,5 @@ def main() -> None:
 
 
 main.add_command(audit)
+main.add_command(benchmark)
 main.add_command(compare)

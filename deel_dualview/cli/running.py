@@ -16,6 +16,8 @@ FAILED_THRESHOLD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 class CleanCommand(click.Command):
     """A command whose errors are one line each, unless `--debug` is given, and that Ctrl-C ends quietly."""
 
+    interrupted = "No report was written."
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn exceptions into messages and exit codes."""
         try:
@@ -23,7 +25,7 @@ class CleanCommand(click.Command):
         except (click.exceptions.Exit, click.ClickException):
             raise
         except (KeyboardInterrupt, click.Abort):
-            click.echo("\nInterrupted. No report was written.", err=True)
+            click.echo(f"\nInterrupted. {self.interrupted}", err=True)
             ctx.exit(INTERRUPTED)
         except Exception as error:
             if ctx.params["debug"]:

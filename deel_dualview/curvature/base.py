@@ -4,6 +4,8 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
+
 from deel_dualview.linalg.operators import LinearOperator
 
 CurvatureKind = Literal["hessian", "gauss-newton"]
@@ -24,3 +26,7 @@ class Curvature(LinearOperator):
     @abstractmethod
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
         """Yield, without end, the curvatures of random batches; the same ones for the same seed."""
+
+    def to_array(self) -> np.ndarray:
+        """Return the matrix as an array that must not be written to, shape (p, p), float64."""
+        return np.asarray(self.to_dense(), np.float64)

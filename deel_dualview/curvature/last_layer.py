@@ -39,7 +39,8 @@ class LastLayerCurvature(Curvature):
         self.model = model
         self.examples = examples
         self._store = MemoryStore() if store is None else store
-        model.prepare(data.unpack(next(iter(examples))).inputs)
+        if not model.is_prepared:
+            model.prepare(data.unpack(next(iter(examples))).inputs)
         self._gradients = LastLayerGradients(model)
         head = self._gradients.head
         self._num_inputs, self._num_outputs = map(int, head.kernel.shape)
@@ -62,11 +63,14 @@ class LastLayerCurvature(Curvature):
 
     def to_dense(self) -> tf.Tensor:
         """Return the matrix, shape (p, p), float64."""
+        return tf.constant(self.to_array())
+
+    def to_array(self) -> np.ndarray:
         return self._dense[0]
 
     def trace(self) -> float:
         if "_dense" in vars(self):
-            return float(tf.linalg.trace(self.to_dense()))
+            return float(np.trace(self.to_array()))
         return sum(float(tf.reduce_sum(traces(*block))) for block in self._blocks()) / self.num_examples
 
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
@@ -77,10 +81,10 @@ class LastLayerCurvature(Curvature):
             yield _BatchCurvature(tf.constant(features[rows]), tf.constant(probabilities[rows]))
 
     @cached_property
-    def _dense(self) -> tuple[tf.Tensor, int]:
+    def _dense(self) -> tuple[np.ndarray, int]:
         """The matrix and n."""
         gram = SoftmaxGram(self._num_outputs, self._num_inputs)
-        for indices, element in data.enumerate_examples(self.examples):
+        for indices, _, element in data.compared_examples(self.examples):
             if len(indices):
                 features, probabilities = self._features_and_probabilities(element)
                 _check_finite(features, probabilities, indices)

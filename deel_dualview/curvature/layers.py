@@ -46,7 +46,8 @@ class LayersCurvature(Curvature):
         self.model = model
         self.examples = examples
         self.kind = kind
-        model.prepare(data.unpack(next(iter(examples))).inputs)
+        if not model.is_prepared:
+            model.prepare(data.unpack(next(iter(examples))).inputs)
         self._groups = select_groups(model, weights)
         self._products: dict[str, Callable[..., tf.Tensor]] = {}
 

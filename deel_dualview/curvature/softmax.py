@@ -10,7 +10,7 @@ import tensorflow as tf
 from deel_dualview.data import to_array
 
 _ROWS_PER_PRODUCT = 4096
-_NEGLIGIBLE = 1e-10
+_NEGLIGIBLE = 1e-9
 
 
 @tf.function(reduce_retracing=True, autograph=False)
@@ -50,9 +50,9 @@ class SoftmaxGram:
     """Sum of the matrices of examples that come in batches of any size.
 
     Examples are collected until there are enough for fast products, in float32 and added up in float64. In
-    each block of the matrix, those of each collection are left out whose share of its trace is below 1e-10 of
+    each block of the matrix, those of each collection are left out whose share of its trace is below 1e-9 of
     the mean trace: a well fitted model gives most classes so small a probability. Together they change no
-    eigenvalue by more than c^2 * 1e-10 of the trace.
+    eigenvalue by more than c^2 * 1e-9 of the trace.
 
     Args:
         num_outputs: c.
@@ -61,7 +61,9 @@ class SoftmaxGram:
 
     def __init__(self, num_outputs: int, num_inputs: int) -> None:
         self.num_examples = 0
-        self._sum = np.zeros((num_outputs, num_inputs, num_outputs, num_inputs))
+        self._pairs = [(row, column) for row in range(num_outputs) for column in range(row, num_outputs)]
+        # Of every two outputs; each is symmetric, being a sum of multiples of phi phi'.
+        self._sums = np.zeros((len(self._pairs), num_inputs, num_inputs))
         self._waiting: list[tuple[tf.Tensor, tf.Tensor]] = []
 
     def add(self, features: tf.Tensor, probabilities: tf.Tensor) -> None:
@@ -71,16 +73,15 @@ class SoftmaxGram:
         if sum(len(waiting) for waiting, _ in self._waiting) >= _ROWS_PER_PRODUCT:
             self._flush()
 
-    def mean(self) -> tf.Tensor:
+    def mean(self) -> np.ndarray:
         """Return the mean matrix, shape (c * d, c * d), float64."""
         self._flush()
-        num_outputs, num_inputs = self._sum.shape[:2]
-        mean = self._sum / self.num_examples
-        for row in range(num_outputs):
-            for column in range(row):
-                mean[row, :, column] = mean[column, :, row].T
-            mean[row, :, row] = (mean[row, :, row] + mean[row, :, row].T) / 2
-        return tf.constant(mean.reshape(num_outputs * num_inputs, -1))
+        num_outputs, num_inputs = self._pairs[-1][0] + 1, self._sums.shape[1]
+        mean = np.empty((num_outputs, num_inputs, num_outputs, num_inputs))
+        for (row, column), block in zip(self._pairs, self._sums, strict=True):
+            np.divide(block, self.num_examples, out=mean[row, :, column])
+            mean[column, :, row] = mean[row, :, column]
+        return mean.reshape(num_outputs * num_inputs, -1)
 
     def _flush(self) -> None:
         if not self._waiting:
@@ -88,20 +89,23 @@ class SoftmaxGram:
         parts = zip(*self._waiting, strict=True)
         features, probabilities = (np.concatenate([to_array(part) for part in group]) for group in parts)
         self._waiting = []
-        squares = np.sum(features.astype(np.float64) ** 2, axis=1)
-        negligible = _NEGLIGIBLE * float(np.mean(traces(features, probabilities)))
-        for row, own in enumerate(probabilities.T):
-            self._sum[row, :, row] += _block(features, squares, own * (1 - own), negligible)
-            for column in range(row + 1, probabilities.shape[1]):
-                weights = own * probabilities[:, column]
-                self._sum[row, :, column] -= _block(features, squares, weights, negligible)
+        squares = np.einsum("nd,nd->n", features, features)
+        by_output = np.ascontiguousarray(probabilities.T)
+        shares = np.sum(by_output * (1 - by_output), axis=0)
+        negligible = _NEGLIGIBLE * float(np.mean(shares * squares, dtype=np.float64))
+        for (row, column), total in zip(self._pairs, self._sums, strict=True):
+            if row == column:
+                total += _block(features, squares, by_output[row] * (1 - by_output[row]), negligible)
+            else:
+                total -= _block(features, squares, by_output[row] * by_output[column], negligible)
 
 
 def _block(features: np.ndarray, squares: np.ndarray, weights: np.ndarray, negligible: float) -> np.ndarray:
-    """Return the sum of weights (b,) times phi phi', shape (d, d), float32, without negligible traces.
+    """Return the sum of weights (b,) >= 0 times phi phi', shape (d, d), float32, without negligible traces.
 
-    In NumPy, whose calls for these many small products cost a fifth of TensorFlow's on a CPU.
+    In NumPy, whose calls for these many small products cost a fifth of TensorFlow's on a CPU, and which computes
+    half of a matrix times its own transpose.
     """
     indices = np.flatnonzero(weights * squares > negligible)
-    rows = features[indices]
-    return (rows * weights[indices, np.newaxis].astype(np.float32)).T @ rows
+    rows = features[indices] * np.sqrt(weights[indices, np.newaxis]).astype(np.float32)
+    return rows.T @ rows

@@ -128,7 +128,7 @@ class _Passes:
         """Yield (indices (b,), inputs, signs (b, samples, c)) of at most 128 examples."""
         random = np.random.default_rng(next(self._seeds))
         shape = (self._num_samples or 0, self._model.num_classes)
-        for indices, element in data.enumerate_examples(self._examples):
+        for indices, _, element in data.compared_examples(self._examples):
             inputs = data.unpack(element).inputs
             for start in range(0, len(indices), _CHUNK):
                 chunk = indices[start : start + _CHUNK]

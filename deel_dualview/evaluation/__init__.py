@@ -1,5 +1,24 @@
-"""How good attributions are: data perturbed in known ways, for the metrics to look for."""
+"""How good attributions are: data perturbed in known ways, models trained on them, methods asked about them."""
 
+from deel_dualview.evaluation.networks import RECIPES, Recipe
+from deel_dualview.evaluation.pages import read_benchmark
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Subset, Superclasses
+from deel_dualview.evaluation.running import benchmark
+from deel_dualview.evaluation.subjects import ImageData, Subject, load_images, subject
+from deel_dualview.evaluation.tables import Benchmark
 
-__all__ = ["Marks", "PoisonedLabels", "Subset", "Superclasses"]
+__all__ = [
+    "RECIPES",
+    "Benchmark",
+    "ImageData",
+    "Marks",
+    "PoisonedLabels",
+    "Recipe",
+    "Subject",
+    "Subset",
+    "Superclasses",
+    "benchmark",
+    "load_images",
+    "read_benchmark",
+    "subject",
+]

@@ -129,7 +129,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
         if self.num_curvature_examples is not None:
             num_examples = check_count("num_curvature_examples", self.num_curvature_examples)
             examples = draw_examples(examples, num_examples, seed=self.seed, batch_size=_BATCH_SIZE)
-        for indices, element in data.enumerate_examples(examples) if self.weights != "last" else ():
+        for indices, _, element in data.compared_examples(examples) if self.weights != "last" else ():
             batch = data.unpack(element)
             is_finite = np.isfinite(self.model.losses(batch.inputs, batch.labels))
             require(

@@ -5,7 +5,7 @@ import threading
 import warnings
 from abc import abstractmethod
 from functools import cached_property
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -91,7 +91,7 @@ class InverseHessianVectorProduct(LinearOperator):
         self.model, self.train_set, self.weights, self.kind = model, train_set, weights, curvature
         self.regularisation = _check_not_negative("regularisation", regularisation)
         self._damping = _check_damping(damping, self.regularisation)
-        _check_train_set(model, train_set)
+        self._check_train_set()
         self.gradients = PerExampleGradients(model, weights)
         self._lock = threading.Lock()
         self._has_warned = False
@@ -159,6 +159,32 @@ class InverseHessianVectorProduct(LinearOperator):
         """Return the solutions of `solve`, shape (n, p)."""
         return self.solve(rows).value
 
+    def coordinates(self, gradients: Blocks) -> Blocks:
+        """Return gradients in orthonormal coordinates in which the inverse is cheap; by default unchanged.
+
+        Inner products are the same; blocks that are factored stay so.
+        """
+        return gradients
+
+    def solve_coordinates(self, coordinates: Blocks) -> Blocks:
+        """Return the inverse times vectors given in `coordinates`, in the same, as matrices (n, p_k)."""
+        return blocks.from_dense(self.solve(coordinates).value, coordinates)
+
+    def vector_norms(self, coordinates: Blocks) -> tf.Tensor:
+        """Return a norm of every vector in `coordinates`, shape (n,).
+
+        Its product with `solution_norms` of another bounds the inner product of the two.
+        """
+        return tf.sqrt(blocks.squared_norms(coordinates))
+
+    def solution_norms(self, solutions: Blocks) -> tf.Tensor:
+        """Return the dual norm of what `solve_coordinates` returned, shape (n,)."""
+        return tf.sqrt(blocks.squared_norms(solutions))
+
+    def describe_coordinates(self) -> dict[str, str]:
+        """Return what `coordinates` depend on besides the weights, as text that keys a store."""
+        return {}
+
     def curvature_of(self, examples: tf.data.Dataset) -> Curvature:
         """Return the curvature of the mean loss over other examples, in the same weights, without damping."""
         return curvature_of(self.model, examples, weights=self.weights, kind=self.kind)
@@ -193,6 +219,22 @@ class InverseHessianVectorProduct(LinearOperator):
             self._curvature.to_dense()
         return self._curvature.trace() / self.size
 
+    def _check_train_set(self) -> None:
+        data.check_batched(self.train_set, "train_set")
+        require(
+            data.unpack(self.train_set.element_spec).labels is not None,
+            "The training set needs labels: elements (inputs, labels).",
+            {"element_spec": self.train_set.element_spec},
+        )
+        self.model.check_inputs(data.unpack(self.train_set.element_spec).inputs, "train_set")
+        first = data.unpack(self._first_batch())
+        self.model.prepare(first.inputs)
+        self.model.to_classes(first.labels)
+
+    def _first_batch(self) -> Any:
+        """Return the first batch of the training set; one that changes is refused."""
+        return data.check_same_twice(self.train_set, "train_set")
+
     def _warn_of_shortfall(self, solution: LinearSolution) -> None:
         is_short = ~np.asarray(solution.converged)
         with self._lock:
@@ -222,16 +264,3 @@ def _check_damping(damping: Damping, regularisation: float) -> float | RelativeD
     if isinstance(damping, RelativeDamping):
         return RelativeDamping(check_positive("factor", damping.factor))
     return _check_not_negative("damping", damping)
-
-
-def _check_train_set(model: InfluenceModel, train_set: tf.data.Dataset) -> None:
-    data.check_batched(train_set, "train_set")
-    require(
-        data.unpack(train_set.element_spec).labels is not None,
-        "The training set needs labels: elements (inputs, labels).",
-        {"element_spec": train_set.element_spec},
-    )
-    model.check_inputs(data.unpack(train_set.element_spec).inputs, "train_set")
-    first = data.unpack(data.check_same_twice(train_set, "train_set"))
-    model.prepare(first.inputs)
-    model.to_classes(first.labels)

@@ -119,11 +119,6 @@ _SHARED: list[Key] = [
     *_all_ranks("AveragePooling", "GlobalAveragePooling", "UpSampling"),
     *("Add", "Subtract", "Mean", "Sum", "AveragePool"),
 ]
-# Not differentiable: words, numbers or intervals become indices.
-_LOOK_UPS = (
-    *(layers.TextVectorization, layers.StringLookup, layers.IntegerLookup, layers.Hashing),
-    *(layers.HashedCrossing, layers.Discretization, layers.CategoryEncoding),
-)
 _BASE: dict[Key, Rule] = {
     **_each(_PASSED, Pass()),
     **_each(_ROUTED, Route()),
@@ -203,12 +198,6 @@ class Composite:
 def _why_no_rule(operation: Any) -> str:
     """Say of which layer there is no rule, and what its user can do."""
     kind = type(operation).__name__
-    if isinstance(operation, _LOOK_UPS):
-        return (
-            f"Layer {operation.name!r} of type {kind} turns its inputs into numbers by looking them up, so nothing of "
-            "them can be differentiated: cut the model behind it. Call the layer in the data, as in "
-            "train.map(lambda inputs, labels: (layer(inputs), labels)), and begin the model with what follows it."
-        )
     if isinstance(operation, layers.RNN):
         return (
             f"Relevance has no rule for layer {operation.name!r} of type {kind}: recurrent layers are not propagated "

@@ -12,6 +12,7 @@ from deel_dualview.lrp import linear, signs
 from deel_dualview.lrp.calls import Applied, Call, Rule
 from deel_dualview.lrp.canonize import fold_batch_norms
 from deel_dualview.lrp.composites import Composite, Named, to_composite
+from deel_dualview.lrp.discrete import check_no_look_up
 from deel_dualview.lrp.graph import Graph, Ref, Step, walk
 from deel_dualview.typing import Inputs
 
@@ -99,6 +100,7 @@ class LRP:
             "Relevance starts at one output; build a model that ends there.",
             {"outputs": len(graph.outputs)},
         )
+        check_no_look_up(graph)
         # Of the layers as the user knows them, before any are folded.
         for step in graph.steps:
             composite.rule_of(step.operation)

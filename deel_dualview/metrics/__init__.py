@@ -4,12 +4,17 @@ from deel_dualview.metrics.agreement import LeaveOneOut, LinearDatamodelingScore
 from deel_dualview.metrics.base import Metric, MetricResult
 from deel_dualview.metrics.concentration import Sparsity, TopKCardinality
 from deel_dualview.metrics.domain_mismatch import DomainMismatch
+from deel_dualview.metrics.fidelity import Completeness, SurrogateFidelity
 from deel_dualview.metrics.label_poisoning import DetectionCurve, LabelErrorDetection, LabelPoisoning
 from deel_dualview.metrics.pair_relevance import ConservationError, PixelFlipping, ShareInMask
+from deel_dualview.metrics.retraining import Brittleness, CoreSet, Pruning
 from deel_dualview.metrics.top_matches import IdenticalClass, IdenticalSubclass, TopKClass
 
 __all__ = [
+    "Brittleness",
+    "Completeness",
     "ConservationError",
+    "CoreSet",
     "DetectionCurve",
     "DomainMismatch",
     "IdenticalClass",
@@ -22,8 +27,10 @@ __all__ = [
     "MetricResult",
     "ModelRandomisation",
     "PixelFlipping",
+    "Pruning",
     "ShareInMask",
     "Sparsity",
+    "SurrogateFidelity",
     "TopKCardinality",
     "TopKClass",
 ]

@@ -147,6 +147,27 @@ def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:
     return array
 
 
+def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarray:
+    """Return the first k of the positions of each test example, shape (m, k).
+
+    Raises:
+        ValueError: fewer than k, or positions outside of the training set.
+    """
+    indices = to_array(training_indices)
+    require(
+        indices.ndim == 2 and indices.shape[1] >= k and np.issubdtype(indices.dtype, np.integer),
+        f"`training_indices` must be the positions of {k} or more proponents a test example, shape (m, {k}).",
+        {"shape": indices.shape, "dtype": str(indices.dtype)},
+    )
+    first = indices[:, :k]
+    require(
+        first.size == 0 or bool(first.min() >= 0 and first.max() < num_train),
+        f"`training_indices` must be positions in the training set, 0..{num_train - 1}.",
+        {"smallest": first.min() if first.size else None, "largest": first.max() if first.size else None},
+    )
+    return first
+
+
 def shape_of(influence_values: Any) -> tuple[int, int]:
     """Return (m, n) of a matrix of influence values of any kind.
 

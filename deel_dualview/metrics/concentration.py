@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from deel_dualview._checks import check_count, require
-from deel_dualview.metrics.base import MeanMetric, Metric, MetricResult, row_blocks, shape_of
+from deel_dualview.metrics.base import (
+    MeanMetric,
+    Metric,
+    MetricResult,
+    checked_positions,
+    row_blocks,
+    shape_of,
+)
 from deel_dualview.search import block_top_k
 
 
@@ -46,6 +53,18 @@ class TopKCardinality(Metric):
         require(self.k <= num_train, "`k` must be at most n.", {"k": self.k, "n": num_train})
         for _, block in row_blocks(influence_values):
             self._lists.append(block_top_k(block, np.arange(num_train), self.k)[1])
+
+    def update_top_k(self, training_indices: Any) -> None:
+        """Take a batch of test examples by their first proponents, as `top_k_indices` gives them.
+
+        Args:
+            training_indices: positions, the first k of them count, shape (m, at least k).
+
+        Raises:
+            ValueError: fewer than k positions a test example.
+        """
+        first = checked_positions(training_indices, self.k, np.iinfo(np.int64).max)
+        self._lists.append(first)
 
     def result(self) -> MetricResult:
         """Return the ratio.

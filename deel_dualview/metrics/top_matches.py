@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from deel_dualview._checks import check_count
-from deel_dualview.metrics.base import MeanMetric, checked_vector, row_blocks, shape_of
+from deel_dualview.data import to_array
+from deel_dualview.metrics.base import MeanMetric, checked_positions, checked_vector, row_blocks, shape_of
 from deel_dualview.search import block_top_k
 
 
@@ -50,6 +51,22 @@ class TopKClass(MeanMetric):
             _, first = block_top_k(block, np.arange(num_train), self.k)
             self._append(np.mean(labels[first] == references[rows][:, None], axis=1))
 
+    def update_top_k(self, training_indices: Any, training_labels: Any, explained_classes: Any) -> None:
+        """Count a batch of test examples by their first proponents alone, as `top_k_indices` gives them.
+
+        Args:
+            training_indices: positions of the first proponents, the first k of them count, shape (m, at least k).
+            training_labels: classes, shape (n,).
+            explained_classes: reference class of each test example, shape (m,).
+
+        Raises:
+            ValueError: shapes do not fit, or a position is not in the training set.
+        """
+        labels = to_array(training_labels)
+        first = checked_positions(training_indices, self.k, len(labels))
+        references = checked_vector("explained_classes", explained_classes, len(first))
+        self._append(np.mean(labels[first] == references[:, None], axis=1))
+
 
 class IdenticalClass(TopKClass):
     """Share of test examples whose first proponent has the explained class: `TopKClass(k=1)`.
@@ -83,3 +100,18 @@ class IdenticalSubclass(MeanMetric):
         test = checked_vector("test_subclasses", test_subclasses, num_test)
         for rows, block in row_blocks(influence_values):
             self._append(training[np.argmax(block, axis=1)] == test[rows])
+
+    def update_top_k(self, training_indices: Any, training_subclasses: Any, test_subclasses: Any) -> None:
+        """Count a batch of test examples by their first proponents alone, as `top_k_indices` gives them.
+
+        Args:
+            training_indices: positions of the first proponents, shape (m, at least 1).
+            training_subclasses: shape (n,).
+            test_subclasses: shape (m,).
+
+        Raises:
+            ValueError: shapes do not fit, or a position is not in the training set.
+        """
+        training = to_array(training_subclasses)
+        first = checked_positions(training_indices, 1, len(training))[:, 0]
+        self._append(training[first] == checked_vector("test_subclasses", test_subclasses, len(first)))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from deel_dualview.stores.base import (
     StoredVectors,
     StoreError,
 )
-from deel_dualview.stores.passes import check_examples, compute_blocks
+from deel_dualview.stores.passes import check_examples, compute_blocks, read_again
 from deel_dualview.stores.shards import (
     MANIFEST,
     PARTIAL,
@@ -106,11 +107,13 @@ class DiskStore(Store):
         self._clean(manifest)
         stored = _OnDisk(self.directory, manifest)
         known_hashes = stored.array(HASHES) if manifest.shards else np.empty(0, np.uint64)
+        start = time.perf_counter()
         with self._naming_directory():
             blocks = compute_blocks(dataset, compute, known_hashes, self.bar(dataset, "Computing vectors"))
             for block in _resize(blocks, self.shard_size):
                 manifest = manifest.with_shard(write_shard(self.directory, len(manifest.shards), block))
                 write_manifest(self.directory, manifest)
+            read_again(dataset, time.perf_counter() - start)
         manifest = Manifest(manifest.key, manifest.shards, complete=True)
         write_manifest(self.directory, manifest)
         return _OnDisk(self.directory, manifest)

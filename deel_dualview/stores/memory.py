@@ -1,5 +1,6 @@
 """Vectors kept in memory, or not kept at all."""
 
+import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from deel_dualview.stores.passes import (
     check_hashes,
     check_length,
     compute_blocks,
+    read_again,
     read_hashes,
 )
 
@@ -54,10 +56,12 @@ class MemoryStore(Store):
     def _compute(self, dataset: tf.data.Dataset, compute: Compute) -> "_InMemory":
         columns: dict[str, Column] = {}
         num_batches = max(int(dataset.cardinality()), 1)
+        start = time.perf_counter()
         for block in compute_blocks(dataset, compute, _NONE_KNOWN, self.bar(dataset, "Computing vectors")):
             columns = columns or {name: Column(len(rows) * num_batches) for name, rows in block.items()}
             for name, rows in block.items():
                 columns[name].append(rows)
+        read_again(dataset, time.perf_counter() - start)
         return _InMemory({name: column.array() for name, column in columns.items()})
 
 

@@ -1,5 +1,6 @@
 """Passes over a dataset: one that computes what a store lacks, and those that only check examples."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +10,18 @@ from tqdm import tqdm
 
 from deel_dualview._checks import describe, require
 from deel_dualview.data import (
+    ChangedError,
     changed_message,
-    enumerate_examples,
-    hash_examples,
+    compared_examples,
     slice_examples,
     to_array,
 )
 from deel_dualview.hashing import to_bytes
 from deel_dualview.stores.base import HASHES, Block, ChangedDataError, Column, Compute
+from deel_dualview.witness import is_read_twice
+
+_SHARE_OF_TIME = 0.05
+_LEAST_BATCHES = 2
 
 
 def compute_blocks(
@@ -74,6 +79,30 @@ def check_examples(dataset: tf.data.Dataset, known_hashes: np.ndarray, bar: tqdm
     check_length(num_seen, len(known_hashes))
 
 
+def read_again(dataset: tf.data.Dataset, seconds: float) -> None:
+    """Compare a dataset with the pass that was just made, as far as a small part of its time allows.
+
+    A training set that shuffles beyond its first batch is found so, where influence values are computed
+    without another pass. Where all was read twice before, nothing is done.
+
+    Args:
+        dataset: the very object that was read.
+        seconds: that the pass took, computations included.
+
+    Raises:
+        ChangedDataError: an example differs.
+    """
+    if is_read_twice(dataset):
+        return
+    end = time.perf_counter() + _SHARE_OF_TIME * seconds
+    try:
+        for number, _ in enumerate(compared_examples(dataset), start=1):
+            if number >= _LEAST_BATCHES and time.perf_counter() > end:
+                return
+    except ChangedError as error:
+        raise ChangedDataError(str(error)) from error
+
+
 def check_hashes(hashes: np.ndarray, known: np.ndarray, start: int) -> None:
     """Refuse examples whose hashes are not those known, both of shape (b,), from example `start` on.
 
@@ -107,11 +136,14 @@ def _hashed_batches(dataset: tf.data.Dataset, bar: tqdm) -> Iterator[tuple[np.nd
     )
     num_seen = 0
     with bar:
-        for indices, element in enumerate_examples(dataset):
-            num_seen += len(indices)
-            if len(indices):
-                yield indices, hash_examples(element), element
-            bar.update()
+        try:
+            for indices, hashes, element in compared_examples(dataset):
+                num_seen += len(indices)
+                if len(indices):
+                    yield indices, hashes, element
+                bar.update()
+        except ChangedError as error:
+            raise ChangedDataError(str(error)) from error
     require(num_seen > 0, "The dataset is empty: at least one example is needed.", {"num_examples": num_seen})
 
 

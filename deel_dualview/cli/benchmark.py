@@ -1,0 +1,116 @@
+"""`deel-dualview benchmark`: how good attribution methods are, on data with known answers."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, quieten
+from deel_dualview.methods import METHODS
+
+DATA = ("digits", "mnist", "fashion_mnist", "cifar10")
+DEFAULT = "dualview,first-order,graddot,gradcos,rps-l2,feature-similarity,random"
+
+
+def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> int | list[int]:
+    """Read how many seeds, or which: "3" is 0, 1 and 2; "3," is the third alone."""
+    del context, parameter
+    try:
+        return [int(part) for part in value.split(",") if part.strip()] if "," in value else int(value)
+    except ValueError:
+        raise click.BadParameter("a number, or numbers between commas, are needed.") from None
+
+
+class _Resumable(CleanCommand):
+    interrupted = "Finished results are kept; the same command goes on with the others."
+
+
+@click.command(cls=_Resumable)
+@click.option(
+    "--data", default="digits", show_default=True, type=click.Choice(DATA), help="What to train on."
+)
+@click.option(
+    "--methods",
+    default=DEFAULT,
+    show_default=True,
+    metavar="NAME,NAME",
+    help=f"Of {', '.join(METHODS)} and random; with settings as in 'dualview?K=0.1&kernel=linear'.",
+)
+@click.option(
+    "--metrics", default="all", show_default=True, metavar="NAME,NAME", help="Metrics or questions."
+)
+@click.option(
+    "--seeds", default="1", show_default=True, metavar="N", callback=_seeds, help="How many, or which: 0,3."
+)
+@click.option("--output", default="results", show_default=True, metavar="DIR", help="Where results go.")
+@click.option("--num-test", type=click.IntRange(1), help="Test examples.  [default: at most 4,000]")
+@click.option("--data-dir", metavar="DIR", help="Where TFDS keeps datasets.  [default: its own]")
+@click.option("--models", metavar="DIR", help="Where trained models are kept.  [default: OUTPUT/models]")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Methods at a time.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each process.  [default: all cores]")
+@click.option("--overwrite", is_flag=True, help="Replace results of other settings or other models.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bars.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def benchmark(
+    data: str,
+    methods: str,
+    metrics: str,
+    seeds: int | list[int],
+    output: str,
+    num_test: int | None,
+    data_dir: str | None,
+    models: str | None,
+    jobs: int,
+    threads: int | None,
+    overwrite: bool,
+    no_progress: bool,
+    debug: bool,
+) -> None:
+    """Measure how good attribution methods are, on questions whose answers are known.
+
+    Trains a model for each question: as usual, on pairs of classes, on labels of which some are wrong, and on
+    images of which some bear a mark. Then it asks every method, writes one file a result, a table and a page.
+    The same command again resumes where it was interrupted and computes nothing twice.
+
+    Exit code 1: a method failed (the others have their results).
+    """
+    _limit_threads(threads)
+    quieten(debug)
+    from deel_dualview.evaluation import benchmark as run
+    from deel_dualview.evaluation.entrants import split_names
+
+    found = run(
+        data,
+        split_names(methods),
+        split_names(metrics),
+        seeds,
+        output,
+        num_test=num_test,
+        data_dir=data_dir,
+        models=models,
+        jobs=jobs,
+        overwrite=overwrite,
+        progress=not no_progress,
+    )
+    click.echo(found.to_text())
+    click.echo(f"\n{found.folder / 'index.html'}  (table and figures, for a browser)")
+    click.echo(f"{found.folder / 'table.md'}  (the table as Markdown)")
+    for cell in found.failed:
+        error = cell.error or {}
+        told = f"{cell.identity.method}, {cell.identity.protocol}, seed {cell.identity.seed}"
+        click.echo(f"Failed: {told}: {error.get('type')}: {error.get('message')}", err=True)
+    if found.failed:
+        click.get_current_context().exit(FAILED_THRESHOLD)
+
+
+def _limit_threads(threads: int | None) -> None:
+    """Set what TensorFlow and NumPy read when they are imported, in this process and in those that it starts."""
+    if threads is not None:
+        names = (
+            "OMP_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+            "TF_NUM_INTRAOP_THREADS",
+            "TF_NUM_INTEROP_THREADS",
+        )
+        os.environ.update(dict.fromkeys(names, str(threads)))

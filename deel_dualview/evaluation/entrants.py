@@ -1,0 +1,210 @@
+"""Methods under evaluation: by a name with settings, or by what makes a calculator."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from deel_dualview._checks import describe, require
+from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.callbacks import Checkpoints
+from deel_dualview.evaluation.baseline import RandomInfluence
+from deel_dualview.ihvp import RelativeDamping
+from deel_dualview.linalg.projections import FactoredProjection, GaussianProjection, KroneckerProjection
+from deel_dualview.methods import METHODS, NamedMethod, split_settings
+from deel_dualview.svm import DualSVMSolver
+
+RANDOM = "random"
+NAMES = (*METHODS, RANDOM)
+"""What a method under evaluation may be called."""
+
+Maker = Callable[..., BaseInfluenceCalculator]
+_MADE = {
+    made.__name__: made
+    for made in (
+        DualSVMSolver,
+        FactoredProjection,
+        GaussianProjection,
+        KroneckerProjection,
+        RelativeDamping,
+    )
+}
+_GIVEN = {"self", "model", "models", "train_set", "store", "target", "ihvp", "learning_rates"}
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """A method under evaluation.
+
+    Attributes:
+        name: what tables call it.
+        method: one of `NAMES`, or what makes a calculator from a model, a training set and `store`.
+        settings: of a method by name, in place of its defaults.
+    """
+
+    name: str
+    method: str | Maker
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def described(self) -> str:
+        """Text of everything that the values depend on besides the model and its data."""
+        if isinstance(self.method, str):
+            return f"{self.method}({_describe_settings(self.settings)})"
+        return _describe(self.method)
+
+    @property
+    def needs_checkpoints(self) -> bool:
+        """Whether checkpoints of the training run change its values."""
+        return self.method in METHODS and METHODS[str(self.method)].checkpoints != "unused"
+
+    def maker(self, checkpoints: Checkpoints | None) -> Maker:
+        """Return what makes the calculator from a model, a training set and `store`."""
+        if self.method == RANDOM:
+            settings: dict[str, Any] = dict(self.settings)
+            return functools.partial(RandomInfluence, **settings)
+        if isinstance(self.method, str):
+            return NamedMethod(self.method, checkpoints, self.settings)
+        return self.method
+
+
+def read_entrants(methods: Iterable[str] | Mapping[str, str | Maker]) -> list[Entrant]:
+    """Return the methods that names, or a mapping from names of your own, stand for.
+
+    Args:
+        methods: each a name of `NAMES`, perhaps with settings, as in "dualview?K=0.1&kernel=linear"; or, by
+            names of your own, such names or what makes calculators.
+
+    Raises:
+        TypeError: something else.
+        ValueError: no method, one given twice, an unknown name or setting.
+    """
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise TypeError(describe("`methods` must be names, or a mapping from names.", {"methods": methods}))
+    pairs = list(methods.items()) if isinstance(methods, Mapping) else [(name, name) for name in methods]
+    names = [name for name, _ in pairs]
+    require(
+        bool(names) and len(set(names)) == len(names),
+        "At least one method is needed, each once.",
+        {"methods": names},
+    )
+    return [_read(name, given) for name, given in pairs]
+
+
+def split_names(text: str) -> list[str]:
+    """Split at commas, but not inside of parentheses or brackets: "sim?projection=GaussianProjection(128, 1)"."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _read(name: object, given: object) -> Entrant:
+    if not isinstance(name, str) or not (isinstance(given, str) or callable(given)):
+        raise TypeError(
+            describe(
+                "A method is a name, or what makes a calculator from a model, a training set and `store`.",
+                {"name": name, "method": given},
+            )
+        )
+    if not isinstance(given, str):
+        return Entrant(name, given)
+    method, _, query = given.partition("?")
+    require(method in NAMES, f"A method is one of {', '.join(NAMES)}.", {"method": method})
+    settings: dict[str, object] = {}
+    for part in filter(None, query.split("&")):
+        key, has_value, value = urllib.parse.unquote(part).partition("=")
+        require(
+            bool(has_value) and key not in settings,
+            "Settings are NAME=VALUE, each once, joined by '&', as in dualview?K=0.1&kernel=linear.",
+            {"method": given},
+        )
+        settings[key] = read_value(value)
+    _check_settings(method, settings)
+    return Entrant(name, method, settings)
+
+
+def read_value(text: str) -> object:
+    """Return what the text of a setting means: a Python literal, `NAME(...)` of what methods take, or itself.
+
+    Raises:
+        ValueError: a call of anything else, or with arguments that are no literals.
+    """
+    try:
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return text
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return _call(node, text) if isinstance(node, ast.Call) else text
+
+
+def _call(node: ast.Call, text: str) -> object:
+    made = _MADE.get(node.func.id) if isinstance(node.func, ast.Name) else None
+    needed = f"A setting is a literal, a word, or one of {', '.join(_MADE)} with literals as arguments."
+    require(made is not None, needed, {"setting": text})
+    try:
+        arguments = [ast.literal_eval(argument) for argument in node.args]
+        keywords: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in node.keywords}
+        return made(*arguments, **keywords)  # type: ignore[misc]
+    except (ValueError, TypeError) as error:
+        raise ValueError(describe(f"{needed} {error}", {"setting": text})) from error
+
+
+def _check_settings(method: str, settings: Mapping[str, object]) -> None:
+    """Refuse settings that the calculator does not have, before long work."""
+    inverse, own = split_settings(settings)
+    found = METHODS.get(method)
+    made: Any = RandomInfluence
+    if found is not None:
+        made = getattr(import_module(f"deel_dualview.{found.home}"), found.class_name)
+    _check_names(method, made, own, "")
+    if inverse:
+        require(
+            found is not None and found.inverse is not None,
+            "Only influence functions with an inverse of their own have settings that begin with 'ihvp.'.",
+            {"method": method, "settings": sorted(settings)},
+        )
+        kind = getattr(import_module("deel_dualview.ihvp"), str(found and found.inverse))
+        _check_names(method, kind, inverse, "ihvp.")
+
+
+def _check_names(method: str, made: Any, settings: Mapping[str, object], prefix: str) -> None:
+    known = [prefix + name for name in inspect.signature(made).parameters if name not in _GIVEN]
+    unknown = sorted(prefix + name for name in settings if prefix + name not in known)
+    require(
+        not unknown,
+        f"{method} has the settings {', '.join(known) or '(none)'}.",
+        {"settings": unknown},
+    )
+
+
+def _describe(made: Any) -> str:
+    """Name a maker so that two runs write the same, and another setting something else."""
+    if isinstance(made, functools.partial):
+        arguments = [*map(_describe_value, made.args), _describe_settings(made.keywords)]
+        return f"{_describe(made.func)}({', '.join(filter(None, arguments))})"
+    own = made if hasattr(made, "__qualname__") else type(made)
+    return f"{own.__module__}.{own.__qualname__}"
+
+
+def _describe_settings(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={_describe_value(settings[name])}" for name in sorted(settings))
+
+
+def _describe_value(value: object) -> str:
+    if hasattr(value, "describe"):
+        return f"{type(value).__name__}({value.describe()})"
+    has_address = type(value).__repr__ is object.__repr__ or callable(value)
+    return _describe(value) if has_address else repr(value)

@@ -1,0 +1,91 @@
+"""Seconds and memory of a trial, and what is known of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from deel_dualview.auditing.steps import peak_memory_bytes
+from deel_dualview.auditing.summary import versions
+
+_Item = TypeVar("_Item")
+_STATUS = pathlib.Path("/proc/self/status")
+_CLEAR = pathlib.Path("/proc/self/clear_refs")
+
+
+class Stopwatch:
+    """Seconds that a generator takes for its items, and how many queries these answered."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.count = 0
+
+    def over(self, batches: Iterator[_Item], sizes: Iterator[int]) -> Iterator[_Item]:
+        """Yield the items; only the time inside of `batches` counts."""
+        while True:
+            start = time.perf_counter()
+            item = next(batches, None)
+            if item is None:
+                return
+            self.seconds += time.perf_counter() - start
+            self.count += next(sizes)
+            yield item
+
+    @property
+    def per_query(self) -> float | None:
+        """Seconds a query, None before the first one."""
+        return self.seconds / self.count if self.count else None
+
+
+class PeakMemory:
+    """By how much the process' resident memory has risen at its highest since this was made."""
+
+    def __init__(self) -> None:
+        with contextlib.suppress(OSError):
+            _CLEAR.write_text("5")  # the peak starts anew from what is in use now
+        self._before = _peak()
+
+    @property
+    def added_bytes(self) -> int | None:
+        """The rise, or None where the operating system does not tell."""
+        now = _peak()
+        return None if now is None or self._before is None else max(0, now - self._before)
+
+
+def _peak() -> int | None:
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    return peak_memory_bytes()
+
+
+def describe_context(command: str) -> dict[str, Any]:
+    """Return what a result records of where and how it came about."""
+    return {
+        "command": command,
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": {setting.name: setting.value for setting in versions()},
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+            "accelerators": len(tf.config.list_physical_devices("GPU")),
+        },
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,119 @@
+"""The networks of the benchmarks and how each is trained: data, that a saved model is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import keras
+
+_MNIST_MEAN, _MNIST_DEVIATION = 0.1307, 0.3081
+_CIFAR_MEAN, _CIFAR_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class Recipe(NamedTuple):
+    """How the model of a dataset is trained, by Adam on shuffled batches.
+
+    Attributes:
+        network: one of `NETWORKS`.
+        epochs: passes over the training set.
+        batch_size: of a step.
+        learning_rate: of Adam, at the start; it falls to 0 along a cosine where `is_decaying`.
+        is_decaying: whether the learning rate falls.
+        poisoned_share: probability that a label is wrong, in the model of that kind.
+    """
+
+    network: str
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    is_decaying: bool = False
+    poisoned_share: float = 0.3
+
+
+def paper_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """Return the DualView paper's network for MNIST, 1,262,565 parameters at 28 x 28; inputs of 0 to 255.
+
+    Source: Yolcu et al. (2024), DualView, section 5.
+    """
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Rescaling(1 / (255 * _MNIST_DEVIATION), -_MNIST_MEAN / _MNIST_DEVIATION),
+            layers.Conv2D(5, 3, activation="relu"),
+            layers.Conv2D(10, 3, activation="relu"),
+            layers.Conv2D(5, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(500, activation="relu"),
+            layers.Dense(100, activation="relu", name="features"),
+            layers.Dense(num_classes, use_bias=False, name="logits"),
+        ]
+    )
+
+
+def digits_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """Return a network for 8 x 8 images of 0 to 1 that trains in seconds."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu", name="features"),
+            layers.Dense(num_classes, use_bias=False, name="logits"),
+        ]
+    )
+
+
+def resnet20(shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """Return the residual network of 20 layers for CIFAR-10, 64 features; inputs of 0 to 255.
+
+    Source: He et al. (2016), Deep residual learning for image recognition, section 4.2.
+    """
+    layers = keras.layers
+    inputs = keras.Input(shape)
+    hidden = layers.Rescaling(
+        [1 / (255 * deviation) for deviation in _CIFAR_DEVIATION],
+        [-mean / deviation for mean, deviation in zip(_CIFAR_MEAN, _CIFAR_DEVIATION, strict=True)],
+    )(inputs)
+    hidden = _normalised_convolution(hidden, 16, 1)
+    for filters in (16, 32, 64):
+        for block in range(3):
+            hidden = _residual(hidden, filters, 2 if filters > 16 and block == 0 else 1)
+    features = layers.GlobalAveragePooling2D(name="features")(hidden)
+    return keras.Model(inputs, layers.Dense(num_classes, use_bias=False, name="logits")(features))
+
+
+NETWORKS: Mapping[str, Callable[[tuple[int, ...], int], keras.Model]] = MappingProxyType(
+    {"paper-cnn": paper_cnn, "digits-cnn": digits_cnn, "resnet20": resnet20}
+)
+"""Networks by name: functions of the shape of an image and the number of classes."""
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "digits": Recipe("digits-cnn", epochs=15, batch_size=32),
+        "mnist": Recipe("paper-cnn", epochs=5),
+        "fashion_mnist": Recipe("paper-cnn", epochs=5),
+        "cifar10": Recipe("resnet20", epochs=8, learning_rate=3e-3, is_decaying=True, poisoned_share=0.03),
+    }
+)
+"""How the models of each dataset are trained."""
+
+
+def _normalised_convolution(inputs: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+    layers = keras.layers
+    hidden = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(inputs)
+    return layers.ReLU()(layers.BatchNormalization()(hidden))
+
+
+def _residual(inputs: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+    layers = keras.layers
+    hidden = _normalised_convolution(inputs, filters, strides)
+    hidden = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden))
+    if strides > 1:
+        inputs = layers.BatchNormalization()(layers.Conv2D(filters, 1, strides, use_bias=False)(inputs))
+    return layers.ReLU()(layers.Add()([hidden, inputs]))

@@ -1,0 +1,127 @@
+"""The files that tell of a benchmark: a page, a table in Markdown and its figures."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from deel_dualview import comparison_plots, plots
+from deel_dualview.evaluation import figures
+from deel_dualview.evaluation.cells import read_cells
+from deel_dualview.evaluation.protocols import PROTOCOLS
+from deel_dualview.evaluation.tables import MEASURES, Benchmark
+from deel_dualview.report.html import make_environment, read_style
+from deel_dualview.report.overview import format_seconds
+
+PAGE, TABLE, FIGURES = "index.html", "table.md", "figures"
+NAMES = (PAGE, TABLE, FIGURES)
+"""What lies in a dataset's folder beside the results."""
+
+_DOTS = 160
+_SCORES = {
+    "label-poisoning": "summed influence",
+    "label-errors-self": "self-influence",
+    "label-errors": "own score",
+}
+
+
+def read_benchmark(output: str | os.PathLike[str], data: str, num_test: int | None = None) -> Benchmark:
+    """Return all results of a dataset in an output folder.
+
+    Args:
+        output: folder of the results.
+        data: name of the dataset.
+        num_test: results of another number of test examples are left out; None for that of the most results.
+
+    Raises:
+        ValueError: a file that is no result.
+    """
+    cells = read_cells(pathlib.Path(output), data)
+    numbers = [cell.identity.asked["num_test"] for cell in cells]
+    if num_test is None:
+        num_test = max(set(numbers), key=numbers.count, default=0)
+    kept = [cell for cell, number in zip(cells, numbers, strict=True) if number == num_test]
+    return Benchmark(data, num_test, tuple(kept), pathlib.Path(output) / data)
+
+
+def write_pages(benchmark: Benchmark) -> None:
+    """Write page, table and figures of a benchmark into its folder."""
+    if not benchmark.cells:
+        return
+    drawn = draw(benchmark)
+    folder = benchmark.folder / FIGURES
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png", dpi=_DOTS, facecolor="white", metadata={"Software": None})
+    _write(benchmark.folder / TABLE, benchmark.to_markdown())
+    _write(benchmark.folder / PAGE, render(benchmark, drawn))
+
+
+def draw(benchmark: Benchmark) -> dict[str, Figure]:
+    """Return the figures of a benchmark that there are results for, by name."""
+    drawn = {}
+    curves = _curves(benchmark)
+    if curves:
+        drawn["detection"] = figures.plot_detection(curves)
+    seconds = {method: benchmark.run_seconds(method) for method in benchmark.methods}
+    known = {method: value for method, value in seconds.items() if value is not None and value > 0}
+    if len(known) > 1 and benchmark.average_ranks:
+        drawn["rank-time"] = figures.plot_rank_against_time(benchmark.average_ranks, known)
+    timed = [method for method in known if benchmark.cost(method, "seconds_per_query")]
+    if timed:
+        costs = {
+            title: [benchmark.cost(method, name) or 0.0 for method in timed]
+            for title, name in (("Set-up", "setup_seconds"), ("A query", "seconds_per_query"))
+        }
+        drawn["cost"] = comparison_plots.plot_costs(timed, costs, write=format_seconds)
+    return drawn
+
+
+def render(benchmark: Benchmark, drawn: Mapping[str, Figure]) -> str:
+    """Return the page; it holds its style and drawings, runs no script and loads nothing."""
+    environment = make_environment((), {})
+    environment.filters["duration"] = lambda value: "–" if value is None else format_seconds(value)
+    drawings = {name: Markup(plots.to_inline_svg(figure, name)) for name, figure in drawn.items()}
+    contexts = [cell.context for cell in benchmark.cells]
+    return environment.get_template("benchmark.html.j2").render(
+        benchmark=benchmark,
+        measures=MEASURES,
+        models=_models(benchmark),
+        style=read_style(),
+        drawings=drawings,
+        created=max((context.get("created", "") for context in contexts), default=""),
+        context=contexts[-1],
+    )
+
+
+def _curves(benchmark: Benchmark) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    curves = {}
+    for method in benchmark.methods:
+        found = {title: benchmark.mean_curve(method, name) for name, title in _SCORES.items()}
+        of_method = {title: curve for title, curve in found.items() if curve is not None}
+        own, self_influence = of_method.get("own score"), of_method.get("self-influence")
+        if own and self_influence and np.array_equal(own["found"], self_influence["found"]):
+            del of_method["own score"]
+        if of_method:
+            curves[method] = of_method
+    return curves
+
+
+def _models(benchmark: Benchmark) -> list[tuple[str, int, float, float]]:
+    """Return (kind, seed, test accuracy, seconds of training) of every model that results are of."""
+    found = {}
+    for cell in benchmark.cells:
+        key = PROTOCOLS[cell.identity.protocol].kind, cell.identity.seed
+        found[key] = (*key, cell.model["test_accuracy"], cell.model["training_seconds"])
+    return [found[key] for key in sorted(found)]
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

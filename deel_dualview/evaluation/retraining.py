@@ -1,0 +1,127 @@
+"""Models trained again on parts of the training set, for metrics that compare attributions with the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from deel_dualview._checks import require
+from deel_dualview.evaluation.subjects import Subject
+from deel_dualview.models import InfluenceModel
+from deel_dualview.softmax_regression import fit_softmax_regression
+
+PENALTY = 1e-5
+"""lambda of the last layer's lambda ||W||^2, in units of the mean squared norm of the features."""
+_BATCH = 512
+_ARCHITECTURE = "model.txt"
+
+
+class HeadRetrainer:
+    """Trains the last layer again, to convergence, on the features of a model that stays as it is.
+
+    The objective is the mean cross-entropy of the kept examples + lambda ||W||^2, with a constant feature if
+    the model's own layer has a bias: convex, so that the result depends on the examples alone.
+
+    Args:
+        model: whose features are taken.
+        train_set: all training examples, batched.
+        test_inputs: of all test examples.
+
+    Source: Koh and Liang (2017), section 4.1.
+    """
+
+    def __init__(self, model: InfluenceModel, train_set: tf.data.Dataset, test_inputs: np.ndarray):
+        self.model = model
+        parts = [(model.features(inputs).numpy(), model.to_classes(labels)) for inputs, labels in train_set]
+        self.features = self._extended(np.concatenate([features for features, _ in parts]))
+        self.targets = np.eye(model.num_classes)[np.concatenate([classes for _, classes in parts])]
+        batches = tf.data.Dataset.from_tensor_slices(test_inputs).batch(_BATCH)
+        self.test_features = self._extended(np.concatenate([model.features(one).numpy() for one in batches]))
+        self.penalty = PENALTY * float(np.mean(np.sum(self.features.astype(np.float64) ** 2, axis=1)))
+
+    def _extended(self, features: np.ndarray) -> np.ndarray:
+        head = self.model.head
+        if head is None or not head.has_bias:
+            return features
+        return np.concatenate([features, np.ones((len(features), 1), features.dtype)], axis=1)
+
+    def weights(self, kept: np.ndarray | slice) -> np.ndarray:
+        """Return the weights on the features of the model trained on some examples, shape (d, c)."""
+        found = fit_softmax_regression(self.features[kept], self.targets[kept], penalty=self.penalty)
+        return found.weights
+
+    def log_probabilities(self, kept: np.ndarray) -> np.ndarray:
+        """Return the log-probabilities of all test examples after training on some examples, shape (m, c)."""
+        logits = self.test_features.astype(np.float64) @ self.weights(kept)
+        return scipy.special.log_softmax(logits, axis=1)
+
+
+def with_converged_head(chosen: Subject) -> Subject:
+    """Return a subject whose last layer is the optimum on its features, as `HeadRetrainer` finds it.
+
+    Raises:
+        ValueError: the model does not end in a Dense layer of one output a class.
+    """
+    model = InfluenceModel(chosen.model)
+    first = next(iter(chosen.train))[0]
+    model.prepare(first)
+    head = model.split.head
+    require(
+        head is not None and head.kernel.shape[1] == model.num_classes,
+        "Only the last Dense layer, of one output a class, can be trained again.",
+        {"feature_layer": model.feature_layer},
+    )
+    retrainer = HeadRetrainer(model, chosen.train, np.asarray(first))
+    weights = retrainer.weights(slice(None)).astype(np.float32)
+    copy = keras.models.clone_model(chosen.model)
+    copy.set_weights(chosen.model.get_weights())
+    twin: Any = InfluenceModel(copy).split.head
+    num_inputs = twin.kernel.shape[0]
+    twin.set_weights([weights[:num_inputs], *([weights[num_inputs]] if twin.bias is not None else [])])
+    return dataclasses.replace(chosen, model=copy)
+
+
+class KeptOutputs:
+    """Outputs of models trained on subsets, on disk: trained once for all methods, and resumed.
+
+    Args:
+        folder: where they are kept.
+        model: fingerprint of the model that they belong to.
+
+    Raises:
+        ValueError: the folder holds outputs of another model.
+    """
+
+    def __init__(self, folder: pathlib.Path, model: str):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / _ARCHITECTURE
+        known = path.read_text(encoding="utf-8") if path.exists() else model
+        require(
+            known == model,
+            "The outputs kept here are of subsets for another model, or for another architecture: give another folder "
+            "of models, or remove these outputs.",
+            {"folder": str(folder)},
+        )
+        path.write_text(model, encoding="utf-8")
+
+    def get(self, kept: np.ndarray, retrainer: HeadRetrainer) -> np.ndarray:
+        """Return the log-probabilities (m, c) of the model trained on some examples, trained now if need be."""
+        name = hashlib.blake2b(np.asarray(kept, np.int64).tobytes(), digest_size=8).hexdigest()
+        path = self.folder / f"{name}.npy"
+        if path.exists():
+            return np.load(path, allow_pickle=False)
+        outputs = retrainer.log_probabilities(kept).astype(np.float32)
+        unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+        with unfinished.open("wb") as file:
+            np.save(file, outputs, allow_pickle=False)
+        os.replace(unfinished, path)
+        return outputs

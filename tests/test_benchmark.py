@@ -1,0 +1,263 @@
+"""A benchmark on the embedded digits: what it measures, what it writes, and how it goes on after an interruption."""
+
+import functools
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from deel_dualview import DualView, GradCos, InfluenceModel, metrics
+from deel_dualview.evaluation import Recipe, benchmark, load_images, read_benchmark, running, subject, working
+from deel_dualview.evaluation.pages import NAMES
+from deel_dualview.evaluation.trials import Queries, Trial, draw_tests
+
+NUM_TEST = 30
+RECIPE = Recipe("digits-cnn", epochs=2, batch_size=32)
+METHODS = ["dualview", "gradcos", "random"]
+KINDS = ["marked", "normal", "poisoned", "superclass"]
+
+
+def run(output, methods=METHODS, metrics="all", **settings):
+    settings = {"num_test": NUM_TEST, "recipe": RECIPE, "progress": False} | settings
+    return benchmark("digits", methods, metrics, output=output, **settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with the results of three methods on all kinds of models."""
+    output = tmp_path_factory.mktemp("benchmark") / "results"
+    run(output, metrics=KINDS)
+    return output
+
+
+@pytest.fixture
+def without_pages(monkeypatch):
+    """Tables and figures have their own tests."""
+    monkeypatch.setattr(running, "write_pages", lambda _: None)
+
+
+@pytest.fixture
+def output(finished, tmp_path):
+    """A copy of the finished folder that a test may change."""
+    return shutil.copytree(finished, tmp_path / "results")
+
+
+def files(output):
+    return sorted((output / "digits" / "cells").glob("*/*.json"))
+
+
+def chosen(finished, kind):
+    return subject("digits", kind, 0, directory=finished / "models", recipe=RECIPE)
+
+
+def matrix(finished, kind, images):
+    import tensorflow as tf
+
+    given = chosen(finished, kind)
+    calculator = DualView(InfluenceModel(given.model), given.train)
+    return next(
+        iter(
+            calculator.estimate_influence_values_in_batches(
+                tf.data.Dataset.from_tensor_slices(images).batch(len(images))
+            )
+        )
+    ).numpy()
+
+
+def _of_class_3(trial, rows, images):
+    """Test examples that a model takes for threes, whatever they are."""
+    return Queries(images, trial.images.test_labels[rows], np.full(len(rows), 3))
+
+
+class TestValues:
+    def test_table_page_and_figures_are_written(self, finished):
+        assert {path.name for path in (finished / "digits").iterdir()} == {"cells", *NAMES}
+
+    def test_every_question_has_a_result_and_none_failed(self, finished):
+        names = {f"{method}/{kind}-0.json" for method in METHODS for kind in KINDS}
+        assert {"/".join(path.parts[-2:]) for path in files(finished)} == names
+        assert read_benchmark(finished, "digits").failed == []
+
+    def test_identical_class_and_subclass_are_those_of_the_whole_matrix(self, finished):
+        images, found = load_images("digits"), read_benchmark(finished, "digits").summaries
+        rows = draw_tests(len(images.test_labels), 0)[:NUM_TEST]
+        first = matrix(finished, "normal", images.test_images[rows]).argmax(axis=1)
+        expected = np.mean(images.train_labels[first] == images.test_labels[rows])
+        assert found["dualview", "identical-class-label"].value == pytest.approx(expected)
+        first = matrix(finished, "superclass", images.test_images[rows]).argmax(axis=1)
+        expected = np.mean(images.train_labels[first] == images.test_labels[rows])
+        assert found["dualview", "identical-subclass"].value == pytest.approx(expected)
+
+    def test_label_poisoning_is_the_area_of_the_summed_shares(self, finished):
+        images, found = load_images("digits"), read_benchmark(finished, "digits").summaries
+        rows = draw_tests(len(images.test_labels), 0)[:NUM_TEST]
+        values = np.abs(matrix(finished, "poisoned", images.test_images[rows]))
+        is_poisoned = chosen(finished, "poisoned").truth.is_poisoned(len(images.train_labels))
+        metric = metrics.LabelErrorDetection(is_poisoned)
+        metric.update_state((values / values.max(axis=1, keepdims=True)).sum(axis=0))
+        assert found["dualview", "label-poisoning"].value == pytest.approx(metric.result().value, abs=1e-3)
+
+    def test_domain_mismatch_asks_about_all_misled_of_the_draw(self, finished):
+        images, marked = load_images("digits"), chosen(finished, "marked")
+        rows = draw_tests(len(images.test_labels), 0)
+        inputs = marked.truth.mark(images.test_images[rows])
+        predictions = marked.model.predict(inputs, verbose=0).argmax(axis=1)
+        is_misled = (predictions == 2) & (images.test_labels[rows] != 2)
+        result = json.loads((finished / "digits" / "cells" / "dualview" / "marked-0.json").read_text())
+        assert result["metrics"]["domain-mismatch"]["num_examples"] == is_misled.sum() > 0
+        first = matrix(finished, "marked", np.asarray(inputs)[is_misled]).argmax(axis=1)
+        share = np.mean(marked.truth.is_marked(len(images.train_labels))[first])
+        assert result["metrics"]["domain-mismatch"]["value"] == pytest.approx(share)
+
+    def test_random_influence_scores_its_expectation(self, finished):
+        found = read_benchmark(finished, "digits").summaries
+        for name in ("label-poisoning", "label-errors", "label-errors-self"):
+            assert found["random", name].value == pytest.approx(0.5, abs=0.06)
+        for name in ("identical-class", "identical-subclass"):
+            assert found["random", name].value == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / NUM_TEST))
+
+    def test_a_result_says_what_it_cost_and_how_to_repeat_it(self, finished):
+        result = json.loads((finished / "digits" / "cells" / "gradcos" / "normal-0.json").read_text())
+        assert result["cost"]["setup_seconds"] > 0 and result["cost"]["seconds_per_query"] > 0
+        assert result["context"]["command"] == (
+            "deel-dualview benchmark --data digits --methods gradcos --metrics normal --seeds 0, --num-test 30"
+        )
+        assert result["context"]["machine"]["cores"] >= 1 and "TensorFlow" in result["context"]["versions"]
+        assert str(finished) not in json.dumps(result)
+
+
+@pytest.mark.usefixtures("without_pages")
+class TestResuming:
+    def test_nothing_that_is_there_is_computed_again(self, output, monkeypatch):
+        monkeypatch.setattr(running, "work", lambda *_: pytest.fail("computed"))
+        before = {path: path.stat().st_mtime_ns for path in files(output)}
+        run(output, metrics=KINDS)
+        assert {path: path.stat().st_mtime_ns for path in files(output)} == before
+
+    def test_an_interrupted_run_goes_on_with_what_is_missing(self, output, monkeypatch):
+        for path in files(output):
+            path.unlink()
+        asked = []
+
+        def ask(trial, protocol):
+            asked.append((trial.entrant.name, protocol))
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            return own(trial, protocol)
+
+        own = working._ask
+        monkeypatch.setattr(working, "_ask", ask)
+        with pytest.raises(KeyboardInterrupt):
+            run(output, metrics=["superclass"], methods=["random", "gradcos", "dualview"])
+        assert len(files(output)) == 2
+        found = run(output, metrics=["superclass"], methods=["random", "gradcos", "dualview"])
+        assert asked[2:] == [("dualview", "superclass")] * 2 and len(found.cells) == 3
+
+    def test_one_more_method_leaves_the_others(self, output, monkeypatch):
+        before = {path: path.stat().st_mtime_ns for path in files(output)}
+        found = run(output, ["random", "graddot"], ["identical-subclass"])
+        assert found.methods == ["dualview", "graddot", "gradcos", "random"]
+        assert before == {path: path.stat().st_mtime_ns for path in files(output) if path in before}
+        assert "`graddot`" in found.to_markdown()
+
+    def test_a_half_written_file_is_no_result(self, output):
+        path = files(output)[0]
+        path.rename(path.with_name(f"{path.name}.123.unfinished"))
+        run(output, ["dualview"], KINDS)
+        assert path.exists()
+
+    def test_results_of_other_settings_are_refused_unless_they_may_be_replaced(self, output):
+        with pytest.raises(ValueError, match=r"other settings.*overwrite.*num_test='30 there, 20 now'"):
+            run(output, ["random"], ["superclass"], num_test=20)
+        found = run(output, ["random"], ["superclass"], num_test=20, overwrite=True)
+        assert (found.num_test, len(found.cells)) == (20, 1)
+
+    def test_a_method_of_the_same_name_with_other_settings_is_refused(self, output):
+        methods = {"dualview": functools.partial(DualView, K=0.1)}
+        with pytest.raises(ValueError, match=r"other settings.*settings=.*K=0\.1"):
+            run(output, methods, ["superclass"])
+
+    def test_results_of_another_model_are_refused(self, output):
+        path = output / "digits" / "cells" / "random" / "superclass-0.json"
+        result = json.loads(path.read_text())
+        result["model"]["fingerprint"] = "another"
+        path.write_text(json.dumps(result))
+        with pytest.raises(ValueError, match="Results of other models"):
+            run(output, ["graddot"], ["superclass"])
+        run(output, ["graddot", "random"], ["superclass"], overwrite=True)
+        assert json.loads(path.read_text())["model"]["fingerprint"] != "another"
+
+
+@pytest.mark.usefixtures("without_pages")
+class TestFailures:
+    def test_a_method_that_fails_is_recorded_the_rest_goes_on_and_it_is_tried_again(self, output):
+        def broken(model, train_set, *, store=None):
+            raise RuntimeError("out of\norder")
+
+        found = run(output, {"broken": broken, "near": GradCos}, ["superclass", "normal"])
+        assert [(cell.identity.method, cell.error) for cell in found.failed] == [
+            ("broken", {"type": "RuntimeError", "message": "out of order"})
+        ] * 2
+        assert ("near", "identical-subclass") in found.summaries
+        with pytest.raises(ValueError, match="other settings"):
+            run(output, {"broken": GradCos}, ["superclass", "normal"])
+        assert "failed" in found.to_markdown()
+
+    def test_one_question_may_fail_alone(self, output, monkeypatch):
+        monkeypatch.setattr(GradCos, "compute_influence_values", lambda self: 1 / 0)
+        found = run(output, {"near": GradCos}, ["poisoned", "superclass"])
+        assert [(cell.identity.protocol, cell.error["type"]) for cell in found.failed] == [
+            ("poisoned", "ZeroDivisionError")
+        ]
+        monkeypatch.undo()
+        assert run(output, {"near": GradCos}, ["poisoned"]).failed == []
+
+    def test_no_misled_test_example_says_how_many_of_each_kind_there_were(self, output, monkeypatch):
+        """A model that never saw the mark, in the place of the one that did, and says 3 whatever it is asked."""
+        shutil.rmtree(output / "digits")
+        models = output / "models" / "digits"
+        shutil.copy(models / "normal-0" / "model.keras", models / "marked-0" / "model.keras")
+        monkeypatch.setattr(Trial, "queries", functools.partialmethod(_of_class_3))
+        [cell] = run(output, {"near": GradCos}, ["marked"]).failed
+        for words in ("was misled", "seen=288", "of that class=", "predicted otherwise="):
+            assert words in cell.error["message"]
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"methods": ["dualwiev"]}, r"one of dualview, first-order, .*random\..*dualwiev"),
+            ({"methods": ["dualview?L=1"]}, r"has the settings K, kernel, bias, solver.*L"),
+            ({"methods": ["dualview?K"]}, "NAME=VALUE"),
+            ({"methods": []}, "At least one method"),
+            ({"methods": ["random", "random"]}, "each once"),
+            ({"methods": {"a b": "random", "a?b": "random"}}, "letters or digits"),
+            ({"metrics": ["identical"]}, r"one of all, normal, superclass.*identical-class.*identical"),
+            ({"num_test": 300}, r"Of the 359 test examples 288 may be asked.*300"),
+            ({"seeds": 0}, "at least 1"),
+            ({"seeds": [1, 1]}, "must differ"),
+            ({"jobs": 0}, "at least 1"),
+        ],
+    )
+    def test_bad_settings_are_refused_before_anything_is_trained(self, tmp_path, settings, message):
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path / "results", **settings)
+        assert not (tmp_path / "results").exists()
+
+    def test_unknown_data_are_refused(self, tmp_path):
+        with pytest.raises(ValueError, match=r"digits, mnist.*minst"):
+            benchmark("minst", ["random"], output=tmp_path)
+
+    def test_a_folder_of_something_else_is_refused(self, tmp_path):
+        (tmp_path / "digits").mkdir()
+        (tmp_path / "digits" / "thesis.tex").write_text("")
+        with pytest.raises(FileExistsError, match=r"thesis\.tex"):
+            run(tmp_path, ["random"])
+        (tmp_path / "file").write_text("")
+        with pytest.raises(NotADirectoryError):
+            run(tmp_path / "file", ["random"])
+
+    def test_a_result_that_is_none_is_refused_with_its_name(self, output):
+        files(output)[0].write_text("{")
+        with pytest.raises(ValueError, match=r"remove the file.*marked-0\.json"):
+            run(output, metrics=KINDS)
