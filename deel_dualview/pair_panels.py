@@ -110,10 +110,10 @@ def colour_map(*, is_colour_blind_safe: bool) -> Colormap:
     return LinearSegmentedColormap.from_list("relevance", colours)
 
 
-def heat_limit(maps: Sequence[np.ndarray]) -> float:
+def heat_limit(maps: Sequence[np.ndarray], quantile: float = 0.998) -> float:
     """Return the relevance at full colour: a high quantile of |relevance| over the maps of one row."""
     values = np.abs(np.concatenate([np.ravel(own) for own in maps])) if len(maps) else np.zeros(1)
-    limit = float(np.quantile(values, 0.998))
+    limit = float(np.quantile(values, quantile))
     return limit if limit > 0 else float(values.max()) or 1.0
 
 
