@@ -128,7 +128,9 @@ def test_unknown_colours_are_refused(report, tmp_path):
 
 
 def test_colours_are_those_that_were_asked_for(report):
-    assert "#d9363e" in render_page(report) and "#d9730d" in render_page(report, "orange-purple")
+    first, second = render_page(report), render_page(report, "orange-purple")
+    assert "#d9363e" in first and ">Red</span>" in first
+    assert "#d9730d" in second and ">Orange</span>" in second and "#d9363e" not in second
 
 
 class Subclassed(keras.Model):

@@ -181,6 +181,6 @@ def _check_finite(maps: Mapping[tuple[int, int], PairMaps]) -> None:
 
 def _reason(error: Exception) -> str:
     """Write an error as one line for a reader; the type is named where it is not one that users cause."""
-    text = " ".join(str(error).split()) or "no message"
+    text = " ".join(str(error).split()).split(" Received: ")[0] or "no message"
     is_told = isinstance(error, (ValueError, TypeError, ImportError))
     return text if is_told else f"{type(error).__name__}: {text[:300]}"

@@ -24,7 +24,14 @@ FULL: Mapping[str, tuple[str, str]] = {
     "orange-purple": ("#d9730d", "#7b5cc4"),
 }
 """Colours of full positive and full negative relevance: seen on white and on black."""
+_HEADINGS: Mapping[str, tuple[tuple[str, str], tuple[str, str]]] = {
+    "red-blue": (("#b3262e", "#1d5fa8"), ("#ff8e8e", "#7db8f5")),
+    "orange-purple": (("#a34d00", "#5f3fae"), ("#fdb863", "#b9a5f2")),
+}
+"""Of the words for and against, on light and on dark pages: readable as text."""
 _LEVELS = 31
+# Lower than that of figures: pictures of the page are small, and single pixels would leave the rest pale.
+_QUANTILE = 0.99
 TOKEN_LEVELS = 8
 MAX_TOKENS = 60
 MAX_COLUMNS_SHOWN = 8
@@ -123,7 +130,7 @@ def render_heat(
     if not own:
         return None
     kind = next(iter(own.values())).kind
-    limit = heat_limit([side for pair in own.values() for side in (pair.train, pair.test)])
+    limit = heat_limit([side for pair in own.values() for side in (pair.train, pair.test)], _QUANTILE)
     test = shown["test", item.example.index]
     if kind == "columns":
         pairs = {
@@ -132,7 +139,7 @@ def render_heat(
         }
         return PredictionHeat(kind, limit, pairs, None, limit)
     total = np.sum([pair.test for pair in own.values()], axis=0)
-    total_limit = heat_limit([total])
+    total_limit = heat_limit([total], _QUANTILE)
 
     def view(side: np.ndarray, example: np.ndarray, full: float) -> HeatView | TokensView:
         if kind == "tokens":
@@ -168,7 +175,14 @@ def heat_style(colours: Colours) -> str:
             for level in range(1, TOKEN_LEVELS + 1)
         ]
     positive, negative = FULL[colours]
-    return "\n".join([f":root {{ --positive: {positive}; --negative: {negative}; }}", *rules])
+    light, dark = (f"--for: {words[0]}; --against: {words[1]};" for words in _HEADINGS[colours])
+    return "\n".join(
+        [
+            f":root {{ --positive: {positive}; --negative: {negative}; {light} }}",
+            f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
+            *rules,
+        ]
+    )
 
 
 def _tokens(relevance: np.ndarray, example: np.ndarray, limit: float, names: Sequence[str]) -> TokensView:

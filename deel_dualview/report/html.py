@@ -49,6 +49,7 @@ def render_page(report: AuditReport, colours: Colours = "red-blue") -> str:
     renderer = ExampleRenderer(report.shown.values(), report.input_names)
     views = {key: renderer.render(example) for key, example in report.shown.items()}
     environment = make_environment(report.overview.class_names, views)
+    environment.globals["colour_names"] = colours.split("-")
     environment.globals["heat_of"] = lambda item: render_heat(
         item, report.relevance, report.shown, colours=colours, names=report.input_names
     )
