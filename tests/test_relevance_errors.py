@@ -81,7 +81,7 @@ def test_a_recurrent_layer_is_named_with_a_rule_that_knows_no_layers():
     model = keras.Sequential(
         [keras.Input((3, 2)), layers.LSTM(4, name="memory", implementation=1), layers.Dense(3)]
     )
-    with pytest.raises(ValueError, match=r"'memory' of type LSTM: recurrent layers.*integrated-gradients"):
+    with pytest.raises(ValueError, match=r"'memory' of type LSTM.*Recurrent layers.*integrated-gradients"):
         DualRelevance(of(model, ROWS.reshape(12, 3, 2)))
 
 

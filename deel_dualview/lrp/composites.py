@@ -198,17 +198,15 @@ class Composite:
 def _why_no_rule(operation: Any) -> str:
     """Say of which layer there is no rule, and what its user can do."""
     kind = type(operation).__name__
-    if isinstance(operation, layers.RNN):
-        return (
-            f"Relevance has no rule for layer {operation.name!r} of type {kind}: recurrent layers are not propagated "
-            "through. DualRelevance(..., rule='integrated-gradients') needs no rule of layers, for inputs that are "
-            "floating-point numbers."
-        )
+    recurrent = (
+        " Recurrent layers have no rule here; DualRelevance(..., rule='integrated-gradients') needs none, for inputs "
+        "that are floating-point numbers."
+    )
     return (
         f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
         f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
         "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
-    )
+    ) + recurrent * isinstance(operation, layers.RNN)
 
 
 def _composite(dense: Rule, convolution: Rule, first: Rule | None = None) -> Composite:
