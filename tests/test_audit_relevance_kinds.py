@@ -10,6 +10,7 @@ from keras import layers
 from pages import Page
 
 from deel_dualview import DualRelevance, FeatureSimilarity, InfluenceModel, audit
+from deel_dualview.lrp.graph import ending_at_layer, walk
 from deel_dualview.report.heatmaps import MAX_TOKENS, heat_to_address, render_heat
 from deel_dualview.report.html import render_page
 from deel_dualview.report.maps import LARGEST_MAP_SIDE, reduce_map
@@ -155,13 +156,14 @@ def test_a_model_that_vectorises_its_text_is_refused_with_where_to_cut_it():
 
 
 def test_features_that_are_not_reached_by_one_call_are_refused_with_a_way_out():
-    keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     shared = layers.Dense(4, activation="relu", name="shared")
     model = keras.Model(inputs, layers.Dense(3, name="logits")(shared(shared(inputs))))
     rows = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
-    with pytest.raises(ValueError, match=r"called exactly once.*feature_layer.*from_parts"):
+    with pytest.raises(ValueError, match=r"called exactly once.*layer 'shared', called 2 time"):
         DualRelevance(FeatureSimilarity(InfluenceModel(model, "shared"), as_dataset(rows)))
+    with pytest.raises(ValueError, match=r"called exactly once.*feature_layer.*from_parts"):
+        ending_at_layer(walk(model), shared, takes_input=False)
 
 
 def test_the_flat_rule_on_a_table_is_told_to_be_useless():
