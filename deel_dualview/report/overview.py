@@ -77,7 +77,8 @@ class Overview:
     of support vectors are None for any other method than DualView.
 
     `peak_memory_bytes` is the peak resident memory of the process, `added_memory_bytes` what the audit added
-    to the peak that stood before it.
+    to the peak that stood before it. `relevance_rule` is how heatmaps of pairs were made; where they were asked for
+    and are not shown, `relevance_missing` says why.
     """
 
     model_name: str
@@ -101,3 +102,5 @@ class Overview:
     created: str
     method: str = "DualView"
     value_meaning: str = "part of a logit of the surrogate"
+    relevance_rule: str | None = None
+    relevance_missing: str | None = None
