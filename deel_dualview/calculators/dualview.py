@@ -149,13 +149,6 @@ class DualView(BaseInfluenceCalculator):
         values = self._support_vectors.self_influence(self.train_labels)
         return tf.data.Dataset.from_tensor_slices(values).batch(1024)
 
-    def sparse_influence_values(self, dataset_to_evaluate: tf.data.Dataset) -> scipy.sparse.csr_array:
-        """Return all influence values, shape (m, n), zeros left out; memory grows with their number."""
-        self._check_queries(dataset_to_evaluate)
-        return scipy.sparse.vstack(
-            [self._sparse_values(data.unpack(element)) for element in dataset_to_evaluate], format="csr"
-        )
-
     def evaluate(self, dataset: tf.data.Dataset) -> Iterator[Evaluation]:
         """Yield what model and surrogate make of each batch of a dataset, labelled or not."""
         data.check_batched(dataset, "dataset")

@@ -32,11 +32,12 @@ class FeatureMap(NamedTuple):
         """Map features (b, d) to kernel features (b, d) or, with a bias, (b, d + 1)."""
         mapped = (tf.cast(features, tf.float32) - self.shift) / self.scale
         if self.power != 1:
-            # By the largest entry first: the square of a large one would overflow.
-            largest = tf.reduce_max(tf.abs(mapped), axis=1, keepdims=True)
-            mapped = tf.math.divide_no_nan(mapped, largest)
-            length = tf.norm(mapped, axis=1, keepdims=True)
-            mapped = tf.math.divide_no_nan(mapped, length) * (length**self.power * largest**self.power)
+            # By the largest entry first: the square of a large one would overflow. A zero row is divided by 1, so that
+            # its gradient is finite too.
+            largest = _positive(tf.reduce_max(tf.abs(mapped), axis=1, keepdims=True))
+            mapped = mapped / largest
+            length = tf.sqrt(_positive(tf.reduce_sum(mapped**2, axis=1, keepdims=True)))
+            mapped = mapped / length * (length**self.power * largest**self.power)
         if self.has_bias:
             mapped = tf.concat([mapped, tf.ones((tf.shape(mapped)[0], 1))], axis=1)
         return mapped
@@ -67,3 +68,7 @@ def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> Feature
         varies = deviation > 1e-5 * np.maximum(np.abs(mean), deviation.max(initial=1e-30))
         scale = np.where(varies, deviation, 1.0).astype(np.float32)
     return FeatureMap(shift, scale, _POWERS.get(kernel, 1.0), bias)
+
+
+def _positive(sizes: tf.Tensor) -> tf.Tensor:
+    return tf.where(sizes > 0, sizes, tf.ones_like(sizes))

@@ -160,6 +160,15 @@ def test_the_tempered_kernel_keeps_the_direction_and_shortens_the_range_of_lengt
     np.testing.assert_allclose(mapped, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", ["tempered", "cosine"])
+def test_a_row_of_zeros_has_a_finite_gradient(kernel):
+    rows = tf.constant([[0.0, 0.0], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        total = tf.reduce_sum(fit_feature_map(rows.numpy(), kernel, False)(rows))
+    assert np.isfinite(tape.gradient(total, rows)).all()
+
+
 def test_huge_features_keep_their_direction_at_unit_length():
     mapped = fit_feature_map(np.zeros((1, 2), np.float32), "cosine", False)(
         np.array([[3e30, 4e30]], np.float32)
