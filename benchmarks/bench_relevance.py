@@ -96,7 +96,7 @@ def bench_cnn(arguments: argparse.Namespace) -> None:
     images = rng.integers(0, 256, (640, 28, 28, 1)).astype(np.float32)
     labels = np.arange(640) % 10
     train = tf.data.Dataset.from_tensor_slices((images, labels)).batch(64)
-    calculator = DualView(InfluenceModel(model), train)
+    calculator = DualView(InfluenceModel(model), train, kernel="cosine")
     relevance, others = DualRelevance(calculator), DualRelevance(calculator, "integrated-gradients")
     lrp, flat = LRP(model), LRP(model, "epsilon-plus-flat")
     top = next(iter(calculator.top_k(train, k=1)))

@@ -41,11 +41,11 @@ _SURROGATE = "dualview"
     "--K",
     "penalty",
     type=click.FloatRange(0, min_open=True),
-    help="Penalty of misfits, free of scale (dualview; default: 600 / n).",
+    help="Penalty of misfits, free of scale (dualview; default: 600 / n, tempered 30 / n).",
 )
 @click.option(
     "--kernel",
-    type=click.Choice(["cosine", "linear", "standardized"]),
+    type=click.Choice(["tempered", "cosine", "linear", "standardized"]),
     help="How features compare (dualview; default: cosine).",
 )
 @click.option(
@@ -153,7 +153,7 @@ def _audit(
         subject.train,
         subject.test,
         k=k,
-        calculator=functools.partial(DualView, **settings) if settings else named,
+        calculator=functools.partial(DualView, **{"kernel": "cosine"} | settings) if settings else named,
         class_names=subject.class_names,
         known_label_errors=subject.known_label_errors,
         progress=progress,
