@@ -33,7 +33,7 @@ def attribution_figures(
 ) -> dict[str, object]:
     """Fit DualView on the clean model and measure it on the test images."""
     start = time.perf_counter()
-    calculator = DualView(InfluenceModel(model), train)
+    calculator = DualView(InfluenceModel(model), train, kernel="cosine")
     seconds = time.perf_counter() - start
     surrogate = calculator.surrogate
     logits = np.concatenate([batch.model_logits for batch in calculator.evaluate(test)])
@@ -68,7 +68,7 @@ def swapped_label_figures(folder: pathlib.Path, train: tf.data.Dataset) -> dict[
     images = train.unbatch().map(lambda image, label: image).batch(256)
     labels = tf.data.Dataset.from_tensor_slices(given).batch(256)
     model = keras.models.load_model(folder / "mnist_swapped.keras", compile=False)
-    calculator = DualView(InfluenceModel(model), tf.data.Dataset.zip(images, labels))
+    calculator = DualView(InfluenceModel(model), tf.data.Dataset.zip(images, labels), kernel="cosine")
     wrong = np.zeros(len(given), bool)
     wrong[swapped] = True
     self_influence = np.concatenate(list(calculator.compute_influence_values()))

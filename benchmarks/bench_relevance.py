@@ -96,7 +96,7 @@ def bench_cnn(arguments: argparse.Namespace) -> None:
     images = rng.integers(0, 256, (640, 28, 28, 1)).astype(np.float32)
     labels = np.arange(640) % 10
     train = tf.data.Dataset.from_tensor_slices((images, labels)).batch(64)
-    calculator = DualView(InfluenceModel(model), train)
+    calculator = DualView(InfluenceModel(model), train, kernel="cosine")
     relevance, others = DualRelevance(calculator), DualRelevance(calculator, "integrated-gradients")
     lrp, flat = LRP(model), LRP(model, "epsilon-plus-flat")
     top = next(iter(calculator.top_k(train, k=1)))
@@ -134,11 +134,10 @@ def bench_resnet(arguments: argparse.Namespace) -> None:
 def bench_memory() -> None:
     """Tell the peak memory of heatmaps of ResNet-50 in batches of several sizes."""
     lrp = LRP(keras.applications.ResNet50(weights=None, classifier_activation=None))
-    print("ResNet-50, 224 x 224, memory at the peak of a heatmap")
+    print("ResNet-50, 224 x 224, memory at the peak of heatmaps, above that of the model")
+    before = reset_peak()
     for size in (1, 2, 4, 8):
         inputs, start = tf.random.uniform((size, 224, 224, 3)), tf.one_hot([0] * size, 1000)
-        lrp(inputs, start)
-        before = reset_peak()
         lrp(inputs, start)
         print(f"  batch of {size}: {peak() - before:.0f} MB")
 

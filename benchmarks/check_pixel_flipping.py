@@ -127,7 +127,7 @@ def main() -> None:
     train, test = tfds.load(
         "mnist", split=splits, as_supervised=True, data_dir=arguments.data_dir, shuffle_files=False
     )
-    calculator = DualView(InfluenceModel(model), train.batch(512))
+    calculator = DualView(InfluenceModel(model), train.batch(512), kernel="cosine")
     images = next(iter(test.batch(arguments.num_test)))[0]
     queries = tf.data.Dataset.from_tensors(tf.cast(images, tf.float32))
     top = next(iter(calculator.top_k(queries, k=arguments.k)))

@@ -110,7 +110,7 @@ def shares(model: keras.Model, data: Data) -> tuple[float, int, float, dict[str,
     is_fooled = model.predict(data.test_images, batch_size=512, verbose=0).argmax(axis=1) == MARKED_CLASS
     queries = data.test_images[is_fooled][:NUM_QUERIES]
     train = tf.data.Dataset.from_tensor_slices((data.images, data.labels)).batch(512)
-    calculator = DualView(InfluenceModel(model), train)
+    calculator = DualView(InfluenceModel(model), train, kernel="cosine")
     top = next(iter(calculator.top_k(tf.data.Dataset.from_tensors(queries), k=K)))
     counts = data.is_marked[np.asarray(top.training_indices)] & (np.asarray(top.influence_values) > 0)
     bright = queries[:, data.mask].sum() / queries.sum()

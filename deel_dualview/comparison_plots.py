@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from deel_dualview import plots
 
 _STRONGEST = 0.45
+_MOST_DECADES = 4
 
 
 def plot_agreement(
@@ -54,30 +56,48 @@ def plot_agreement(
 def plot_costs(
     names: Sequence[str], costs: Mapping[str, Sequence[float]], *, write: Callable[[float], str]
 ) -> Figure:
-    """Draw, for each method, bars of two costs, side by side, by their logarithms.
+    """Draw, for each method, two costs side by side, as points on logarithmic axes of whole decades.
 
     Args:
         names: of the methods.
         costs: two kinds of cost by their titles, one positive number a method.
-        write: how a number is written at its bar.
+        write: how a number is written at its point and on the axis.
     """
-    figure = Figure(figsize=(6.4, 0.7 + 0.28 * len(names)), layout="constrained")
+    figure = Figure(figsize=(6.4, 1.0 + 0.28 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    positions = range(len(names))
-    for axes, colour, (label, seconds) in zip(
+    positions = np.arange(len(names))
+    for axes, colour, (label, values) in zip(
         (left, right), (plots.BLUE, plots.VERMILLION), costs.items(), strict=True
     ):
         plots.prepare_axes(axes)
         axes.grid(visible=False)
-        bars = axes.barh(positions, seconds, color=colour, height=0.62)
-        axes.bar_label(bars, [write(value) for value in seconds], padding=4, color=plots.INK)
-        axes.set_xscale("log")
-        low, high = 0.5 * min(seconds), max(seconds)
-        axes.set_xlim(low, high * (high / low) ** 0.4)
-        axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_visible(False)
-        axes.spines["bottom"].set_visible(False)
+        _set_decades(axes, values, write)
+        # Points: the length of a bar means nothing where there is no zero.
+        axes.plot(values, positions, "o", color=colour, markersize=7, clip_on=False)
+        for value, position in zip(values, positions, strict=True):
+            axes.annotate(
+                write(value),
+                (value, position),
+                (7, 0),
+                textcoords="offset points",
+                va="center",
+                color=plots.INK,
+            )
         axes.set_title(f"{label} (logarithmic)", loc="left", fontsize=10, color=plots.INK)
+        axes.tick_params(axis="y", length=0)
     left.set_yticks(positions, [plots.plain(plots.shorten(name)) for name in names])
-    left.invert_yaxis()
+    left.set_ylim(len(names) - 0.5, -0.5)
     return figure
+
+
+def _set_decades(axes: Axes, values: Sequence[float], write: Callable[[float], str]) -> None:
+    """Give the x-axis whole decades with lines at each, few of them named, and room for a text on the right."""
+    first, last = int(np.floor(np.log10(min(values)))), int(np.ceil(np.log10(max(values))))
+    last = max(last, first + 1)
+    axes.set_xscale("log")
+    axes.set_xlim(10.0**first, 10.0 ** (last + 0.25 * (last - first)))
+    step = -(-(last - first) // _MOST_DECADES)
+    ticks = [10.0**exponent for exponent in range(first, last + 1, step)]
+    axes.set_xticks(ticks, [write(tick) for tick in ticks], fontsize=8)
+    axes.minorticks_off()
+    axes.grid(visible=True, axis="x", linewidth=0.6, alpha=0.5)

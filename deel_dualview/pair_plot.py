@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deel_dualview._checks import require
-
-_INK, _MUTED, _LINE = "#1b1f24", "#5b6570", "#c9d1d9"
-# Diverging from white, equal in lightness on both sides: red is positive, as in the papers.
-_RED_BLUE = ("#053061", "#2b75b4", "#8dc2dd", "#ffffff", "#f2a385", "#ca3e3e", "#67001f")
-# Orange and purple (Brewer's PuOr): told apart by readers of every colour vision.
-_ORANGE_PURPLE = ("#2d004b", "#6a51a3", "#b2abd2", "#ffffff", "#fdb863", "#d9730d", "#7f3b08")
-
-
-class Panel(NamedTuple):
-    """One training example beside the evaluated one.
-
-    Attributes:
-        image: (h, w, channels).
-        train_relevance: (h, w).
-        test_relevance: (h, w).
-        value: influence.
-        label: of the training example, as text.
-        position: its position in the training set.
-    """
-
-    image: np.ndarray
-    train_relevance: np.ndarray
-    test_relevance: np.ndarray
-    value: float
-    label: str
-    position: int
-
-
-def colour_map(*, is_colour_blind_safe: bool) -> Colormap:
-    """Return the diverging colours: red and blue, or orange and purple."""
-    colours = _ORANGE_PURPLE if is_colour_blind_safe else _RED_BLUE
-    return LinearSegmentedColormap.from_list("relevance", colours)
-
-
-def heat_limit(maps: Sequence[np.ndarray]) -> float:
-    """Return the relevance at full colour: a high quantile of |relevance| over the maps of one row."""
-    values = np.abs(np.concatenate([np.ravel(own) for own in maps])) if len(maps) else np.zeros(1)
-    limit = float(np.quantile(values, 0.998))
-    return limit if limit > 0 else float(values.max()) or 1.0
+from deel_dualview.pair_panels import INK, LINE, MUTED, Panel, brief, heat_limit, signed
 
 
 def draw(
@@ -73,46 +33,46 @@ def draw(
     left, right = list(reversed(opponents)), list(proponents)
     panels = [*left, *right]
     widths = [*[1.0] * len(left), 1.24, *[1.0] * len(right)]
-    figure = Figure(figsize=(1.22 * sum(widths) + 1.33, 5.0))
+    figure = Figure(figsize=(1.22 * sum(widths) + 1.33, 1.24 + 3.76 * _tallness(image)))
+    inch = 1 / figure.get_figheight()
     grid = figure.add_gridspec(
         3, len(widths), width_ratios=widths, left=0.34 / figure.get_figwidth(), right=1 - 0.74 / figure.get_figwidth(),
-        top=0.865, bottom=0.115, hspace=0.16, wspace=0.09,
+        top=1 - 0.68 * inch, bottom=0.58 * inch, hspace=0.16, wspace=0.09,
     )  # fmt: skip
     axes = [[figure.add_subplot(grid[row, column]) for column in range(len(widths))] for row in range(3)]
-    middle = len(left)
+    middle, bounds = len(left), black_and_white([image, *(panel.inputs for panel in panels)])
     limits = [
         heat_limit([panel.train_relevance for panel in panels]),
         heat_limit([panel.test_relevance for panel in panels]),
     ]
     for column, panel in zip([*range(middle), *range(middle + 1, len(widths))], panels, strict=True):
         _heat(axes[0][column], panel.train_relevance, limits[0], colours)
-        _picture(axes[1][column], panel.image)
+        _picture(axes[1][column], panel.inputs, bounds)
         _heat(axes[2][column], panel.test_relevance, limits[1], colours)
-        _say(axes[2][column], _signed(panel.value), f"{panel.label}  ·  #{panel.position}")
-    _middle([row[middle] for row in axes], image, title, panels, colours)
+        _say(axes[2][column], signed(panel.value), f"{panel.label}  ·  #{panel.position}")
+    _picture(axes[1][middle], image, bounds)
+    _middle([row[middle] for row in axes], title, panels, colours)
     _heads(figure, axes, len(left), len(right))
     _rows(figure, [row[0] for row in axes])
     _bars(figure, [row[-1] for row in axes], limits, colours)
     return figure
 
 
-def _middle(
-    column: Sequence[Axes], image: np.ndarray, title: str, panels: Sequence[Panel], colours: Colormap
-) -> None:
+def _middle(column: Sequence[Axes], title: str, panels: Sequence[Panel], colours: Colormap) -> None:
     """Draw the evaluated example and, under it, the sum of its relevance over the pairs shown."""
     total = np.sum([panel.test_relevance for panel in panels], axis=0)
     column[0].axis("off")
     column[0].text(
-        0.5, 0.04, title, transform=column[0].transAxes, ha="center", va="bottom", color=_INK, fontsize=9,
+        0.5, 0.04, title, transform=column[0].transAxes, ha="center", va="bottom", color=INK, fontsize=9,
         linespacing=1.5, fontweight="bold",
     )  # fmt: skip
-    _picture(column[1], image)
-    _heat(column[2], total, heat_limit([total]), colours)
+    limit = heat_limit([total])
+    _heat(column[2], total, limit, colours)
     for axes in column[1:]:
         for spine in axes.spines.values():
-            spine.set(color=_INK, linewidth=1.4)
+            spine.set(color=INK, linewidth=1.4)
     values = sum(panel.value for panel in panels)
-    _say(column[2], _signed(values), "sum of the pairs, own scale")
+    _say(column[2], signed(values), f"sum of the pairs, ±{brief(limit)[1:]}")
 
 
 def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_right: int) -> None:
@@ -124,13 +84,16 @@ def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_ri
         if last < first:
             continue
         low, high = axes[0][first].get_position().x0, axes[0][last].get_position().x1
-        figure.text((low + high) / 2, 0.955, text, ha="center", color=_INK, fontsize=11, fontweight="bold")
-        figure.text((low + high) / 2, 0.918, side, ha="center", color=_MUTED, fontsize=8.5)
-        figure.add_artist(_rule(figure, low, high, 0.9))
+        inch = 1 / figure.get_figheight()
+        figure.text(
+            (low + high) / 2, 1 - 0.225 * inch, text, ha="center", color=INK, fontsize=11, fontweight="bold"
+        )
+        figure.text((low + high) / 2, 1 - 0.41 * inch, side, ha="center", color=MUTED, fontsize=8.5)
+        figure.add_artist(_rule(figure, low, high, 1 - 0.5 * inch))
 
 
 def _rule(figure: Figure, low: float, high: float, height: float) -> Line2D:
-    return Line2D([low, high], [height, height], color=_LINE, linewidth=0.8, transform=figure.transFigure)
+    return Line2D([low, high], [height, height], color=LINE, linewidth=0.8, transform=figure.transFigure)
 
 
 def _bars(figure: Figure, last: Sequence[Axes], limits: Sequence[float], colours: Colormap) -> None:
@@ -142,41 +105,53 @@ def _bars(figure: Figure, last: Sequence[Axes], limits: Sequence[float], colours
         bar.set_xticks([])
         bar.grid(visible=False)
         bar.yaxis.tick_right()
-        bar.set_yticks([-1, 0, 1], [_brief(-limit), "0", _brief(limit)], fontsize=7.5, color=_MUTED)
+        bar.set_yticks([-1, 0, 1], [brief(-limit), "0", brief(limit)], fontsize=7.5, color=MUTED)
         bar.tick_params(axis="y", length=0, pad=2)
         bar.spines[:].set_visible(False)
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}g}".replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"{value:+.{digits}g}"
-
-
-def _brief(value: float) -> str:
-    """Write two digits: +0.012, +1.2e-4."""
-    if abs(value) >= 1e-3:
-        return _signed(value, 2)
-    digits, exponent = f"{value:+.1e}".split("e")
-    return f"{digits}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(figure: Figure, first: Sequence[Axes]) -> None:
     """Write at the left what each row shows."""
     for axes, text in zip(
-        first, ("relevance in training", "training image", "relevance in test"), strict=True
+        first, ("relevance\nin training", "training\nimage", "relevance\nin test"), strict=True
     ):
         box = axes.get_position()
         figure.text(
-            0.17 / figure.get_figwidth(), (box.y0 + box.y1) / 2, text, rotation=90, ha="center", va="center",
-            color=_MUTED, fontsize=7.5,
+            0.16 / figure.get_figwidth(), (box.y0 + box.y1) / 2, text, rotation=90, ha="center", va="center",
+            color=MUTED, fontsize=7.5,
         )  # fmt: skip
 
 
-def _picture(axes: Axes, image: np.ndarray) -> None:
-    low, high = float(np.min(image)), float(np.max(image))
-    scaled = (image - low) / ((high - low) or 1.0)
-    shown = scaled if scaled.shape[-1] == 3 else np.repeat(scaled.mean(axis=-1, keepdims=True), 3, axis=-1)
+def _picture(axes: Axes, image: np.ndarray, bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    values = np.nan_to_num(np.asarray(image, np.float64), nan=low, posinf=high, neginf=low)
+    scaled = np.clip((values - low) / (high - low), 0, 1)
+    # Of four channels the last is taken for opacity and left out; of other numbers the mean is drawn.
+    shown = (
+        scaled[..., :3]
+        if scaled.shape[-1] in (3, 4)
+        else scaled.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    )
     axes.imshow(shown, interpolation="nearest")
     _frame(axes)
+
+
+def black_and_white(images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return which values are black and white in all images of a picture, so that they can be compared.
+
+    Bytes, and floats that look like bytes, keep 0 to 255; others [0, 1] or [-1, 1] if they lie inside, or else their
+    own extremes.
+    """
+    finite = [np.asarray(image)[np.isfinite(image)] for image in images]
+    low = min((float(own.min()) for own in finite if own.size), default=0.0)
+    high = max((float(own.max()) for own in finite if own.size), default=1.0)
+    is_bytes = all(np.asarray(image).dtype == np.uint8 for image in images)
+    if is_bytes or low >= 0 and 128 < high <= 255:
+        return 0.0, 255.0
+    for bounds in ((0.0, 1.0), (-1.0, 1.0)):
+        if bounds[0] <= low and high <= bounds[1]:
+            return bounds
+    return low, high if high > low else low + 1.0
 
 
 def _heat(axes: Axes, relevance: np.ndarray, limit: float, colours: Colormap) -> None:
@@ -188,22 +163,17 @@ def _frame(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     for spine in axes.spines.values():
-        spine.set(visible=True, color=_LINE, linewidth=0.8)
+        spine.set(visible=True, color=LINE, linewidth=0.8)
 
 
 def _say(axes: Axes, value: str, text: str) -> None:
-    axes.text(0.5, -0.07, value, transform=axes.transAxes, ha="center", va="top", color=_INK, fontsize=9.5)
-    axes.text(0.5, -0.225, text, transform=axes.transAxes, ha="center", va="top", color=_MUTED, fontsize=7.5)
+    for line, points, colour, size in ((value, -5, INK, 9.5), (text, -19, MUTED, 7.5)):
+        axes.annotate(
+            line, (0.5, 0), (0, points), xycoords="axes fraction", textcoords="offset points", ha="center", va="top",
+            color=colour, fontsize=size,
+        )  # fmt: skip
 
 
-def check_images(shape: tuple[int, ...]) -> None:
-    """Refuse relevance that is not of images.
-
-    Raises:
-        ValueError: it is not of shape (m, k, h, w, channels).
-    """
-    require(
-        len(shape) == 5,
-        "Pair relevance is drawn for images, of shape (m, k, height, width, channels).",
-        {"train_relevance": shape},
-    )
+def _tallness(image: np.ndarray) -> float:
+    """Return height over width, of what is much longer than wide no more than the page bears."""
+    return float(np.clip(image.shape[0] / image.shape[1], 0.55, 2.5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -13,14 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from deel_dualview import pair_plot
-from deel_dualview._checks import require
+from deel_dualview import column_plot, pair_plot, token_plot
+from deel_dualview._checks import check_count, require
+from deel_dualview.pair_panels import Colours, Panel, check_pair, colour_map, take_sides, to_words
+from deel_dualview.pair_panels import plain as plain
+from deel_dualview.pair_panels import shorten as shorten
 
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
-
-Colours = Literal["red-blue", "orange-purple"]
-"""Colours of positive and negative relevance."""
 
 # Okabe and Ito's colours, told apart by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
@@ -158,51 +158,98 @@ def pair_relevance(
     Raises:
         ValueError: `index` out of range, inputs that are no images, or unknown colours.
     """
-    pair_plot.check_images(tuple(np.shape(pair.train_relevance)))
-    require(
-        0 <= index < len(pair.classes), "`index` is out of range.", {"index": index, "m": len(pair.classes)}
+    what = (
+        "Pair relevance is drawn for images, of shape (m, k, height, width, channels); `token_relevance` draws that of "
+        "texts, `column_relevance` that of tables"
     )
-    require(
-        colours in get_args(Colours), f"`colours` must be one of {get_args(Colours)}.", {"colours": colours}
-    )
-    panels = _panels(pair, index, class_names)
-    against = [panel for panel in panels if panel.value < 0]
-    if opponents is not None:
-        others = _panels(opponents, index, class_names)
-        known = {panel.position for panel in against}
-        against += [panel for panel in others if panel.value < 0 and panel.position not in known]
-    samples = pair.top.samples
-    images = samples[0] if isinstance(samples, tuple) else samples
-    name = _class_name(int(pair.classes[index]), class_names)
+    check_pair(pair, index, colours, rank=5, what=what)
+    sides = take_sides(pair, index, opponents, class_names)
     return pair_plot.draw(
-        np.asarray(images[index], np.float64),
-        f"explained as\n{plain(shorten(name))}",
-        proponents=[panel for panel in panels if panel.value >= 0],
-        opponents=sorted(against, key=lambda panel: panel.value),
-        colours=pair_plot.colour_map(is_colour_blind_safe=colours == "orange-purple"),
+        sides.inputs,
+        f"explained as\n{sides.name}",
+        proponents=_summed(sides.proponents),
+        opponents=_summed(sides.opponents),
+        colours=colour_map(is_colour_blind_safe=colours == "orange-purple"),
     )
 
 
-def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) -> list[pair_plot.Panel]:
-    images, labels = pair.top.training_samples[:2]
-    labels = np.asarray(labels[index])
-    labels = labels.reshape(len(labels), -1)
-    classes = labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
+def token_relevance(
+    pair: PairRelevance,
+    index: int = 0,
+    *,
+    vocabulary: Any = (),
+    opponents: PairRelevance | None = None,
+    class_names: Sequence[str] | None = None,
+    colours: Colours = "red-blue",
+) -> Figure:
+    """Draw one evaluated text and its pairs as coloured tokens, the training text beside the evaluated one.
+
+    Above stands the evaluated text with the sum of its relevance over the pairs shown, in its own scale. Padding
+    (token 0) is left out, and of long texts all but the 60 tokens in a row that carry most.
+
+    Args:
+        pair: an element of `DualRelevance.explain`, of a model of tokens.
+        index: which of its evaluated examples.
+        vocabulary: words by their number: a list, or a layer that has one (`TextVectorization`, `StringLookup`);
+            numbers are drawn for words that it does not have.
+        opponents: as of `pair_relevance`.
+        class_names: names of the classes; their numbers by default.
+        colours: as of `pair_relevance`.
+
+    Raises:
+        ValueError: `index` out of range, inputs that are no tokens, or unknown colours.
+    """
+    what = "Token relevance is drawn for texts: relevance of shape (m, k, length), of integer inputs"
+    check_pair(pair, index, colours, rank=3, what=what)
+    sides = take_sides(pair, index, opponents, class_names)
+    require(sides.inputs.dtype.kind in "iu", f"{what}.", {"dtype": sides.inputs.dtype})
+    return token_plot.draw(
+        sides, to_words(vocabulary), colour_map(is_colour_blind_safe=colours == "orange-purple")
+    )
+
+
+def column_relevance(
+    pair: PairRelevance,
+    index: int = 0,
+    *,
+    column_names: Sequence[str] = (),
+    num_columns: int = 8,
+    opponents: PairRelevance | None = None,
+    class_names: Sequence[str] | None = None,
+    colours: Colours = "red-blue",
+) -> Figure:
+    """Draw the pairs of one evaluated row of a table as signed bars of columns, the training row beside it.
+
+    Args:
+        pair: an element of `DualRelevance.explain`, of a model of rows.
+        index: which of its evaluated examples.
+        column_names: their numbers by default.
+        num_columns: how many columns of each pair are drawn, those that carry most.
+        opponents: as of `pair_relevance`.
+        class_names: names of the classes; their numbers by default.
+        colours: as of `pair_relevance`.
+
+    Raises:
+        TypeError: `num_columns` is no integer.
+        ValueError: `index` or `num_columns` out of range, inputs that are no rows, or unknown colours.
+    """
+    what = "Column relevance is drawn for tables: relevance of shape (m, k, columns)"
+    check_pair(pair, index, colours, rank=3, what=what)
+    check_count("num_columns", num_columns)
+    sides = take_sides(pair, index, opponents, class_names)
+    colours_of = colour_map(is_colour_blind_safe=colours == "orange-purple")
+    return column_plot.draw(sides, column_names, num_columns, colours_of)
+
+
+def _summed(panels: Sequence[Panel]) -> list[Panel]:
+    """Sum the relevance of images over channels."""
     return [
-        pair_plot.Panel(
-            np.asarray(images[index, rank], np.float64),
-            np.asarray(pair.train_relevance[index, rank]).sum(axis=-1),
-            np.asarray(pair.test_relevance[index, rank]).sum(axis=-1),
-            float(pair.top.influence_values[index, rank]),
-            plain(shorten(_class_name(int(classes[rank]), class_names))),
-            int(pair.top.training_indices[index, rank]),
+        panel._replace(
+            train_relevance=panel.train_relevance.sum(axis=-1),
+            test_relevance=panel.test_relevance.sum(axis=-1),
         )
-        for rank in range(len(classes))
+        for panel in panels
     ]
-
-
-def _class_name(index: int, class_names: Sequence[str] | None) -> str:
-    return f"class {index}" if class_names is None else str(class_names[index])
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:
@@ -245,13 +292,3 @@ def prepare_axes(axes: Axes) -> None:
     for name, spine in axes.spines.items():
         spine.set_color(GREY)
         spine.set_visible(name in ("bottom", "left"))
-
-
-def shorten(name: str) -> str:
-    """Return a name of at most 24 characters."""
-    return name if len(name) <= 24 else name[:23] + "…"
-
-
-def plain(text: str) -> str:
-    """Keep Matplotlib from reading mathematics between dollar signs."""
-    return text.replace("$", r"\$")

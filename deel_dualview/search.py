@@ -23,6 +23,19 @@ class ORDER(enum.Enum):
     DESCENDING = 2
 
 
+def check_order(order: ORDER) -> None:
+    """Refuse what is no order.
+
+    Raises:
+        TypeError: it is not an `ORDER`.
+    """
+    if not isinstance(order, ORDER):
+        raise TypeError(
+            "`order` must be ORDER.DESCENDING (proponents first) or ORDER.ASCENDING (opponents first). "
+            f"Received: order={order!r}."
+        )
+
+
 class TopK(NamedTuple):
     """For each of m evaluated examples, the k training examples of greatest (or smallest) influence.
 

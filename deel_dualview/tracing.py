@@ -193,6 +193,8 @@ def _split_after(calls: list[LayerCall], named: keras.Layer, width: int) -> Spli
     if len(own) != 1 or not tf.is_tensor(own[0].outputs):
         raise ValueError(
             "`feature_layer` must be called exactly once in a forward pass and return one tensor. "
+            "Name another by InfluenceModel(model, feature_layer=...), or wrap the model's parts: "
+            "InfluenceModel.from_parts(feature_extractor, head). "
             f"Received: layer {named.name!r}, called {len(own)} time(s)."
         )
     features = own[0].outputs

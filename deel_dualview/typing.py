@@ -12,5 +12,5 @@ Inputs = Any
 Target = Literal["prediction", "label"] | int
 """Which class of an evaluated example is explained: what the model says, its label, or a fixed class index."""
 
-Kernel = Literal["cosine", "linear", "standardized"]
+Kernel = Literal["tempered", "cosine", "linear", "standardized"]
 """How penultimate features enter the surrogate: at unit length, as they are, or z-scored."""

@@ -45,7 +45,7 @@ def main() -> None:
     train, test = tfds.load("mnist", shuffle_files=False, **splits)
     image = wrong_prediction(model, test, arguments.rank)
     query = tf.data.Dataset.from_tensors(image)
-    relevance = DualRelevance(DualView(InfluenceModel(model), train.batch(512)))
+    relevance = DualRelevance(DualView(InfluenceModel(model), train.batch(512), kernel="cosine"))
     proponents, opponents = (
         next(iter(relevance.explain(query, k=4, order=order)))
         for order in (ORDER.DESCENDING, ORDER.ASCENDING)

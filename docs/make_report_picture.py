@@ -14,11 +14,11 @@ import tempfile
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-WIDTH, HEIGHT = 1180, 1690
+WIDTH, HEIGHT = 1180, 2010
 ABRIDGED = """
     .masthead { padding-top: 36px; }
     main, main > section { padding-block: 24px; margin-top: 0; }
-    .figures, .scroll, #label-errors > .note, .suspects li:nth-child(n + 10) { display: none; }
+    .figures, .scroll:not(.strip), #label-errors > .note, .suspects li:nth-child(n + 10) { display: none; }
 """
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 
@@ -57,7 +57,7 @@ def take_picture(report: pathlib.Path, output: pathlib.Path) -> None:
         browser.close()
     output.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.open(io.BytesIO(pixels)).convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(output, optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(output, optimize=True)
 
 
 def main() -> None:

@@ -41,7 +41,9 @@ def main() -> None:
     others = np.asarray(marks.mark(test_images[test_labels != MARKED_CLASS]))
     is_fooled = np.asarray(network(others)).argmax(axis=1) == MARKED_CLASS
     query = tf.data.Dataset.from_tensors(others[is_fooled][1:2])
-    pair = next(iter(DualRelevance(DualView(InfluenceModel(network), train)).explain(query, k=5)))
+    pair = next(
+        iter(DualRelevance(DualView(InfluenceModel(network), train, kernel="cosine")).explain(query, k=5))
+    )
     figure = plots.pair_relevance(pair, class_names=[f"digit {digit}" for digit in range(10)])
     figure.savefig(OUTPUT, dpi=110)
 

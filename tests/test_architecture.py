@@ -14,6 +14,7 @@ MAX_LINES = 300
 FLOORS = {
     "typing": 0,
     "_checks": 0,
+    "quiet": 0,
     "datasets": 1,
     "hashing": 1,
     "lazy": 1,
@@ -40,7 +41,10 @@ FLOORS = {
     "metrics": 5,
     "methods": 5,
     "relevance": 5,
+    "pair_panels": 6,
     "pair_plot": 6,
+    "token_plot": 6,
+    "column_plot": 6,
     "plots": 6,
     "comparison_plots": 6,
     "report": 6,

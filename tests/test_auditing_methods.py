@@ -128,9 +128,9 @@ def test_a_calculator_and_what_makes_one_are_taken_alike(report, model, train, t
     )
 
 
-def test_dualview_is_the_default(model, train, test):
+def test_dualview_with_its_sparse_kernel_is_the_default(model, train, test):
     named = audit(model, train, test, progress=False)
-    own = audit(model, train, test, calculator=DualView(model, train), progress=False)
+    own = audit(model, train, test, calculator=DualView(model, train, kernel="cosine"), progress=False)
     assert named.overview.method == own.overview.method == "DualView"
     assert named.findings == own.findings
 

@@ -53,6 +53,7 @@ def test_a_failed_method_ends_with_one_and_says_why(quick, tmp_path):
     assert result.exit_code == 1
     assert "Failed: gradcos?projection=word, superclass, seed 0: " in result.stderr
     assert "random" in result.stdout
+    assert run("--methods", "random", "--metrics", "superclass", "--output", tmp_path).exit_code == 0
 
 
 def test_ctrl_c_says_that_results_are_kept(monkeypatch, tmp_path):

@@ -114,6 +114,12 @@ def test_seconds_are_measured(comparison):
         assert 0 < method.seconds_per_query < method.setup_seconds < comparison.seconds
 
 
+def test_the_bytes_kept_of_the_training_set_are_told(comparison, model, train):
+    kept = {method.name: method.stored_bytes for method in comparison.methods}
+    assert kept["graddot"] == GradDot(model, train).stored_bytes > 8 * comparison.num_train
+    assert "kept" in str(comparison)
+
+
 def test_calculators_and_makers_of_your_own_are_compared(model, train, test):
     own = {"soft": functools.partial(DualView, K=0.1), "given": GradDot(model, train), "named": "graddot"}
     found = compare(model, train, test, methods=own, num_queries=5, progress=False)

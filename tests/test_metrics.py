@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
+import sklearn.metrics
 import tensorflow as tf
 
 from deel_dualview import metrics
@@ -116,6 +117,23 @@ class TestLabelPoisoning:
         assert result.value == pytest.approx(np.mean(pairs))
         assert result.interval[0] < result.value < result.interval[1] and result.num_examples == 30
 
+    def test_the_interval_resamples_training_examples(self):
+        """A twin with a loop: ties, resamples of one kind alone, and all."""
+        generator = np.random.default_rng(11)
+        is_poisoned, values = generator.random(7) < 0.3, generator.integers(0, 3, 7).astype(float)
+
+        def area(rows):
+            first, second = values[rows][is_poisoned[rows]], values[rows][~is_poisoned[rows]]
+            pairs = [(a > b) + 0.5 * (a == b) for a in first for b in second]
+            return np.mean(pairs) if pairs else 0.5
+
+        drawn = np.random.default_rng(0)
+        resamples = [area(drawn.choice(7, 7)) for _ in range(4000)]
+        metric = metrics.LabelErrorDetection(is_poisoned, num_resamples=4000)
+        np.testing.assert_allclose(
+            fed(metric, values).interval, np.percentile(resamples, [2.5, 97.5]), atol=0.03
+        )
+
     @pytest.mark.parametrize(("sign", "expected"), [(1.0, 1.0), (-1.0, 0.0), (0.0, 0.5)])
     def test_perfect_reversed_and_constant_values(self, sign, expected):
         is_poisoned = np.arange(20) < 5
@@ -174,6 +192,13 @@ class TestDomainMismatch:
         metric = metrics.DomainMismatch(self.IS_MARKED, 1)
         metric.update_state(self.IS_MARKED[None].astype(float), [0], [1])
         assert metric.average_precision == 1.0
+
+    def test_average_precision_is_that_of_scikit_learn_with_ties(self):
+        values = np.random.default_rng(12).integers(-3, 4, (20, 10)).astype(float)
+        metric = metrics.DomainMismatch(self.IS_MARKED, 1)
+        metric.update_state(values, np.zeros(20), np.ones(20))
+        expected = [sklearn.metrics.average_precision_score(self.IS_MARKED, row) for row in values]
+        assert metric.average_precision == pytest.approx(np.mean(expected))
 
     def test_nothing_left_says_how_many_of_each_kind_came(self):
         with pytest.raises(ValueError, match="seen=3, of that class=1, predicted otherwise=2"):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, pair_plot, plots
+from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, pair_panels, pair_plot, plots
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_a_row_has_one_scale(pairs):
 
 
 def test_positive_is_red_and_negative_blue_or_orange_and_purple():
-    red_blue = pair_plot.colour_map(is_colour_blind_safe=False)
+    red_blue = pair_panels.colour_map(is_colour_blind_safe=False)
     red, blue = red_blue(0.8), red_blue(0.2)
     assert red[0] > red[2] and blue[2] > blue[0]
     np.testing.assert_allclose(red_blue(0.5)[:3], 1.0, atol=0.02)
-    orange, purple = (pair_plot.colour_map(is_colour_blind_safe=True)(place) for place in (0.8, 0.2))
+    orange, purple = (pair_panels.colour_map(is_colour_blind_safe=True)(place) for place in (0.8, 0.2))
     assert orange[0] > orange[2] and purple[2] > purple[1]
 
 
@@ -90,3 +90,57 @@ def test_relevance_of_a_table_is_refused(pairs):
     flat = pairs[0]._replace(train_relevance=np.zeros((2, 3, 5)))
     with pytest.raises(ValueError, match="drawn for images"):
         plots.pair_relevance(flat)
+
+
+@pytest.mark.parametrize(
+    ("images", "bounds"),
+    [
+        (np.array([[[10]], [[200]]], np.uint8), (0, 255)),
+        (np.array([[[0.2]], [[0.7]]]), (0, 1)),
+        (np.array([[[-0.2]], [[0.7]]]), (-1, 1)),
+        (np.array([[[0.0]], [[254.0]]]), (0, 255)),
+        (np.array([[[-2.0]], [[3.0]]]), (-2, 3)),
+        (np.array([[[5.0]], [[5.0]]]), (5, 6)),
+        (np.array([[[np.nan]], [[0.5]]]), (0, 1)),
+        (np.full((1, 1, 1), np.nan), (0, 1)),
+    ],
+)
+def test_all_images_of_a_picture_share_what_is_black_and_white(images, bounds):
+    assert pair_plot.black_and_white([images]) == bounds
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8, 1), (1, 4, 4, 24, 3), (1, 4, 20, 6, 4), (1, 4, 6, 6, 2)])
+def test_images_of_any_proportion_and_channels_are_drawn_with_bad_numbers_in_them(pairs, shape):
+    rng = np.random.default_rng(0)
+    images, relevance = rng.uniform(size=shape), rng.normal(size=shape)
+    relevance[0, 0, 0, 0, 0] = images[0, 1, 0, 0, 0] = np.nan
+    top = pairs[0].top._replace(
+        samples=(images[:, 0], np.zeros(1)),
+        training_samples=(images, np.zeros((1, 4))),
+        influence_values=np.array([[-1e-5, -2e-5, -3e-5, -4e-5]]),
+        training_indices=np.arange(4)[np.newaxis],
+    )
+    pair = pairs[0]._replace(
+        train_relevance=relevance, test_relevance=relevance, top=top, classes=np.zeros(1, int)
+    )
+    figure = plots.pair_relevance(pair)
+    figure.canvas.draw()
+    assert "Proponents" not in texts(figure)
+    limits = [own.norm.vmax for axes in figure.axes for own in axes.images if own.norm.vmax]
+    assert np.isfinite(limits).all()
+
+
+def test_labels_below_the_pictures_stay_apart_whatever_their_height(pairs):
+    for tall in (4, 40):
+        image = np.zeros((tall, 10, 1))
+        panel = pair_panels.Panel(image, image[..., 0], image[..., 0], 0.5, "class 1", 3)
+        figure = pair_plot.draw(
+            image,
+            "title",
+            proponents=[panel],
+            opponents=[],
+            colours=pair_panels.colour_map(is_colour_blind_safe=False),
+        )
+        figure.canvas.draw()
+        value, label = (text.get_window_extent() for text in figure.axes[-3].texts)
+        assert value.y0 > label.y1 > 0

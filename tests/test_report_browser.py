@@ -126,7 +126,7 @@ def test_every_picture_is_decoded_and_has_a_text(visited):
     pictures = "[...document.images].map(image => [image.naturalWidth, image.alt])"
     for width, text in visited.page.evaluate(pictures):
         assert width == 8
-        assert re.fullmatch(r"(train|test) example \d+", text)
+        assert re.fullmatch(r"(relevance in )?(train|test) example \d+", text)
 
 
 def test_swapped_labels_are_seen_on_the_page(visited, demo):
@@ -193,3 +193,39 @@ def test_a_script_in_the_data_does_not_run(browser, report, tmp_path):
     assert seen.messages == []
     assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     seen.page.close()
+
+
+def test_scales_and_remarks_of_heatmaps_stand_out_from_their_background(visited):
+    pairs = visited.page.evaluate(
+        """['.heats figcaption', '.total figcaption', '.legend .scale span', '.why .value'].map(name => {
+            const element = document.querySelector(name);
+            let behind = element;
+            const clear = 'rgba(0, 0, 0, 0)';
+            while (getComputedStyle(behind).backgroundColor === clear) behind = behind.parentElement;
+            return [name, getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
+        })"""
+    )
+    contrasts = {name: contrast(text, behind) for name, text, behind in pairs}
+    assert min(contrasts.values()) >= 4.5, contrasts
+
+
+def test_every_pair_shows_two_heatmaps_of_one_size_within_its_card(visited):
+    sizes = visited.page.evaluate(
+        """[...document.querySelectorAll('.heats')].map(heats => [...heats.querySelectorAll('img')].map(image => {
+            const own = image.getBoundingClientRect(), card = heats.closest('li').getBoundingClientRect();
+            return [own.width, own.height, own.left >= card.left - 1 && own.right <= card.right + 1];
+        }))"""
+    )
+    assert sizes
+    for first, second in sizes:
+        assert first[2] and second[2]
+        assert abs(first[0] - second[0]) < 1 and abs(first[1] - second[1]) < 1
+        assert first[0] >= 40
+
+
+def test_the_scale_of_heatmaps_is_written_on_the_page(visited):
+    scales = visited.page.locator(".legend .scale").all_inner_texts()
+    assert scales
+    assert all(
+        re.search(r"\N{MINUS SIGN}[\d.e\N{MINUS SIGN}]+\s*\+[\d.e\N{MINUS SIGN}]+", text) for text in scales
+    )

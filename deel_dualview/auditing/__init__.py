@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_k, describe, require
-from deel_dualview.auditing import labels, leaks, making, predictions, ranking, summary, surrogate
+from deel_dualview.auditing import labels, leaks, making, pairs, predictions, ranking, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.evidence import Evidence
@@ -24,7 +24,7 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
 
-_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 5, 2
+_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 6, 2
 
 
 def audit(
@@ -36,6 +36,8 @@ def audit(
     calculator: str | BaseInfluenceCalculator | making.Maker = "dualview",
     class_names: Sequence[str] | None = None,
     known_label_errors: Sequence[int] | np.ndarray | None = None,
+    relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
+    input_names: Sequence[str] | None = None,
     progress: bool = True,
 ) -> AuditReport:
     """Audit a trained classifier and the data that it was trained on.
@@ -58,6 +60,11 @@ def audit(
         class_names: one for each class; their numbers by default.
         known_label_errors: positions of training examples known to be mislabelled. The report then tells how
             many of them it would have found.
+        relevance: the rule of `DualRelevance` by which every explained prediction shows what in it, and in its
+            training examples, carries the influence; None for none. Where the method or the model does not
+            allow it, the report says why.
+        input_names: what the numbers of an input stand for: the names of the columns of a table, or the words of
+            a text's tokens by their number (`TextVectorization.get_vocabulary()`).
         progress: whether steps are shown by bars (on a terminal only).
 
     Returns:
@@ -67,6 +74,7 @@ def audit(
         TypeError: `model` or a dataset is of another type.
         ValueError: data that cannot be audited, or arguments that do not fit each other.
     """
+    pairs.check_rule(relevance)
     _check_datasets(train, test)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     given = making.by_name(calculator)
@@ -84,20 +92,24 @@ def audit(
         else:
             about = _ask_any(made, splits, k, known, steps)
         with steps.step("Wrong labels and predictions"):
-            first = [about.label_errors, predictions.find_wrong_predictions(about.evidence)]
+            explained = predictions.find_wrong_predictions(about.evidence)
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
-            found, shown = _find_leaks(about.evidence, splits, [*first, influential])
+            found, shown = _find_leaks(about.evidence, splits, [about.label_errors, explained, influential])
+        with steps.step("Relevance of pairs"):
+            related = pairs.relate(made, relevance, explained, shown)
         told = making.describe_method(made, given)
         head = summary.summarise(made, about.evidence, names, method=told, steps=steps)
     finally:
         steps.close()
     return AuditReport(
-        overview=head,
-        findings=_in_order(about, [*first, *found, influential]),
+        overview=pairs.tell(head, relevance, related),
+        findings=_in_order(about, [about.label_errors, related.finding, *found, influential]),
         attributions=about.evidence.attributions,
         arrays=_arrays(about.evidence),
         shown=shown,
+        relevance=related.maps,
+        input_names=tuple(input_names or ()),
     )
 
 

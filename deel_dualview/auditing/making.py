@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,9 +29,14 @@ class ToldMethod(NamedTuple):
 def by_name(given: str | BaseInfluenceCalculator | Maker) -> BaseInfluenceCalculator | Maker:
     """Return what stands behind a name, or what was given.
 
+    An audit judges labels and predictions by DualView's surrogate, and so takes its sparse kernel, under which the
+    surrogate agrees with the model best.
+
     Raises:
         ValueError: an unknown name, or a method that needs checkpoints.
     """
+    if given == "dualview":
+        return functools.partial(DualView, kernel="cosine")
     return NamedMethod(given) if isinstance(given, str) else given
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import data, witness
@@ -12,7 +13,7 @@ from deel_dualview._checks import check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.gathering import gather_examples, gathered_spec
 from deel_dualview.models import InfluenceModel
-from deel_dualview.search import ORDER, TopK
+from deel_dualview.search import ORDER, TopK, check_order
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
 from deel_dualview.typing import Target
 
@@ -122,6 +123,11 @@ class BaseInfluenceCalculator(ABC):
         features, logits = self._features_and_logits(batch)
         return features, self._explained_classes(batch, logits)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the store holds of all training examples."""
+        return self._stored().num_bytes
+
     def _hashes(self) -> np.ndarray:
         """Return the content hashes of the training examples, shape (n,), uint64."""
         return self._stored().array("hashes")
@@ -140,6 +146,15 @@ class BaseInfluenceCalculator(ABC):
             tf.TensorSpec([None, self.num_train], tf.float32),
         )
 
+    def sparse_influence_values(self, dataset_to_evaluate: tf.data.Dataset) -> scipy.sparse.csr_array:
+        """Return all influence values, shape (m, n), zeros left out; memory grows with the number of the others."""
+        self._check_queries(dataset_to_evaluate)
+        parts = [self._sparse_values(data.unpack(element)) for element in dataset_to_evaluate]
+        return scipy.sparse.vstack(parts, format="csr")
+
+    def _sparse_values(self, batch: data.Batch) -> scipy.sparse.csr_array:
+        return scipy.sparse.csr_array(self._values(batch))
+
     def top_k_indices(
         self, dataset_to_evaluate: tf.data.Dataset, k: int = 5, order: ORDER = ORDER.DESCENDING
     ) -> tf.data.Dataset:
@@ -150,7 +165,7 @@ class BaseInfluenceCalculator(ABC):
         """
         self._check_queries(dataset_to_evaluate)
         check_k(k, self.num_train)
-        _check_order(order)
+        check_order(order)
         return data.lazy_dataset(
             lambda: (self._top_k(data.unpack(element), k, order) for element in dataset_to_evaluate),
             (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
@@ -180,7 +195,7 @@ class BaseInfluenceCalculator(ABC):
         """
         self._check_queries(dataset_to_evaluate)
         check_k(k, self.num_train)
-        _check_order(order)
+        check_order(order)
         train_set = self._check_same_train_set(train_set)
 
         def found() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
@@ -259,11 +274,7 @@ class BaseInfluenceCalculator(ABC):
         )
 
     def _train_batches(self, train_set: tf.data.Dataset) -> Iterator[data.Batch]:
-        """Yield the batches of another pass over the training set, every example compared with the first pass.
-
-        Raises:
-            ChangedError: this pass yields other examples, more, or fewer.
-        """
+        """Yield the batches of another pass over the training set; one that differs from the first is refused."""
         known, num_seen = self._hashes(), 0
         for element in train_set:
             hashes = data.hash_examples(element)
@@ -286,11 +297,3 @@ class BaseInfluenceCalculator(ABC):
             {"train_set": train_set},
         )
         return train_set
-
-
-def _check_order(order: ORDER) -> None:
-    if not isinstance(order, ORDER):
-        raise TypeError(
-            "`order` must be ORDER.DESCENDING (proponents first) or ORDER.ASCENDING (opponents first). "
-            f"Received: order={order!r}."
-        )

@@ -22,8 +22,10 @@ from deel_dualview.stores import Store, StoredVectors
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver
 from deel_dualview.typing import Kernel, Target
 
-DEFAULT_TOTAL_PENALTY = 600.0
-"""Default of K n: of the values that were measured, the one that keeps explanations varied and label errors on top."""
+SPARSE_TOTAL_PENALTY = 600.0
+"""Default of K n where features are not tempered: few support vectors, and a surrogate that agrees with the model."""
+TEMPERED_TOTAL_PENALTY = 30.0
+"""Default of K n under the tempered kernel: easy examples keep their influence, so that the most alike come first."""
 
 _BLOCK_SIZE = 8192
 _LARGEST_SQUARED_NORM = 1e30
@@ -60,11 +62,12 @@ class DualView(BaseInfluenceCalculator):
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         K: penalty on margin violations, scale free: the solver's K times the mean of ||phi||^2, so that it means the
             same for any features. Smaller values spread the attributions over more training examples; larger values
-            follow single hard examples, give sparser attributions and take longer. By default 600 / n: with the total
-            penalty fixed, training sets of any size are treated alike (0.01 for MNIST). The paper's K is
-            `paper_K * mean(||phi||^2)` here.
-        kernel: how features enter: `"cosine"` at unit length, `"linear"` as they are, `"standardized"` z-scored (the
-            paper's).
+            follow single hard examples, give sparser attributions and take longer. By default 30 / n for the tempered
+            kernel and 600 / n for the others: with the total penalty fixed, training sets of any size are treated
+            alike. The paper's K is `paper_K * mean(||phi||^2)` here.
+        kernel: how features enter: `"tempered"` at length ||f||^0.15, `"cosine"` at unit length, `"linear"` as they
+            are, `"standardized"` z-scored (the paper's). The first, with its K, finds the training examples most like
+            the evaluated one; `"cosine"`, with its K, is sparse and nearest to the model: an audit's choice.
         bias: whether a constant feature 1 is appended; its share of the logits is `surrogate_bias`.
         target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
         solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`.
@@ -82,7 +85,7 @@ class DualView(BaseInfluenceCalculator):
         train_set: tf.data.Dataset,
         *,
         K: float | None = None,
-        kernel: Kernel = "cosine",
+        kernel: Kernel = "tempered",
         bias: bool = False,
         target: Target = "prediction",
         solver: DualSVMSolver | None = None,
@@ -96,7 +99,8 @@ class DualView(BaseInfluenceCalculator):
         super().__init__(model, train_set, target=target, store=store)
         self.kernel, self.solver = kernel, solver or DualSVMSolver()
         self.feature_map = fit_feature_map(self._stored().array("features"), kernel, bias)
-        self.K = DEFAULT_TOTAL_PENALTY / self.num_train if K is None else float(K)
+        total = TEMPERED_TOTAL_PENALTY if kernel == "tempered" else SPARSE_TOTAL_PENALTY
+        self.K = total / self.num_train if K is None else float(K)
         phi = self._kernel_features()
         self.surrogate = self._fit([self.K], phi)[0]
         self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
@@ -120,9 +124,7 @@ class DualView(BaseInfluenceCalculator):
     @property
     def surrogate_bias(self) -> np.ndarray:
         """Contribution of the constant feature to each logit, shape (c,); zeros without a bias."""
-        if not self.feature_map.has_bias:
-            return np.zeros(self.model.num_classes)
-        return self.surrogate.weights[-1]
+        return self.surrogate.weights[-1] if self.feature_map.has_bias else np.zeros(self.model.num_classes)
 
     def fit_path(self, Ks: Sequence[float]) -> list[DualSVMSolution]:
         """Fit the surrogate for several scale-free K, each from the last, in the order given."""
@@ -146,13 +148,6 @@ class DualView(BaseInfluenceCalculator):
         self._check_same_train_set(train_set)
         values = self._support_vectors.self_influence(self.train_labels)
         return tf.data.Dataset.from_tensor_slices(values).batch(1024)
-
-    def sparse_influence_values(self, dataset_to_evaluate: tf.data.Dataset) -> scipy.sparse.csr_array:
-        """Return all influence values, shape (m, n), zeros left out; memory grows with their number."""
-        self._check_queries(dataset_to_evaluate)
-        return scipy.sparse.vstack(
-            [self._sparse_values(data.unpack(element)) for element in dataset_to_evaluate], format="csr"
-        )
 
     def evaluate(self, dataset: tf.data.Dataset) -> Iterator[Evaluation]:
         """Yield what model and surrogate make of each batch of a dataset, labelled or not."""

@@ -1,4 +1,4 @@
-"""How penultimate features enter a kernel surrogate: raw, at unit length or z-scored, with or without a bias."""
+"""How penultimate features enter a kernel surrogate: as they are, shortened or z-scored, and a bias."""
 
 from typing import NamedTuple
 
@@ -7,29 +7,37 @@ import tensorflow as tf
 
 from deel_dualview.typing import Kernel
 
+TEMPERED_POWER = 0.15
+"""Length of the features under the tempered kernel: this power of what it was."""
+_POWERS = {"cosine": 0.0, "tempered": TEMPERED_POWER}
+
 
 class FeatureMap(NamedTuple):
-    """phi(x) of a surrogate: `[(features - shift) / scale, optionally at unit length, optionally 1]`.
+    """phi(x) of a surrogate: `[(features - shift) / scale, at another length, optionally 1]`.
 
     Attributes:
         shift: shape (d,), float32.
         scale: shape (d,), float32, never zero.
-        unit_length: whether rows are divided by their norm; a zero row stays zero.
+        power: rows of length l get the length l^power: 1 leaves them as they are, 0 is unit length. A zero row
+            stays zero.
         has_bias: whether the constant 1 is appended as the last feature.
     """
 
     shift: np.ndarray
     scale: np.ndarray
-    unit_length: bool
+    power: float
     has_bias: bool
 
     def __call__(self, features: tf.Tensor) -> tf.Tensor:
         """Map features (b, d) to kernel features (b, d) or, with a bias, (b, d + 1)."""
         mapped = (tf.cast(features, tf.float32) - self.shift) / self.scale
-        if self.unit_length:
-            # By the largest entry first: the square of a large one would overflow.
-            mapped = tf.math.divide_no_nan(mapped, tf.reduce_max(tf.abs(mapped), axis=1, keepdims=True))
-            mapped = tf.math.divide_no_nan(mapped, tf.norm(mapped, axis=1, keepdims=True))
+        if self.power != 1:
+            # By the largest entry first: the square of a large one would overflow. A zero row is divided by 1, so that
+            # its gradient is finite too.
+            largest = _positive(tf.reduce_max(tf.abs(mapped), axis=1, keepdims=True))
+            mapped = mapped / largest
+            length = tf.sqrt(_positive(tf.reduce_sum(mapped**2, axis=1, keepdims=True)))
+            mapped = mapped / length * (length**self.power * largest**self.power)
         if self.has_bias:
             mapped = tf.concat([mapped, tf.ones((tf.shape(mapped)[0], 1))], axis=1)
         return mapped
@@ -37,7 +45,7 @@ class FeatureMap(NamedTuple):
     def weights_on_features(self, weights: np.ndarray) -> np.ndarray:
         """Return the surrogate's weights (d [+ 1], c) as weights (d, c) on the features before the map.
 
-        At unit length they are so up to one positive factor an example, which changes no direction.
+        At another length they are so up to one positive factor an example, which changes no direction.
         """
         return weights[: len(self.scale)] / self.scale[:, np.newaxis]
 
@@ -47,8 +55,8 @@ def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> Feature
 
     Args:
         features: training features, shape (n, d).
-        kernel: `"cosine"`, `"linear"` or `"standardized"`; the last leaves features that never vary (a dead ReLU)
-            at zero instead of dividing by their zero deviation.
+        kernel: `"tempered"`, `"cosine"`, `"linear"` or `"standardized"`; the last leaves features that never vary (a
+            dead ReLU) at zero instead of dividing by their zero deviation.
         bias: whether to append the constant 1.
     """
     num_features = features.shape[1]
@@ -59,4 +67,8 @@ def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> Feature
         # Rounding alone makes a constant feature deviate, in proportion to its size.
         varies = deviation > 1e-5 * np.maximum(np.abs(mean), deviation.max(initial=1e-30))
         scale = np.where(varies, deviation, 1.0).astype(np.float32)
-    return FeatureMap(shift, scale, kernel == "cosine", bias)
+    return FeatureMap(shift, scale, _POWERS.get(kernel, 1.0), bias)
+
+
+def _positive(sizes: tf.Tensor) -> tf.Tensor:
+    return tf.where(sizes > 0, sizes, tf.ones_like(sizes))

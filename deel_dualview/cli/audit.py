@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, quieten
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand
 from deel_dualview.cli.subject import (
     Subject,
     check_subject,
@@ -18,6 +18,7 @@ from deel_dualview.cli.subject import (
     subject_options,
 )
 from deel_dualview.methods import METHODS
+from deel_dualview.quiet import quieten
 
 if TYPE_CHECKING:
     from deel_dualview.report import AuditReport
@@ -40,12 +41,30 @@ _SURROGATE = "dualview"
     "--K",
     "penalty",
     type=click.FloatRange(0, min_open=True),
-    help="Penalty of misfits, free of scale (dualview; default: 600 / n).",
+    help="Penalty of misfits, free of scale (dualview; default: 600 / n, tempered 30 / n).",
 )
 @click.option(
     "--kernel",
-    type=click.Choice(["cosine", "linear", "standardized"]),
+    type=click.Choice(["tempered", "cosine", "linear", "standardized"]),
     help="How features compare (dualview; default: cosine).",
+)
+@click.option(
+    "--relevance",
+    metavar="RULE",
+    help="Rule of the heatmaps of what carries an influence; off for none.  [default: epsilon-gamma]",
+)
+@click.option(
+    "--colours",
+    default="red-blue",
+    show_default=True,
+    type=click.Choice(["red-blue", "orange-purple"]),
+    help="Of the heatmaps.",
+)
+@click.option(
+    "--input-names",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Names of columns, or words of tokens by their number, one a line.",
 )
 @click.option(
     "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
@@ -56,6 +75,9 @@ def audit(
     k: int,
     penalty: float | None,
     kernel: str | None,
+    relevance: str | None,
+    colours: Literal["red-blue", "orange-purple"],
+    input_names: str | None,
     fail_on: tuple[str, ...],
     output: str,
     overwrite: bool,
@@ -82,12 +104,14 @@ def audit(
     check_subject(options, [method])
     _check_surrogate(method, settings, thresholds)
     directory = check_output_directory(output, overwrite=overwrite)
+    names = None if input_names is None else pathlib.Path(input_names).read_text("utf-8").splitlines()
     quieten(debug)
     loaded = load_subject(options, [method])
     for line in loaded.planted:
         click.echo(line)
-    report = _audit(loaded, method, settings, k=k, progress=not no_progress)
-    report.to_html(directory, overwrite=overwrite)
+    shown = {"input_names": names, **_chosen_rule(relevance)}
+    report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
+    report.to_html(directory, overwrite=overwrite, colours=colours)
     _tell(report, directory)
     _apply(thresholds, report)
 
@@ -103,7 +127,22 @@ def _check_surrogate(method: str, settings: dict[str, Any], thresholds: dict[str
         )
 
 
-def _audit(subject: Subject, method: str, settings: dict[str, Any], *, k: int, progress: bool) -> AuditReport:
+def _chosen_rule(relevance: str | None) -> dict[str, str | None]:
+    """Return the argument of the rule that was given; the library's default stands where none was."""
+    if relevance is None:
+        return {}
+    return {"relevance": None if relevance == "off" else relevance}
+
+
+def _audit(
+    subject: Subject,
+    method: str,
+    settings: dict[str, Any],
+    shown: dict[str, Any],
+    *,
+    k: int,
+    progress: bool,
+) -> AuditReport:
     """Audit with the settings that were given; the others keep the library's defaults."""
     from deel_dualview import DualView, NamedMethod
     from deel_dualview import audit as audit_model
@@ -114,10 +153,11 @@ def _audit(subject: Subject, method: str, settings: dict[str, Any], *, k: int, p
         subject.train,
         subject.test,
         k=k,
-        calculator=functools.partial(DualView, **settings) if settings else named,
+        calculator=functools.partial(DualView, **{"kernel": "cosine"} | settings) if settings else named,
         class_names=subject.class_names,
         known_label_errors=subject.known_label_errors,
         progress=progress,
+        **shown,
     )
 
 

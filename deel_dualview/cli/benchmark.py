@@ -6,8 +6,9 @@ import os
 
 import click
 
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, quieten
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand
 from deel_dualview.methods import METHODS
+from deel_dualview.quiet import quieten
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10")
 DEFAULT = "dualview,first-order,graddot,gradcos,rps-l2,feature-similarity,random"
@@ -80,9 +81,10 @@ def benchmark(
     from deel_dualview.evaluation import benchmark as run
     from deel_dualview.evaluation.entrants import split_names
 
+    names = split_names(methods)
     found = run(
         data,
-        split_names(methods),
+        names,
         split_names(metrics),
         seeds,
         output,
@@ -96,11 +98,12 @@ def benchmark(
     click.echo(found.to_text())
     click.echo(f"\n{found.folder / 'index.html'}  (table and figures, for a browser)")
     click.echo(f"{found.folder / 'table.md'}  (the table as Markdown)")
-    for cell in found.failed:
+    failed = [cell for cell in found.failed if cell.identity.method in names]
+    for cell in failed:
         error = cell.error or {}
         told = f"{cell.identity.method}, {cell.identity.protocol}, seed {cell.identity.seed}"
         click.echo(f"Failed: {told}: {error.get('type')}: {error.get('message')}", err=True)
-    if found.failed:
+    if failed:
         click.get_current_context().exit(FAILED_THRESHOLD)
 
 

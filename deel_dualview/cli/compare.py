@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from deel_dualview.cli.running import CleanCommand, quieten
+from deel_dualview.cli.running import CleanCommand
 from deel_dualview.cli.subject import (
     check_subject,
     given_subject,
@@ -13,6 +13,7 @@ from deel_dualview.cli.subject import (
     subject_options,
 )
 from deel_dualview.methods import DEFAULT_METHODS, METHODS, method_of
+from deel_dualview.quiet import quieten
 
 
 def _split(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:

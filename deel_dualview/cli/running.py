@@ -1,11 +1,8 @@
-"""How commands run: errors of one line, exit codes, Ctrl-C, and TensorFlow without its start-up messages."""
+"""How commands run: errors of one line, exit codes, and Ctrl-C."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -45,28 +42,3 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, (ValueError, TypeError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where.)"
-
-
-def quieten(debug: bool) -> None:
-    """Import TensorFlow as Keras' back end, without its start-up messages."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    if debug:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _without_native_messages():
-        import tensorflow as tf
-
-    tf.get_logger().setLevel("ERROR")
-
-
-@contextlib.contextmanager
-def _without_native_messages() -> Iterator[None]:
-    """Drop what C++ code writes to the error stream: TensorFlow's first messages obey no log level."""
-    stream = os.dup(2)
-    with open(os.devnull, "wb") as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stream, 2)
-            os.close(stream)

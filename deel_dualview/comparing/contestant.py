@@ -137,4 +137,5 @@ class Contestant:
             calculator=told.calculator,
             setup_seconds=self.setup_seconds,
             seconds_per_query=sum(self._seconds) / self._num_queries,
+            stored_bytes=self.calculator.stored_bytes,
         )

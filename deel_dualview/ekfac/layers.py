@@ -231,16 +231,17 @@ def _second_moments(directions: Sequence[GroupedFactors], basis: Basis) -> tf.Te
 
 def in_basis(matrices: tf.Tensor, basis: Basis) -> tf.Tensor:
     """Return Q_left' M Q_right for matrices M (n, g, c, d)."""
+    # Not tf.matmul: with a right factor that is repeated over a batch, oneDNN crashes on processors with AMX.
     if basis.left is not None:
         matrices = tf.matmul(basis.left, matrices, transpose_a=True)
-    return matrices if basis.right is None else tf.matmul(matrices, basis.right)
+    return matrices if basis.right is None else tf.einsum("ngcd,gde->ngce", matrices, basis.right)
 
 
 def out_of_basis(matrices: tf.Tensor, basis: Basis) -> tf.Tensor:
     """Return Q_left M Q_right', the inverse of `in_basis`."""
     if basis.left is not None:
         matrices = tf.matmul(basis.left, matrices)
-    return matrices if basis.right is None else tf.matmul(matrices, basis.right, transpose_b=True)
+    return matrices if basis.right is None else tf.einsum("ngcd,ged->ngce", matrices, basis.right)
 
 
 def _multiplied(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:

@@ -99,7 +99,10 @@ class KroneckerCurvature(LinearOperator):
 
     def _norms_of(self, matrices: Blocks, damping: tf.Tensor) -> tf.Tensor:
         pairs = zip(matrices, self._eigenvalue_rows(), strict=True)
-        return tf.sqrt(tf.add_n([tf.reduce_sum(block**2 * (row + damping), axis=1) for block, row in pairs]))
+        squares = [
+            tf.reduce_sum(blocks.to_dense((block,)) ** 2 * (row + damping), axis=1) for block, row in pairs
+        ]
+        return tf.sqrt(tf.add_n(squares))
 
     def _inverse_norms_of(self, vectors: Blocks, damping: tf.Tensor) -> tf.Tensor:
         squares = []

@@ -163,7 +163,8 @@ class _Passes:
 
 
 def _is_finite(parts: Sequence[Any]) -> bool:
-    return all(part is None or np.isfinite(np.sum(part)) for part in parts)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return all(part is None or np.isfinite(np.sum(part)) for part in parts)
 
 
 def _refuse(function: Callable[..., Statistics], indices: np.ndarray, arguments: Any) -> NoReturn:

@@ -39,7 +39,8 @@ class RandomInfluence(BaseInfluenceCalculator):
         store: Store | None = None,
     ) -> None:
         super().__init__(model, train_set, target=target, store=store)
-        require(seed >= 0, "`seed` must not be negative.", {"seed": seed})
+        is_seed = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
+        require(is_seed, "`seed` must be an integer that is not negative.", {"seed": seed})
         self.seed = seed
         self._stored()
 

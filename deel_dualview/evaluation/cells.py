@@ -90,15 +90,15 @@ def read_cell(path: pathlib.Path) -> Cell:
     Raises:
         ValueError: the file holds something else.
     """
-    needed = "A result of `deel-dualview benchmark` of this version is needed; move or remove the file."
+    needed = f"{path} is no result of `deel-dualview benchmark` of this version: move or remove the file."
     try:
         payload = json.loads(path.read_text(encoding="utf-8"))
-        require(payload.pop("format") == FORMAT, needed, {"path": str(path)})
+        require(payload.pop("format") == FORMAT, needed, {})
         payload["identity"] = Identity(**payload["identity"])
         payload["warnings"] = tuple(payload["warnings"])
         return Cell(**payload)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(describe(needed, {"path": str(path)})) from error
+        raise ValueError(needed) from error
 
 
 def read_cells(output: pathlib.Path, data: str) -> list[Cell]:

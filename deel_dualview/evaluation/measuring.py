@@ -25,17 +25,18 @@ class Stopwatch:
     """Seconds that a generator takes for its items, and how many queries these answered."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         self.count = 0
 
     def over(self, batches: Iterator[_Item], sizes: Iterator[int]) -> Iterator[_Item]:
         """Yield the items; only the time inside of `batches` counts."""
         while True:
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             item = next(batches, None)
             if item is None:
                 return
             self.seconds += time.perf_counter() - start
+            self.cpu_seconds += time.process_time() - start_cpu
             self.count += next(sizes)
             yield item
 
@@ -43,6 +44,11 @@ class Stopwatch:
     def per_query(self) -> float | None:
         """Seconds a query, None before the first one."""
         return self.seconds / self.count if self.count else None
+
+    @property
+    def cpu_per_query(self) -> float | None:
+        """Seconds of all processors a query, None before the first one."""
+        return self.cpu_seconds / self.count if self.count else None
 
 
 class PeakMemory:

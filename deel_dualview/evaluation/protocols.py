@@ -236,7 +236,7 @@ def protocols_of(metrics: str | Iterable[str]) -> list[str]:
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     homes = {measure: name for name, protocol in PROTOCOLS.items() for measure in protocol.measures}
-    known = ["all", *PROTOCOLS, *homes]
+    known = list(dict.fromkeys(["all", *PROTOCOLS, *homes]))
     unknown = [name for name in names if name not in known]
     require(
         bool(names) and not unknown, f"A metric is one of {', '.join(known)}.", {"metrics": unknown or names}

@@ -20,6 +20,7 @@ from deel_dualview.evaluation.subjects import ImageData, Subject, load_images
 from deel_dualview.evaluation.tables import Benchmark
 from deel_dualview.evaluation.trials import draw_tests
 from deel_dualview.evaluation.working import Plan, Task, fingerprint_of, work, work_elsewhere
+from deel_dualview.quiet import prepare_worker
 
 NUM_TEST = 4000
 _REPLACE = "overwrite=True, or --overwrite on the command line"
@@ -243,12 +244,15 @@ def _worked(tasks: Sequence[Task], images: ImageData, chosen: Subject, jobs: int
         for task in tasks:
             yield from work(task, images, chosen)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
-        futures = [pool.submit(work_elsewhere, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield from future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=prepare_worker)
+    try:
+        for future in as_completed([pool.submit(work_elsewhere, task) for task in tasks]):
+            yield from future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()

@@ -82,7 +82,7 @@ class Trial:
     ):
         self.entrant, self.subject, self.images, self.untrained = entrant, subject, images, untrained
         self.tests, self.num_test, self.folder, self.progress = tests, num_test, folder, progress
-        self.setup_seconds = 0.0
+        self.setup_seconds = self.setup_cpu_seconds = 0.0
         self.added_bytes: int | None = None
         self.explaining, self.valuing = Stopwatch(), Stopwatch()
 
@@ -109,12 +109,13 @@ class Trial:
         """The method's calculator, ready to answer: its graphs are traced by one batch of queries."""
         first = self.images.test_images[self.tests[: self.batch_size]]
         self.model.prepare(next(iter(self.subject.train))[0])
-        memory, start = PeakMemory(), time.perf_counter()
+        memory, start, start_cpu = PeakMemory(), time.perf_counter(), time.process_time()
         maker = self.entrant.maker(self._checkpoints() if self.entrant.needs_checkpoints else None)
         made = making.make(maker, self.model, self.subject.train, progress=self.progress)
         for _ in made.top_k_indices(self.batches(first), 1):
             pass
         self.setup_seconds, self.added_bytes = time.perf_counter() - start, memory.added_bytes
+        self.setup_cpu_seconds = time.process_time() - start_cpu
         require(
             made.target == "prediction",
             "Methods are evaluated on the model's predictions: build each with target='prediction'.",
@@ -203,7 +204,9 @@ class Trial:
         """Return seconds and bytes so far."""
         return {
             "setup_seconds": self.setup_seconds,
+            "setup_cpu_seconds": self.setup_cpu_seconds,
             "seconds_per_query": self.explaining.per_query,
+            "cpu_seconds_per_query": self.explaining.cpu_per_query,
             "seconds_per_row_of_values": self.valuing.per_query,
             "additional_memory_bytes": self.added_bytes,
         }

@@ -8,9 +8,17 @@ from typing import Any, Literal, get_args
 import keras
 
 from deel_dualview._checks import describe, require
-from deel_dualview.lrp import linear
+from deel_dualview.lrp import linear, signs
 from deel_dualview.lrp.calls import Rule
-from deel_dualview.lrp.routing import Pass, Route, Share, SignalTakesAll, SumOverFeatures, ValuesTakeAll
+from deel_dualview.lrp.routing import (
+    Nothing,
+    Pass,
+    Route,
+    Share,
+    SignalTakesAll,
+    SumOverFeatures,
+    ValuesTakeAll,
+)
 from deel_dualview.lrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WeightedRule, ZBox, ZPlus
 
 layers = keras.layers
@@ -126,6 +134,7 @@ _BASE: dict[Key, Rule] = {
         ValuesTakeAll(),
     ),
     layers.Embedding: SumOverFeatures(),
+    **_each(signs.COMPARISONS, Nothing()),
 }
 
 
@@ -174,12 +183,7 @@ class Composite:
         else:
             rule = self._by_type(type(operation))
         if rule is None or isinstance(rule, WeightedRule) and not linear.is_weighted(operation):
-            kind = type(operation).__name__
-            needed = (
-                f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
-                f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
-                "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
-            )
+            needed = _why_no_rule(operation)
             raise ValueError(describe(needed, {"rule": rule}))
         return rule
 
@@ -189,6 +193,20 @@ class Composite:
             if rule is not None:
                 return rule
         return None
+
+
+def _why_no_rule(operation: Any) -> str:
+    """Say of which layer there is no rule, and what its user can do."""
+    kind = type(operation).__name__
+    recurrent = (
+        " Recurrent layers have no rule here; DualRelevance(..., rule='integrated-gradients') needs none, for inputs "
+        "that are floating-point numbers."
+    )
+    return (
+        f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
+        f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
+        "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
+    ) + recurrent * isinstance(operation, layers.RNN)
 
 
 def _composite(dense: Rule, convolution: Rule, first: Rule | None = None) -> Composite:

@@ -130,7 +130,9 @@ def ending_at_layer(graph: Graph, layer: keras.Layer, *, takes_input: bool) -> G
     require(
         len(found) == 1 and len(found[0]) == 1,
         "Relevance starts at the features, so their layer must be called exactly once in the model's graph, on or "
-        "giving one tensor.",
+        "giving one tensor; a layer that another one calls in Python code is no part of the graph. Name another by "
+        "InfluenceModel(model, feature_layer=...), or wrap the model's parts: "
+        "InfluenceModel.from_parts(feature_extractor, head).",
         {"layer": layer.name, "calls": len(found)},
     )
     return graph.ending_at(found[0])

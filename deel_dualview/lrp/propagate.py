@@ -12,6 +12,7 @@ from deel_dualview.lrp import linear, signs
 from deel_dualview.lrp.calls import Applied, Call, Rule
 from deel_dualview.lrp.canonize import fold_batch_norms
 from deel_dualview.lrp.composites import Composite, Named, to_composite
+from deel_dualview.lrp.discrete import check_no_look_up
 from deel_dualview.lrp.graph import Graph, Ref, Step, walk
 from deel_dualview.typing import Inputs
 
@@ -99,6 +100,7 @@ class LRP:
             "Relevance starts at one output; build a model that ends there.",
             {"outputs": len(graph.outputs)},
         )
+        check_no_look_up(graph)
         # Of the layers as the user knows them, before any are folded.
         for step in graph.steps:
             composite.rule_of(step.operation)
@@ -115,6 +117,7 @@ class LRP:
             )
         self._nonnegative = signs.nonnegative_refs(self._graph)
         self._gates = signs.gate_refs(self._graph)
+        self._masks = signs.mask_refs(self._graph)
         self._rectified = signs.rectified_steps(self._graph)
 
     @cached_property
@@ -187,7 +190,8 @@ class LRP:
         ):
             own = found.pop(step.outputs[0])
             parts = rule.propagate(call, own)
-            for ref, part in zip(step.inputs, parts, strict=True):
+            for ref, own_part in zip(step.inputs, parts, strict=True):
+                part = tf.zeros_like(own_part) if ref in self._masks else own_part
                 found[ref] = found[ref] + part if ref in found else part
             received.append(_row_sums(own))
             passed.append(tf.add_n([_row_sums(part) for part in parts]))

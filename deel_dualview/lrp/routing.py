@@ -127,6 +127,14 @@ class SumOverFeatures(Rule):
         return [tf.reduce_sum(relevance, axis=-1)]
 
 
+@dataclass(frozen=True)
+class Nothing(Rule):
+    """What is compared to make a mask receives nothing."""
+
+    def propagate(self, call: Call, relevance: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.zeros_like(per_row(tensor, relevance)) for tensor in call.inputs]
+
+
 def _value_position(call: Call) -> int:
     """Return at which of the call's inputs the values of an attention layer stand."""
     args, kwargs = call.step.fill(range(len(call.inputs)))

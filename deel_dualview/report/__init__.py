@@ -17,6 +17,7 @@ from deel_dualview.report.findings import (
     LabelErrors,
     Leaks,
     Measure,
+    PairShares,
     PathPoint,
     RankedLabels,
     RankingCurve,
@@ -27,6 +28,7 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
+from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting, StepTime
 from deel_dualview.report.thresholds import RATES, exceeded_thresholds, parse_threshold
 from deel_dualview.report.writing import check_output_directory
@@ -53,6 +55,8 @@ __all__ = [
     "Leaks",
     "Measure",
     "Overview",
+    "PairMaps",
+    "PairShares",
     "PathPoint",
     "RankedLabels",
     "RankingCurve",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
+from deel_dualview._checks import require
+from deel_dualview.pair_panels import COLOURS, Colours
 from deel_dualview.report.findings import Finding
+from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Overview
 from deel_dualview.report.thresholds import RATES
 from deel_dualview.report.writing import (
@@ -38,6 +41,8 @@ class AuditReport:
             than DualView, only the k strongest values on either side of every row.
         arrays: what goes with the attributions into `attributions.npz`, by name.
         shown: contents of the examples that the page shows, by split and index: nests of arrays.
+        relevance: heatmaps of the pairs that the page shows, by the index of the test and of the training example.
+        input_names: of columns, or words of tokens by their number; empty for neither.
     """
 
     overview: Overview
@@ -45,6 +50,8 @@ class AuditReport:
     attributions: scipy.sparse.csr_array
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     shown: Mapping[tuple[str, int], Any] = field(default_factory=dict)
+    relevance: Mapping[tuple[int, int], PairMaps] = field(default_factory=dict)
+    input_names: Sequence[str] = ()
 
     @property
     def rates(self) -> dict[str, float]:
@@ -72,7 +79,13 @@ class AuditReport:
             "findings": [{"name": finding.name} | to_json(finding) for finding in self.findings],
         }
 
-    def to_html(self, directory: str | os.PathLike[str], overwrite: bool = False) -> pathlib.Path:
+    def to_html(
+        self,
+        directory: str | os.PathLike[str],
+        overwrite: bool = False,
+        *,
+        colours: Colours = "red-blue",
+    ) -> pathlib.Path:
         """Write `index.html`, `audit.json` and `attributions.npz` into a new directory, all or none.
 
         `index.html` needs no other file and no network. `attributions.npz` is read by
@@ -82,6 +95,7 @@ class AuditReport:
         Args:
             directory: created, parents included.
             overwrite: replace an earlier report; a directory with any other file in it is never touched.
+            colours: of positive and negative relevance; `"orange-purple"` for readers of every colour vision.
 
         Returns:
             The path of `index.html`.
@@ -89,11 +103,13 @@ class AuditReport:
         Raises:
             FileExistsError: the directory exists and `overwrite` is off, or it is not an earlier report.
             NotADirectoryError: a file has that name.
+            ValueError: unknown colours.
         """
         from deel_dualview.report.html import render_page
 
+        require(colours in COLOURS, f"`colours` must be one of {COLOURS}.", {"colours": colours})
         path = check_output_directory(directory, overwrite=overwrite)
-        page = render_page(self)
+        page = render_page(self, colours)
         write_report(
             path,
             {

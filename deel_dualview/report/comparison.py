@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from deel_dualview.report.findings import ExampleReference, Influence
-from deel_dualview.report.overview import Setting, format_seconds
+from deel_dualview.report.overview import Setting, format_bytes, format_seconds
 from deel_dualview.report.writing import check_output_directory, to_json, write_json, write_report, write_text
 
 SCHEMA_VERSION = 1
@@ -23,7 +23,8 @@ class ComparedMethod:
     """A method, what its values are, and its cost.
 
     `setup_seconds` is the time until it has answered a first batch of queries, `seconds_per_query` that for
-    the influence of all n training examples on one more prediction.
+    the influence of all n training examples on one more prediction, `stored_bytes` what is kept of the training set
+    in the store (not what the method needs beside: weights, inverse Hessians, what is in work).
     """
 
     name: str
@@ -32,6 +33,7 @@ class ComparedMethod:
     calculator: str
     setup_seconds: float
     seconds_per_query: float
+    stored_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,11 @@ class Comparison:
         correlations = [[f"{value:.2f}" for value in row] for row in self.rank_correlation]
         overlaps = [[f"{value:.0%}" for value in row] for row in self.top_k_overlap]
         costs = [
-            [format_seconds(method.setup_seconds), format_seconds(method.seconds_per_query)]
+            [
+                format_seconds(method.setup_seconds),
+                format_seconds(method.seconds_per_query),
+                format_bytes(method.stored_bytes),
+            ]
             for method in self.methods
         ]
         rows, columns = self._labels()
@@ -147,7 +153,7 @@ class Comparison:
             [
                 _table(title, rows, columns, correlations),
                 _table(f"Share of the {self.k} strongest proponents in common", rows, columns, overlaps),
-                _table("Cost", self.names, ("set-up", "a query"), costs),
+                _table("Cost", self.names, ("set-up", "a query", "kept"), costs),
             ]
         )
 

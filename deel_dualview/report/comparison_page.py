@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from deel_dualview import comparison_plots, plots
 from deel_dualview.report.html import make_environment, percent, read_style
-from deel_dualview.report.overview import format_seconds
+from deel_dualview.report.overview import format_bytes, format_seconds
 from deel_dualview.report.rendering import ExampleRenderer
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def render_comparison(comparison: Comparison) -> str:
     views = {key: renderer.render(example) for key, example in comparison.shown.items()}
     environment = make_environment(comparison.class_names, views)
     environment.filters["duration"] = format_seconds
+    environment.filters["size"] = format_bytes
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
         tiles=_tiles(comparison),

@@ -30,16 +30,39 @@ class ExampleReference:
 
 
 @dataclass(frozen=True)
+class PairShares:
+    """What the two heatmaps of a pair do not show of its influence value, in its unit.
+
+    On either side, the sum of the relevance, `bias_share` and the side's leak add up to the value. `bias_share` belongs
+    to the constant feature of a last layer with a bias; the leaks are what biases and stabilisers of the layers took.
+    """
+
+    bias_share: float
+    train_leak: float
+    test_leak: float
+
+
+@dataclass(frozen=True)
 class Influence:
     """The influence of one training example on one prediction: what it adds to a logit of the surrogate, if any.
 
     `share` is `value` over that logit, so that the shares of all training examples add up to 1; None where
-    the logit is not positive, for a share of it would mean nothing, or where there is no surrogate.
+    the logit is not positive, for a share of it would mean nothing, or where there is no surrogate. `relevance` is
+    None where no heatmaps of the pair were made.
     """
 
     example: ExampleReference
     value: float
     share: float | None
+    relevance: PairShares | None = None
+
+    @property
+    def unseen(self) -> float:
+        """Share of the value that a heatmap of the pair leaves out, of the worse side."""
+        own = self.relevance
+        if own is None or not self.value:
+            return 0.0
+        return max(abs(own.bias_share + leak) for leak in (own.train_leak, own.test_leak)) / abs(self.value)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deel_dualview import plots
+from deel_dualview.pair_panels import Colours, brief
 from deel_dualview.report import findings as kinds
+from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.rendering import ExampleRenderer
 
 if TYPE_CHECKING:
@@ -29,23 +31,33 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.ConflictingDuplicates: "pairs",
     kinds.SparsityPath: "path",
 }
+MUCH_UNSEEN = 0.25
+"""From this share of an influence value on, the page says how much of it a heatmap leaves out."""
 _MARKS = {kinds.Severity.GOOD: "✓", kinds.Severity.NOTICE: "i", kinds.Severity.WARNING: "!"}
 
 
-def render_page(report: AuditReport) -> str:
+def render_page(report: AuditReport, colours: Colours = "red-blue") -> str:
     """Return the page of a report.
 
     The page holds its style, pictures and drawings, runs no script, and its content security policy lets the
     browser load nothing from anywhere else.
+
+    Args:
+        report: what to write.
+        colours: of positive and negative relevance.
     """
-    renderer = ExampleRenderer(report.shown.values())
+    renderer = ExampleRenderer(report.shown.values(), report.input_names)
     views = {key: renderer.render(example) for key, example in report.shown.items()}
     environment = make_environment(report.overview.class_names, views)
+    environment.globals["colour_names"] = colours.split("-")
+    environment.globals["heat_of"] = lambda item: render_heat(
+        item, report.relevance, report.shown, colours=colours, names=report.input_names
+    )
     return environment.get_template("page.html.j2").render(
         report=report,
         overview=report.overview,
         findings=report.findings,
-        style=read_style(),
+        style=read_style() + Markup(heat_style(colours)),
         drawings=_draw(report),
         created=report.overview.created,
     )
@@ -71,12 +83,15 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
         "number": lambda value: f"{value:.3g}",
         "memory": _memory,
         "seconds": lambda value: f"{value:.1f} s",
+        "share": lambda value: f"{value:.0%}",
+        "brief": brief,
         "signed": lambda value: f"{value:+.3g}".replace("-", "\u2212"),
         "label": lambda label: "unknown" if label is None else class_names[label],
     }
     environment.filters.update(filters)
     environment.globals["view_of"] = lambda example: views.get((example.split, example.index))
     environment.globals["marks"] = _MARKS
+    environment.globals["much_unseen"] = MUCH_UNSEEN
     environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
     return environment
 

@@ -14,6 +14,18 @@ def format_seconds(seconds: float) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
+def format_bytes(num_bytes: int) -> str:
+    """Write a number of bytes with three digits, in a unit in which it is easily read."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return (
+                f"{num_bytes / size:,.0f} {unit}"
+                if num_bytes >= 100 * size
+                else f"{num_bytes / size:.3g} {unit}"
+            )
+    return f"{num_bytes} B"
+
+
 @dataclass(frozen=True)
 class Setting:
     """A named setting or version, as text."""
@@ -65,7 +77,8 @@ class Overview:
     of support vectors are None for any other method than DualView.
 
     `peak_memory_bytes` is the peak resident memory of the process, `added_memory_bytes` what the audit added
-    to the peak that stood before it.
+    to the peak that stood before it. `relevance_rule` is how heatmaps of pairs were made; where they were asked for
+    and are not shown, `relevance_missing` says why.
     """
 
     model_name: str
@@ -89,3 +102,5 @@ class Overview:
     created: str
     method: str = "DualView"
     value_meaning: str = "part of a logit of the surrogate"
+    relevance_rule: str | None = None
+    relevance_missing: str | None = None

@@ -5,15 +5,16 @@ Views hold plain text; the template escapes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
+from deel_dualview.pair_panels import name_column, name_token
 from deel_dualview.report import pictures
 
-MAX_TABLE_COLUMNS = 64
+MAX_TABLE_COLUMNS = pictures.MAX_COLUMNS
 MAX_TABLE_ROWS = 8
 MAX_TEXT_LENGTH = 280
 MAX_TOKENS = 48
@@ -83,8 +84,14 @@ class _Statistics:
 class ExampleRenderer:
     """Turns examples into views on one common scale, so that pictures side by side can be compared."""
 
-    def __init__(self, examples: Iterable[Any]):
-        """Look at all examples that will be shown (nests of arrays, one example each, no batch dimension)."""
+    def __init__(self, examples: Iterable[Any], names: Sequence[str] = ()):
+        """Look at all examples that will be shown.
+
+        Args:
+            examples: nests of arrays, one example each, no batch dimension.
+            names: of the columns of a row, or of more tokens than a text has: their words by number.
+        """
+        self._names = names
         self._statistics: dict[str, _Statistics] = {}
         for example in examples:
             for path, array in _leaves(example, ""):
@@ -116,26 +123,37 @@ class ExampleRenderer:
         if pictures.is_image(array.shape):
             address = pictures.image_to_address(array, low, high)
             return ImageView(address, max(array.shape[:2]) <= pictures.LARGEST_PIXELATED_SIDE)
-        if array.ndim == 1 and np.issubdtype(array.dtype, np.integer) and array.size > MAX_TABLE_ROWS:
-            return TextView(
-                _shorten(" ".join(map(str, array[:MAX_TOKENS])) + _ellipsis(array.size - MAX_TOKENS))
-            )
+        if self._is_text(array):
+            return _text(array, self._names)
         if array.ndim <= 1 and array.size <= MAX_TABLE_COLUMNS:
-            return _table(array.reshape(-1), statistics)
+            return _table(array.reshape(-1), statistics, self._names)
         if array.ndim <= 2:
             description = f"signal of {len(array)} values from {array.min():.4g} to {array.max():.4g}"
             return SignalView(pictures.signal_to_points(array, statistics.low, statistics.high), description)
         return TextView(f"array of shape {array.shape}, values from {array.min():.4g} to {array.max():.4g}")
 
+    def _is_text(self, array: np.ndarray) -> bool:
+        is_row_of_integers = array.ndim == 1 and np.issubdtype(array.dtype, np.integer)
+        is_named = 0 < len(self._names) <= array.size
+        is_long = array.size > MAX_TABLE_ROWS or len(self._names) > 0
+        return is_row_of_integers and is_long and not is_named
 
-def _table(row: np.ndarray, statistics: _Statistics) -> TableView:
+
+def _text(tokens: np.ndarray, names: Sequence[str]) -> TextView:
+    """Write tokens as words where there are names, and then without padding (0)."""
+    kept = tokens[tokens != 0] if names else tokens
+    words = [name_token(int(token), names) for token in kept[:MAX_TOKENS]]
+    return TextView(_shorten(" ".join(words) + _ellipsis(len(kept) - MAX_TOKENS)))
+
+
+def _table(row: np.ndarray, statistics: _Statistics, names: Sequence[str]) -> TableView:
     """Keep the columns in which this row is farthest from the other shown rows, in units of deviation."""
     keep = np.arange(row.size)
     if row.size > MAX_TABLE_ROWS:
         others = np.array([other for other in statistics.rows if other.size == row.size] or [row])
         unusual = np.abs(row - others.mean(0)) / (others.std(0) + 1e-12)
         keep = np.sort(np.argsort(-unusual, kind="stable")[:MAX_TABLE_ROWS])
-    rows = tuple((f"column {index}", _scalar_text(row[index])) for index in keep)
+    rows = tuple((name_column(int(index), names), _scalar_text(row[index])) for index in keep)
     return TableView(rows, row.size - len(keep))
 
 

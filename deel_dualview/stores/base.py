@@ -43,6 +43,11 @@ class StoredVectors(ABC):
     def __iter__(self) -> Iterator[Block]:
         """Yield consecutive blocks of examples: by name, an array of shape (b, ...) not to be written to."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of what is kept, in memory or on disk, hashes included."""
+        return sum(array.nbytes for block in self for array in block.values())
+
     def array(self, name: str) -> np.ndarray:
         """Return one array of all examples, shape (n, ...), in memory.
 

@@ -119,6 +119,10 @@ class _Recomputed(StoredVectors):
             yield block
         check_length(stop, len(self))
 
+    @property
+    def num_bytes(self) -> int:
+        return self._hashes.nbytes
+
     def array(self, name: str) -> np.ndarray:
         return self._hashes if name == HASHES else super().array(name)
 

@@ -137,6 +137,13 @@ def test_a_training_set_that_reshuffles_after_its_first_batch_is_refused(make_ca
         list(make_calculator(problem.train(20).take(1).concatenate(rest)).top_k_indices(problem.test(), k=3))
 
 
+def test_sparse_values_are_all_values(calculator, problem):
+    sparse = calculator.sparse_influence_values(problem.test())
+    assert sparse.format == "csr"
+    values = all_values(calculator, problem.test())
+    np.testing.assert_allclose(sparse.toarray(), values, atol=1e-5 * np.abs(values).max())
+
+
 def test_two_lazy_results_can_be_read_at_once(calculator, problem):
     first = iter(calculator.top_k(problem.test(), k=2))
     second = iter(calculator.top_k(problem.test(), k=2))

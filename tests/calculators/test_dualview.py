@@ -18,7 +18,7 @@ def split(problem):
 
 @pytest.fixture(scope="module")
 def dualview(split, problem):
-    return DualView(split, problem.train(), K=0.3, solver=DualSVMSolver(tolerance=1e-7))
+    return DualView(split, problem.train(), K=0.3, kernel="cosine", solver=DualSVMSolver(tolerance=1e-7))
 
 
 def phi_by_hand(split, inputs, kernel="cosine"):
@@ -68,7 +68,9 @@ def test_weights_are_equation_15(dualview, split, problem):
         np.testing.assert_allclose(dualview.surrogate.weights[:, j], own - others, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel", "bias"), [("cosine", False), ("linear", True), ("standardized", True)])
+@pytest.mark.parametrize(
+    ("kernel", "bias"), [("tempered", True), ("cosine", False), ("linear", True), ("standardized", True)]
+)
 def test_contributions_add_up_to_the_surrogate_logit(kernel, bias, split, problem):
     calculator = DualView(split, problem.train(), K=1.0, kernel=kernel, bias=bias)
     sums = calculator.sparse_influence_values(problem.test()).sum(axis=1)
@@ -148,6 +150,23 @@ def test_features_that_are_constant_but_for_rounding_stay_zero():
         + np.float32(1e-6) * np.arange(300, dtype=np.float32)[:, None] / 300
     )
     np.testing.assert_allclose(fit_feature_map(features, "standardized", False)(features), 0, atol=1e-4)
+
+
+def test_the_tempered_kernel_keeps_the_direction_and_shortens_the_range_of_lengths():
+    rows = np.array([[3, 4], [0.03, -0.04], [0, 0], [1.5e30, 2e30]], np.float32)
+    mapped = fit_feature_map(rows, "tempered", False)(rows).numpy()
+    lengths = np.array([5, 0.05, 1, 2.5e30])
+    expected = rows / lengths[:, None] * lengths[:, None] ** 0.15
+    np.testing.assert_allclose(mapped, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["tempered", "cosine"])
+def test_a_row_of_zeros_has_a_finite_gradient(kernel):
+    rows = tf.constant([[0.0, 0.0], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        total = tf.reduce_sum(fit_feature_map(rows.numpy(), kernel, False)(rows))
+    assert np.isfinite(tape.gradient(total, rows)).all()
 
 
 def test_huge_features_keep_their_direction_at_unit_length():

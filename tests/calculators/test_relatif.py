@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_first_order import all_values, convex
 
+from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
 from deel_dualview.calculators.relatif import RelatIF
 from deel_dualview.data import unpack
 
@@ -41,6 +42,14 @@ def test_relative_to_the_loss_is_a_cosine_times_the_query(convex):
     calculator = make(convex, normalisation="loss")
     own = np.concatenate(list(calculator.compute_influence_values()))
     assert np.all(np.abs(all_values(calculator, convex.train)) <= own[:, np.newaxis] * (1 + 1e-3))
+
+
+def test_self_influence_relative_to_the_loss_ranks_labels_as_first_order_does(convex):
+    """It is no constant: only the training side is divided."""
+    first = FirstOrderInfluenceCalculator(convex.model, convex.train, convex.ihvp)
+    plain = np.concatenate(list(first.compute_influence_values()))
+    own = np.concatenate(list(make(convex, normalisation="loss").compute_influence_values()))
+    np.testing.assert_allclose(own, np.sqrt(len(plain) * plain), rtol=1e-3)
 
 
 @pytest.mark.parametrize("normalisation", ["theta", "loss"])

@@ -1,0 +1,186 @@
+"""Which parts of a training and of a test example carry the influence of the pairs that a report shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from deel_dualview._checks import require
+from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.lrp import Composite
+from deel_dualview.relevance import BackEnd, DualRelevance
+from deel_dualview.relevance.layerwise import takes_tokens
+from deel_dualview.report.findings import (
+    ExplainedPrediction,
+    Influence,
+    PairShares,
+    UncertainPredictions,
+    WrongPredictions,
+)
+from deel_dualview.report.maps import Kind, PairMaps, kind_of, reduce_map
+from deel_dualview.report.overview import Overview, Setting
+from deel_dualview.search import TopK
+
+Rule: TypeAlias = str | Composite | BackEnd
+Explained: TypeAlias = WrongPredictions | UncertainPredictions
+DEFAULT_RULE = "epsilon-gamma"
+"""That of `DualRelevance`."""
+_NUMBERS_AT_ONCE = 2**20
+"""So many input numbers are propagated at once: ten images of 32 x 32, six of 224 x 224."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Related(NamedTuple):
+    """Predictions with what their pairs' heatmaps leave out, the heatmaps, and why there are none.
+
+    Attributes:
+        finding: the predictions.
+        maps: by the position of the test and of the training example.
+        missing: a sentence for the reader where relevance was asked for and is not shown.
+    """
+
+    finding: Explained
+    maps: Mapping[tuple[int, int], PairMaps]
+    missing: str | None
+
+
+def check_rule(rule: Rule | None) -> None:
+    """Refuse a rule that has no meaning, before any work.
+
+    Raises:
+        ValueError: no rule has this name.
+    """
+    known = tuple(_named_rules())
+    require(
+        not isinstance(rule, str) or rule in known,
+        f"`relevance` must be one of {known}, a Composite of deel_dualview.lrp, a BackEnd of "
+        "deel_dualview.relevance, or None for none.",
+        {"relevance": rule},
+    )
+
+
+def relate(
+    calculator: BaseInfluenceCalculator,
+    rule: Rule | None,
+    finding: Explained,
+    contents: Mapping[tuple[str, int], Any],
+) -> Related:
+    """Propagate the relevance of every pair that the finding shows.
+
+    An audit must not fail for want of a picture: whatever cannot be explained is told in a sentence.
+
+    Args:
+        calculator: of the audit.
+        rule: of `DualRelevance`; None for none.
+        finding: explained predictions.
+        contents: inputs of the examples that are shown, by split and position.
+    """
+    if rule is None or not any(item.proponents or item.opponents for item in finding.predictions):
+        return Related(finding, {}, None)
+    try:
+        relevance = DualRelevance(calculator, rule)  # type: ignore[arg-type]
+        _check_sense(rule, contents["test", finding.predictions[0].example.index], calculator)
+        found = [_relate(relevance, item, contents) for item in finding.predictions]
+    except Exception as error:  # a report without heatmaps is worth more than none
+        if not isinstance(error, (ValueError, TypeError, ImportError)):
+            _logger.warning("Pair relevance failed.", exc_info=True)
+        return Related(finding, {}, _reason(error))
+    predictions = tuple(item for item, _ in found)
+    maps = {key: value for _, own in found for key, value in own.items()}
+    return Related(dataclasses.replace(finding, predictions=predictions), maps, None)
+
+
+def tell(head: Overview, rule: Rule | None, related: Related) -> Overview:
+    """Say in the head of a report how relevance was found, or why it is missing."""
+    if rule is None:
+        return head
+    name = rule if isinstance(rule, str) else type(rule).__name__
+    told = Setting("Pair relevance", name if related.missing is None else "not shown")
+    return dataclasses.replace(
+        head,
+        settings=(*head.settings, told),
+        relevance_rule=name if related.maps else None,
+        relevance_missing=related.missing,
+    )
+
+
+def _named_rules() -> Iterator[str]:
+    """Yield the names that `DualRelevance` declares for its rules."""
+    for part in get_args(get_type_hints(DualRelevance.__init__)["rule"]):
+        if get_origin(part) is Literal:
+            yield from get_args(part)
+
+
+def _relate(
+    relevance: DualRelevance, item: ExplainedPrediction, contents: Mapping[tuple[str, int], Any]
+) -> tuple[ExplainedPrediction, dict[tuple[int, int], PairMaps]]:
+    """Explain the pairs of one prediction, a few at a time."""
+    test = contents["test", item.example.index]
+    kind = _kind(test, relevance.calculator)
+    step = max(1, _NUMBERS_AT_ONCE // max(test.size, 1))
+    influences = [*item.proponents, *item.opponents]
+    shares: dict[int, PairShares] = {}
+    maps: dict[tuple[int, int], PairMaps] = {}
+    for start in range(0, len(influences), step):
+        some = influences[start : start + step]
+        pair = relevance.of_pairs(_top(test, some, contents))
+        for place, influence in enumerate(some):
+            index = influence.example.index
+            train_side, test_side = (
+                reduce_map(np.asarray(side[0, place]), kind)
+                for side in (pair.train_relevance, pair.test_relevance)
+            )
+            maps[item.example.index, index] = PairMaps(train_side, test_side, kind)
+            shares[index] = PairShares(
+                *(float(part[0, place]) for part in (pair.bias_share, pair.train_leak, pair.test_leak))
+            )
+    _check_finite(maps)
+
+    def told(group: tuple[Influence, ...]) -> tuple[Influence, ...]:
+        return tuple(dataclasses.replace(own, relevance=shares[own.example.index]) for own in group)
+
+    return dataclasses.replace(item, proponents=told(item.proponents), opponents=told(item.opponents)), maps
+
+
+def _top(test: np.ndarray, influences: list[Influence], contents: Mapping[tuple[str, int], Any]) -> TopK:
+    """Put pairs that are known into the form in which a calculator finds them: one query, k training examples."""
+    examples = [influence.example for influence in influences]
+    return TopK(
+        samples=(test[np.newaxis],),
+        influence_values=np.array([[influence.value for influence in influences]], np.float32),
+        training_samples=(
+            np.stack([contents["train", example.index] for example in examples])[np.newaxis],
+            np.array([[example.label for example in examples]], np.int64),
+        ),
+        training_indices=np.array([[example.index for example in examples]], np.int64),
+    )
+
+
+def _kind(example: Any, calculator: BaseInfluenceCalculator) -> Kind:
+    return kind_of(example, has_tokens=takes_tokens(calculator.model))
+
+
+def _check_sense(rule: Rule, example: Any, calculator: BaseInfluenceCalculator) -> None:
+    is_flat = isinstance(rule, str) and rule.endswith("-flat")
+    require(
+        not is_flat or _kind(example, calculator) != "columns",
+        "The flat rule gives every column of a row the same relevance: take relevance='epsilon'.",
+        {"relevance": rule},
+    )
+
+
+def _check_finite(maps: Mapping[tuple[int, int], PairMaps]) -> None:
+    wrong = [key for key, own in maps.items() if not np.isfinite([own.train.sum(), own.test.sum()]).all()]
+    require(not wrong, "The relevance of some pairs is not finite.", {"(test, train)": wrong})
+
+
+def _reason(error: Exception) -> str:
+    """Write an error as one line for a reader; the type is named where it is not one that users cause."""
+    text = " ".join(str(error).split()).split(" Received: ")[0] or "no message"
+    is_told = isinstance(error, (ValueError, TypeError, ImportError))
+    return text if is_told else f"{type(error).__name__}: {text[:300]}"

@@ -1,0 +1,86 @@
+"""Relevance as the page shows it: reduced to what a small picture can hold, then a picture, tokens or bars."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from deel_dualview._checks import require
+from deel_dualview.report import pictures
+
+LARGEST_MAP_SIDE = 64
+"""Larger maps are summed over squares of pixels: a report draws them no larger than this."""
+
+Kind = Literal["image", "signal", "tokens", "columns"]
+
+
+class PairMaps(NamedTuple):
+    """Relevance of one pair, in the unit of its influence value; both in the shape of what is drawn.
+
+    Attributes:
+        train: of the training example: (h, w) of an image, (length,) of a signal or of tokens, (columns,).
+        test: of the evaluated example in view of it.
+        kind: how both are drawn.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    kind: Kind
+
+
+def kind_of(example: Any, *, has_tokens: bool) -> Kind:
+    """Tell how the relevance of an example's inputs is drawn.
+
+    Args:
+        example: the inputs of one example, without a batch dimension.
+        has_tokens: whether the model looks its inputs up in an Embedding.
+
+    Raises:
+        ValueError: it is not drawn: several inputs, or neither image, text (integers), row nor signal.
+    """
+    require(
+        isinstance(example, np.ndarray),
+        "Pair relevance is shown for models of one input tensor; this one has several.",
+        {},
+    )
+    shape = example.shape
+    if pictures.is_image(shape):
+        return "image"
+    if len(shape) == 1:
+        return "tokens" if has_tokens else _row_or_signal(shape[0])
+    require(
+        len(shape) == 2,
+        "Pair relevance is shown for images, signals, rows of numbers and tokens; these inputs are none of them.",
+        {"shape": shape},
+    )
+    return "signal"
+
+
+def reduce_map(relevance: np.ndarray, kind: Kind) -> np.ndarray:
+    """Sum the relevance of one example over channels, and over squares of pixels where it is large.
+
+    Args:
+        relevance: in the shape of the example's inputs.
+        kind: of the example.
+    """
+    values = np.asarray(relevance, np.float32)
+    if kind == "image":
+        return _pooled(values if values.ndim == 2 else values.sum(axis=2))
+    if kind == "signal" and values.ndim == 2:
+        values = values.sum(axis=1)
+    return _pooled(values[np.newaxis])[0] if kind == "signal" else values
+
+
+def _row_or_signal(size: int) -> Kind:
+    return "columns" if size <= pictures.MAX_COLUMNS else "signal"
+
+
+def _pooled(values: np.ndarray) -> np.ndarray:
+    """Return sums over squares, so that no side is longer than `LARGEST_MAP_SIDE`; the total stays."""
+    step = math.ceil(max(values.shape) / LARGEST_MAP_SIDE)
+    if step == 1:
+        return values
+    rows = np.add.reduceat(values, np.arange(0, values.shape[0], step), axis=0)
+    return np.add.reduceat(rows, np.arange(0, values.shape[1], step), axis=1)
