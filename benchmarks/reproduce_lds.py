@@ -39,6 +39,7 @@ def make_corrected(
 
 
 SHARED = {
+    "DualView (tempered, 30 / n)": "dualview",
     "DualView (cosine, 600 / n)": "dualview?kernel=cosine&K=0.06",
     "DualView, cosine, K n = 60": "dualview?kernel=cosine&K=0.006",
     "DualView, linear, K n = 60": "dualview?kernel=linear&K=0.006",
