@@ -1,5 +1,6 @@
 """How good attributions are: data perturbed in known ways, models trained on them, methods asked about them."""
 
+from deel_dualview.evaluation.ground_truth import GroundTruth, load_ground_truth
 from deel_dualview.evaluation.networks import RECIPES, Recipe
 from deel_dualview.evaluation.pages import read_benchmark
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Subset, Superclasses
@@ -10,6 +11,7 @@ from deel_dualview.evaluation.tables import Benchmark
 __all__ = [
     "RECIPES",
     "Benchmark",
+    "GroundTruth",
     "ImageData",
     "Marks",
     "PoisonedLabels",
@@ -18,6 +20,7 @@ __all__ = [
     "Subset",
     "Superclasses",
     "benchmark",
+    "load_ground_truth",
     "load_images",
     "read_benchmark",
     "subject",

@@ -83,10 +83,16 @@ def describe_context(command: str) -> dict[str, Any]:
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
-            "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+            "threads": _threads(),
             "accelerators": len(tf.config.list_physical_devices("GPU")),
         },
     }
+
+
+def _threads() -> int | None:
+    chosen = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    of_environment = int(chosen) if chosen.isdecimal() else 0
+    return tf.config.threading.get_intra_op_parallelism_threads() or of_environment or os.cpu_count()
 
 
 def _processor() -> str:
