@@ -59,7 +59,7 @@ def arnoldi_of_all(model: dd.InfluenceModel, train: tf.data.Dataset) -> dd.Arnol
 
 LAST_LAYER: dict[str, Callable[[Problem], Any]] = {
     "FeatureSimilarity": lambda p: dd.FeatureSimilarity(*p.one),
-    "DualView": lambda p: dd.DualView(*p.one),
+    "DualView, cosine": lambda p: dd.DualView(*p.one, kernel="cosine"),
     "RepresenterPointL2": lambda p: dd.RepresenterPointL2(*p.one),
     "RepresenterPointLJE": lambda p: dd.RepresenterPointLJE(*p.one),
     "GradDot": lambda p: dd.GradDot(*p.one),

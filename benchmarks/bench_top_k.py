@@ -129,8 +129,7 @@ def main() -> None:
         features, labels = archive["train_features"], archive["train_labels"]
         queries = archive["test_features"][: arguments.num_queries]
     train = tf.data.Dataset.from_tensor_slices((features, labels)).batch(BATCH_SIZE)
-    settings = {} if arguments.K is None else {"K": arguments.K}
-    calculator = DualView(linear_model(features, labels), train, **settings)
+    calculator = DualView(linear_model(features, labels), train, K=arguments.K, kernel="cosine")
     test = tf.data.Dataset.from_tensor_slices(queries).batch(BATCH_SIZE)
     bare, dense = numpy_search(calculator, k), dense_search(calculator, k)
     ours = np.concatenate([indices for _, indices in calculator.top_k_indices(test, k)])
