@@ -104,8 +104,8 @@ class BaseInfluenceCalculator(ABC):
         """
         needed = (
             "Only an influence that is a sum over the penultimate features can be traced to pixels: that of DualView, "
-            "RepresenterPointL2, FeatureSimilarity with 'cosine' or 'dot', or GradDot and GradCos with weights='last' "
-            "and no projection."
+            "RepresenterPointL2, RepresenterPointLJE, FeatureSimilarity with 'cosine' or 'dot', or GradDot and GradCos "
+            "with weights='last' and no projection."
         )
         raise ValueError(describe(needed, {"calculator": type(self).__name__}))
 

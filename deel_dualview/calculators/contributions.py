@@ -36,10 +36,13 @@ class FeatureContributions(NamedTuple):
     Attributes:
         features: of the features that both examples have, shape (m k, d).
         constant: of the constant feature that stands for a bias, shape (m k,); zeros where there is none.
+        train_features: of the training example's features, shape (m k, d), where these share the influence out
+            otherwise than the evaluated one's; their sum leaves out what belongs to no training example.
     """
 
     features: tf.Tensor
     constant: tf.Tensor
+    train_features: tf.Tensor | None = None
 
 
 def split_product(

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_positive, describe, require
+from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
 from deel_dualview.curvature.softmax import SoftmaxGram
 from deel_dualview.linalg.blocks import Blocks
@@ -127,6 +128,32 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
             sums.append(sum(part.numpy().sum(axis=1, dtype=np.float64) for part in parts))
             logits.append(tf.gather(own, classes, batch_dims=1).numpy())
         return float(np.corrcoef(np.concatenate(logits), np.concatenate(sums))[0, 1])
+
+    def check_feature_contributions(self) -> None:
+        """Allow it: `v_i phi(x)` is a sum over features of x and, but for theta*'s share, over those of example i."""
+
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        phi, train_phi = (
+            tf.cast(self._with_constant(part), tf.float64) for part in (pairs.features, pairs.train_features)
+        )
+        directions = tf.cast(self._logit_gradients(pairs.classes), tf.float64)
+        errors = tf.constant(self.expansion.errors[pairs.train_indices], tf.float64)
+        own = tf.einsum("po,pod->pd", directions, self._solved(errors, train_phi))
+        parts = (tf.matmul(directions, self.expansion.shared) - own) * phi / self.num_train
+        back = tf.einsum("po,pod->pd", errors, self._solved(directions, phi))
+        train_parts = -back * train_phi / self.num_train
+        size = self.model.num_features
+        return FeatureContributions(
+            tf.cast(parts[:, :size], tf.float32),
+            tf.cast(tf.reduce_sum(parts[:, size:], axis=1), tf.float32),
+            tf.cast(train_parts[:, :size], tf.float32),
+        )
+
+    def _solved(self, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        """Return the inverse Hessian times outer products, shape (n, outputs, d), differentiable."""
+        rows = tf.reshape(left[:, :, tf.newaxis] * right[:, tf.newaxis], (-1, self.expansion.weights.size))
+        solved = tf.linalg.cholesky_solve(tf.constant(self.expansion.factor), tf.transpose(rows))
+        return tf.reshape(tf.transpose(solved), (-1, *self.expansion.weights.shape))
 
     def _check_head(self) -> bool:
         """Return whether the last layer has a bias."""

@@ -133,13 +133,14 @@ class DualRelevance:
             np.asarray(top.training_indices).reshape(-1),
         )
         contributions = self.calculator.feature_contributions(pairs)
-        varied: tuple[tuple[Inputs, Varied], ...] = (
-            (train_inputs, "train_features"),
-            (test.inputs, "features"),
+        start, train_start = contributions.features, contributions.train_features
+        varied: tuple[tuple[Inputs, tf.Tensor, Varied], ...] = (
+            (train_inputs, start if train_start is None else train_start, "train_features"),
+            (test.inputs, start, "features"),
         )
         sides = [
-            self._explain(Side(inputs, contributions.features, PairInfluence(self.calculator, pairs, field)))
-            for inputs, field in varied
+            self._explain(Side(inputs, own_start, PairInfluence(self.calculator, pairs, field)))
+            for inputs, own_start, field in varied
         ]
         values = np.asarray(top.influence_values, np.float64)
         bias_share = np.reshape(contributions.constant, (num_queries, k))
