@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import tensorflow as tf
 
 from deel_dualview._checks import require
 
@@ -68,6 +69,12 @@ def take_sides(
     panels = _panels(pair, index, class_names)
     against = [panel for panel in panels if panel.value < 0]
     if opponents is not None:
+        require(
+            int(opponents.classes[index]) == int(pair.classes[index])
+            and _is_same_example(pair, opponents, index),
+            "`opponents` must be of the same evaluated examples, explained as the same classes.",
+            {"index": index, "classes": (int(pair.classes[index]), int(opponents.classes[index]))},
+        )
         known = {panel.position for panel in against}
         others = _panels(opponents, index, class_names)
         against += [panel for panel in others if panel.value < 0 and panel.position not in known]
@@ -79,6 +86,11 @@ def take_sides(
         [panel for panel in panels if panel.value >= 0],
         sorted(against, key=lambda panel: panel.value),
     )
+
+
+def _is_same_example(pair: PairRelevance, other: PairRelevance, index: int) -> bool:
+    parts = zip(*(tf.nest.flatten(one.top.samples) for one in (pair, other)), strict=True)
+    return all(np.array_equal(np.asarray(own)[index], np.asarray(theirs)[index]) for own, theirs in parts)
 
 
 def check_pair(pair: PairRelevance, index: int, colours: Colours, *, rank: int, what: str) -> None:

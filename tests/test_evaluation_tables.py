@@ -26,6 +26,12 @@ def test_ranks_are_averaged_ties_share_and_a_failure_comes_last():
     assert two_seeds().average_ranks == {"dualview": 1.25, "random": 2.5, "gradcos": 2.25}
 
 
+def test_a_method_that_only_failed_has_no_rank_and_changes_none():
+    benchmark = made(*two_seeds().cells, cell("dualview?K=-1", "normal", error="bad"))
+    assert benchmark.average_ranks == two_seeds().average_ranks
+    assert "dualview?K=-1" in benchmark.methods
+
+
 def test_a_metric_that_not_all_were_asked_about_is_not_ranked():
     benchmark = made(*two_seeds().cells, cell("dualview", "superclass", identical_subclass=1.0))
     assert benchmark.ranked_measures == ["identical-class", "label-errors"]

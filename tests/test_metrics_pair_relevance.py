@@ -112,6 +112,14 @@ def test_what_covers_pixels_may_be_a_function(problem):
     np.testing.assert_allclose(metric.curve, 1.0, rtol=1e-4)
 
 
+def test_relevance_and_covers_that_are_not_finite_are_refused(problem):
+    nothing = np.full(np.shape(problem.pair.test_relevance), np.nan)
+    with pytest.raises(ValueError, match="Relevance must be finite"):
+        metrics.PixelFlipping(problem.calculator).update_state(problem.pair, nothing)
+    with pytest.raises(ValueError, match="covers a pixel must be finite"):
+        metrics.PixelFlipping(problem.calculator, cover=np.nan).update_state(problem.pair)
+
+
 def test_only_the_first_pixels_are_covered_up_to_the_largest_share(problem):
     whole = metrics.PixelFlipping(problem.calculator, num_steps=5)
     part = metrics.PixelFlipping(problem.calculator, num_steps=2, largest_share=0.4)

@@ -43,6 +43,18 @@ def test_every_pair_is_shown_with_its_value_and_its_place(pairs):
     assert "Proponents" in written and "Opponents" in written
 
 
+def test_opponents_of_other_examples_are_refused(pairs):
+    other = pairs[1]._replace(classes=np.asarray(pairs[1].classes) + 1)
+    swapped = pairs[1]._replace(
+        top=pairs[1].top._replace(
+            samples=tf.nest.map_structure(lambda part: tf.reverse(part, [0]), pairs[1].top.samples)
+        )
+    )
+    for opponents in (other, swapped):
+        with pytest.raises(ValueError, match="of the same evaluated examples"):
+            plots.pair_relevance(pairs[0], 0, opponents=opponents)
+
+
 def test_opponents_are_left_of_the_example_and_proponents_right_of_it(pairs):
     figure = plots.pair_relevance(pairs[0], 0, opponents=pairs[1])
     values = {

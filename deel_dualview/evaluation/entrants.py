@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import inspect
+import types
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -196,7 +198,16 @@ def _describe(made: Any) -> str:
         arguments = [*map(_describe_value, made.args), _describe_settings(made.keywords)]
         return f"{_describe(made.func)}({', '.join(filter(None, arguments))})"
     own = made if hasattr(made, "__qualname__") else type(made)
-    return f"{own.__module__}.{own.__qualname__}"
+    body = f" of {_hash_code(own.__code__)}" if hasattr(own, "__code__") else ""
+    return f"{own.__module__}.{own.__qualname__}{body}"
+
+
+def _hash_code(code: types.CodeType) -> str:
+    """Return a hash of what a function does, so that one that was changed under its name is told apart."""
+    inner = [_hash_code(part) for part in code.co_consts if isinstance(part, types.CodeType)]
+    constants = [part for part in code.co_consts if not isinstance(part, types.CodeType)]
+    content = repr((code.co_code, constants, code.co_names, inner))
+    return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 
 
 def _describe_settings(settings: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import numbers
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -118,12 +119,15 @@ def _seeds(seeds: Any) -> list[int]:
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         return list(range(check_count("seeds", seeds)))
     require(
-        isinstance(seeds, Sequence) and not isinstance(seeds, str),
-        "`seeds` is how many, or which.",
+        isinstance(seeds, Sequence)
+        and not isinstance(seeds, str)
+        and len(seeds) > 0
+        and all(isinstance(seed, numbers.Integral) and int(seed) >= 0 for seed in seeds),
+        "`seeds` is how many, or which: integers from 0.",
         {"seeds": seeds},
     )
-    found = [check_count("seed + 1", seed + 1) - 1 for seed in seeds]
-    require(bool(found) and len(set(found)) == len(found), "Seeds must differ.", {"seeds": found})
+    found = [int(seed) for seed in seeds]
+    require(len(set(found)) == len(found), "Seeds must differ.", {"seeds": found})
     return found
 
 

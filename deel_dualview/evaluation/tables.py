@@ -119,17 +119,24 @@ class Benchmark:
             name
             for name in self.measures
             if MEASURES[name].is_ranked
-            and len(self.methods) > 1
+            and len(self._measured_methods) > 1
             and all(
-                (method, name) in self.summaries or self.is_failed(method, name) for method in self.methods
+                (method, name) in self.summaries or self.is_failed(method, name)
+                for method in self._measured_methods
             )
         ]
+
+    @cached_property
+    def _measured_methods(self) -> list[str]:
+        """The methods with a result: one that only failed, by a typo in a setting for instance, has no rank."""
+        measured = {method for method, _ in self.summaries}
+        return [method for method in self.methods if method in measured]
 
     @cached_property
     def average_ranks(self) -> dict[str, float]:
         """Mean over the metrics of the rank of each method, from 1; equal means share their rank.
 
-        A method that failed shares the last ranks.
+        A method that failed at some of them shares the last ranks there.
         """
         ranks = []
         for name in self.ranked_measures:
@@ -138,12 +145,12 @@ class Benchmark:
                 sign * round(self.summaries[method, name].value, 3)
                 if (method, name) in self.summaries
                 else np.inf
-                for method in self.methods
+                for method in self._measured_methods
             ]
             ranks.append(scipy.stats.rankdata(means))
         if not ranks:
             return {}
-        return dict(zip(self.methods, map(float, np.mean(ranks, axis=0)), strict=True))
+        return dict(zip(self._measured_methods, map(float, np.mean(ranks, axis=0)), strict=True))
 
     def cost(self, method: str, name: str) -> float | None:
         """Return the mean of a cost over the seeds: of the question on the normal model, or of another."""

@@ -9,7 +9,7 @@ import scipy.stats
 
 from deel_dualview._checks import require
 from deel_dualview.data import to_array
-from deel_dualview.metrics.base import MeanMetric, row_blocks, shape_of
+from deel_dualview.metrics.base import MeanMetric, checked_flags, row_blocks, shape_of
 
 
 def _row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ class LinearDatamodelingScore(MeanMetric):
         self, subsets: Any, *, confidence_level: float = 0.95, num_resamples: int = 1000, seed: int = 0
     ):
         super().__init__(confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
-        self.subsets = np.asarray(subsets, bool)
+        self.subsets = checked_flags("subsets", subsets)
         require(
             self.subsets.ndim == 2 and len(self.subsets) >= 2,
             "`subsets` must be a boolean matrix (num_subsets, num_train) of at least two subsets.",

@@ -168,6 +168,21 @@ def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarr
     return first
 
 
+def checked_flags(name: str, flags: Any) -> np.ndarray:
+    """Return flags as booleans.
+
+    Raises:
+        ValueError: they are something else than booleans, or 0 and 1 (positions, for instance).
+    """
+    array = np.asarray(to_array(flags))
+    require(
+        array.dtype == bool or (array.dtype.kind in "iuf" and bool(np.isin(array, (0, 1)).all())),
+        f"`{name}` must be booleans, or 0 and 1: positions become flags by np.isin(np.arange(n), positions).",
+        {"dtype": str(array.dtype)},
+    )
+    return array.astype(bool)
+
+
 def shape_of(influence_values: Any) -> tuple[int, int]:
     """Return (m, n) of a matrix of influence values of any kind.
 

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from deel_dualview._checks import require
-from deel_dualview.metrics.base import MeanMetric, MetricResult, checked_vector, row_blocks, shape_of
+from deel_dualview.metrics.base import (
+    MeanMetric,
+    MetricResult,
+    checked_flags,
+    checked_vector,
+    row_blocks,
+    shape_of,
+)
 
 
 class DomainMismatch(MeanMetric):
@@ -40,7 +47,7 @@ class DomainMismatch(MeanMetric):
         seed: int = 0,
     ):
         super().__init__(confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
-        self.is_marked = np.asarray(is_marked, bool)
+        self.is_marked = checked_flags("is_marked", is_marked)
         self.marked_class = marked_class
         require(
             bool(self.is_marked.any()), "No training example is marked.", {"num_train": len(self.is_marked)}

@@ -109,7 +109,12 @@ class Completeness(MeanMetric):
 
 def _checked_logits(logits: Any) -> np.ndarray:
     array = np.asarray(to_array(logits), np.float64)
-    require(array.ndim == 2, "Logits must be a matrix (num_test, num_classes).", {"shape": array.shape})
+    require(
+        array.ndim == 2 and array.shape[1] >= 2,
+        "Logits must be a matrix (num_test, num_classes) of two classes or more; those of a model with one output z "
+        "are (-z / 2, z / 2).",
+        {"shape": array.shape},
+    )
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     require(len(bad) == 0, "Logits must be finite.", {"rows": bad.tolist()})
     return array

@@ -9,7 +9,14 @@ import sklearn.metrics
 
 from deel_dualview._checks import require
 from deel_dualview.data import to_array
-from deel_dualview.metrics.base import Metric, MetricResult, checked_vector, row_blocks, shape_of
+from deel_dualview.metrics.base import (
+    Metric,
+    MetricResult,
+    checked_flags,
+    checked_vector,
+    row_blocks,
+    shape_of,
+)
 
 
 class DetectionCurve(NamedTuple):
@@ -47,7 +54,7 @@ class LabelErrorDetection(Metric):
         self, is_poisoned: Any, *, confidence_level: float = 0.95, num_resamples: int = 200, seed: int = 0
     ):
         super().__init__(confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
-        self.is_poisoned = np.asarray(is_poisoned, bool)
+        self.is_poisoned = checked_flags("is_poisoned", is_poisoned)
         require(
             self.is_poisoned.ndim == 1 and 0 < self.is_poisoned.sum() < self.is_poisoned.size,
             "`is_poisoned` must say of every training example whether its label is wrong, with some of either "

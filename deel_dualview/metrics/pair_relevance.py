@@ -93,12 +93,18 @@ class PixelFlipping(MeanMetric):
             "`relevance` must have the shape of the pairs' test relevance, (m, k, ...).",
             {"relevance": ranked.shape, "test_relevance": tuple(np.shape(pair.test_relevance))},
         )
+        require(
+            bool(np.isfinite(ranked).all()),
+            "Relevance must be finite.",
+            {"not finite": int((~np.isfinite(ranked)).sum())},
+        )
         images, influence = _repeated_images(pair), self._influence(pair)
         values = np.asarray(pair.top.influence_values, np.float64).reshape(-1)
         require(bool((values != 0).all()), "Pairs without influence have no curve.", {"values": values})
         m, k = ranked.shape[:2]
         orders = _ranks(ranked.reshape(m * k, *ranked.shape[2:]) * _as(np.sign(values), ranked.ndim - 1))
         covers = self.cover(images) if callable(self.cover) else np.full_like(images, self.cover)
+        require(bool(np.isfinite(covers).all()), "What covers a pixel must be finite.", {"cover": self.cover})
         curves = np.empty((m * k, len(self.shares)))
         for column, share in enumerate(self.shares):
             is_covered = orders < round(share * orders[0].size)

@@ -88,8 +88,14 @@ class _RetrainingCurve(Metric):
                 {},
             )
             order = np.argsort(-np.asarray(self._total), kind="stable")
-            counts = [max(1, round(share * len(order))) for share in self.shares]
-            self._losses = np.stack([self._losses_of(self._kept(order, count)) for count in counts])
+            counts = [min(max(1, round(share * len(order))), len(order) - 1) for share in self.shares]
+            losses = [self._losses_of(self._kept(order, count)) for count in counts]
+            require(
+                len({len(part) for part in losses}) == 1,
+                "`retrain` must return the losses of the same test examples every time.",
+                {"lengths": [len(part) for part in losses]},
+            )
+            self._losses = np.stack(losses)
         return self._losses
 
     def _losses_of(self, kept: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deel_dualview._checks import check_count
+from deel_dualview._checks import check_count, check_k
 from deel_dualview.data import to_array
 from deel_dualview.metrics.base import MeanMetric, checked_positions, checked_vector, row_blocks, shape_of
 from deel_dualview.search import block_top_k
@@ -45,6 +45,7 @@ class TopKClass(MeanMetric):
             ValueError: shapes do not fit, or values are not finite.
         """
         num_test, num_train = shape_of(influence_values)
+        check_k(self.k, num_train)
         labels = checked_vector("training_labels", training_labels, num_train)
         references = checked_vector("explained_classes", explained_classes, num_test)
         for rows, block in row_blocks(influence_values):
