@@ -72,7 +72,7 @@ def test_heatmaps_and_what_they_leave_out_add_up_to_the_influence(report):
 
 
 def test_heatmaps_are_those_of_dual_relevance(model, data, report):
-    relevance = DualRelevance(DualView(InfluenceModel(model), data[0]), DEFAULT_RULE)
+    relevance = DualRelevance(DualView(InfluenceModel(model), data[0], kernel="cosine"), DEFAULT_RULE)
     pair = next(iter(relevance.explain(data[1], k=3)))
     found = {}
     for query in range(12):

@@ -112,7 +112,7 @@ def test_wrong_predictions_are_those_of_the_model_surest_first(report, planted):
 
 def test_proponents_and_opponents_are_the_extremes_of_all_influence_values(report, planted):
     train, test = planted.datasets()
-    calculator = DualView(InfluenceModel(planted.model), train)
+    calculator = DualView(InfluenceModel(planted.model), train, kernel="cosine")
     values = np.concatenate(list(calculator.estimate_influence_values_in_batches(test).as_numpy_iterator()))
     for item in report.finding("wrong-predictions").predictions:
         row = values[item.example.index]

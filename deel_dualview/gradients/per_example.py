@@ -91,6 +91,11 @@ class PerExampleGradients:
             with self.model.lock:
                 self._compute.get_concrete_function(*specs)
                 self._traced.add(key)
+        if classes.shape[0] == 0:
+            # One example of zeros, and none of its rows: on some processors convolutions of no example have
+            # another shape, which normalisation layers then refuse.
+            one = tf.nest.map_structure(_one_of_zeros, (inputs, classes))
+            return tf.nest.map_structure(lambda part: part[:0], self._compute(*one))
         return self._compute(inputs, classes)
 
     def prepare(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> None:
@@ -222,6 +227,10 @@ class PerExampleGradients:
         is_half = self.model.model.compute_dtype in ("float16", "bfloat16")
         tolerance = 5e-2 if is_half else 1e-3
         return bool(np.abs(rows - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-6))
+
+
+def _one_of_zeros(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.zeros((1, *tensor.shape[1:]), tensor.dtype)
 
 
 def _examples(batch: tuple[Inputs, tf.Tensor], start: int, stop: int) -> tuple[Inputs, tf.Tensor]:
