@@ -123,6 +123,7 @@ def test_the_attributions_are_a_sparse_matrix(demo):
     attributions = scipy.sparse.load_npz(demo[0] / "attributions.npz")
     assert attributions.shape == (359, 1438)
     assert 0 < attributions.nnz < 0.5 * np.prod(attributions.shape)
+    assert len(np.unique(attributions.indices)) < 0.5 * 1438, "an audit takes the sparse kernel"
 
 
 def test_an_output_folder_that_exists_is_refused_before_training(folder):

@@ -147,13 +147,14 @@ def _audit(
     from deel_dualview import DualView, NamedMethod
     from deel_dualview import audit as audit_model
 
-    named = NamedMethod(method, subject.checkpoints)
     return audit_model(
         subject.model,
         subject.train,
         subject.test,
         k=k,
-        calculator=functools.partial(DualView, **{"kernel": "cosine"} | settings) if settings else named,
+        calculator=functools.partial(DualView, **{"kernel": "cosine"} | settings)
+        if method == "dualview"
+        else NamedMethod(method, subject.checkpoints),
         class_names=subject.class_names,
         known_label_errors=subject.known_label_errors,
         progress=progress,
