@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import tensorflow as tf
 
 from deel_dualview._checks import require
 
@@ -89,6 +88,9 @@ def take_sides(
 
 
 def _is_same_example(pair: PairRelevance, other: PairRelevance, index: int) -> bool:
+    # TensorFlow here: the command line reads this module's names before it quietens TensorFlow.
+    import tensorflow as tf
+
     parts = zip(*(tf.nest.flatten(one.top.samples) for one in (pair, other)), strict=True)
     return all(np.array_equal(np.asarray(own)[index], np.asarray(theirs)[index]) for own, theirs in parts)
 
