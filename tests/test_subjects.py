@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deel_dualview.evaluation.networks import RECIPES, Recipe, paper_cnn, resnet20
+from deel_dualview.evaluation.networks import RECIPES, Recipe, paper_cnn, resnet
 from deel_dualview.evaluation.subjects import build, load_images, subject
 
 _QUICK = Recipe("digits-cnn", epochs=1, batch_size=128)
@@ -109,7 +109,7 @@ def test_an_interrupted_training_leaves_nothing_in_place(tmp_path, monkeypatch):
     [
         ("svhn", "normal", None, "digits, mnist, fashion_mnist, cifar10"),
         ("digits", "broken", None, "normal, superclass, poisoned, marked"),
-        ("digits", "normal", Recipe("vgg", epochs=1), "paper-cnn, digits-cnn, resnet20"),
+        ("digits", "normal", Recipe("vgg", epochs=1), "paper-cnn, digits-cnn, resnet8, resnet20"),
     ],
 )
 def test_unknown_names_are_listed(tmp_path, data, kind, recipe, message):
@@ -119,6 +119,6 @@ def test_unknown_names_are_listed(tmp_path, data, kind, recipe, message):
 
 def test_the_networks_have_the_published_sizes(images):
     assert paper_cnn((28, 28, 1), 10).count_params() == 1_262_565
-    trainable = sum(int(np.prod(weight.shape)) for weight in resnet20((32, 32, 3), 10).trainable_weights)
+    trainable = sum(int(np.prod(weight.shape)) for weight in resnet(3, (32, 32, 3), 10).trainable_weights)
     assert 265_000 < trainable < 280_000
     assert build(RECIPES["digits"], images, 10).output_shape == (None, 10)

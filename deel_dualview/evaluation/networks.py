@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -69,8 +70,13 @@ def digits_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
     )
 
 
-def resnet20(shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """Return the residual network of 20 layers for CIFAR-10, 64 features; inputs of 0 to 255.
+def resnet(num_blocks: int, shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """Return a residual network for CIFAR-10 with 64 features; inputs of 0 to 255.
+
+    Args:
+        num_blocks: residual blocks of each of the three sizes: 3 is the published network of 20 layers, 1 one of 8.
+        shape: of an image.
+        num_classes: number of logits.
 
     Source: He et al. (2016), Deep residual learning for image recognition, section 4.2.
     """
@@ -82,14 +88,19 @@ def resnet20(shape: tuple[int, ...], num_classes: int) -> keras.Model:
     )(inputs)
     hidden = _normalised_convolution(hidden, 16, 1)
     for filters in (16, 32, 64):
-        for block in range(3):
+        for block in range(num_blocks):
             hidden = _residual(hidden, filters, 2 if filters > 16 and block == 0 else 1)
     features = layers.GlobalAveragePooling2D(name="features")(hidden)
     return keras.Model(inputs, layers.Dense(num_classes, use_bias=False, name="logits")(features))
 
 
 NETWORKS: Mapping[str, Callable[[tuple[int, ...], int], keras.Model]] = MappingProxyType(
-    {"paper-cnn": paper_cnn, "digits-cnn": digits_cnn, "resnet20": resnet20}
+    {
+        "paper-cnn": paper_cnn,
+        "digits-cnn": digits_cnn,
+        "resnet8": functools.partial(resnet, 1),
+        "resnet20": functools.partial(resnet, 3),
+    }
 )
 """Networks by name: functions of the shape of an image and the number of classes."""
 
@@ -98,7 +109,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "digits": Recipe("digits-cnn", epochs=15, batch_size=32),
         "mnist": Recipe("paper-cnn", epochs=5),
         "fashion_mnist": Recipe("paper-cnn", epochs=5),
-        "cifar10": Recipe("resnet20", epochs=8, learning_rate=3e-3, is_decaying=True, poisoned_share=0.03),
+        "cifar10": Recipe("resnet8", epochs=6, learning_rate=3e-3, is_decaying=True, poisoned_share=0.03),
     }
 )
 """How the models of each dataset are trained."""
