@@ -174,12 +174,19 @@ class _Walker:
     def _call(self, node: Any, known: Mapping[int, Ref]) -> tuple[Ref, ...]:
         arguments = (node.arguments.args, node.arguments.kwargs)
         arguments = keras.tree.map_structure(lambda leaf: known.get(id(leaf), leaf), arguments)
-        inputs = tuple(leaf for leaf in keras.tree.flatten(arguments) if isinstance(leaf, Ref))
         if isinstance(node.operation, keras.Model):
-            return self.run(node.operation, inputs)
+            args, kwargs = arguments
+            # Not their masks, which Keras adds to the arguments and which tensors carry along.
+            given = args[0] if args else kwargs["inputs"]
+            return self.run(node.operation, _refs(given))
+        inputs = _refs(arguments)
         outputs = tuple(self.new_ref() for _ in node.outputs)
         self.steps.append(Step(node.operation, arguments, inputs, outputs))
         return outputs
+
+
+def _refs(arguments: Any) -> tuple[Ref, ...]:
+    return tuple(leaf for leaf in keras.tree.flatten(arguments) if isinstance(leaf, Ref))
 
 
 def _functional(model: keras.Model) -> Any:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deel_dualview._checks import require
 from deel_dualview.lrp import linear, signs
-from deel_dualview.lrp.calls import Applied, Call, Rule
+from deel_dualview.lrp.calls import Applied, Call, Rule, mask_of, masked
 from deel_dualview.lrp.canonize import fold_batch_norms
 from deel_dualview.lrp.composites import Composite, Named, to_composite
 from deel_dualview.lrp.discrete import check_no_look_up
@@ -167,8 +167,10 @@ class LRP:
     def _call(self, step: Step, inputs: Sequence[tf.Tensor]) -> Call:
         gates = tuple(ref in self._gates for ref in step.inputs)
         if not linear.is_weighted(step.operation):
+            # Kept before the call: MultiHeadAttention takes the masks off the very tensors that it reads.
+            kept = tuple(_kept(tensor) for tensor in inputs)
             outputs = tf.nest.flatten(step.call(inputs))[0]
-            return Call(step, tuple(inputs), _to_float(outputs), (), gates)
+            return Call(step, kept, _to_float(outputs), (), gates)
         applied, value, is_nonnegative = [], inputs[0], step.inputs[0] in self._nonnegative
         *before, last = linear.linear_maps(step.operation)
         for linear_map in (*before, last):
@@ -177,6 +179,8 @@ class LRP:
             applied.append(Applied(linear_map, value, z, is_nonnegative, is_rectified))
             value, is_nonnegative = z, False
         outputs = linear.activate(step.operation, value)
+        if step.operation.supports_masking:
+            outputs = masked(outputs, mask_of(inputs[0]))
         return Call(step, tuple(inputs), outputs, tuple(applied), gates)
 
     def _walk_back(
@@ -214,7 +218,13 @@ def _called(function: Any, *arguments: Inputs) -> Any:
 
 
 def _to_float(tensor: tf.Tensor) -> tf.Tensor:
-    return tensor if tensor.dtype == tf.float32 else tf.cast(tensor, tf.float32)
+    return tensor if tensor.dtype == tf.float32 else masked(tf.cast(tensor, tf.float32), mask_of(tensor))
+
+
+def _kept(tensor: tf.Tensor) -> tf.Tensor:
+    """Return a tensor whose mask no call can take away."""
+    mask = mask_of(tensor)
+    return tensor if mask is None else masked(tf.identity(tensor), mask)
 
 
 def _row_sums(tensor: tf.Tensor) -> tf.Tensor:
