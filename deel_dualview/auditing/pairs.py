@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
+import tensorflow as tf
 
 from deel_dualview._checks import require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.lrp import Composite
+from deel_dualview.models import InfluenceModel
 from deel_dualview.relevance import BackEnd, DualRelevance
 from deel_dualview.relevance.layerwise import takes_tokens
 from deel_dualview.report.findings import (
@@ -24,6 +26,7 @@ from deel_dualview.report.findings import (
 from deel_dualview.report.maps import Kind, PairMaps, kind_of, reduce_map
 from deel_dualview.report.overview import Overview, Setting
 from deel_dualview.search import TopK
+from deel_dualview.wording import check_column_names
 
 Rule: TypeAlias = str | Composite | BackEnd
 Explained: TypeAlias = WrongPredictions | UncertainPredictions
@@ -62,6 +65,28 @@ def check_rule(rule: Rule | None) -> None:
         "deel_dualview.relevance, or None for none.",
         {"relevance": rule},
     )
+
+
+def check_fit(names: tuple[str, ...], inputs: Any, model: InfluenceModel) -> None:
+    """Refuse names that do not fit the inputs that they are of.
+
+    Args:
+        names: of the columns of a table, or words of tokens.
+        inputs: specification of a batch.
+        model: of the audit.
+
+    Raises:
+        ValueError: another number than a table has columns, or inputs that have neither columns nor tokens.
+    """
+    if not names or not isinstance(inputs, tf.TensorSpec) or inputs.shape.rank is None or takes_tokens(model):
+        return
+    require(
+        inputs.shape.rank == 2,
+        "`input_names` are names of the columns of a table, or words of tokens; these inputs have neither.",
+        {"inputs": inputs},
+    )
+    if inputs.shape[1] is not None:
+        check_column_names("input_names", names, inputs.shape[1])
 
 
 def relate(

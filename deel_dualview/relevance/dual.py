@@ -30,8 +30,12 @@ class PairRelevance(NamedTuple):
         top: the examples and their influence values, as from `top_k`.
         classes: which class is explained, shape (m,), int64.
         bias_share: of the constant feature that stands for a bias, shape (m, k).
-        train_leak: what the heatmaps do not show on the training side, shape (m, k): under relevance propagation what
-            biases and stabilisers of the feature extractor took, under integrated gradients the baseline's influence.
+        train_leak: value - bias share - sum of the heatmap on the training side, shape (m, k). Of the value's sign, the
+            heatmap shows too little of it; of the other sign, too much. Under relevance propagation it is what biases
+            (also the shifts of batch normalisation) and stabilisers of the feature extractor took (+) or gave (-),
+            and, under alpha-beta rules, what neurons whose contributions have one sign only add or lose: alpha R or
+            -beta R arrive there in place of R. Under integrated gradients it is the baseline's influence, under other
+            gradients what is not linear.
         test_leak: the same on the evaluated side.
     """
 
