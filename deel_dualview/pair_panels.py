@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -124,9 +124,13 @@ def check_pair(pair: PairRelevance, index: int, colours: Colours, *, rank: int, 
         raise TypeError(
             describe("`index` must be an integer: which of the evaluated examples.", {"index": index})
         )
-    several = isinstance(pair.train_relevance, (tuple, list, dict))
-    shape: Any = "several inputs" if several else tuple(np.shape(pair.train_relevance))
-    require(not several and len(shape) == rank, f"{what}.", {"train_relevance": shape})
+    parts = pair.train_relevance
+    if isinstance(parts, (tuple, dict)):
+        name = sorted(parts)[0] if isinstance(parts, dict) else 0
+        needed = f"A model of several inputs is drawn one input at a time: pair.of_input({name!r})."
+        raise ValueError(describe(needed, {"inputs": len(parts)}))
+    shape = tuple(np.shape(parts))
+    require(len(shape) == rank, f"{what}.", {"train_relevance": shape})
     num_queries = len(pair.classes)
     require(0 <= index < num_queries, "`index` is out of range.", {"index": index, "m": num_queries})
     require(colours in COLOURS, f"`colours` must be one of {COLOURS}.", {"colours": colours})
