@@ -1,6 +1,6 @@
 """Is relevance conserved, pair by pair and layer by layer, and does canonizing change a network?
 
-    python benchmarks/check_conservation.py [--skip-resnet-50]
+    python benchmarks/check_conservation.py [--networks ResNet-20 MobileNetV2] [--resnet-50-size 64]
 
 Networks have random weights, influence is the dot product of the features of a test and of a training image. "pair" is
 |influence - sum of relevance| / |influence|, the mean over pairs and both sides; "layer" the largest share of a test
@@ -139,13 +139,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--skip-resnet-50", action="store_true")
-    is_short = parser.parse_args().skip_resnet_50
-    for name, make in NETWORKS.items():
-        if is_short and name == "ResNet50":
-            continue
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--resnet-50-size", type=int, default=224, help="height and width of its images")
+    arguments = parser.parse_args()
+    for name in arguments.networks:
         keras.utils.set_random_seed(0)
-        model = with_statistics(make(), has_shifts=True)
+        size = {"size": arguments.resnet_50_size} if name == "ResNet50" else {}
+        model = with_statistics(NETWORKS[name](**size), has_shifts=True)
         images = np.random.default_rng(0).uniform(-1, 1, (4, *model.input_shape[1:])).astype(np.float32)
         outputs = np.asarray(model(images))
         difference = np.abs(np.asarray(canonize(model)(images)) - outputs).max() / np.abs(outputs).max()

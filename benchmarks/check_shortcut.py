@@ -62,6 +62,10 @@ NETWORKS = {
         *[convolution(16, 5), layers.MaxPooling2D(), convolution(32, 3), layers.MaxPooling2D()],
         *[layers.Flatten(), *dense(64, dropout=0.5)],
     ],
+    "LeNet": lambda: [
+        *[convolution(16, 5), layers.MaxPooling2D(), convolution(32, 3), layers.MaxPooling2D()],
+        *[layers.Flatten(), *dense(64)],
+    ],
     "patches of 4 x 4": lambda: [convolution(16, 4, 4), layers.Flatten(), *dense(64)],
 }
 

@@ -17,12 +17,9 @@ from deel_dualview.pair_panels import (
     MUTED,
     Panel,
     Sides,
-    brief,
-    name_column,
-    plain,
-    shorten,
-    signed,
+    both_sides,
 )
+from deel_dualview.wording import brief, name_column, plain, shorten, signed
 
 _THICKNESS = 0.36
 
@@ -42,10 +39,9 @@ def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: C
     """
     names = [plain(shorten(name_column(place, column_names))) for place in range(len(found.inputs))]
     panels = [*reversed(found.opponents), *found.proponents]
-    strength = np.sum([np.abs(row.train_relevance) + np.abs(row.test_relevance) for row in panels], axis=0)
-    shown = np.argsort(-strength, kind="stable")[:num_columns]
-    sides = [side[shown] for row in panels for side in (row.train_relevance, row.test_relevance)]
-    limit = float(np.nan_to_num(np.abs(sides)).max()) or 1.0
+    strength = np.abs(both_sides(panels))
+    shown = np.argsort(-strength.sum(axis=0), kind="stable")[:num_columns]
+    limit = float(np.nan_to_num(strength[:, shown]).max()) or 1.0
     width, height = 1.9 + 1.6 * len(panels), 1.85 + 0.31 * len(shown)
     figure = Figure(figsize=(width, height))
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

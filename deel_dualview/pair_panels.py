@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from deel_dualview._checks import require
+from deel_dualview._checks import describe, require
+from deel_dualview.wording import plain, shorten
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -65,9 +67,17 @@ def take_sides(
     pair: PairRelevance, index: int, opponents: PairRelevance | None, class_names: Sequence[str] | None
 ) -> Sides:
     """Return the pairs of one evaluated example by side: those of negative influence are opponents."""
+    _check_class_names(pair, class_names)
     panels = _panels(pair, index, class_names)
     against = [panel for panel in panels if panel.value < 0]
     if opponents is not None:
+        _check_kind("opponents", opponents)
+        _check_class_names(opponents, class_names)
+        require(
+            index < len(opponents.classes),
+            "`opponents` must be of the same evaluated examples.",
+            {"index": index},
+        )
         require(
             int(opponents.classes[index]) == int(pair.classes[index])
             and _is_same_example(pair, opponents, index),
@@ -106,22 +116,41 @@ def check_pair(pair: PairRelevance, index: int, colours: Colours, *, rank: int, 
         what: that is, in words, and of which shape.
 
     Raises:
+        TypeError: `pair` is no `PairRelevance`, `index` no integer.
         ValueError: relevance of another rank or of several inputs, `index` out of range, unknown colours.
     """
-    several = isinstance(pair.train_relevance, (tuple, list, dict))
-    shape: Any = "several inputs" if several else tuple(np.shape(pair.train_relevance))
-    require(not several and len(shape) == rank, f"{what}.", {"train_relevance": shape})
+    _check_kind("pair", pair)
+    if isinstance(index, bool) or not isinstance(index, numbers.Integral):
+        raise TypeError(
+            describe("`index` must be an integer: which of the evaluated examples.", {"index": index})
+        )
+    parts = pair.train_relevance
+    if isinstance(parts, (tuple, dict)):
+        name = sorted(parts)[0] if isinstance(parts, dict) else 0
+        needed = f"A model of several inputs is drawn one input at a time: pair.of_input({name!r})."
+        raise ValueError(describe(needed, {"inputs": len(parts)}))
+    shape = tuple(np.shape(parts))
+    require(len(shape) == rank, f"{what}.", {"train_relevance": shape})
     num_queries = len(pair.classes)
     require(0 <= index < num_queries, "`index` is out of range.", {"index": index, "m": num_queries})
     require(colours in COLOURS, f"`colours` must be one of {COLOURS}.", {"colours": colours})
 
 
-def colour_map(*, is_colour_blind_safe: bool) -> Colormap:
-    """Return the diverging colours: red and blue, or orange and purple."""
+def _check_kind(name: str, pair: object) -> None:
+    if not hasattr(pair, "train_relevance"):
+        made = "next(iter(DualRelevance(calculator).explain(test, k=4)))"
+        if hasattr(pair, "training_indices"):
+            made = "DualRelevance(calculator).of_pairs(top), of the element `top` of `top_k` that was given"
+        needed = f"`{name}` must be a PairRelevance: {made}."
+        raise TypeError(describe(needed, {name: type(pair).__name__}))
+
+
+def colour_map(colours: Colours) -> Colormap:
+    """Return the diverging colours of a name."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    colours = _ORANGE_PURPLE if is_colour_blind_safe else _RED_BLUE
-    return LinearSegmentedColormap.from_list("relevance", colours)
+    ends = _ORANGE_PURPLE if colours == "orange-purple" else _RED_BLUE
+    return LinearSegmentedColormap.from_list("relevance", ends)
 
 
 def heat_limit(maps: Sequence[np.ndarray], quantile: float = 0.998) -> float:
@@ -133,44 +162,6 @@ def heat_limit(maps: Sequence[np.ndarray], quantile: float = 0.998) -> float:
     values = values[np.isfinite(values)]
     limit = float(np.quantile(values, quantile)) if values.size else 0.0
     return limit if limit > 0 else float(values.max(initial=0.0)) or 1.0
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """Write a number with its sign, a true minus among them."""
-    return f"{value:+.{digits}g}".replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"{value:+.{digits}g}"
-
-
-def brief(value: float) -> str:
-    """Write two digits: +0.012, +1.2e-4."""
-    if abs(value) >= 1e-3:
-        return signed(value, 2)
-    digits, exponent = f"{value:+.1e}".split("e")
-    return f"{digits}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
-
-
-def name_token(token: int, vocabulary: Sequence[str]) -> str:
-    """Return the word of a token; its number where the vocabulary has none."""
-    return str(vocabulary[token]) if 0 <= token < len(vocabulary) and vocabulary[token] else str(token)
-
-
-def to_words(vocabulary: Any) -> Sequence[str]:
-    """Return the words of a vocabulary by their number: a list of words, or a layer that has one.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    words = vocabulary.get_vocabulary() if hasattr(vocabulary, "get_vocabulary") else vocabulary
-    if isinstance(words, str) or not hasattr(words, "__getitem__"):
-        raise TypeError(
-            "`vocabulary` must be a list of words by their number, or a layer that has one (TextVectorization, "
-            f"StringLookup). Received: vocabulary={vocabulary!r}."
-        )
-    return words
-
-
-def name_column(index: int, names: Sequence[str]) -> str:
-    """Return the name of a column; its number where there is none."""
-    return str(names[index]) if index < len(names) else f"column {index}"
 
 
 def shown_tokens(tokens: np.ndarray, relevance: np.ndarray, width: int) -> tuple[np.ndarray, bool, bool]:
@@ -187,21 +178,25 @@ def shown_tokens(tokens: np.ndarray, relevance: np.ndarray, width: int) -> tuple
     return places[first : first + width], first > 0, first + width < len(places)
 
 
-def shorten(name: str) -> str:
-    """Return a name of at most 24 characters."""
-    return name if len(name) <= 24 else name[:23] + "…"
+def both_sides(panels: Sequence[Panel]) -> list[np.ndarray]:
+    """Return the relevance of the training and of the evaluated example of every pair."""
+    return [side for panel in panels for side in (panel.train_relevance, panel.test_relevance)]
 
 
-def plain(text: str) -> str:
-    """Keep Matplotlib from reading mathematics between dollar signs."""
-    return text.replace("$", r"\$")
+def sum_channels(panels: Sequence[Panel]) -> list[Panel]:
+    """Sum the relevance of images over channels."""
+    return [
+        panel._replace(
+            train_relevance=panel.train_relevance.sum(axis=-1),
+            test_relevance=panel.test_relevance.sum(axis=-1),
+        )
+        for panel in panels
+    ]
 
 
 def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) -> list[Panel]:
-    inputs, labels = pair.top.training_samples[:2]
-    labels = np.asarray(labels[index])
-    labels = labels.reshape(len(labels), -1)
-    classes = labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
+    inputs = pair.top.training_samples[0]
+    classes = _train_classes(pair)[index]
     return [
         Panel(
             np.asarray(inputs[index, rank]),
@@ -213,6 +208,25 @@ def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) 
         )
         for rank in range(len(classes))
     ]
+
+
+def _train_classes(pair: PairRelevance) -> np.ndarray:
+    """Return the labels of the training examples as classes, shape (m, k)."""
+    labels = np.asarray(pair.top.training_samples[1])
+    labels = labels.reshape(*labels.shape[:2], -1)
+    return labels.argmax(axis=2) if labels.shape[2] > 1 else labels[..., 0]
+
+
+def _check_class_names(pair: PairRelevance, names: Sequence[str] | None) -> None:
+    if names is None:
+        return
+    if isinstance(names, str):
+        raise TypeError(
+            describe("`class_names` must be a list of names, not one string.", {"class_names": names})
+        )
+    largest = int(max(np.max(pair.classes), _train_classes(pair).max()))
+    needed = f"`class_names` must name every class, and there is a class {largest}."
+    require(largest < len(names), needed, {"len(class_names)": len(names)})
 
 
 def _class_name(index: int, class_names: Sequence[str] | None) -> str:

@@ -10,7 +10,8 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deel_dualview.pair_panels import INK, LINE, MUTED, Panel, brief, heat_limit, signed
+from deel_dualview.pair_panels import INK, LINE, MUTED, Panel, heat_limit
+from deel_dualview.wording import brief, signed
 
 
 def draw(

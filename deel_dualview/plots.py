@@ -15,9 +15,10 @@ from matplotlib.ticker import FuncFormatter
 
 from deel_dualview import column_plot, pair_plot, token_plot
 from deel_dualview._checks import check_count, require
-from deel_dualview.pair_panels import Colours, Panel, check_pair, colour_map, take_sides, to_words
-from deel_dualview.pair_panels import plain as plain
-from deel_dualview.pair_panels import shorten as shorten
+from deel_dualview.pair_panels import Colours, check_pair, colour_map, sum_channels, take_sides
+from deel_dualview.wording import check_column_names, check_names, to_words
+from deel_dualview.wording import plain as plain
+from deel_dualview.wording import shorten as shorten
 
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
@@ -156,7 +157,8 @@ def pair_relevance(
         colours: `"red-blue"`, or `"orange-purple"` for readers of every colour vision.
 
     Raises:
-        ValueError: `index` out of range, inputs that are no images, or unknown colours.
+        TypeError: `pair` or `opponents` is no `PairRelevance`, `index` no integer, `class_names` one string.
+        ValueError: `index` out of range, inputs that are no images, too few class names, or unknown colours.
     """
     what = (
         "Pair relevance is drawn for images, of shape (m, k, height, width, channels); `token_relevance` draws that of "
@@ -167,9 +169,9 @@ def pair_relevance(
     return pair_plot.draw(
         sides.inputs,
         f"explained as\n{sides.name}",
-        proponents=_summed(sides.proponents),
-        opponents=_summed(sides.opponents),
-        colours=colour_map(is_colour_blind_safe=colours == "orange-purple"),
+        proponents=sum_channels(sides.proponents),
+        opponents=sum_channels(sides.opponents),
+        colours=colour_map(colours),
     )
 
 
@@ -197,15 +199,14 @@ def token_relevance(
         colours: as of `pair_relevance`.
 
     Raises:
-        ValueError: `index` out of range, inputs that are no tokens, or unknown colours.
+        TypeError: as of `pair_relevance`; `vocabulary` has no words.
+        ValueError: `index` out of range, inputs that are no tokens, too few class names, or unknown colours.
     """
     what = "Token relevance is drawn for texts: relevance of shape (m, k, length), of integer inputs"
     check_pair(pair, index, colours, rank=3, what=what)
     sides = take_sides(pair, index, opponents, class_names)
     require(sides.inputs.dtype.kind in "iu", f"{what}.", {"dtype": sides.inputs.dtype})
-    return token_plot.draw(
-        sides, to_words(vocabulary), colour_map(is_colour_blind_safe=colours == "orange-purple")
-    )
+    return token_plot.draw(sides, to_words(vocabulary), colour_map(colours))
 
 
 def column_relevance(
@@ -223,33 +224,24 @@ def column_relevance(
     Args:
         pair: an element of `DualRelevance.explain`, of a model of rows.
         index: which of its evaluated examples.
-        column_names: their numbers by default.
+        column_names: one for each column; their numbers by default.
         num_columns: how many columns of each pair are drawn, those that carry most.
         opponents: as of `pair_relevance`.
         class_names: names of the classes; their numbers by default.
         colours: as of `pair_relevance`.
 
     Raises:
-        TypeError: `num_columns` is no integer.
-        ValueError: `index` or `num_columns` out of range, inputs that are no rows, or unknown colours.
+        TypeError: as of `pair_relevance`; `num_columns` is no integer, `column_names` are no strings.
+        ValueError: `index` or `num_columns` out of range, another number of column names than of columns, inputs
+            that are no rows, too few class names, or unknown colours.
     """
     what = "Column relevance is drawn for tables: relevance of shape (m, k, columns)"
     check_pair(pair, index, colours, rank=3, what=what)
     check_count("num_columns", num_columns)
+    names = check_names("column_names", column_names)
+    check_column_names("column_names", names, np.shape(pair.train_relevance)[2])
     sides = take_sides(pair, index, opponents, class_names)
-    colours_of = colour_map(is_colour_blind_safe=colours == "orange-purple")
-    return column_plot.draw(sides, column_names, num_columns, colours_of)
-
-
-def _summed(panels: Sequence[Panel]) -> list[Panel]:
-    """Sum the relevance of images over channels."""
-    return [
-        panel._replace(
-            train_relevance=panel.train_relevance.sum(axis=-1),
-            test_relevance=panel.test_relevance.sum(axis=-1),
-        )
-        for panel in panels
-    ]
+    return column_plot.draw(sides, names, num_columns, colour_map(colours))
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:

@@ -19,14 +19,11 @@ from deel_dualview.pair_panels import (
     MUTED,
     Panel,
     Sides,
-    brief,
+    both_sides,
     heat_limit,
-    name_token,
-    plain,
-    shorten,
     shown_tokens,
-    signed,
 )
+from deel_dualview.wording import brief, name_token, plain, shorten, signed
 
 MAX_TOKENS = 60
 # From this share of a text's relevance on, it is told what padding received.
@@ -94,8 +91,7 @@ class _Page:
         self._read = lambda tokens, relevance: passage(tokens, relevance, vocabulary)
         rows = [*found.proponents, *found.opponents]
         self._total = np.sum([row.test_relevance for row in rows], axis=0)
-        sides = [side for row in rows for side in (row.train_relevance, row.test_relevance)]
-        self._limit, self._own_limit = heat_limit(sides, 0.99), heat_limit([self._total], 0.99)
+        self._limit, self._own_limit = heat_limit(both_sides(rows), 0.99), heat_limit([self._total], 0.99)
         self._figure = Figure()
         self._axes: Axes = self._figure.add_axes((0, 0, 1, 1))
         self._below = _MARGIN

@@ -41,6 +41,7 @@ FLOORS = {
     "metrics": 5,
     "methods": 5,
     "relevance": 5,
+    "wording": 6,
     "pair_panels": 6,
     "pair_plot": 6,
     "token_plot": 6,

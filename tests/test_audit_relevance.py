@@ -1,5 +1,6 @@
 """An audit shows what carries the influence of every pair, or says why it does not."""
 
+import dataclasses
 import json
 import re
 
@@ -11,6 +12,7 @@ from keras import layers
 
 from deel_dualview import DualRelevance, DualView, InfluenceModel, audit
 from deel_dualview.auditing.pairs import DEFAULT_RULE
+from deel_dualview.report.findings import PairShares
 from deel_dualview.report.html import render_page
 
 NUM_CLASSES = 3
@@ -96,6 +98,28 @@ def test_the_page_has_two_heatmaps_a_pair_and_one_of_the_sum(report):
     assert f"rule {DEFAULT_RULE}" in page
 
 
+@pytest.mark.parametrize(
+    ("leak", "told"),
+    [
+        (0.4, "up to 60% of it in training, 100% in test"),
+        (-0.4, "up to 140% of it"),
+        (1.5, "up to \N{MINUS SIGN}50% of it"),
+    ],
+)
+def test_the_page_says_what_the_colours_add_up_to_where_it_is_far_from_the_influence(report, leak, told):
+    finding = report.finding("wrong-predictions")
+    item = finding.predictions[0]
+    pair = item.proponents[0]
+    shares = PairShares(bias_share=0.0, train_leak=leak * pair.value, test_leak=0.0)
+    changed = dataclasses.replace(
+        item, proponents=(dataclasses.replace(pair, relevance=shares),), opponents=()
+    )
+    findings = [dataclasses.replace(finding, predictions=(changed,))]
+    page = render_page(dataclasses.replace(report, findings=findings))
+    assert page.count("colours add up to") == 1 + page.count("said what the colours add up to")
+    assert told in page
+
+
 def test_the_numbers_are_in_the_json_and_the_pixels_are_not(report, tmp_path):
     report.to_html(tmp_path / "audit")
     written = json.loads((tmp_path / "audit" / "audit.json").read_text())
@@ -179,3 +203,16 @@ def test_where_relevance_cannot_be_shown_the_page_says_why(make, calculator, rea
     assert re.search(reason, report.overview.relevance_missing)
     assert "No heatmaps of what carries the influence" in page
     assert report.overview.relevance_rule is None
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        ("age", TypeError, "`input_names` must be a list of strings"),
+        ([1, 2], TypeError, "`input_names` must be a list of strings.*=1"),
+        (["a", "b"], ValueError, "`input_names` are names of the columns of a table, or words of tokens"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused_before_any_work(model, data, names, error, message):
+    with pytest.raises(error, match=message):
+        audit(model, *data, input_names=names, progress=False)

@@ -131,7 +131,31 @@ def test_several_inputs_are_told_on_the_page():
     labels = np.arange(40) % 3
     whole = tf.data.Dataset.from_tensor_slices(({"left": rows, "right": rows}, labels)).batch(10)
     report = audit(model, whole, whole, k=2, calculator="graddot", progress=False)
-    assert "this one has several" in report.overview.relevance_missing
+    assert "this one has none" in report.overview.relevance_missing
+
+
+def test_of_several_inputs_the_image_has_heatmaps_and_the_others_are_told():
+    picture, row = keras.Input((6, 6, 1), name="picture"), keras.Input((3,), name="age")
+    x = layers.Flatten()(layers.Conv2D(3, 3, activation="relu")(picture))
+    x = layers.Dense(6, activation="relu")(layers.Concatenate()([x, row]))
+    model = keras.Model({"picture": picture, "age": row}, layers.Dense(3)(x))
+    rng = np.random.default_rng(0)
+    inputs = {
+        "age": rng.normal(size=(40, 3)).astype(np.float32),
+        "picture": rng.uniform(size=(40, 6, 6, 1)).astype(np.float32),
+    }
+    whole = tf.data.Dataset.from_tensor_slices((inputs, np.arange(40) % 3)).batch(10)
+    report = audit(model, whole, whole, k=2, calculator="graddot", progress=False)
+    assert report.overview.relevance_missing is None
+    assert {maps.kind for maps in report.relevance.values()} == {"image"}
+    page = render_page(report)
+    assert "of one of several inputs, picture; what the other inputs carry" in page
+    for item in report.finding("wrong-predictions").predictions:
+        for pair in (*item.proponents, *item.opponents):
+            own = report.relevance[item.example.index, pair.example.index]
+            shares = pair.relevance
+            total = own.train.sum() + shares.bias_share + shares.train_leak
+            np.testing.assert_allclose(total, pair.value, rtol=1e-4, atol=1e-6)
 
 
 def test_a_model_that_vectorises_its_text_is_refused_with_where_to_cut_it():

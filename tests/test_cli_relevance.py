@@ -58,7 +58,21 @@ def test_a_rule_can_be_chosen_and_relevance_switched_off(run, tmp_path):
     assert 'class="bars"' not in (tmp_path / "audit" / "index.html").read_text()
 
 
-def test_an_unknown_rule_is_refused_in_one_line(run):
-    result = run("--relevance", "rainbow")
+@pytest.mark.parametrize("model", ["model.keras", "missing.keras"])
+def test_an_unknown_rule_is_refused_in_one_line_before_a_model_is_loaded(run, model):
+    result = run("--relevance", "rainbow", "--model", model)
     assert result.exit_code == 2
     assert "`relevance` must be one of" in result.output.splitlines()[-1]
+
+
+def test_a_file_of_names_that_is_no_text_is_refused_in_one_line(run):
+    result = run("--input-names", "model.keras", "--model", "missing.keras")
+    assert result.exit_code == 2
+    assert "--input-names takes a text file in UTF-8" in result.output.splitlines()[-1]
+
+
+def test_names_of_another_number_of_columns_are_refused(run, folder):
+    (folder / "few.txt").write_text("age\nincome\n")
+    result = run("--input-names", "few.txt")
+    assert result.exit_code == 2
+    assert "`input_names` must name each of the 4 columns" in result.output.splitlines()[-1]

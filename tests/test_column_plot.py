@@ -71,6 +71,16 @@ def test_the_values_of_both_rows_are_written(pairs):
     assert sorted(text.get_text() for text in first.texts) == trained
 
 
+def test_values_and_places_stand_above_the_bars(pairs):
+    written = " ".join(
+        axes.get_title() for axes in panels(plots.column_relevance(pairs[0], 1, opponents=pairs[1]))
+    )
+    for pair in pairs:
+        for value, index in zip(pair.top.influence_values[1], pair.top.training_indices[1], strict=True):
+            assert f"{abs(value):.3g}" in written
+            assert f"#{int(index)}" in written
+
+
 def test_of_many_columns_the_first_are_drawn_and_the_others_counted(pairs):
     figure = plots.column_relevance(pairs[0], num_columns=2)
     assert len(panels(figure)[0].patches) == 4
@@ -84,8 +94,23 @@ def test_of_many_columns_the_first_are_drawn_and_the_others_counted(pairs):
         ({"index": 10}, "`index` is out of range"),
         ({"colours": "rainbow"}, "`colours` must be one of"),
         ({"num_columns": 0}, "num_columns"),
+        ({"column_names": NAMES[:4]}, "name each of the 5 columns.*=4"),
+        ({"class_names": ["a", "b"]}, "there is a class 2.*=2"),
     ],
 )
 def test_settings_that_cannot_be_drawn_are_refused(pairs, settings, message):
     with pytest.raises(ValueError, match=message):
         plots.column_relevance(pairs[0], **settings)
+
+
+@pytest.mark.parametrize("names", ["abcde", [1, 2, 3, 4, 5], 5], ids=["string", "numbers", "number"])
+def test_column_names_that_are_no_strings_are_refused(pairs, names):
+    with pytest.raises(TypeError, match="`column_names` must be a list of strings"):
+        plots.column_relevance(pairs[0], column_names=names)
+
+
+def test_another_drawing_is_named_for_relevance_of_columns(pairs):
+    with pytest.raises(ValueError, match="drawn for images.*column_relevance"):
+        plots.pair_relevance(pairs[0])
+    with pytest.raises(ValueError, match="of integer inputs"):
+        plots.token_relevance(pairs[0])

@@ -205,3 +205,12 @@ def test_a_reset_forgets_pairs(problem):
 def test_what_cannot_be_measured_is_refused(problem, make, message):
     with pytest.raises(ValueError, match=message):
         make(problem)
+
+
+def test_models_of_several_inputs_are_refused_in_words(problem):
+    several = {"a": problem.pair.test_relevance, "b": np.zeros((4, 3, 2))}
+    pair = problem.pair._replace(train_relevance=several, test_relevance=several)
+    with pytest.raises(ValueError, match="one input tensor.*inputs=2"):
+        metrics.PixelFlipping(problem.calculator).update_state(pair)
+    with pytest.raises(ValueError, match="one input tensor.*inputs=2"):
+        metrics.ShareInMask(np.ones((5, 5), bool)).update_state(pair)

@@ -76,11 +76,11 @@ def test_a_row_has_one_scale(pairs):
 
 
 def test_positive_is_red_and_negative_blue_or_orange_and_purple():
-    red_blue = pair_panels.colour_map(is_colour_blind_safe=False)
+    red_blue = pair_panels.colour_map("red-blue")
     red, blue = red_blue(0.8), red_blue(0.2)
     assert red[0] > red[2] and blue[2] > blue[0]
     np.testing.assert_allclose(red_blue(0.5)[:3], 1.0, atol=0.02)
-    orange, purple = (pair_panels.colour_map(is_colour_blind_safe=True)(place) for place in (0.8, 0.2))
+    orange, purple = (pair_panels.colour_map("orange-purple")(place) for place in (0.8, 0.2))
     assert orange[0] > orange[2] and purple[2] > purple[1]
 
 
@@ -91,10 +91,36 @@ def test_names_of_classes_are_not_read_as_mathematics(pairs):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"index": 10}, "`index` is out of range"), ({"colours": "rainbow"}, "`colours` must be one of")],
+    [
+        ({"index": 10}, "`index` is out of range"),
+        ({"index": -1}, "`index` is out of range"),
+        ({"colours": "rainbow"}, "`colours` must be one of"),
+        ({"class_names": ["a", "b"]}, "`class_names` must name every class, and there is a class 2.*=2"),
+    ],
 )
 def test_settings_that_cannot_be_drawn_are_refused(pairs, settings, message):
     with pytest.raises(ValueError, match=message):
+        plots.pair_relevance(pairs[0], **settings)
+
+
+@pytest.mark.parametrize("draw", [plots.pair_relevance, plots.token_relevance, plots.column_relevance])
+def test_what_is_no_pair_relevance_is_refused_with_what_makes_one(pairs, draw):
+    with pytest.raises(TypeError, match=r"`pair` must be a PairRelevance: .*of_pairs\(top\)"):
+        draw(pairs[0].top)
+    with pytest.raises(TypeError, match="`pair` must be a PairRelevance: .*explain"):
+        draw(tf.data.Dataset.range(3))
+
+
+def test_opponents_that_are_no_pair_relevance_are_refused(pairs):
+    with pytest.raises(TypeError, match="`opponents` must be a PairRelevance"):
+        plots.pair_relevance(pairs[0], opponents=pairs[1].top)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"index": 0.0}, {"index": True}, {"index": "0"}, {"class_names": "abc"}]
+)
+def test_settings_of_another_type_are_refused(pairs, settings):
+    with pytest.raises(TypeError, match="`(index|class_names)` must be"):
         plots.pair_relevance(pairs[0], **settings)
 
 
@@ -151,7 +177,7 @@ def test_labels_below_the_pictures_stay_apart_whatever_their_height(pairs):
             "title",
             proponents=[panel],
             opponents=[],
-            colours=pair_panels.colour_map(is_colour_blind_safe=False),
+            colours=pair_panels.colour_map("red-blue"),
         )
         figure.canvas.draw()
         value, label = (text.get_window_extent() for text in figure.axes[-3].texts)

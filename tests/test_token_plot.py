@@ -85,6 +85,19 @@ def test_a_vocabulary_may_be_a_list_or_a_layer(pairs):
     assert texts(by_list) == texts(by_layer)
 
 
+def test_numbers_stand_where_the_vocabulary_has_no_word(pairs):
+    written = texts(plots.token_relevance(pairs[0], 0, vocabulary=WORDS[:3]))
+    own = [token for token in np.asarray(pairs[0].top.samples[0][0]) if token > 2]
+    assert own and {str(token) for token in own} <= set(written)
+
+
+def test_no_word_runs_over_the_edge(pairs):
+    figure = plots.token_relevance(pairs[0], 1, vocabulary=[f"{'w' * 40}{n}" for n in range(20)])
+    figure.draw_without_rendering()
+    right = figure.axes[0].get_window_extent().x1
+    assert all(text.get_window_extent().x1 <= right for text in figure.axes[0].texts)
+
+
 def test_words_that_look_like_mathematics_or_have_no_outline_are_drawn(pairs):
     words = ["", "\t", "$x", "$y$", *("w" * 90 for _ in range(16))]
     plots.token_relevance(pairs[0], vocabulary=words).canvas.draw()

@@ -23,6 +23,7 @@ from deel_dualview.labels import check_class_names
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
+from deel_dualview.wording import check_names
 
 _NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 6, 2
 
@@ -75,8 +76,10 @@ def audit(
         ValueError: data that cannot be audited, or arguments that do not fit each other.
     """
     pairs.check_rule(relevance)
+    shown_names = check_names("input_names", input_names)
     _check_datasets(train, test)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    pairs.check_fit(shown_names, data.unpack(train.element_spec).inputs, influence_model)
     given = making.by_name(calculator)
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
@@ -109,7 +112,7 @@ def audit(
         arrays=_arrays(about.evidence),
         shown=shown,
         relevance=related.maps,
-        input_names=tuple(input_names or ()),
+        input_names=shown_names,
     )
 
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
+import tensorflow as tf
 
 from deel_dualview._checks import require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.lrp import Composite
+from deel_dualview.models import InfluenceModel
 from deel_dualview.relevance import BackEnd, DualRelevance
 from deel_dualview.relevance.layerwise import takes_tokens
 from deel_dualview.report.findings import (
@@ -21,9 +23,10 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
-from deel_dualview.report.maps import Kind, PairMaps, kind_of, reduce_map
+from deel_dualview.report.maps import Kind, PairMaps, image_input, kind_of, reduce_map
 from deel_dualview.report.overview import Overview, Setting
 from deel_dualview.search import TopK
+from deel_dualview.wording import check_column_names
 
 Rule: TypeAlias = str | Composite | BackEnd
 Explained: TypeAlias = WrongPredictions | UncertainPredictions
@@ -42,11 +45,13 @@ class Related(NamedTuple):
         finding: the predictions.
         maps: by the position of the test and of the training example.
         missing: a sentence for the reader where relevance was asked for and is not shown.
+        of_input: which of several inputs they are of.
     """
 
     finding: Explained
     maps: Mapping[tuple[int, int], PairMaps]
     missing: str | None
+    of_input: str | None = None
 
 
 def check_rule(rule: Rule | None) -> None:
@@ -62,6 +67,28 @@ def check_rule(rule: Rule | None) -> None:
         "deel_dualview.relevance, or None for none.",
         {"relevance": rule},
     )
+
+
+def check_fit(names: tuple[str, ...], inputs: Any, model: InfluenceModel) -> None:
+    """Refuse names that do not fit the inputs that they are of.
+
+    Args:
+        names: of the columns of a table, or words of tokens.
+        inputs: specification of a batch.
+        model: of the audit.
+
+    Raises:
+        ValueError: another number than a table has columns, or inputs that have neither columns nor tokens.
+    """
+    if not names or not isinstance(inputs, tf.TensorSpec) or inputs.shape.rank is None or takes_tokens(model):
+        return
+    require(
+        inputs.shape.rank == 2,
+        "`input_names` are names of the columns of a table, or words of tokens; these inputs have neither.",
+        {"inputs": inputs},
+    )
+    if inputs.shape[1] is not None:
+        check_column_names("input_names", names, inputs.shape[1])
 
 
 def relate(
@@ -84,7 +111,9 @@ def relate(
         return Related(finding, {}, None)
     try:
         relevance = DualRelevance(calculator, rule)  # type: ignore[arg-type]
-        _check_sense(rule, contents["test", finding.predictions[0].example.index], calculator)
+        first = contents["test", finding.predictions[0].example.index]
+        _check_sense(rule, first, calculator)
+        name = image_input(first)
         found = [_relate(relevance, item, contents) for item in finding.predictions]
     except Exception as error:  # a report without heatmaps is worth more than none
         if not isinstance(error, (ValueError, TypeError, ImportError)):
@@ -92,7 +121,8 @@ def relate(
         return Related(finding, {}, _reason(error))
     predictions = tuple(item for item, _ in found)
     maps = {key: value for _, own in found for key, value in own.items()}
-    return Related(dataclasses.replace(finding, predictions=predictions), maps, None)
+    told = f"input {name}" if isinstance(name, int) else name
+    return Related(dataclasses.replace(finding, predictions=predictions), maps, None, told)
 
 
 def tell(head: Overview, rule: Rule | None, related: Related) -> Overview:
@@ -106,6 +136,7 @@ def tell(head: Overview, rule: Rule | None, related: Related) -> Overview:
         settings=(*head.settings, told),
         relevance_rule=name if related.maps else None,
         relevance_missing=related.missing,
+        relevance_input=related.of_input,
     )
 
 
@@ -121,14 +152,15 @@ def _relate(
 ) -> tuple[ExplainedPrediction, dict[tuple[int, int], PairMaps]]:
     """Explain the pairs of one prediction, a few at a time."""
     test = contents["test", item.example.index]
-    kind = _kind(test, relevance.calculator)
-    step = max(1, _NUMBERS_AT_ONCE // max(test.size, 1))
+    kind, name = _kind(test, relevance.calculator), image_input(test)
+    step = max(1, _NUMBERS_AT_ONCE // max(sum(part.size for part in tf.nest.flatten(test)), 1))
     influences = [*item.proponents, *item.opponents]
     shares: dict[int, PairShares] = {}
     maps: dict[tuple[int, int], PairMaps] = {}
     for start in range(0, len(influences), step):
         some = influences[start : start + step]
         pair = relevance.of_pairs(_top(test, some, contents))
+        pair = pair if name is None else pair.of_input(name)
         for place, influence in enumerate(some):
             index = influence.example.index
             train_side, test_side = (
@@ -147,14 +179,17 @@ def _relate(
     return dataclasses.replace(item, proponents=told(item.proponents), opponents=told(item.opponents)), maps
 
 
-def _top(test: np.ndarray, influences: list[Influence], contents: Mapping[tuple[str, int], Any]) -> TopK:
+def _top(test: Any, influences: list[Influence], contents: Mapping[tuple[str, int], Any]) -> TopK:
     """Put pairs that are known into the form in which a calculator finds them: one query, k training examples."""
     examples = [influence.example for influence in influences]
     return TopK(
-        samples=(test[np.newaxis],),
+        samples=(tf.nest.map_structure(lambda part: part[np.newaxis], test),),
         influence_values=np.array([[influence.value for influence in influences]], np.float32),
         training_samples=(
-            np.stack([contents["train", example.index] for example in examples])[np.newaxis],
+            tf.nest.map_structure(
+                lambda *parts: np.stack(parts)[np.newaxis],
+                *(contents["train", example.index] for example in examples),
+            ),
             np.array([[example.label for example in examples]], np.int64),
         ),
         training_indices=np.array([[example.index for example in examples]], np.int64),
@@ -162,7 +197,8 @@ def _top(test: np.ndarray, influences: list[Influence], contents: Mapping[tuple[
 
 
 def _kind(example: Any, calculator: BaseInfluenceCalculator) -> Kind:
-    return kind_of(example, has_tokens=takes_tokens(calculator.model))
+    name = image_input(example)
+    return kind_of(example if name is None else example[name], has_tokens=takes_tokens(calculator.model))
 
 
 def _check_sense(rule: Rule, example: Any, calculator: BaseInfluenceCalculator) -> None:

@@ -104,12 +104,13 @@ def audit(
     check_subject(options, [method])
     _check_surrogate(method, settings, thresholds)
     directory = check_output_directory(output, overwrite=overwrite)
-    names = None if input_names is None else pathlib.Path(input_names).read_text("utf-8").splitlines()
+    names = None if input_names is None else _read_names(input_names)
     quieten(debug)
+    rule = _chosen_rule(relevance)
     loaded = load_subject(options, [method])
     for line in loaded.planted:
         click.echo(line)
-    shown = {"input_names": names, **_chosen_rule(relevance)}
+    shown = {"input_names": names, **rule}
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
     report.to_html(directory, overwrite=overwrite, colours=colours)
     _tell(report, directory)
@@ -128,10 +129,25 @@ def _check_surrogate(method: str, settings: dict[str, Any], thresholds: dict[str
 
 
 def _chosen_rule(relevance: str | None) -> dict[str, str | None]:
-    """Return the argument of the rule that was given; the library's default stands where none was."""
+    """Return the argument of the rule that was given, checked; the library's default stands where none was."""
+    from deel_dualview.auditing.pairs import check_rule
+
     if relevance is None:
         return {}
-    return {"relevance": None if relevance == "off" else relevance}
+    rule = None if relevance == "off" else relevance
+    check_rule(rule)
+    return {"relevance": rule}
+
+
+def _read_names(path: str) -> list[str]:
+    """Read one name a line."""
+    try:
+        text = pathlib.Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise click.UsageError(f"--input-names takes a text file in UTF-8, one name a line; {path} is none.")
+    return text.splitlines()
 
 
 def _audit(

@@ -65,12 +65,22 @@ class Rule(ABC):
 def per_row(tensor: tf.Tensor, relevance: tf.Tensor) -> tf.Tensor:
     """Repeat every example as often as there are rows of relevance for it."""
     num_rows = tf.shape(relevance)[0] // tf.shape(tensor)[0]
-    repeated = tf.repeat(tensor, num_rows, axis=0)
-    mask = getattr(tensor, "_keras_mask", None)
+    mask = mask_of(tensor)
+    return masked(
+        tf.repeat(tensor, num_rows, axis=0), None if mask is None else tf.repeat(mask, num_rows, axis=0)
+    )
+
+
+def mask_of(tensor: tf.Tensor) -> tf.Tensor | None:
+    """Return the mask of a padded sequence, which Keras hangs on its tensor."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def masked(tensor: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Hang a mask, if there is one, on a tensor and return the tensor."""
     if mask is not None:
-        # Keras hangs the mask of a padded sequence on the tensor.
-        repeated._keras_mask = tf.repeat(mask, num_rows, axis=0)
-    return repeated
+        tensor._keras_mask = mask
+    return tensor
 
 
 def pull_back(

@@ -86,7 +86,18 @@ _PASSED: list[Key] = [
         "Softmax",
         "Tanh",
     ),
-    *("LeakyRelu", "Softplus", "Softsign", "Swish", "Identity", "Cast", "TrueDivide", "Divide", "Negative"),
+    *(
+        "LeakyRelu",
+        "Softplus",
+        "Softsign",
+        "Swish",
+        "Identity",
+        "Cast",
+        "ConvertToTensor",
+        "TrueDivide",
+        "Divide",
+        "Negative",
+    ),
 ]
 _ROUTED: list[Key] = [
     layers.Concatenate,
@@ -206,7 +217,7 @@ def _why_no_rule(operation: Any) -> str:
         f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
         f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
         "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
-    ) + recurrent * isinstance(operation, layers.RNN)
+    ) + recurrent * isinstance(operation, (layers.RNN, layers.Bidirectional))
 
 
 def _composite(dense: Rule, convolution: Rule, first: Rule | None = None) -> Composite:

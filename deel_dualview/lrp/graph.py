@@ -73,6 +73,22 @@ class Graph:
     structure: Any
     models: Mapping[int, tuple[tuple[Ref, ...], ...]]
 
+    def flatten(self, inputs: Any) -> list[Any]:
+        """Return the model's inputs in the order of `self.inputs`: by name, where a model of a list is given a dict."""
+        if self._goes_by_name(inputs):
+            return [inputs[tensor.name] for tensor in keras.tree.flatten(self.structure)]
+        return list(keras.tree.flatten(inputs))
+
+    def pack(self, inputs: Any, values: Sequence[Any]) -> Any:
+        """Return one value for each of `self.inputs` in the structure of `inputs`."""
+        if self._goes_by_name(inputs):
+            names = [tensor.name for tensor in keras.tree.flatten(self.structure)]
+            return dict(zip(names, values, strict=True))
+        return keras.tree.pack_sequence_as(inputs, values)
+
+    def _goes_by_name(self, inputs: Any) -> bool:
+        return isinstance(inputs, dict) and not isinstance(self.structure, dict)
+
     def users(self) -> dict[Ref, list[Step]]:
         """Return the steps that read each tensor."""
         found: dict[Ref, list[Step]] = {}
@@ -174,12 +190,19 @@ class _Walker:
     def _call(self, node: Any, known: Mapping[int, Ref]) -> tuple[Ref, ...]:
         arguments = (node.arguments.args, node.arguments.kwargs)
         arguments = keras.tree.map_structure(lambda leaf: known.get(id(leaf), leaf), arguments)
-        inputs = tuple(leaf for leaf in keras.tree.flatten(arguments) if isinstance(leaf, Ref))
         if isinstance(node.operation, keras.Model):
-            return self.run(node.operation, inputs)
+            args, kwargs = arguments
+            # Not their masks, which Keras adds to the arguments and which tensors carry along.
+            given = args[0] if args else kwargs["inputs"]
+            return self.run(node.operation, _refs(given))
+        inputs = _refs(arguments)
         outputs = tuple(self.new_ref() for _ in node.outputs)
         self.steps.append(Step(node.operation, arguments, inputs, outputs))
         return outputs
+
+
+def _refs(arguments: Any) -> tuple[Ref, ...]:
+    return tuple(leaf for leaf in keras.tree.flatten(arguments) if isinstance(leaf, Ref))
 
 
 def _functional(model: keras.Model) -> Any:

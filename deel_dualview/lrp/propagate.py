@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deel_dualview._checks import require
 from deel_dualview.lrp import linear, signs
-from deel_dualview.lrp.calls import Applied, Call, Rule
+from deel_dualview.lrp.calls import Applied, Call, Rule, mask_of, masked
 from deel_dualview.lrp.canonize import fold_batch_norms
 from deel_dualview.lrp.composites import Composite, Named, to_composite
 from deel_dualview.lrp.discrete import check_no_look_up
@@ -138,8 +138,13 @@ class LRP:
 
     def _propagate(self, inputs: Inputs, relevance: tf.Tensor) -> Inputs:
         calls, values = self._run(inputs)
-        found = self._walk_back(calls, self._shaped(relevance, values))[0]
-        return keras.tree.pack_sequence_as(inputs, found)
+        shaped = self._shaped(relevance, values)
+        found: dict[Ref, tf.Tensor] = {}
+        self._walk_back(calls, shaped, found)
+        num_rows = tf.shape(shaped)[0]
+        return self._graph.pack(
+            inputs, [_of_input(found, values, ref, num_rows) for ref in self._graph.inputs]
+        )
 
     def _shaped(self, relevance: tf.Tensor, values: dict[Ref, tf.Tensor]) -> tf.Tensor:
         """Return flattened relevance in the shape of the output."""
@@ -148,14 +153,13 @@ class LRP:
 
     def _sum(self, inputs: Inputs, relevance: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         calls, values = self._run(inputs)
-        _, received, passed = self._walk_back(calls, self._shaped(relevance, values))
-        return received, passed
+        return self._walk_back(calls, self._shaped(relevance, values), {})
 
     def _run(self, inputs: Inputs) -> tuple[list[Call], dict[Ref, tf.Tensor]]:
         """Run the steps forward, keeping what the rules need."""
         values = {
             ref: tf.cast(tensor, tf.float32)
-            for ref, tensor in zip(self._graph.inputs, keras.tree.flatten(inputs), strict=True)
+            for ref, tensor in zip(self._graph.inputs, self._graph.flatten(inputs), strict=True)
         }
         calls = []
         for step in self._graph.steps:
@@ -167,8 +171,10 @@ class LRP:
     def _call(self, step: Step, inputs: Sequence[tf.Tensor]) -> Call:
         gates = tuple(ref in self._gates for ref in step.inputs)
         if not linear.is_weighted(step.operation):
+            # Kept before the call: MultiHeadAttention takes the masks off the very tensors that it reads.
+            kept = tuple(_kept(tensor) for tensor in inputs)
             outputs = tf.nest.flatten(step.call(inputs))[0]
-            return Call(step, tuple(inputs), _to_float(outputs), (), gates)
+            return Call(step, kept, _to_float(outputs), (), gates)
         applied, value, is_nonnegative = [], inputs[0], step.inputs[0] in self._nonnegative
         *before, last = linear.linear_maps(step.operation)
         for linear_map in (*before, last):
@@ -177,13 +183,15 @@ class LRP:
             applied.append(Applied(linear_map, value, z, is_nonnegative, is_rectified))
             value, is_nonnegative = z, False
         outputs = linear.activate(step.operation, value)
+        if step.operation.supports_masking:
+            outputs = masked(outputs, mask_of(inputs[0]))
         return Call(step, tuple(inputs), outputs, tuple(applied), gates)
 
     def _walk_back(
-        self, calls: list[Call], relevance: tf.Tensor
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
-        """Return the relevance of the inputs, and what every step received and passed on, the last first."""
-        found: dict[Ref, tf.Tensor] = {self._graph.outputs[0]: relevance}
+        self, calls: list[Call], relevance: tf.Tensor, found: dict[Ref, tf.Tensor]
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Fill in the relevance of the inputs; return what every step received and passed on, the last first."""
+        found[self._graph.outputs[0]] = relevance
         received, passed = [], []
         for step, rule, call in zip(
             reversed(self._graph.steps), reversed(self._rules), reversed(calls), strict=True
@@ -195,12 +203,16 @@ class LRP:
                 found[ref] = found[ref] + part if ref in found else part
             received.append(_row_sums(own))
             passed.append(tf.add_n([_row_sums(part) for part in parts]))
-        num_rows = tf.shape(relevance)[0]
-        return [self._of_input(found, ref, num_rows) for ref in self._graph.inputs], received, passed
+        return received, passed
 
-    def _of_input(self, found: dict[Ref, tf.Tensor], ref: Ref, num_rows: tf.Tensor) -> Any:
-        # An input that the outputs do not depend on has no relevance.
-        return found[ref] if ref in found else tf.zeros((num_rows, 1))
+
+def _of_input(
+    found: dict[Ref, tf.Tensor], values: dict[Ref, tf.Tensor], ref: Ref, num_rows: tf.Tensor
+) -> tf.Tensor:
+    # An input that the outputs do not depend on has no relevance.
+    return (
+        found[ref] if ref in found else tf.zeros(tf.concat([[num_rows], tf.shape(values[ref])[1:]], axis=0))
+    )
 
 
 def _called(function: Any, *arguments: Inputs) -> Any:
@@ -214,7 +226,13 @@ def _called(function: Any, *arguments: Inputs) -> Any:
 
 
 def _to_float(tensor: tf.Tensor) -> tf.Tensor:
-    return tensor if tensor.dtype == tf.float32 else tf.cast(tensor, tf.float32)
+    return tensor if tensor.dtype == tf.float32 else masked(tf.cast(tensor, tf.float32), mask_of(tensor))
+
+
+def _kept(tensor: tf.Tensor) -> tf.Tensor:
+    """Return a tensor whose mask no call can take away."""
+    mask = mask_of(tensor)
+    return tensor if mask is None else masked(tf.identity(tensor), mask)
 
 
 def _row_sums(tensor: tf.Tensor) -> tf.Tensor:

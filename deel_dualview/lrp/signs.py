@@ -13,7 +13,7 @@ _RECTIFIERS = frozenset(("relu", "relu6"))
 _GATES = frozenset(("sigmoid", "hard_sigmoid", "softmax", "sparse_sigmoid"))
 COMPARISONS = (
     *("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"),
-    *("LogicalAnd", "LogicalOr", "LogicalNot"),
+    *("LogicalAnd", "LogicalOr", "LogicalNot", "OnesLike", "ZerosLike", "All", "Any"),
 )
 """Operations that make masks; an Embedding with `mask_zero` brings them into a graph."""
 _PRESERVING = (

@@ -85,8 +85,9 @@ class PixelFlipping(MeanMetric):
                 another library's, or a random one.
 
         Raises:
-            ValueError: an influence is zero, or the shape of `relevance` differs.
+            ValueError: a model of several inputs, an influence that is zero, or `relevance` of another shape.
         """
+        _check_single(pair.test_relevance)
         ranked = np.asarray(pair.test_relevance if relevance is None else relevance, np.float64)
         require(
             ranked.shape == tuple(np.shape(pair.test_relevance)),
@@ -204,8 +205,9 @@ class ShareInMask(MeanMetric):
             is_chosen: which pairs count, shape (m, k); all by default.
 
         Raises:
-            ValueError: the images are not of the mask's size.
+            ValueError: a model of several inputs, or images that are not of the mask's size.
         """
+        _check_single(pair.test_relevance)
         relevance = np.asarray(pair.train_relevance if self.side == "train" else pair.test_relevance)
         require(
             relevance.ndim == 5 and relevance.shape[2:4] == self.mask.shape,
@@ -222,12 +224,14 @@ class ShareInMask(MeanMetric):
         self._append(shares[is_used].sum(axis=1) / counts[is_used].sum(axis=1))
 
 
+def _check_single(relevance: Any) -> None:
+    num_inputs = len(tf.nest.flatten(relevance)) if isinstance(relevance, (tuple, list, dict)) else 1
+    require(num_inputs == 1, "Pixels are those of a model with one input tensor.", {"inputs": num_inputs})
+
+
 def _repeated_images(pair: PairRelevance) -> np.ndarray:
     """Return the test image of every pair, shape (m k, ...), float32."""
     tensors = tf.nest.flatten(data.unpack(pair.top.samples).inputs)
-    require(
-        len(tensors) == 1, "Pixels are flipped in models with one input tensor.", {"inputs": len(tensors)}
-    )
     return np.repeat(np.asarray(tensors[0], np.float32), np.shape(pair.top.training_indices)[1], axis=0)
 
 

@@ -1,13 +1,13 @@
 """DualRelevance: which parts of a training and of an evaluated example carry the influence of one on the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_count, check_k, describe
+from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import Pairs
 from deel_dualview.calculators.pair_influence import PairInfluence, Varied
@@ -30,8 +30,12 @@ class PairRelevance(NamedTuple):
         top: the examples and their influence values, as from `top_k`.
         classes: which class is explained, shape (m,), int64.
         bias_share: of the constant feature that stands for a bias, shape (m, k).
-        train_leak: what the heatmaps do not show on the training side, shape (m, k): under relevance propagation what
-            biases and stabilisers of the feature extractor took, under integrated gradients the baseline's influence.
+        train_leak: value - bias share - sum of the heatmap on the training side, shape (m, k). Of the value's sign, the
+            heatmap shows too little of it; of the other sign, too much. Under relevance propagation it is what biases
+            (also the shifts of batch normalisation) and stabilisers of the feature extractor took (+) or gave (-),
+            and, under alpha-beta rules, what neurons whose contributions have one sign only add or lose: alpha R or
+            -beta R arrive there in place of R. Under integrated gradients it is the baseline's influence, under other
+            gradients what is not linear.
         test_leak: the same on the evaluated side.
     """
 
@@ -42,6 +46,33 @@ class PairRelevance(NamedTuple):
     bias_share: Any
     train_leak: Any
     test_leak: Any
+
+    def of_input(self, name: Any) -> "PairRelevance":
+        """Return the relevance of one input of a model of several; its leaks have what the others received.
+
+        Args:
+            name: key of the input in the dict, or its place in the tuple, of inputs.
+
+        Raises:
+            ValueError: there is no such input, or the model has only one.
+        """
+        sides = (self.train_relevance, self.test_relevance)
+        names = list(sides[0]) if isinstance(sides[0], dict) else list(range(len(tf.nest.flatten(sides[0]))))
+        is_known = isinstance(sides[0], (dict, tuple)) and name in names
+        require(is_known, f"`name` must be an input of a model of several, one of {names}.", {"name": name})
+        train, test = (side[name] for side in sides)
+        others = [_pair_sums(side) - _pair_sums(side[name]) for side in sides]
+        samples, training_samples = (
+            _with_inputs(element, lambda inputs: inputs[name])
+            for element in (self.top.samples, self.top.training_samples)
+        )
+        return self._replace(
+            train_relevance=train,
+            test_relevance=test,
+            top=self.top._replace(samples=samples, training_samples=training_samples),
+            train_leak=self.train_leak + others[0],
+            test_leak=self.test_leak + others[1],
+        )
 
 
 class DualRelevance:
@@ -171,6 +202,18 @@ def _signature(spec: TopK, k: int) -> PairRelevance:
         pair,
         pair,
     )
+
+
+def _with_inputs(element: Any, change: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Return an element of a dataset with other inputs."""
+    inputs, *others = data.unpack(element)
+    return (change(inputs), *(part for part in others if part is not None))
+
+
+def _pair_sums(relevance: Inputs) -> np.ndarray:
+    """Return the sum over all inputs of the relevance of every pair, (m, k, ...) to (m, k), float32."""
+    parts = [np.asarray(part, np.float64) for part in tf.nest.flatten(relevance)]
+    return sum(part.reshape(*part.shape[:2], -1).sum(axis=2) for part in parts).astype(np.float32)
 
 
 def _rows(top: TopK, rows: slice) -> TopK:

@@ -41,6 +41,11 @@ class PairShares:
     train_leak: float
     test_leak: float
 
+    def seen(self, value: float) -> tuple[float, float]:
+        """Return what the training and the test heatmap add up to, as shares of the influence: above 1 is too much."""
+        shown = value - self.bias_share
+        return (shown - self.train_leak) / value, (shown - self.test_leak) / value
+
 
 @dataclass(frozen=True)
 class Influence:
@@ -55,14 +60,6 @@ class Influence:
     value: float
     share: float | None
     relevance: PairShares | None = None
-
-    @property
-    def unseen(self) -> float:
-        """Share of the value that a heatmap of the pair leaves out, of the worse side."""
-        own = self.relevance
-        if own is None or not self.value:
-            return 0.0
-        return max(abs(own.bias_share + leak) for leak in (own.train_leak, own.test_leak)) / abs(self.value)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deel_dualview import plots
-from deel_dualview.pair_panels import Colours, brief
+from deel_dualview.pair_panels import Colours
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.rendering import ExampleRenderer
+from deel_dualview.wording import brief
 
 if TYPE_CHECKING:
     from deel_dualview.report.audit_report import AuditReport
@@ -32,7 +33,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.SparsityPath: "path",
 }
 MUCH_UNSEEN = 0.25
-"""From this share of an influence value on, the page says how much of it a heatmap leaves out."""
+"""Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
 _MARKS = {kinds.Severity.GOOD: "✓", kinds.Severity.NOTICE: "i", kinds.Severity.WARNING: "!"}
 
 
@@ -83,7 +84,7 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
         "number": lambda value: f"{value:.3g}",
         "memory": _memory,
         "seconds": lambda value: f"{value:.1f} s",
-        "share": lambda value: f"{value:.0%}",
+        "share": lambda value: f"{value:.0%}".replace("-", "\u2212"),
         "brief": brief,
         "signed": lambda value: f"{value:+.3g}".replace("-", "\u2212"),
         "label": lambda label: "unknown" if label is None else class_names[label],
@@ -91,9 +92,18 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
     environment.filters.update(filters)
     environment.globals["view_of"] = lambda example: views.get((example.split, example.index))
     environment.globals["marks"] = _MARKS
+    environment.globals["off_sums"] = off_sums
     environment.globals["much_unseen"] = MUCH_UNSEEN
     environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
     return environment
+
+
+def off_sums(item: kinds.Influence) -> tuple[float, float] | None:
+    """Return what the two heatmaps of a pair add up to, as shares of its influence; None where both are near it."""
+    if item.relevance is None or not item.value:
+        return None
+    sums = item.relevance.seen(item.value)
+    return sums if max(abs(1 - share) for share in sums) > MUCH_UNSEEN else None
 
 
 def read_style() -> Markup:

@@ -42,7 +42,7 @@ def kind_of(example: Any, *, has_tokens: bool) -> Kind:
     """
     require(
         isinstance(example, np.ndarray),
-        "Pair relevance is shown for models of one input tensor; this one has several.",
+        "Of a model of several inputs, pair relevance is shown in an image; this one has none.",
         {},
     )
     shape = example.shape
@@ -56,6 +56,19 @@ def kind_of(example: Any, *, has_tokens: bool) -> Kind:
         {"shape": shape},
     )
     return "signal"
+
+
+def image_input(example: Any) -> Any:
+    """Return the key or the place of the first image among several inputs; None if there is none."""
+    named = (
+        example.items()
+        if isinstance(example, dict)
+        else enumerate(example)
+        if isinstance(example, tuple)
+        else ()
+    )
+    images = (name for name, part in named if isinstance(part, np.ndarray) and pictures.is_image(part.shape))
+    return next(images, None)
 
 
 def reduce_map(relevance: np.ndarray, kind: Kind) -> np.ndarray:

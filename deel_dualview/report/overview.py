@@ -78,7 +78,7 @@ class Overview:
 
     `peak_memory_bytes` is the peak resident memory of the process, `added_memory_bytes` what the audit added
     to the peak that stood before it. `relevance_rule` is how heatmaps of pairs were made; where they were asked for
-    and are not shown, `relevance_missing` says why.
+    and are not shown, `relevance_missing` says why. `relevance_input` names the one of several inputs that they are of.
     """
 
     model_name: str
@@ -104,3 +104,4 @@ class Overview:
     value_meaning: str = "part of a logit of the surrogate"
     relevance_rule: str | None = None
     relevance_missing: str | None = None
+    relevance_input: str | None = None

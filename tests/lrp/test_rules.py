@@ -131,3 +131,16 @@ def test_the_activation_inside_a_layer_is_passed_by(activation, rng, keras_seed)
 def test_settings_that_make_no_rule_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("sign", "passed"), [(1, 2.0), (-1, -1.0)])
+def test_alpha_beta_adds_or_turns_relevance_where_contributions_have_one_sign(sign, passed):
+    layer = layers.Dense(1, use_bias=False, kernel_initializer=keras.initializers.Constant(sign * 0.5))
+    found = propagate(
+        model_of((3,), layer),
+        layer,
+        lrp.AlphaBeta(2.0, 1.0),
+        np.ones((1, 3), np.float32),
+        np.ones((1, 1), np.float32),
+    )
+    np.testing.assert_allclose(found.sum(), passed, rtol=1e-5)
