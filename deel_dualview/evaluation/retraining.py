@@ -111,17 +111,27 @@ class KeptOutputs:
             "of models, or remove these outputs.",
             {"folder": str(folder)},
         )
-        path.write_text(model, encoding="utf-8")
+        if not path.exists():  # other processes may read it just now
+            unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+            unfinished.write_text(model, encoding="utf-8")
+            os.replace(unfinished, path)
 
     def get(self, kept: np.ndarray, retrainer: HeadRetrainer) -> np.ndarray:
         """Return the log-probabilities (m, c) of the model trained on some examples, trained now if need be."""
         name = hashlib.blake2b(np.asarray(kept, np.int64).tobytes(), digest_size=8).hexdigest()
         path = self.folder / f"{name}.npy"
         if path.exists():
-            return np.load(path, allow_pickle=False)
+            return _read(path)
         outputs = retrainer.log_probabilities(kept).astype(np.float32)
         unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
         with unfinished.open("wb") as file:
             np.save(file, outputs, allow_pickle=False)
         os.replace(unfinished, path)
         return outputs
+
+
+def _read(path: pathlib.Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: delete it, and these outputs are computed again.") from error
