@@ -1,4 +1,4 @@
-"""A benchmark in several processes and after damage: what it refuses, how it goes on, how a result says to repeat it."""
+"""A benchmark in several processes and after damage, and how a result says to repeat it."""
 
 import functools
 import pathlib
@@ -85,7 +85,9 @@ class TestDamage:
     def test_a_damaged_model_is_named_with_what_to_do(self, models, tmp_path, name, is_missing):
         place = shutil.copytree(models, tmp_path / "models") / "digits" / "superclass-0"
         (place / name).unlink() if is_missing else (place / name).write_bytes(b"{")
-        with pytest.raises(ValueError, match=r"superclass-0 .*elete .*train the model again. Received: error="):
+        with pytest.raises(
+            ValueError, match=r"superclass-0 .*elete .*train the model again. Received: error="
+        ):
             run(tmp_path / "results", ["random"], models=tmp_path / "models")
 
     def test_damaged_checkpoints_are_named_by_the_method_that_needs_them(self, models, tmp_path):
@@ -142,4 +144,6 @@ class TestHowToRepeatAResult:
     def test_a_recipe_of_ones_own_is_no_command_either(self):
         context = self.context("random", "random", RECIPE)
         assert context["command"] is None and "python" not in context
-        assert f"{{'random': 'random'}}, ['superclass'], [3], num_test=20, recipe={RECIPE!r})" in context["call"]
+        assert (
+            f"{{'random': 'random'}}, ['superclass'], [3], num_test=20, recipe={RECIPE!r})" in context["call"]
+        )

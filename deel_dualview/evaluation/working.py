@@ -53,7 +53,8 @@ class Plan:
     def load_subject(self, kind: str, seed: int) -> Subject:
         """Return the model of a kind and seed with its training set, trained now unless it is on disk."""
         if kind == CONVERGED:
-            return with_converged_head(self.load_subject("normal", seed))
+            folder = self.models / self.data / f"{kind}-{seed}"
+            return with_converged_head(self.load_subject("normal", seed), folder)
         return subject(
             self.data,
             cast(Kind, kind),
