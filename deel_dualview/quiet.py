@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 
@@ -21,9 +24,18 @@ def quieten(debug: bool) -> None:
 
 
 def prepare_worker() -> None:
-    """Make a worker process quiet, and leave Ctrl-C to the process that started it and will end it."""
+    """Make a worker process quiet; leave Ctrl-C to the process that started it, and end with that process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     quieten(debug=False)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: killed, it could not say so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @contextlib.contextmanager

@@ -131,9 +131,7 @@ class TestValues:
     def test_a_result_says_what_it_cost_and_how_to_repeat_it(self, finished):
         result = json.loads((finished / "digits" / "cells" / "gradcos" / "normal-0.json").read_text())
         assert result["cost"]["setup_seconds"] > 0 and result["cost"]["seconds_per_query"] > 0
-        assert result["context"]["command"] == (
-            "deel-dualview benchmark --data digits --methods gradcos --metrics normal --seeds 0, --num-test 30"
-        )
+        assert "{'gradcos': 'gradcos'}, ['normal'], [0], num_test=30, recipe=" in result["context"]["call"]
         assert result["context"]["machine"]["cores"] >= 1 and "TensorFlow" in result["context"]["versions"]
         assert str(finished) not in json.dumps(result)
 

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 import deel_dualview
 from deel_dualview.datasets import load_digits
+from deel_dualview.evaluation.protocols import PROTOCOLS
+from deel_dualview.evaluation.retraining_protocols import RETRAINING
+from deel_dualview.evaluation.tables import MEASURES
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in (DOCS / "methods").glob("*.md") if page.name != "index.md")
@@ -53,6 +56,28 @@ def test_a_method_has_every_section_in_order(page):
 def test_a_method_has_a_small_picture(page):
     [picture] = re.findall(r"!\[.+\]\((.+)\)", read(page))
     assert (page.parent / picture).stat().st_size < LARGEST_PICTURE
+
+
+def test_how_good_lists_every_metric_of_the_benchmark_with_its_column_and_its_question():
+    lines = [line for line in read(DOCS / "how_good.md").splitlines() if line.startswith("| ")]
+    rows = [[part.strip(" *`") for part in line.split("|")[1:-1]] for line in lines if "`" in line]
+    rows = [row for row in rows if len(row) == 5 and row[1] != "--metrics"]
+    listed = {name: (title, better) for title, name, _, better, _ in rows if title}
+    words = {"higher": "high", "lower": "low", None: "neither"}
+    expected = {name: (measure.title, words[measure.better]) for name, measure in MEASURES.items()}
+    expected["randomisation"] = ("Randomisation", "near 0")
+    assert listed == expected
+    questions = {name for title, name, *_ in rows if not title}
+    assert questions == {name for name, protocol in PROTOCOLS.items() if not protocol.retrains}
+
+
+def test_how_good_says_which_columns_have_a_rank():
+    [told] = re.findall(r"^- \*\*Rank\*\* (.*?)^- ", read(DOCS / "how_good.md"), re.MULTILINE | re.DOTALL)
+    ranked = {name for name, measure in MEASURES.items() if measure.is_ranked}
+    retrained = {name for protocol in RETRAINING.values() for name in protocol.measures}
+    assert "every\n  column of the second table" in told and retrained <= ranked
+    named = {"identical-class", "identical-subclass", "label-errors", "domain-mismatch"}
+    assert ranked - retrained == named
 
 
 def test_the_python_blocks_of_how_good_run():

@@ -200,6 +200,14 @@ def test_a_reset_forgets_pairs(problem):
             lambda own: metrics.ShareInMask(np.zeros((4, 4), bool)).update_state(own.pair),
             "The mask must be of the size",
         ),
+        (
+            lambda own: metrics.ShareInMask(np.eye(5, dtype=bool)).update_state(own.pair, np.ones(3, bool)),
+            r"`is_chosen` must say of every pair.*is_chosen=\(3,\), pairs=\(4, 3\)",
+        ),
+        (
+            lambda own: metrics.ShareInMask(np.eye(5, dtype=bool)).update_state(own.pair, np.full((4, 3), 2)),
+            "`is_chosen` must be booleans",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(problem, make, message):

@@ -47,6 +47,106 @@ def test_more_proponents_than_training_examples_are_refused():
         metrics.TopKClass(21).update_state(VALUES, np.zeros(20, int), np.zeros(7, int))
 
 
+CLASSES = np.arange(20) % 3, np.arange(7) % 3
+NAMES = np.array(["cat", "dog", "owl"])
+
+
+def _domain(*labels_and_predictions):
+    metric = metrics.DomainMismatch(np.arange(20) < 5, 2)
+    metric.update_state(VALUES, *labels_and_predictions)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [
+        (NAMES[CLASSES[1]], "'cat'"),
+        (np.where(CLASSES[1] == 1, np.nan, CLASSES[1]), "nan"),
+        (CLASSES[1] + 0.5, "float64"),
+        (CLASSES[1].astype(object), "object"),
+    ],
+    ids=["names", "nan", "halves", "objects"],
+)
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda wrong: metrics.TopKClass(2).update_state(VALUES, CLASSES[0], wrong),
+        lambda wrong: metrics.IdenticalClass().update_state(VALUES[:, :7], wrong, CLASSES[1]),
+        lambda wrong: metrics.IdenticalClass().update_top_k(np.zeros((7, 1), int), wrong, CLASSES[1]),
+        lambda wrong: metrics.IdenticalClass().update_top_k(np.zeros((7, 1), int), CLASSES[0], wrong),
+        lambda wrong: metrics.IdenticalSubclass().update_state(VALUES, CLASSES[0], wrong),
+        lambda wrong: metrics.IdenticalSubclass().update_state(VALUES[:, :7], wrong, CLASSES[1]),
+        lambda wrong: metrics.IdenticalSubclass().update_top_k(np.zeros((7, 1), int), wrong, CLASSES[1]),
+        lambda wrong: metrics.IdenticalSubclass().update_top_k(np.zeros((7, 1), int), CLASSES[0], wrong),
+        lambda wrong: _domain(wrong, CLASSES[1]),
+        lambda wrong: _domain(CLASSES[1], wrong),
+        lambda wrong: metrics.Brittleness(lambda kept: CLASSES[1], 2).update_state(VALUES, wrong),
+        lambda wrong: metrics.Brittleness(lambda kept: wrong, 2).update_state(VALUES, CLASSES[1]),
+    ],
+)
+def test_classes_that_are_no_integers_are_refused_and_not_counted_as_misses(score, wrong, shown):
+    with pytest.raises(ValueError, match="must be classes as integers") as caught:
+        score(wrong)
+    assert shown in str(caught.value)
+
+
+@pytest.mark.parametrize("marked_class", ["2", 2.5, None, float("nan")])
+def test_a_marked_class_that_is_no_integer_is_refused(marked_class):
+    with pytest.raises(ValueError, match="`marked_class` must be classes as integers"):
+        metrics.DomainMismatch(np.arange(20) < 5, marked_class)
+
+
+def test_whole_numbers_of_other_types_are_classes():
+    expected = metrics.TopKClass(2)
+    expected.update_state(VALUES, *CLASSES)
+    metric = metrics.TopKClass(2)
+    metric.update_state(VALUES, CLASSES[0].astype(np.float32), list(CLASSES[1]))
+    assert metric.result() == expected.result()
+
+
+def test_one_hot_labels_of_top_k_positions_are_refused():
+    with pytest.raises(ValueError, match="`training_labels` must have one entry an example"):
+        metrics.IdenticalClass().update_top_k(np.zeros((7, 1), int), np.eye(3)[CLASSES[0]], CLASSES[1])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_recall_outside_of_the_training_set_is_refused(share):
+    metric = metrics.LabelErrorDetection(np.arange(20) < 5)
+    metric.update_state(np.arange(20.0))
+    assert (metric.recall_at(0), metric.recall_at(1)) == (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"between 0 and 1. Received: share="):
+        metric.recall_at(share)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: metrics.Sparsity().effective_number,
+        lambda: metrics.Sparsity().num_for_mass,
+        lambda: metrics.PixelFlipping(None).curve,
+    ],
+)
+def test_further_figures_of_no_example_are_refused(ask):
+    with pytest.raises(ValueError, match="has seen no example: call `update_state`"):
+        ask()
+
+
+def test_the_average_precision_of_no_misled_example_says_what_came():
+    metric = metrics.DomainMismatch(np.arange(20) < 5, 2)
+    metric.update_state(VALUES, np.full(7, 2), np.full(7, 2))
+    with pytest.raises(ValueError, match=r"No test example was misled.*seen=7, of that class=7"):
+        metric.average_precision
+
+
+def test_lists_of_two_training_sets_are_refused_until_a_reset():
+    metric = metrics.TopKCardinality(3)
+    metric.update_state(VALUES)
+    with pytest.raises(ValueError, match=r"of one training set.*n=19, n so far=20"):
+        metric.update_state(VALUES[:, :19])
+    assert metric.result().num_examples == 7
+    metric.reset_state()
+    metric.update_state(VALUES[:, :19])
+
+
 def _maker(factor):
     return {
         1: lambda model, train, store: (model, 1),

@@ -69,6 +69,24 @@ def test_a_converged_head_says_what_the_retrainer_says(biased):
     np.testing.assert_array_equal(model.predict(inputs, verbose=0), before)  # the given model stays
 
 
+def test_a_converged_head_is_found_once_as_its_last_digits_depend_on_the_number_of_threads(
+    normal, tmp_path, monkeypatch
+):
+    first = with_converged_head(normal, tmp_path).model.get_weights()
+    monkeypatch.setattr(HeadRetrainer, "weights", lambda *_: pytest.fail("computed"))
+    again = with_converged_head(normal, tmp_path).model.get_weights()
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_damaged_file_of_a_head_or_of_outputs_is_named(normal, tmp_path):
+    with_converged_head(normal, tmp_path)
+    [path] = tmp_path.glob("head-*.npy")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged: delete it"):
+        with_converged_head(normal, tmp_path)
+
+
 def test_a_model_without_a_dense_head_is_refused():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
     train = tf.data.Dataset.from_tensor_slices((np.ones((6, 4), "float32"), np.arange(6) % 2)).batch(3)

@@ -62,7 +62,7 @@ class Cell:
         cost: seconds and bytes by name.
         error: type and message where the method failed, else None.
         warnings: messages, each once.
-        context: command, versions, machine and date.
+        context: command (or None, and the call in its place), versions, machine and date.
     """
 
     identity: Identity

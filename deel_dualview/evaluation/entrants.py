@@ -6,6 +6,8 @@ import ast
 import functools
 import hashlib
 import inspect
+import pickle
+import sys
 import types
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
@@ -48,11 +50,18 @@ class Entrant:
         name: what tables call it.
         method: one of `NAMES`, or what makes a calculator from a model, a training set and `store`.
         settings: of a method by name, in place of its defaults.
+        given: the name with its settings as it was given; empty for what makes calculators.
     """
 
     name: str
     method: str | Maker
     settings: Mapping[str, object] = field(default_factory=dict)
+    given: str = ""
+
+    @property
+    def python_name(self) -> tuple[str, str] | None:
+        """Module and qualified name of the function or class that makes the calculator; None for a name."""
+        return None if isinstance(self.method, str) else _python_name(self.method)
 
     @property
     def described(self) -> str:
@@ -99,6 +108,27 @@ def read_entrants(methods: Iterable[str] | Mapping[str, str | Maker]) -> list[En
     return [_read(name, given) for name, given in pairs]
 
 
+def check_can_travel(entrants: Iterable[Entrant]) -> None:
+    """Refuse methods that another process cannot be told of.
+
+    Raises:
+        ValueError: a lambda, a function inside of another one, or one of an interactive session.
+    """
+    has_script = hasattr(sys.modules["__main__"], "__file__")
+    for entrant in entrants:
+        try:
+            text = pickle.dumps(entrant.method)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            text = b""
+        require(
+            bool(text) and (has_script or b"__main__" not in text),
+            "With jobs > 1 methods run in other processes: each must be a name, or a class or function at the top "
+            "level of a module (functools.partial gives it settings), and not a lambda, a function inside of another "
+            "one, or one of a notebook. Move it to a module, or take jobs=1.",
+            {"name": entrant.name, "method": entrant.method},
+        )
+
+
 def split_names(text: str) -> list[str]:
     """Split at commas, but not inside of parentheses or brackets: "sim?projection=GaussianProjection(128, 1)"."""
     parts, depth = [""], 0
@@ -133,7 +163,7 @@ def _read(name: object, given: object) -> Entrant:
         )
         settings[key] = read_value(value)
     _check_settings(method, settings)
-    return Entrant(name, method, settings)
+    return Entrant(name, method, settings, given)
 
 
 def read_value(text: str) -> object:
@@ -199,7 +229,14 @@ def _describe(made: Any) -> str:
         return f"{_describe(made.func)}({', '.join(filter(None, arguments))})"
     own = made if hasattr(made, "__qualname__") else type(made)
     body = f" of {_hash_code(own.__code__)}" if hasattr(own, "__code__") else ""
-    return f"{own.__module__}.{own.__qualname__}{body}"
+    return ".".join(_python_name(own)) + body
+
+
+def _python_name(made: Any) -> tuple[str, str]:
+    while isinstance(made, functools.partial):
+        made = made.func
+    own = made if hasattr(made, "__qualname__") else type(made)
+    return own.__module__, own.__qualname__
 
 
 def _hash_code(code: types.CodeType) -> str:

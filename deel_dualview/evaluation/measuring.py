@@ -74,8 +74,8 @@ def _peak() -> int | None:
     return peak_memory_bytes()
 
 
-def describe_context(command: str) -> dict[str, Any]:
-    """Return what a result records of where and how it came about."""
+def describe_context(command: str | None) -> dict[str, Any]:
+    """Return what a result records of where and how it came about; no command where none computes it again."""
     return {
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

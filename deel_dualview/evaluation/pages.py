@@ -11,8 +11,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deel_dualview import comparison_plots, plots
+from deel_dualview._checks import require
 from deel_dualview.evaluation import figures
-from deel_dualview.evaluation.cells import read_cells
+from deel_dualview.evaluation.cells import FOLDER, read_cells
 from deel_dualview.evaluation.protocols import PROTOCOLS
 from deel_dualview.evaluation.tables import MEASURES, Benchmark
 from deel_dualview.report.html import make_environment, read_style
@@ -39,12 +40,21 @@ def read_benchmark(output: str | os.PathLike[str], data: str, num_test: int | No
         num_test: results of another number of test examples are left out; None for that of the most results.
 
     Raises:
-        ValueError: a file that is no result.
+        FileNotFoundError: there are no results of this dataset.
+        ValueError: a file that is no result, or no result of that number of test examples.
     """
     cells = read_cells(pathlib.Path(output), data)
+    if not cells:
+        raise FileNotFoundError(_nothing_in(pathlib.Path(output), data))
     numbers = [cell.identity.asked["num_test"] for cell in cells]
     if num_test is None:
-        num_test = max(set(numbers), key=numbers.count, default=0)
+        num_test = max(set(numbers), key=numbers.count)
+    require(
+        num_test in numbers,
+        f"The results in {pathlib.Path(output) / data} are of other numbers of test examples: "
+        f"{', '.join(map(str, sorted(set(numbers))))}.",
+        {"num_test": num_test},
+    )
     kept = [cell for cell, number in zip(cells, numbers, strict=True) if number == num_test]
     return Benchmark(data, num_test, tuple(kept), pathlib.Path(output) / data)
 
@@ -97,6 +107,12 @@ def render(benchmark: Benchmark, drawn: Mapping[str, Figure]) -> str:
         created=max((context.get("created", "") for context in contexts), default=""),
         context=contexts[-1],
     )
+
+
+def _nothing_in(output: pathlib.Path, data: str) -> str:
+    others = sorted(path.parent.name for path in output.glob(f"*/{FOLDER}"))
+    found = f"only of {', '.join(others)}" if others else "`benchmark` writes them there"
+    return f"{output} holds no results of this dataset, {found}. Received: data={data!r}."
 
 
 def _curves(benchmark: Benchmark) -> dict[str, dict[str, dict[str, np.ndarray]]]:

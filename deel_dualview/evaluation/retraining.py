@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -64,8 +65,13 @@ class HeadRetrainer:
         return scipy.special.log_softmax(logits, axis=1)
 
 
-def with_converged_head(chosen: Subject) -> Subject:
+def with_converged_head(chosen: Subject, folder: pathlib.Path | None = None) -> Subject:
     """Return a subject whose last layer is the optimum on its features, as `HeadRetrainer` finds it.
+
+    Args:
+        chosen: whose features are taken.
+        folder: where the layer is kept: the last digits of an optimum depend on the number of threads, and results
+            on the one and the other would be of two models.
 
     Raises:
         ValueError: the model does not end in a Dense layer of one output a class.
@@ -79,8 +85,11 @@ def with_converged_head(chosen: Subject) -> Subject:
         "Only the last Dense layer, of one output a class, can be trained again.",
         {"feature_layer": model.feature_layer},
     )
-    retrainer = HeadRetrainer(model, chosen.train, np.asarray(first))
-    weights = retrainer.weights(slice(None)).astype(np.float32)
+
+    def train() -> np.ndarray:
+        return HeadRetrainer(model, chosen.train, np.asarray(first)).weights(slice(None)).astype(np.float32)
+
+    weights = train() if folder is None else _kept(folder / f"head-{model.fingerprint}.npy", train)
     copy = keras.models.clone_model(chosen.model)
     copy.set_weights(chosen.model.get_weights())
     twin: Any = InfluenceModel(copy).split.head
@@ -111,17 +120,30 @@ class KeptOutputs:
             "of models, or remove these outputs.",
             {"folder": str(folder)},
         )
-        path.write_text(model, encoding="utf-8")
+        if not path.exists():  # other processes may read it just now
+            unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+            unfinished.write_text(model, encoding="utf-8")
+            os.replace(unfinished, path)
 
     def get(self, kept: np.ndarray, retrainer: HeadRetrainer) -> np.ndarray:
         """Return the log-probabilities (m, c) of the model trained on some examples, trained now if need be."""
         name = hashlib.blake2b(np.asarray(kept, np.int64).tobytes(), digest_size=8).hexdigest()
-        path = self.folder / f"{name}.npy"
-        if path.exists():
-            return np.load(path, allow_pickle=False)
-        outputs = retrainer.log_probabilities(kept).astype(np.float32)
-        unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-        with unfinished.open("wb") as file:
-            np.save(file, outputs, allow_pickle=False)
-        os.replace(unfinished, path)
-        return outputs
+        return _kept(
+            self.folder / f"{name}.npy", lambda: retrainer.log_probabilities(kept).astype(np.float32)
+        )
+
+
+def _kept(path: pathlib.Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the array in a file, computed and written now, whole or not at all, if there is none."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        array = compute()
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: delete it, and it is computed again.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+    with unfinished.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    os.replace(unfinished, path)
+    return array

@@ -7,13 +7,14 @@ import numbers
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from tqdm import tqdm
 
 from deel_dualview._checks import check_count, require
 from deel_dualview.evaluation.cells import Cell, Identity, check_folder, read_cells
-from deel_dualview.evaluation.entrants import Entrant, Maker, read_entrants
+from deel_dualview.evaluation.entrants import Entrant, Maker, check_can_travel, read_entrants
 from deel_dualview.evaluation.networks import Recipe
 from deel_dualview.evaluation.pages import NAMES, read_benchmark, write_pages
 from deel_dualview.evaluation.protocols import PROTOCOLS, protocols_of
@@ -25,6 +26,12 @@ from deel_dualview.quiet import prepare_worker
 
 NUM_TEST = 4000
 _REPLACE = "overwrite=True, or --overwrite on the command line"
+
+_ENDED = (
+    "A process that worked on results ended abruptly: it was killed, perhaps for want of memory, or a script calls "
+    "`benchmark` outside of `if __name__ == '__main__':`. Finished results are kept; the same call goes on with the "
+    "others, with less memory at jobs=1."
+)
 
 
 def benchmark(
@@ -64,7 +71,8 @@ def benchmark(
         models: folder of the trained models; `output/models` by default.
         recipe: how models are trained; that of the dataset by default.
         jobs: methods that run at the same time, each in a process of its own. Times are those of a machine
-            that is shared then.
+            that is shared then. Methods of your own must be classes or functions of a module, and a script must
+            call this below `if __name__ == "__main__":`.
         overwrite: whether results of other settings, or of other models, are replaced.
         progress: whether work is shown by bars (on a terminal only).
 
@@ -72,12 +80,15 @@ def benchmark(
         All results in `output/DATA` of these settings.
 
     Raises:
+        ChildProcessError: a process of `jobs` ended abruptly; finished results are kept.
         TypeError: methods that are neither names nor makers.
-        ValueError: unknown names, more test examples than there are, or results of other settings or models.
+        ValueError: unknown names, more test examples than there are, results of other settings or models, a
+            damaged model, or with jobs > 1 a method that another process cannot be told of.
         FileExistsError: a folder of something else.
     """
     entrants, names, seeds = read_entrants(methods), protocols_of(metrics), _seeds(seeds)
-    check_count("jobs", jobs)
+    if check_count("jobs", jobs) > 1:
+        check_can_travel(entrants)
     output = pathlib.Path(output)
     check_folder(output, data, NAMES)
     images = load_images(data, data_dir)
@@ -142,16 +153,6 @@ def _num_test(wanted: int | None, num_all: int) -> int:
         {"num_test": wanted},
     )
     return wanted
-
-
-def _check_places(plan: Plan, entrants: Sequence[Entrant]) -> None:
-    """Refuse names that differ in signs only that a file's name cannot hold."""
-    places = [plan.identity(entrant, "normal", 0).place for entrant in entrants]
-    require(
-        len(set(places)) == len(places),
-        "Names of methods must differ in letters or digits, as they name files.",
-        {"methods": [entrant.name for entrant in entrants]},
-    )
 
 
 def _wanted(
@@ -253,10 +254,12 @@ def _worked(tasks: Sequence[Task], images: ImageData, chosen: Subject, jobs: int
     try:
         for future in as_completed([pool.submit(work_elsewhere, task) for task in tasks]):
             yield from future.result()
-    except BaseException:
+    except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise ChildProcessError(_ENDED) from error
         raise
     finally:
         pool.shutdown()

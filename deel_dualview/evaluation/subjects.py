@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -87,8 +88,13 @@ class Subject:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """The weights after every epoch with their learning rates, for `TracIn`; the last are the model's."""
-        return load_checkpoints(self.checkpoints_directory, self.model)
+        """The weights after every epoch with their learning rates, for `TracIn`; the last are the model's.
+
+        Raises:
+            ValueError: they cannot be read.
+        """
+        with _named(self.checkpoints_directory.parent):
+            return load_checkpoints(self.checkpoints_directory, self.model)
 
 
 def load_images(name: str, data_dir: str | None = None) -> ImageData:
@@ -131,7 +137,7 @@ def subject(
         recipe: how it is trained; that of the dataset by default.
 
     Raises:
-        ValueError: unknown names, or a model there that was trained by another recipe.
+        ValueError: unknown names, a model there that was trained by another recipe, or a damaged one.
     """
     require(kind in get_args(Kind), f"`kind` is one of {', '.join(get_args(Kind))}.", {"kind": kind})
     check_count("seed + 1", seed + 1)
@@ -141,13 +147,15 @@ def subject(
     if not place.exists():
         _train(images, kind, seed, recipe, place)
     record = _checked_record(place, {"kind": kind, "seed": seed, **recipe._asdict()})
-    truth = None if kind == "normal" else _TRUTHS[kind].load(place / _TRUTH)
+    with _named(place):
+        truth = None if kind == "normal" else _TRUTHS[kind].load(place / _TRUTH)
+        model = keras.models.load_model(place / _MODEL, compile=False)
     train, test = _datasets(images, truth)
     return Subject(
         data=data,
         kind=kind,
         seed=seed,
-        model=keras.models.load_model(place / _MODEL, compile=False),
+        model=model,
         train=train,
         test=test,
         truth=truth,
@@ -231,7 +239,10 @@ def _checked_record(place: pathlib.Path, expected: Mapping[str, Any]) -> dict[st
     try:
         record = json.loads((place / _RECORD).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"This folder holds no model of a benchmark. Received: {str(place)!r}.") from error
+        raise ValueError(
+            f"{place} holds no model of a benchmark, or a damaged one. Give another folder of models, or delete this "
+            f"one to train the model again. Received: error={type(error).__name__}."
+        ) from error
     differing = {key: record.get(key) for key, value in expected.items() if record.get(key) != value}
     require(
         not differing,
@@ -239,6 +250,18 @@ def _checked_record(place: pathlib.Path, expected: Mapping[str, Any]) -> dict[st
         {key: f"{there} there, {expected[key]} asked" for key, there in differing.items()},
     )
     return record
+
+
+@contextlib.contextmanager
+def _named(place: pathlib.Path) -> Iterator[None]:
+    """Say which folder is damaged and what to do: Keras, NumPy and HDF5 each raise something else."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"The model in {place} cannot be read; its files are damaged or missing. Delete the folder to train the "
+            f"model again. Received: error={type(error).__name__}."
+        ) from error
 
 
 def _datasets(images: ImageData, truth: Perturbation | None) -> tuple[tf.data.Dataset, tf.data.Dataset]:

@@ -53,7 +53,8 @@ class Plan:
     def load_subject(self, kind: str, seed: int) -> Subject:
         """Return the model of a kind and seed with its training set, trained now unless it is on disk."""
         if kind == CONVERGED:
-            return with_converged_head(self.load_subject("normal", seed))
+            folder = self.models / self.data / f"{kind}-{seed}"
+            return with_converged_head(self.load_subject("normal", seed), folder)
         return subject(
             self.data,
             cast(Kind, kind),
@@ -68,11 +69,17 @@ class Plan:
         asked = {"num_test": self.num_test, **PROTOCOLS[protocol].settings}
         return Identity(self.data, entrant.name, entrant.described, protocol, seed, asked)
 
-    def command(self, identity: Identity) -> str:
-        """Return what computes one result again."""
-        words = ["--data", self.data, "--methods", identity.method, "--metrics", identity.protocol]
-        words += ["--seeds", f"{identity.seed},", "--num-test", str(self.num_test)]
-        return shlex.join(["deel-dualview", "benchmark", *words])
+    def context(self, entrant: Entrant, identity: Identity) -> dict[str, Any]:
+        """Return what a result records of how it came about: a command, or a call where none computes it again."""
+        if entrant.python_name is None and self.recipe is None:
+            words = ["--data", self.data, "--methods", entrant.given, "--metrics", identity.protocol]
+            words += ["--seeds", f"{identity.seed},", "--num-test", str(self.num_test)]
+            return describe_context(shlex.join(["deel-dualview", "benchmark", *words]))
+        method = repr(entrant.given) if entrant.python_name is None else ".".join(entrant.python_name)
+        call = f"benchmark({self.data!r}, {{{entrant.name!r}: {method}}}, [{identity.protocol!r}], [{identity.seed}], "
+        call += f"num_test={self.num_test}" + (f", recipe={self.recipe!r})" if self.recipe else ")")
+        python = dict(zip(("module", "qualified_name"), entrant.python_name or (), strict=False))
+        return {**describe_context(None), "call": call, **({"python": python} if python else {})}
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def work(task: Task, images: ImageData, chosen: Subject) -> Iterator[Cell]:
                 "training_seconds": chosen.seconds,
             },
             warnings=tuple(messages)[:_MAX_WARNINGS],
-            context=describe_context(plan.command(identity)),
+            context=plan.context(task.entrant, identity),
             **asked,
         )
         cell.write(plan.output)

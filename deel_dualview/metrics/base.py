@@ -147,6 +147,23 @@ def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:
     return array
 
 
+def checked_classes(name: str, classes: Any, size: int) -> np.ndarray:
+    """Return one class an example as integers, shape (size,).
+
+    Raises:
+        ValueError: the shape differs, or an entry is no whole number (text and NaN equal no class, and would be
+            counted as misses).
+    """
+    array = checked_vector(name, classes, size)
+    is_number = array.dtype.kind in "biuf"
+    require(
+        is_number and bool(np.all(np.isfinite(array) & (array == np.round(array)))),
+        f"`{name}` must be classes as integers; np.unique(names, return_inverse=True)[1] makes them of names.",
+        {"dtype": str(array.dtype), "values": array[~np.isfinite(array)] if is_number else array},
+    )
+    return array.astype(np.int64)
+
+
 def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarray:
     """Return the first k of the positions of each test example, shape (m, k).
 

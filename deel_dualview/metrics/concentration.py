@@ -42,15 +42,22 @@ class TopKCardinality(Metric):
     def reset_state(self) -> None:
         """Forget all examples."""
         self._lists: list[np.ndarray] = []
+        self._num_train: int | None = None
 
     def update_state(self, influence_values: Any) -> None:
         """Take a batch of test examples, shape (m, n).
 
         Raises:
-            ValueError: k is more than n, or values are not finite.
+            ValueError: k is more than n, n differs from that of earlier batches, or values are not finite.
         """
         num_train = shape_of(influence_values)[1]
         require(self.k <= num_train, "`k` must be at most n.", {"k": self.k, "n": num_train})
+        require(
+            self._num_train in (None, num_train),
+            "All batches must be of one training set; `reset_state` begins anew.",
+            {"n": num_train, "n so far": self._num_train},
+        )
+        self._num_train = num_train
         for _, block in row_blocks(influence_values):
             self._lists.append(block_top_k(block, np.arange(num_train), self.k)[1])
 
@@ -116,9 +123,13 @@ class Sparsity(MeanMetric):
     @property
     def effective_number(self) -> float:
         """Mean of exp(entropy of |tau|): training examples that share the influence, as if equally."""
-        return float(np.concatenate(self._effective).mean())
+        return self._mean(self._effective)
 
     @property
     def num_for_mass(self) -> float:
         """Mean number of training examples that carry 90 % of the absolute influence."""
-        return float(np.concatenate(self._for_mass).mean())
+        return self._mean(self._for_mass)
+
+    def _mean(self, parts: list[np.ndarray]) -> float:
+        require(len(self.scores) > 0, "Sparsity has seen no example: call `update_state`.", {})
+        return float(np.concatenate(parts).mean())

@@ -10,6 +10,7 @@ from deel_dualview._checks import require
 from deel_dualview.metrics.base import (
     MeanMetric,
     MetricResult,
+    checked_classes,
     checked_flags,
     checked_vector,
     row_blocks,
@@ -48,7 +49,7 @@ class DomainMismatch(MeanMetric):
     ):
         super().__init__(confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
         self.is_marked = checked_flags("is_marked", is_marked)
-        self.marked_class = marked_class
+        self.marked_class = int(checked_classes("marked_class", [marked_class], 1)[0])
         require(
             bool(self.is_marked.any()), "No training example is marked.", {"num_train": len(self.is_marked)}
         )
@@ -68,12 +69,12 @@ class DomainMismatch(MeanMetric):
             predictions: the model's classes, shape (m,).
 
         Raises:
-            ValueError: shapes do not fit, or values are not finite.
+            ValueError: shapes do not fit, values are not finite, or classes are no integers.
         """
         num_test, num_train = shape_of(influence_values)
         checked_vector("is_marked", self.is_marked, num_train)
-        is_other = checked_vector("test_labels", test_labels, num_test) != self.marked_class
-        is_misled = checked_vector("predictions", predictions, num_test) == self.marked_class
+        is_other = checked_classes("test_labels", test_labels, num_test) != self.marked_class
+        is_misled = checked_classes("predictions", predictions, num_test) == self.marked_class
         self.num_seen += num_test
         self._num_of_class += int(np.sum(~is_other))
         self._num_predicted_otherwise += int(np.sum(is_other & ~is_misled))
@@ -88,6 +89,16 @@ class DomainMismatch(MeanMetric):
         Raises:
             ValueError: no test example was misled by the mark; the message says how many of each kind came.
         """
+        self._check_any()
+        return super().result()
+
+    @property
+    def average_precision(self) -> float:
+        """Mean area under the precision-recall curve of finding marked examples by their influence."""
+        self._check_any()
+        return float(np.mean(self._precisions))
+
+    def _check_any(self) -> None:
         require(
             len(self.scores) > 0,
             f"No test example was misled by the mark of class {self.marked_class}.",
@@ -97,12 +108,6 @@ class DomainMismatch(MeanMetric):
                 "predicted otherwise": self._num_predicted_otherwise,
             },
         )
-        return super().result()
-
-    @property
-    def average_precision(self) -> float:
-        """Mean area under the precision-recall curve of finding marked examples by their influence."""
-        return float(np.mean(self._precisions))
 
 
 def _average_precision(values: np.ndarray, is_wanted: np.ndarray) -> float:

@@ -111,7 +111,12 @@ class LabelErrorDetection(Metric):
         return float(sklearn.metrics.average_precision_score(self.is_poisoned, self.values))
 
     def recall_at(self, share: float) -> float:
-        """Return the share of wrong labels among this share of the training set, highest values first."""
+        """Return the share of wrong labels among this share of the training set, highest values first.
+
+        Raises:
+            ValueError: the share does not lie between 0 and 1, or not every training example has a value.
+        """
+        require(0 <= share <= 1, "`share` must lie between 0 and 1.", {"share": share})
         curve = self.curve()
         return float(curve.found[int(np.floor(share * len(self.is_poisoned) + 1e-9))])
 

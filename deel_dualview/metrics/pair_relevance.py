@@ -14,7 +14,7 @@ from deel_dualview._checks import check_count, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import Pairs
 from deel_dualview.calculators.pair_influence import PairInfluence
-from deel_dualview.metrics.base import MeanMetric
+from deel_dualview.metrics.base import MeanMetric, checked_flags
 
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
@@ -74,6 +74,7 @@ class PixelFlipping(MeanMetric):
     @property
     def curve(self) -> np.ndarray:
         """Mean influence after each of `shares` of the pixels is covered, 1 at first, shape (num_steps + 1,)."""
+        require(bool(self._curves), "PixelFlipping has seen no example: call `update_state`.", {})
         return np.concatenate(self._curves).mean(axis=0)
 
     def update_state(self, pair: PairRelevance, relevance: Any = None) -> None:
@@ -205,7 +206,8 @@ class ShareInMask(MeanMetric):
             is_chosen: which pairs count, shape (m, k); all by default.
 
         Raises:
-            ValueError: a model of several inputs, or images that are not of the mask's size.
+            ValueError: a model of several inputs, images that are not of the mask's size, or `is_chosen` of another
+                shape than the pairs.
         """
         _check_single(pair.test_relevance)
         relevance = np.asarray(pair.train_relevance if self.side == "train" else pair.test_relevance)
@@ -216,7 +218,15 @@ class ShareInMask(MeanMetric):
         )
         positive = np.maximum(relevance.sum(axis=-1, dtype=np.float64), 0)
         total = positive.sum(axis=(2, 3))
-        counts = total > 0 if is_chosen is None else np.asarray(is_chosen, bool) & (total > 0)
+        counts = total > 0
+        if is_chosen is not None:
+            chosen = checked_flags("is_chosen", is_chosen)
+            require(
+                chosen.shape == total.shape,
+                "`is_chosen` must say of every pair whether it counts, shape (m, k).",
+                {"is_chosen": chosen.shape, "pairs": total.shape},
+            )
+            counts &= chosen
         shares = np.divide(
             positive[:, :, self.mask].sum(axis=2), total, out=np.zeros_like(total), where=counts
         )

@@ -10,7 +10,15 @@ import numpy as np
 
 from deel_dualview._checks import check_count, require
 from deel_dualview.data import to_array
-from deel_dualview.metrics.base import MeanMetric, Metric, MetricResult, checked_vector, row_blocks, shape_of
+from deel_dualview.metrics.base import (
+    MeanMetric,
+    Metric,
+    MetricResult,
+    checked_classes,
+    checked_vector,
+    row_blocks,
+    shape_of,
+)
 from deel_dualview.search import block_top_k
 
 Retrain = Callable[[np.ndarray], Any]
@@ -189,7 +197,7 @@ class Brittleness(MeanMetric):
         """
         num_test, num_train = shape_of(influence_values)
         require(self.k < num_train, "`k` must leave training examples.", {"k": self.k, "n": num_train})
-        before = checked_vector("predictions", predictions, num_test)
+        before = checked_classes("predictions", predictions, num_test)
         for rows, block in row_blocks(influence_values):
             values, first = block_top_k(block, np.arange(num_train), self.k)
             flips = [
@@ -209,4 +217,4 @@ class Brittleness(MeanMetric):
             "`retrain` must return one class a test example.",
             {"shape": after.shape, "test example": position},
         )
-        return bool(after[position] != prediction)
+        return bool(checked_classes("what `retrain` returns", after, len(after))[position] != prediction)

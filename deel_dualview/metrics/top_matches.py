@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from deel_dualview._checks import check_count, check_k
-from deel_dualview.data import to_array
-from deel_dualview.metrics.base import MeanMetric, checked_positions, checked_vector, row_blocks, shape_of
+from deel_dualview.metrics.base import MeanMetric, checked_classes, checked_positions, row_blocks, shape_of
 from deel_dualview.search import block_top_k
 
 
@@ -42,12 +41,12 @@ class TopKClass(MeanMetric):
                 papers) or the labels.
 
         Raises:
-            ValueError: shapes do not fit, or values are not finite.
+            ValueError: shapes do not fit, values are not finite, or classes are no integers.
         """
         num_test, num_train = shape_of(influence_values)
         check_k(self.k, num_train)
-        labels = checked_vector("training_labels", training_labels, num_train)
-        references = checked_vector("explained_classes", explained_classes, num_test)
+        labels = checked_classes("training_labels", training_labels, num_train)
+        references = checked_classes("explained_classes", explained_classes, num_test)
         for rows, block in row_blocks(influence_values):
             _, first = block_top_k(block, np.arange(num_train), self.k)
             self._append(np.mean(labels[first] == references[rows][:, None], axis=1))
@@ -61,11 +60,11 @@ class TopKClass(MeanMetric):
             explained_classes: reference class of each test example, shape (m,).
 
         Raises:
-            ValueError: shapes do not fit, or a position is not in the training set.
+            ValueError: shapes do not fit, a position is not in the training set, or classes are no integers.
         """
-        labels = to_array(training_labels)
+        labels = checked_classes("training_labels", training_labels, len(training_labels))
         first = checked_positions(training_indices, self.k, len(labels))
-        references = checked_vector("explained_classes", explained_classes, len(first))
+        references = checked_classes("explained_classes", explained_classes, len(first))
         self._append(np.mean(labels[first] == references[:, None], axis=1))
 
 
@@ -94,11 +93,11 @@ class IdenticalSubclass(MeanMetric):
             test_subclasses: shape (m,).
 
         Raises:
-            ValueError: shapes do not fit, or values are not finite.
+            ValueError: shapes do not fit, values are not finite, or classes are no integers.
         """
         num_test, num_train = shape_of(influence_values)
-        training = checked_vector("training_subclasses", training_subclasses, num_train)
-        test = checked_vector("test_subclasses", test_subclasses, num_test)
+        training = checked_classes("training_subclasses", training_subclasses, num_train)
+        test = checked_classes("test_subclasses", test_subclasses, num_test)
         for rows, block in row_blocks(influence_values):
             self._append(training[np.argmax(block, axis=1)] == test[rows])
 
@@ -111,8 +110,8 @@ class IdenticalSubclass(MeanMetric):
             test_subclasses: shape (m,).
 
         Raises:
-            ValueError: shapes do not fit, or a position is not in the training set.
+            ValueError: shapes do not fit, a position is not in the training set, or classes are no integers.
         """
-        training = to_array(training_subclasses)
+        training = checked_classes("training_subclasses", training_subclasses, len(training_subclasses))
         first = checked_positions(training_indices, 1, len(training))[:, 0]
-        self._append(training[first] == checked_vector("test_subclasses", test_subclasses, len(first)))
+        self._append(training[first] == checked_classes("test_subclasses", test_subclasses, len(first)))
