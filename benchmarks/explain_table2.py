@@ -16,23 +16,20 @@ Writes `explain-table2-DATA.json` and `.md`.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
-import json
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import scipy.special
+from reproducing import Results, make_subject_parser
 from sklearn.metrics import roc_auc_score
 
 from deel_dualview import DualSVMSolver, InfluenceModel
 from deel_dualview.calculators.feature_maps import fit_feature_map
 from deel_dualview.evaluation import load_images, subject
-from deel_dualview.evaluation.measuring import describe_context
 from deel_dualview.softmax_regression import fit_softmax_regression
 
 NUM_TEST = 4000
@@ -85,14 +82,14 @@ class Case:
         )
         return fewer
 
-    def score(self, alpha: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> float:
+    def score(self, alpha: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> float | None:
         """Return the metric of this kind of model for values alpha_ic <phi_i, psi_t>, c the explained class."""
         return self.score_rows(
             lambda rows, c: (psi[rows] @ phi.T) * alpha[:, c].astype(np.float32)[np.newaxis, :]
         )
 
-    def score_rows(self, values_of) -> float:
-        """Return the metric, from a function of rows of one explained class and that class."""
+    def score_rows(self, values_of) -> float | None:
+        """Return the metric, from a function of rows of one explained class and that class; None of no example."""
         hits, shares = [], np.zeros(len(self.labels))
         for c in np.unique(self.explained):
             rows = np.flatnonzero(self.explained == c)
@@ -107,7 +104,7 @@ class Case:
                 hits.append(self._hits(first, block))
         if self.kind == "poisoned":
             return round(float(roc_auc_score(self.is_poisoned, shares)), 4)
-        return round(float(np.concatenate(hits).mean()), 4) if hits else float("nan")
+        return round(float(np.concatenate(hits).mean()), 4) if hits else None
 
     def _hits(self, first: np.ndarray, block: np.ndarray) -> np.ndarray:
         if self.kind == "marked":
@@ -117,7 +114,7 @@ class Case:
         return self.labels[first] == self.explained[block]
 
 
-def influence_functions(case: Case) -> dict[str, float]:
+def influence_functions(case: Case) -> dict[str, float | None]:
     """Return the score of exact last-layer influence, as it is and reversed."""
     logits = case.features @ case.kernel
     p = scipy.special.softmax(logits.astype(np.float64), axis=1)
@@ -136,7 +133,7 @@ def influence_functions(case: Case) -> dict[str, float]:
     inverse = np.linalg.inv(hessian)
     q = scipy.special.softmax((case.queries @ case.kernel).astype(np.float64), axis=1)
     deltas = q - np.eye(case.num_classes)[case.explained]
-    gradients = (deltas[:, :, np.newaxis] * case.queries[:, np.newaxis, :]).reshape(len(q), -1)
+    gradients = (deltas[:, :, np.newaxis] * case.queries[:, np.newaxis, :]).reshape(len(q), size)
     solved = (gradients @ inverse).reshape(len(q), case.num_classes, width).astype(np.float32)
     errors32 = errors.astype(np.float32)
 
@@ -153,7 +150,7 @@ def influence_functions(case: Case) -> dict[str, float]:
     }
 
 
-def lissa_of_single_examples(case: Case) -> dict[str, float]:
+def lissa_of_single_examples(case: Case) -> dict[str, float | None]:
     """Return the score of influence whose inverse Hessian is LiSSA's recursion with one example a step.
 
     An example has curvature up to half its squared feature norm. Above twice the scale a step enlarges what it
@@ -186,12 +183,13 @@ def _recursion(
         logits = solved @ features[i]
         curved = p[i] * logits - p[i] * (logits @ p[i])[:, np.newaxis]
         solved = gradients + (1 - LISSA_DAMPING) * solved - curved[:, :, np.newaxis] * features[i] / scale
-    flat = solved.reshape(len(solved), -1)
+    flat = solved.reshape(len(solved), p.shape[1] * features.shape[1])
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-300)
-    return flat.reshape(solved.shape).astype(np.float32), float(np.abs(flat[:300] @ flat[:300].T).mean())
+    cosines = np.abs(flat[:300] @ flat[:300].T)
+    return flat.reshape(solved.shape).astype(np.float32), float(cosines.mean()) if cosines.size else 0.0
 
 
-def representer_points(case: Case) -> dict[str, float]:
+def representer_points(case: Case) -> dict[str, float | None]:
     """Return the score with alpha of the own label, of a fit to the network's outputs, and as equation 2 is printed."""
     labels = np.eye(case.num_classes, dtype=np.float32)[case.labels]
     outputs = scipy.special.softmax((case.features @ case.kernel).astype(np.float64), axis=1).astype(
@@ -211,7 +209,7 @@ def representer_points(case: Case) -> dict[str, float]:
     return {name: case.score(alpha, case.features, case.queries) for name, alpha in readings.items()}
 
 
-def dualview(case: Case, kernel: str) -> dict[str, float]:
+def dualview(case: Case, kernel: str) -> dict[str, float | None]:
     """Return the score over the paper's absolute K."""
     feature_map = fit_feature_map(case.features, kernel, bias=False)
     phi, psi = (np.asarray(feature_map(rows)) for rows in (case.features, case.queries))
@@ -263,33 +261,26 @@ def to_markdown(results: dict) -> str:
 
 def main() -> None:
     """Run what is not there yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--data-dir", help="where TFDS keeps its datasets")
-    parser.add_argument("--models", required=True)
+    parser = make_subject_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--kinds", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--experiments", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
+    models = options.models or str(options.output / "models")
+    command = f"python benchmarks/explain_table2.py --data {options.data}"
     path = options.output / f"explain-table2-{options.data}.json"
-    results = json.loads(path.read_text()) if path.exists() else {"scores": {}}
-    results |= {"data": options.data, "seed": options.seed}
-    results["context"] = describe_context(f"python benchmarks/explain_table2.py --data {options.data}")
+    results = Results(path, {"scores": {}}, command, to_markdown)
+    results.found |= {"data": options.data, "seed": options.seed}
     for kind in options.kinds:
-        scores = results["scores"].setdefault(kind, {})
+        scores = results.found["scores"].setdefault(kind, {})
         missing = [title for title in options.experiments if title not in scores]
         if not missing:
             continue
-        case = Case(options.data, kind, options.seed, options.models, options.data_dir)
+        case = Case(options.data, kind, options.seed, models, options.data_dir)
         for title in missing:
             scores[title] = EXPERIMENTS[title](case)
             print(kind, title, scores[title], flush=True)
-            path.write_text(json.dumps(results, indent=1) + "\n")
-            path.with_suffix(".md").write_text(to_markdown(results))
+            results.write()
 
 
 if __name__ == "__main__":

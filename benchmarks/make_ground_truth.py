@@ -11,7 +11,6 @@ out equal bit for bit; elsewhere the logistic regression's agree to rounding, as
 
 from __future__ import annotations
 
-import argparse
 import os
 import pathlib
 import time
@@ -21,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 from ground_truth_models import KINDS, log_probabilities
+from reproducing import make_parser
 
 from deel_dualview.evaluation import ImageData, Subset, load_images
 
@@ -72,12 +72,8 @@ def make(name: str, images: ImageData, output: pathlib.Path) -> None:
 
 def main() -> None:
     """Make the files that are asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", help="where TFDS keeps its datasets")
+    parser = make_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--output", type=pathlib.Path, required=True)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     tf.config.experimental.enable_op_determinism()

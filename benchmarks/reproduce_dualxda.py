@@ -9,20 +9,17 @@ alone. Methods of whole networks are rows of their own, asked for by --slow: the
 
 from __future__ import annotations
 
-import argparse
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from reproducing import ask, make_table_parser
 
 from deel_dualview import DualView, InfluenceModel
 from deel_dualview.data import unpack
-from deel_dualview.evaluation import benchmark
 from deel_dualview.stores import Store
 
 NUM_TEST = 2000
-QUESTIONS = ("normal", "superclass", "poisoned", "marked")
 
 
 def dualda(C: float) -> Callable[..., DualView]:
@@ -63,31 +60,12 @@ SLOW = {
 
 def main() -> None:
     """Ask what is not there yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="mnist", choices=["mnist", "fashion_mnist", "cifar10", "digits"])
-    parser.add_argument("--data-dir", help="where TFDS keeps its datasets")
-    parser.add_argument("--models", help="folder of the trained models")
-    parser.add_argument("--output", type=pathlib.Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--num-test", type=int, default=NUM_TEST)
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *SLOW], help="all of the last layer by default")
+    parser = make_table_parser(__doc__, [*ROWS, *SLOW], seeds=(0,), num_test=NUM_TEST)
     parser.add_argument("--slow", action="store_true", help="methods of whole networks too")
     options = parser.parse_args()
     rows = {**ROWS, **(SLOW if options.slow or options.rows else {})}
-    found = benchmark(
-        options.data,
-        {name: rows[name] for name in options.rows or rows},
-        QUESTIONS,
-        options.seeds,
-        options.output,
-        num_test=options.num_test,
-        data_dir=options.data_dir,
-        models=options.models,
-    )
+    found = ask(options, {name: rows[name] for name in options.rows or rows})
     (options.output / f"dualxda-{options.data}.md").write_text(found.to_markdown())
-    print(found.to_text())
 
 
 if __name__ == "__main__":

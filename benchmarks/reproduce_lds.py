@@ -9,11 +9,8 @@ pixels, the CNN of the DualView paper), asks every method about the labels of th
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import os
-import pathlib
 import time
 from collections.abc import Callable
 
@@ -22,12 +19,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import tensorflow as tf
 from ground_truth_models import KINDS, PENALTY
+from reproducing import Results, make_parser
 
 from deel_dualview import ExactIHVP, InfluenceModel, LeverageCorrectedInfluenceCalculator
-from deel_dualview.evaluation import load_images
+from deel_dualview.evaluation import ImageData, load_images
 from deel_dualview.evaluation.entrants import read_entrants
 from deel_dualview.evaluation.ground_truth import GROUND_TRUTHS, GroundTruth, load_ground_truth
-from deel_dualview.evaluation.measuring import describe_context
 
 
 def make_corrected(
@@ -101,9 +98,10 @@ def score(
     }
 
 
-def measure(name: str, data_dir: str | None, found: dict, write) -> None:
+def measure(truth: GroundTruth, images: ImageData, results: Results) -> None:
     """Score all methods on one ground truth that are not found already."""
-    truth, images = load_ground_truth(name), load_images("mnist", data_dir)
+    name = truth.name
+    found = results.found["ground_truths"].setdefault(name, {})
     train_images, train_labels = (
         array[truth.train_indices] for array in (images.train_images, images.train_labels)
     )
@@ -123,7 +121,7 @@ def measure(name: str, data_dir: str | None, found: dict, write) -> None:
             except Exception as error:
                 found["scores"][title] = {"error": f"{type(error).__name__}: {error}"}
             print(name, title, found["scores"][title], flush=True)
-            write()
+            results.write()
 
 
 def to_markdown(results: dict) -> str:
@@ -152,25 +150,17 @@ def to_markdown(results: dict) -> str:
 
 def main() -> None:
     """Score what is not scored yet and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--ground-truths", nargs="+", choices=list(GROUND_TRUTHS), default=list(GROUND_TRUTHS)
     )
-    parser.add_argument("--data-dir", help="where TFDS keeps its datasets")
-    parser.add_argument("--ground-truths", nargs="+", choices=list(KINDS), default=list(GROUND_TRUTHS))
-    parser.add_argument("--output", type=pathlib.Path, required=True)
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "lds.json"
-    results = json.loads(path.read_text()) if path.exists() else {"ground_truths": {}}
-    results["context"] = describe_context("python benchmarks/reproduce_lds.py")
-
-    def write() -> None:
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        path.with_suffix(".md").write_text(to_markdown(results))
-
+    command = "python benchmarks/reproduce_lds.py"
+    results = Results(options.output / "lds.json", {"ground_truths": {}}, command, to_markdown)
     for name in options.ground_truths:
-        measure(name, options.data_dir, results["ground_truths"].setdefault(name, {}), write)
-    write()
+        truth = load_ground_truth(name)
+        measure(truth, load_images(truth.data, options.data_dir), results)
+    results.write()
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ network (the paper trains its ResNet-20 again). Writes `rps-lje.json` and `rps-l
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import pathlib
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -21,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from reproducing import Results, make_parser
 
 from deel_dualview import (
     DualView,
@@ -32,7 +30,6 @@ from deel_dualview import (
 )
 from deel_dualview.datasets import swap_labels
 from deel_dualview.evaluation import load_images
-from deel_dualview.evaluation.measuring import describe_context
 from deel_dualview.softmax_regression import fit_softmax_regression
 
 CAR, HORSE = 1, 7
@@ -182,25 +179,19 @@ def to_markdown(results: dict) -> str:
 
 def main() -> None:
     """Do the runs that are not there yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", help="where TFDS keeps its datasets")
+    parser = make_parser(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--output", type=pathlib.Path, required=True)
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "rps-lje.json"
-    results = json.loads(path.read_text()) if path.exists() else {"runs": []}
-    results |= {"inspected": INSPECTED.tolist(), "epochs": options.epochs}
-    results["context"] = describe_context("python benchmarks/reproduce_rps_lje.py")
-    data = two_classes(options.data_dir)
-    for seed in range(len(results["runs"]), options.runs):
-        results["runs"].append(run(data, seed, options.epochs))
-        print(seed, results["runs"][-1], flush=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        path.with_suffix(".md").write_text(to_markdown(results))
+    command = "python benchmarks/reproduce_rps_lje.py"
+    results = Results(options.output / "rps-lje.json", {"runs": []}, command, to_markdown)
+    results.found |= {"inspected": INSPECTED.tolist(), "epochs": options.epochs}
+    runs = results.found["runs"]
+    data = two_classes(options.data_dir) if len(runs) < options.runs else []
+    for seed in range(len(runs), options.runs):
+        runs.append(run(data, seed, options.epochs))
+        print(seed, runs[-1], flush=True)
+        results.write()
 
 
 if __name__ == "__main__":

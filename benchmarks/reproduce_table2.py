@@ -9,9 +9,7 @@ Trains the models (four kinds a seed) unless they are in MODELS, asks every row 
 
 from __future__ import annotations
 
-import argparse
-
-from deel_dualview.evaluation import benchmark
+from reproducing import ask, make_table_parser
 
 ROWS = {
     "DualView (tempered, 30 / n)": "dualview",
@@ -38,35 +36,13 @@ The paper's K = 1e-3 is for z-scored features as they are; here K is times the m
 is the number of features that are not dead, about 100.
 """
 SLOW = ("SIM-rp (all layers, 128)",)
-QUESTIONS = ("normal", "superclass", "poisoned", "marked")
 
 
 def main() -> None:
     """Ask what is not there yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="mnist", choices=["mnist", "fashion_mnist", "cifar10", "digits"])
-    parser.add_argument("--data-dir", help="where TFDS keeps its datasets")
-    parser.add_argument("--models", help="folder of the trained models")
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="all but the slow ones by default")
-    parser.add_argument("--num-test", type=int)
-    parser.add_argument("--questions", nargs="+", default=list(QUESTIONS), choices=list(QUESTIONS))
-    options = parser.parse_args()
-    rows = options.rows or [row for row in ROWS if row not in SLOW]
-    found = benchmark(
-        options.data,
-        {row: ROWS[row] for row in rows},
-        options.questions,
-        options.seeds,
-        options.output,
-        num_test=options.num_test,
-        data_dir=options.data_dir,
-        models=options.models,
-    )
-    print(found.to_text())
+    options = make_table_parser(__doc__, list(ROWS), seeds=(0, 1, 2), num_test=None).parse_args()
+    names = options.rows or [row for row in ROWS if row not in SLOW]
+    ask(options, {name: ROWS[name] for name in names})
 
 
 if __name__ == "__main__":

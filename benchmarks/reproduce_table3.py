@@ -10,21 +10,18 @@ already are not fitted again. The files are written after each.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import pathlib
 import time
 import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+from reproducing import Results, make_subject_parser
 
 from deel_dualview import DualSVMSolver, InfluenceModel
 from deel_dualview.calculators.feature_maps import fit_feature_map
 from deel_dualview.evaluation import subject
-from deel_dualview.evaluation.measuring import describe_context
 
 EXPONENTS = range(-6, 3)
 PAPER = {
@@ -105,38 +102,29 @@ def to_markdown(results: dict) -> str:
 
 def main() -> None:
     """Fit what is not there yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="mnist", choices=["mnist", "fashion_mnist", "cifar10", "digits"])
-    parser.add_argument("--data-dir", help="where TFDS keeps its datasets")
-    parser.add_argument("--models", required=True, help="folder of the trained models")
+    parser = make_subject_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kernels", nargs="+", default=["standardized", "cosine"])
-    parser.add_argument("--output", type=pathlib.Path, required=True)
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"table3-{options.data}.json"
-    chosen = subject(
-        options.data, "normal", options.seed, directory=options.models, data_dir=options.data_dir
-    )
+    models = options.models or options.output / "models"
+    chosen = subject(options.data, "normal", options.seed, directory=models, data_dir=options.data_dir)
     model = InfluenceModel(chosen.model)
     train, test = read(model, chosen.train), read(model, chosen.test)
-    results = json.loads(path.read_text()) if path.exists() else {"kernels": {}}
-    results |= {"data": options.data, "seed": options.seed, "num_train": len(train[1])}
-    results["model"] = (
+    command = f"python benchmarks/reproduce_table3.py --data {options.data}"
+    path = options.output / f"table3-{options.data}.json"
+    results = Results(path, {"kernels": {}}, command, to_markdown)
+    results.found |= {"data": options.data, "seed": options.seed, "num_train": len(train[1])}
+    results.found["model"] = (
         f"Model of seed {options.seed}: test accuracy {chosen.test_accuracy:.4f}, {train[0].shape[1]} features"
     )
-    results["context"] = describe_context(f"python benchmarks/reproduce_table3.py --data {options.data}")
     for exponent in EXPONENTS:
         for kernel in options.kernels:
-            found = results["kernels"].setdefault(kernel, {})
+            found = results.found["kernels"].setdefault(kernel, {})
             if str(exponent) in found:
                 continue
             found[str(exponent)] = fit(train, test, int(train[1].max()) + 1, kernel, exponent)
             print(kernel, exponent, found[str(exponent)], flush=True)
-            path.write_text(json.dumps(results, indent=1) + "\n")
-            path.with_suffix(".md").write_text(to_markdown(results))
+            results.write()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ FLOORS = {
     "links": 2,
     "tracing": 2,
     "models": 2,
+    "train_sets": 2,
     "gradients": 3,
     "softmax_regression": 3,
     "curvature": 3,

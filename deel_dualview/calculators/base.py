@@ -15,6 +15,7 @@ from deel_dualview.gathering import gather_examples, gathered_spec
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, TopK, check_order
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
+from deel_dualview.train_sets import check_train_set
 from deel_dualview.typing import Target
 
 
@@ -61,7 +62,7 @@ class BaseInfluenceCalculator(ABC):
         self.train_set = train_set
         self.target = target
         self.store = MemoryStore() if store is None else store
-        self._check_train_set()
+        check_train_set(model, train_set)
         self._check_target()
 
     @property
@@ -239,18 +240,6 @@ class BaseInfluenceCalculator(ABC):
         if self.target == "label":
             return self.model.to_classes(batch.labels)
         return np.full(logits.shape[0], self.target, np.int64)
-
-    def _check_train_set(self) -> None:
-        data.check_batched(self.train_set, "train_set")
-        require(
-            data.unpack(self.train_set.element_spec).labels is not None,
-            "The training set needs labels: elements (inputs, labels).",
-            {"element_spec": self.train_set.element_spec},
-        )
-        self.model.check_inputs(data.unpack(self.train_set.element_spec).inputs, "train_set")
-        first = data.unpack(data.check_same_twice(self.train_set, "train_set"))
-        self.model.prepare(first.inputs)
-        self.model.to_classes(first.labels)
 
     def _check_target(self) -> None:
         target, num_classes = self.target, self.model.num_classes

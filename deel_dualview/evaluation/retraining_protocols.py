@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -111,10 +111,20 @@ def _losses(trial: Trial, kept: np.ndarray, rows: np.ndarray, classes: np.ndarra
     return -trial.retrainer.log_probabilities(kept)[rows, classes]
 
 
+def _protocol(
+    measures: Mapping[str, Measure],
+    ask: Callable[[Trial], Answer],
+    settings: Mapping[str, float] | None = None,
+) -> Protocol:
+    """Return a question on the model whose last layer is at its optimum, which trains that layer again."""
+    return Protocol(
+        "converged", measures, ask, retrains=True, settings={**(settings or {}), "penalty": PENALTY}
+    )
+
+
 RETRAINING: Mapping[str, Protocol] = MappingProxyType(
     {
-        "lds": Protocol(
-            "converged",
+        "lds": _protocol(
             {
                 "lds": Measure(
                     "LDS",
@@ -124,11 +134,9 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                 )
             },
             _ask_subsets,
-            retrains=True,
-            settings={"num_subsets": NUM_SUBSETS, "penalty": PENALTY},
+            {"num_subsets": NUM_SUBSETS},
         ),
-        "leave-one-out": Protocol(
-            "converged",
+        "leave-one-out": _protocol(
             {
                 "leave-one-out": Measure(
                     "Leave-one-out",
@@ -138,11 +146,9 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                 )
             },
             _ask_removals,
-            retrains=True,
-            settings={"num_removed": NUM_REMOVED, "penalty": PENALTY},
+            {"num_removed": NUM_REMOVED},
         ),
-        "core-set": Protocol(
-            "converged",
+        "core-set": _protocol(
             {
                 "core-set": Measure(
                     "Core set",
@@ -158,11 +164,8 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                 ),
             },
             _ask_parts,
-            retrains=True,
-            settings={"penalty": PENALTY},
         ),
-        "brittleness": Protocol(
-            "converged",
+        "brittleness": _protocol(
             {
                 "brittleness": Measure(
                     "Brittleness",
@@ -172,8 +175,7 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                 )
             },
             _ask_flips,
-            retrains=True,
-            settings={"num_examples": NUM_BRITTLE, "share": _SHARE_OF_PROPONENTS, "penalty": PENALTY},
+            {"num_examples": NUM_BRITTLE, "share": _SHARE_OF_PROPONENTS},
         ),
     }
 )

@@ -21,6 +21,7 @@ from deel_dualview.linalg.operators import DampedOperator, DenseOperator, Linear
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
 from deel_dualview.svm import ConvergenceWarning
+from deel_dualview.train_sets import check_train_set
 
 DENSE_LIMIT = 4096
 """Up to this many parameters of the last layer, iterative solvers form the matrix: its products are cheap."""
@@ -91,7 +92,7 @@ class InverseHessianVectorProduct(LinearOperator):
         self.model, self.train_set, self.weights, self.kind = model, train_set, weights, curvature
         self.regularisation = _check_not_negative("regularisation", regularisation)
         self._damping = _check_damping(damping, self.regularisation)
-        self._check_train_set()
+        check_train_set(model, train_set, self._read_first)
         self.gradients = PerExampleGradients(model, weights)
         self._lock = threading.Lock()
         self._has_warned = False
@@ -219,21 +220,9 @@ class InverseHessianVectorProduct(LinearOperator):
             self._curvature.to_dense()
         return self._curvature.trace() / self.size
 
-    def _check_train_set(self) -> None:
-        data.check_batched(self.train_set, "train_set")
-        require(
-            data.unpack(self.train_set.element_spec).labels is not None,
-            "The training set needs labels: elements (inputs, labels).",
-            {"element_spec": self.train_set.element_spec},
-        )
-        self.model.check_inputs(data.unpack(self.train_set.element_spec).inputs, "train_set")
-        first = data.unpack(self._first_batch())
-        self.model.prepare(first.inputs)
-        self.model.to_classes(first.labels)
-
-    def _first_batch(self) -> Any:
+    def _read_first(self, dataset: tf.data.Dataset, name: str) -> Any:
         """Return the first batch of the training set; one that changes is refused."""
-        return data.check_same_twice(self.train_set, "train_set")
+        return data.check_same_twice(dataset, name)
 
     def _warn_of_shortfall(self, solution: LinearSolution) -> None:
         is_short = ~np.asarray(solution.converged)

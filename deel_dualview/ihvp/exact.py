@@ -90,9 +90,9 @@ class ExactIHVP(InverseHessianVectorProduct):
             tf.constant(value), tf.constant(relative <= _TOLERANCE), 1, tf.constant(relative)
         )
 
-    def _first_batch(self) -> Any:
+    def _read_first(self, dataset: tf.data.Dataset, name: str) -> Any:
         # The constructor's pass is the second reading.
-        return data.first_batch(self.train_set, "train_set")
+        return data.first_batch(dataset, name)
 
     def _mean_eigenvalue(self) -> float:
         return self._mean

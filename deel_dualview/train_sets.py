@@ -1,0 +1,43 @@
+"""What calculators and inverse Hessians ask of a training set before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import require
+from deel_dualview.models import InfluenceModel
+
+
+def check_train_set(
+    model: InfluenceModel,
+    train_set: tf.data.Dataset,
+    read: Callable[[tf.data.Dataset, str], Any] = data.check_same_twice,
+) -> None:
+    """Refuse a training set that is not batched, has no labels, changes, or is not what the model takes.
+
+    The model is prepared on the first batch.
+
+    Args:
+        model: the model.
+        train_set: batches of inputs and labels.
+        read: gives the first batch; `data.first_batch` where a whole pass follows, which is the second reading.
+
+    Raises:
+        TypeError: it is no dataset.
+        ValueError: one of the above.
+    """
+    data.check_batched(train_set, "train_set")
+    spec = data.unpack(train_set.element_spec)
+    require(
+        spec.labels is not None,
+        "The training set needs labels: elements (inputs, labels).",
+        {"element_spec": train_set.element_spec},
+    )
+    model.check_inputs(spec.inputs, "train_set")
+    first = data.unpack(read(train_set, "train_set"))
+    model.prepare(first.inputs)
+    model.to_classes(first.labels)
