@@ -65,7 +65,7 @@ class DualView(BaseInfluenceCalculator):
             follow single hard examples, give sparser attributions and take longer. By default 30 / n for the tempered
             kernel and 600 / n for the others: with the total penalty fixed, training sets of any size are treated
             alike. The paper's K is `paper_K * mean(||phi||^2)` here.
-        kernel: how features enter: `"tempered"` at length ||f||^0.05, `"cosine"` at unit length, `"linear"` as they
+        kernel: how features enter: `"tempered"` at length ||f||^0.1, `"cosine"` at unit length, `"linear"` as they
             are, `"standardized"` z-scored (the paper's). The first, with its K, finds the training examples most like
             the evaluated one; `"cosine"`, with its K, is sparse and nearest to the model: an audit's choice.
         bias: whether a constant feature 1 is appended; its share of the logits is `surrogate_bias`.
