@@ -1,12 +1,14 @@
 """Tables and pages of a benchmark, from results that nobody ran."""
 
+import itertools
 import re
 
+import numpy as np
 import pytest
-from evaluation_cases import cell, made, two_seeds
+from evaluation_cases import CURVE, cell, made, two_seeds
 from pages import Page
 
-from deel_dualview.evaluation import pages
+from deel_dualview.evaluation import figures, pages
 
 
 def test_means_are_over_seeds_and_the_range_is_theirs():
@@ -98,3 +100,28 @@ def test_own_score_is_drawn_only_where_it_is_another():
         cell("gradcos", "poisoned", label_poisoning=0.5, label_errors_self=0.6, label_errors=0.6),
     )
     assert list(pages._curves(benchmark)["gradcos"]) == ["summed influence", "self-influence"]
+
+
+def test_names_that_differ_in_their_last_setting_stay_apart_in_figures():
+    names = [f"dualview?kernel=linear&bias=True&K={K}" for K in (0.1, 1, 10)]
+    short = [figures.short_name(name) for name in names]
+    assert len(set(short)) == 3 and {len(name) for name in short} == {24}
+    assert figures.short_name("first-order") == "first-order"
+
+
+def test_titles_of_detection_panels_do_not_overlap():
+    curve = {name: np.asarray(values) for name, values in CURVE.items()}
+    names = [
+        "sim?weights=all&projection=GaussianProjection(32)",
+        "a name of twenty-eight chars",
+        "c",
+        "d",
+        "e",
+    ]
+    figure = figures.plot_detection({name: {"self-influence": curve} for name in names})
+    figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    boxes = [axes.get_title("left") and axes._left_title.get_window_extent() for axes in panels]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    lowest = [any(label.get_visible() for label in axes.get_xticklabels()) for axes in panels]
+    assert lowest == [False, True, True, True, True]

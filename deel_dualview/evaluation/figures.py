@@ -18,6 +18,7 @@ _STYLES = (
     {"color": plots.INK, "linewidth": 1.4, "linestyle": (0, (1, 1.5))},
 )
 _COLUMNS = 4
+_TITLE = 20
 
 
 def plot_detection(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
@@ -40,6 +41,8 @@ def plot_detection(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]])
     names = list(dict.fromkeys(name for of_method in curves.values() for name in of_method))
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
+    for axes in panels[max(0, len(curves) - columns) : len(curves)]:
+        axes.tick_params(labelbottom=True)
     for axes, (method, of_method) in zip(panels, curves.items(), strict=False):
         plots.prepare_axes(axes)
         any_curve = next(iter(of_method.values()))
@@ -96,7 +99,7 @@ def plot_rank_against_time(ranks: Mapping[str, float], seconds: Mapping[str, flo
         axes.set_ylim(worst + 0.5, 0.5)
     for name, height, place in _spread(names, times, heights):
         axes.annotate(
-            plots.plain(plots.shorten(name)),
+            plots.plain(short_name(name)),
             (seconds[name], ranks[name]),
             xytext=(seconds[name] * 1.12, place),
             color=plots.INK,
@@ -129,5 +132,11 @@ def _spread(
     return [(name, height, place) for name, height, place, _ in placed]
 
 
+def short_name(name: str, length: int = 24) -> str:
+    """Return a name with its end, where settings differ, and without its middle if it is long."""
+    return name if len(name) <= length else f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"
+
+
 def _wrapped(name: str) -> str:
-    return name if len(name) <= 24 else name.replace("?", "\n", 1)
+    lines = [name] if len(name) <= _TITLE else name.split("?", 1)
+    return "\n".join(short_name(line, _TITLE) for line in lines)

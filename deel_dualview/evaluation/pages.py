@@ -88,7 +88,9 @@ def draw(benchmark: Benchmark) -> dict[str, Figure]:
             title: [benchmark.cost(method, name) or 0.0 for method in timed]
             for title, name in (("Set-up", "setup_seconds"), ("A query", "seconds_per_query"))
         }
-        drawn["cost"] = comparison_plots.plot_costs(timed, costs, write=format_seconds)
+        drawn["cost"] = comparison_plots.plot_costs(
+            [figures.short_name(name) for name in timed], costs, write=format_seconds
+        )
     return drawn
 
 
