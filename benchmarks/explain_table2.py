@@ -154,7 +154,7 @@ def lissa_of_single_examples(case: Case) -> dict[str, float | None]:
     """Return the score of influence whose inverse Hessian is LiSSA's recursion with one example a step.
 
     An example has curvature up to half its squared feature norm. Above twice the scale a step enlarges what it
-    should shrink, and the solutions of all queries end up parallel: the mean |cosine| of them is told.
+    should shrink, and the solutions of all queries end up parallel: the mean absolute cosine of them is told.
     """
     case = case.first(LISSA_QUERIES)
     p = scipy.special.softmax((case.features @ case.kernel).astype(np.float64), axis=1)
@@ -170,14 +170,14 @@ def lissa_of_single_examples(case: Case) -> dict[str, float | None]:
             return sum((solved[rows, j] @ case.features.T) * errors[:, j] for j in range(case.num_classes))
 
         scores[f"scale {scale}, seed {seed}"] = case.score_rows(values)
-        scores[f"scale {scale}, seed {seed}: mean |cosine| of two solutions"] = round(cosine, 3)
+        scores[f"scale {scale}, seed {seed}: mean absolute cosine of two solutions"] = round(cosine, 3)
     return scores
 
 
 def _recursion(
     p: np.ndarray, features: np.ndarray, gradients: np.ndarray, scale: float, seed: int
 ) -> tuple[np.ndarray, float]:
-    """Return h = v + (1 - damping) h - H_i h / scale after all steps, of length 1, and their mean |cosine|."""
+    """Return h = v + (1 - damping) h - H_i h / scale after all steps, of length 1, and their mean absolute cosine."""
     solved, features = gradients.copy(), features.astype(np.float64)
     for i in np.random.default_rng(seed).integers(0, len(features), LISSA_STEPS):
         logits = solved @ features[i]
