@@ -114,15 +114,32 @@ class Case:
         return self.labels[first] == self.explained[block]
 
 
+def residuals(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return probabilities and p - y of the training examples (n, c), and loss gradients of the queries (m, c, d)."""
+    p = scipy.special.softmax((case.features @ case.kernel).astype(np.float64), axis=1)
+    q = scipy.special.softmax((case.queries @ case.kernel).astype(np.float64), axis=1)
+    deltas = q - np.eye(case.num_classes)[case.explained]
+    errors = (p - np.eye(case.num_classes)[case.labels]).astype(np.float32)
+    return p, errors, deltas[:, :, np.newaxis] * case.queries[:, np.newaxis]
+
+
+def influence_of(case: Case, errors: np.ndarray, solved: np.ndarray):
+    """Return what `score_rows` takes, from p - y (n, c) and inverse Hessian times query gradients (m, c, d)."""
+
+    def values(rows: np.ndarray, c: int) -> np.ndarray:
+        del c
+        return sum((solved[rows, j] @ case.features.T) * errors[:, j] for j in range(case.num_classes))
+
+    return values
+
+
 def influence_functions(case: Case) -> dict[str, float | None]:
     """Return the score of exact last-layer influence, as it is and reversed."""
-    logits = case.features @ case.kernel
-    p = scipy.special.softmax(logits.astype(np.float64), axis=1)
-    errors = p - np.eye(case.num_classes)[case.labels]
-    size = case.num_classes * case.features.shape[1]
-    hessian = np.zeros((size, size))
+    p, errors, gradients = residuals(case)
     phi = case.features.astype(np.float64)
     width = phi.shape[1]
+    size = case.num_classes * width
+    hessian = np.zeros((size, size))
     for a in range(case.num_classes):
         for b in range(a, case.num_classes):
             weights = p[:, a] * ((a == b) - p[:, b])
@@ -130,20 +147,8 @@ def influence_functions(case: Case) -> dict[str, float | None]:
             hessian[a * width : (a + 1) * width, b * width : (b + 1) * width] = block
             hessian[b * width : (b + 1) * width, a * width : (a + 1) * width] = block.T
     hessian += 1e-3 * np.trace(hessian) / size * np.eye(size)
-    inverse = np.linalg.inv(hessian)
-    q = scipy.special.softmax((case.queries @ case.kernel).astype(np.float64), axis=1)
-    deltas = q - np.eye(case.num_classes)[case.explained]
-    gradients = (deltas[:, :, np.newaxis] * case.queries[:, np.newaxis, :]).reshape(len(q), size)
-    solved = (gradients @ inverse).reshape(len(q), case.num_classes, width).astype(np.float32)
-    errors32 = errors.astype(np.float32)
-
-    def values(rows: np.ndarray, c: int) -> np.ndarray:
-        del c
-        return sum(
-            (solved[rows, j] @ case.features.T) * errors32[:, j][np.newaxis, :]
-            for j in range(case.num_classes)
-        )
-
+    solved = gradients.reshape(len(gradients), size) @ np.linalg.inv(hessian)
+    values = influence_of(case, errors, solved.reshape(gradients.shape).astype(np.float32))
     return {
         "as it is": case.score_rows(values),
         "reversed": case.score_rows(lambda rows, c: -values(rows, c)),
@@ -157,19 +162,11 @@ def lissa_of_single_examples(case: Case) -> dict[str, float | None]:
     should shrink, and the solutions of all queries end up parallel: the mean absolute cosine of them is told.
     """
     case = case.first(LISSA_QUERIES)
-    p = scipy.special.softmax((case.features @ case.kernel).astype(np.float64), axis=1)
-    q = scipy.special.softmax((case.queries @ case.kernel).astype(np.float64), axis=1)
-    gradients = (q - np.eye(case.num_classes)[case.explained])[:, :, np.newaxis] * case.queries[:, np.newaxis]
-    errors = (p - np.eye(case.num_classes)[case.labels]).astype(np.float32)
+    p, errors, gradients = residuals(case)
     scores = {}
     for scale, seed in itertools.product((10, 25), (0, 1)):
         solved, cosine = _recursion(p, case.features, gradients, scale, seed)
-
-        def values(rows: np.ndarray, c: int, solved: np.ndarray = solved) -> np.ndarray:
-            del c
-            return sum((solved[rows, j] @ case.features.T) * errors[:, j] for j in range(case.num_classes))
-
-        scores[f"scale {scale}, seed {seed}"] = case.score_rows(values)
+        scores[f"scale {scale}, seed {seed}"] = case.score_rows(influence_of(case, errors, solved))
         scores[f"scale {scale}, seed {seed}: mean absolute cosine of two solutions"] = round(cosine, 3)
     return scores
 

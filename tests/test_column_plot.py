@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
+from pair_cases import both_orders
 
-from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, plots
+from deel_dualview import plots
 
 NAMES = ["age", "amount", "months", "$savings", "status"]
 
@@ -17,12 +17,7 @@ def pairs():
     keras.utils.set_random_seed(0)
     rows = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
     model = keras.Sequential([keras.Input((5,)), layers.Dense(8, activation="relu"), layers.Dense(3)])
-    train = tf.data.Dataset.from_tensor_slices((rows, np.arange(30) % 3)).batch(10)
-    relevance = DualRelevance(DualView(InfluenceModel(model), train, K=0.1, target="label"))
-    return [
-        next(iter(relevance.explain(train.take(1), k=2, order=order)))
-        for order in (ORDER.DESCENDING, ORDER.ASCENDING)
-    ]
+    return both_orders(model, rows)
 
 
 def panels(figure):

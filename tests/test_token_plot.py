@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
+from pair_cases import both_orders
 
-from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, plots, token_plot
+from deel_dualview import plots, token_plot
 from deel_dualview.token_plot import passage
 
 WORDS = ["", "[UNK]", *(f"word{number}" for number in range(2, 20))]
@@ -22,12 +22,7 @@ def pairs():
     inputs = keras.Input((7,), dtype="int32")
     x = layers.Embedding(20, 6, mask_zero=True)(inputs)
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
-    train = tf.data.Dataset.from_tensor_slices((tokens, np.arange(30) % 3)).batch(10)
-    relevance = DualRelevance(DualView(InfluenceModel(model), train, K=0.1, target="label"))
-    return [
-        next(iter(relevance.explain(train.take(1), k=2, order=order)))
-        for order in (ORDER.DESCENDING, ORDER.ASCENDING)
-    ]
+    return both_orders(model, tokens)
 
 
 def texts(figure):
