@@ -48,10 +48,10 @@ def test_a_run_tells_the_table_and_where_it_lies(quick, tmp_path):
 
 def test_a_failed_method_ends_with_one_and_says_why(quick, tmp_path):
     result = run(
-        "--methods", "random,gradcos?projection=word", "--metrics", "superclass", "--output", tmp_path
+        "--methods", "random,rps-l2?lambda_regularization=-1", "--metrics", "superclass", "--output", tmp_path
     )
     assert result.exit_code == 1
-    assert "Failed: gradcos?projection=word, superclass, seed 0: " in result.stderr
+    assert "Failed: rps-l2?lambda_regularization=-1, superclass, seed 0: " in result.stderr
     assert "random" in result.stdout
     assert run("--methods", "random", "--metrics", "superclass", "--output", tmp_path).exit_code == 0
 

@@ -1,6 +1,9 @@
 """Training the last layer again, and the questions that rest on it."""
 
 import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -115,6 +118,28 @@ class TestKeptOutputs:
             assert kept.get(np.array([1, 2]), counting)[0, 0] == 2
             assert kept.get(np.array([1, 2, 5]), counting)[0, 0] == 3
         assert counting.calls == 2
+
+    def test_two_that_need_a_subset_at_the_same_time_train_on_it_once(self, tmp_path, capsys):
+        """Locks of files hold between threads as they do between processes."""
+        begun, may_end = threading.Event(), threading.Event()
+
+        class Slow(self.Counting):
+            def log_probabilities(self, kept):
+                begun.set()
+                assert may_end.wait(60)
+                return super().log_probabilities(kept)
+
+        slow, kept = Slow(), KeptOutputs(tmp_path, "model a")
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(kept.get, np.array([1, 2]), slow)
+            assert begun.wait(60)
+            second = pool.submit(kept.get, np.array([1, 2]), slow)
+            while "Waiting for another process" not in capsys.readouterr().err:
+                assert not second.done()
+                time.sleep(0.01)
+            may_end.set()
+            np.testing.assert_array_equal(first.result(60), second.result(60))
+        assert slow.calls == 1
 
     def test_outputs_for_another_architecture_are_refused(self, tmp_path):
         KeptOutputs(tmp_path, "model a")

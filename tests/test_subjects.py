@@ -1,10 +1,13 @@
 """Models trained for the questions of the metrics: kept whole, checked, and the same for the same seed."""
 
+import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from deel_dualview.evaluation import subjects
 from deel_dualview.evaluation.networks import RECIPES, Recipe, paper_cnn, resnet
 from deel_dualview.evaluation.subjects import build, load_images, subject
 
@@ -102,6 +105,23 @@ def test_an_interrupted_training_leaves_nothing_in_place(tmp_path, monkeypatch):
             subject("digits", "normal", 0, directory=tmp_path, recipe=_QUICK)
     assert not (tmp_path / "digits" / "normal-0").exists()
     assert subject("digits", "normal", 0, directory=tmp_path, recipe=_QUICK).seconds > 0
+
+
+def test_two_that_need_a_model_at_the_same_time_train_it_once(tmp_path, monkeypatch):
+    """Locks of files hold between threads as they do between processes."""
+    trained = []
+
+    def train(*settings):
+        trained.append(settings)
+        return really_train(*settings)
+
+    really_train = subjects._train
+    monkeypatch.setattr(subjects, "_train", train)
+    get = functools.partial(subject, "digits", "normal", 0, directory=tmp_path, recipe=_QUICK)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (future.result(300) for future in [pool.submit(get), pool.submit(get)])
+    assert len(trained) == 1
+    assert first.seconds == second.seconds
 
 
 @pytest.mark.parametrize(

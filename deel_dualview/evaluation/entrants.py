@@ -9,11 +9,14 @@ import inspect
 import pickle
 import sys
 import types
+import typing
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
+
+from typeguard import TypeCheckError, check_type
 
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
@@ -220,6 +223,15 @@ def _check_names(method: str, made: Any, settings: Mapping[str, object], prefix:
         f"{method} has the settings {', '.join(known) or '(none)'}.",
         {"settings": unknown},
     )
+    needed = typing.get_type_hints(made.__init__)
+    for name, value in settings.items():
+        try:
+            check_type(value, needed[name])
+        except TypeCheckError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                describe(f"The setting {prefix}{name} of {method}: {reason}.", {prefix + name: value})
+            ) from None
 
 
 def _describe(made: Any) -> str:

@@ -15,6 +15,7 @@ import scipy.special
 import tensorflow as tf
 
 from deel_dualview._checks import require
+from deel_dualview.evaluation.locks import locked
 from deel_dualview.evaluation.subjects import Subject
 from deel_dualview.models import InfluenceModel
 from deel_dualview.softmax_regression import fit_softmax_regression
@@ -99,7 +100,7 @@ def with_converged_head(chosen: Subject, folder: pathlib.Path | None = None) -> 
 
 
 class KeptOutputs:
-    """Outputs of models trained on subsets, on disk: trained once for all methods, and resumed.
+    """Outputs of models trained on subsets, on disk: trained once for all methods and processes, and resumed.
 
     Args:
         folder: where they are kept.
@@ -134,16 +135,27 @@ class KeptOutputs:
 
 
 def _kept(path: pathlib.Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the array in a file, computed and written now, whole or not at all, if there is none."""
+    """Return the array in a file, computed by one process and written whole or not at all, if there is none."""
+    found = _read(path)
+    if found is not None:
+        return found
+    with locked(path.parent / "outputs", "the same outputs"):
+        found = _read(path)
+        if found is not None:
+            return found
+        array = compute()
+        unfinished = path.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        os.replace(unfinished, path)
+    return array
+
+
+def _read(path: pathlib.Path) -> np.ndarray | None:
+    """Return the array in a file, None if there is no file."""
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        array = compute()
+        return None
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged: delete it, and it is computed again.") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    with unfinished.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    os.replace(unfinished, path)
-    return array

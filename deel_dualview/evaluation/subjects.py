@@ -20,6 +20,7 @@ from deel_dualview import sources
 from deel_dualview._checks import check_count, require
 from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
 from deel_dualview.datasets import load_digits
+from deel_dualview.evaluation.locks import locked
 from deel_dualview.evaluation.networks import NETWORKS, RECIPES, Recipe
 from deel_dualview.evaluation.perturbation import Perturbation
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Superclasses
@@ -126,7 +127,8 @@ def subject(
 ) -> Subject:
     """Load a trained model from `directory/DATA/KIND-SEED`, or train it now.
 
-    A model is put there whole or not at all. Sets the global seeds of Python, NumPy and Keras when it trains.
+    A model is put there whole or not at all, by one process at a time. Sets the global seeds of Python, NumPy and
+    Keras when it trains.
 
     Args:
         data: "digits", "mnist", "fashion_mnist" or "cifar10".
@@ -145,7 +147,9 @@ def subject(
     recipe = RECIPES[data] if recipe is None else recipe
     place = pathlib.Path(directory) / data / f"{kind}-{seed}"
     if not place.exists():
-        _train(images, kind, seed, recipe, place)
+        with locked(place, f"the model {place.name}"):
+            if not place.exists():
+                _train(images, kind, seed, recipe, place)
     record = _checked_record(place, {"kind": kind, "seed": seed, **recipe._asdict()})
     with _named(place):
         truth = None if kind == "normal" else _TRUTHS[kind].load(place / _TRUTH)
