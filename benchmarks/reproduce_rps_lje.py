@@ -1,17 +1,17 @@
-"""Figure 4a of the RPS-LJE paper: flipped labels of CIFAR-10's horses and cars, found by inspection.
+"""Figure 4 of the RPS-LJE paper: flipped labels of CIFAR-10's horses and cars, found and put right.
 
     python benchmarks/reproduce_rps_lje.py --data-dir TFDS_DIRECTORY --output RESULTS
 
 10,000 training and 2,000 test images, a fifth of the training labels flipped, 5 runs. Each run trains a small
-network from nothing on the flipped labels and orders the examples by each method. After every further 5 % inspected
-the labels found so far are put right and the *last layer* is trained again to its optimum on the features of the
-network (the paper trains its ResNet-20 again). Writes `rps-lje.json` and `rps-lje.md` and resumes after a run.
+network from nothing on the flipped labels (the paper a ResNet-20) and orders the examples by each method. What was
+found is told for every further 5 % inspected; after 10, 20 and 30 % the labels found are put right and the network is
+trained again, whole, from the same start. Writes `rps-lje.json` and `rps-lje.md` and resumes after a training.
 """
 
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Callable, Iterable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -30,12 +30,14 @@ from deel_dualview import (
 )
 from deel_dualview.datasets import swap_labels
 from deel_dualview.evaluation import load_images
-from deel_dualview.softmax_regression import fit_softmax_regression
 
 CAR, HORSE = 1, 7
-FLIPPED_SHARE = 0.2
+FLIPPED_SHARE, BATCH_SIZE = 0.2, 128
 INSPECTED = np.arange(0, 105, 5)
-PENALTY = 1e-3
+RETRAINED = (10, 20, 30)
+NO_LABEL, EVERY_LABEL = "no label put right", "every label put right"
+TO_OUTPUTS = "RPS-L2, |alpha|, fitted to the network's outputs"
+NOT_TRAINED = (TO_OUTPUTS, "loss")
 
 
 def network() -> keras.Model:
@@ -74,13 +76,21 @@ def two_classes(data_dir: str | None) -> list[np.ndarray]:
     return arrays
 
 
-def train(images: np.ndarray, labels: np.ndarray, epochs: int) -> keras.Model:
-    """Return the network trained on these labels."""
+def train(images: np.ndarray, labels: np.ndarray, epochs: int, seed: int) -> keras.Model:
+    """Return the network trained on these labels; the seed draws its start and the order."""
+    keras.utils.set_random_seed(seed)
     model = network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(2e-3), loss)
-    model.fit(images, labels, batch_size=128, epochs=epochs, verbose=0)
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * -(-len(labels) // BATCH_SIZE))
+    model.compile(keras.optimizers.Adam(rate), loss)
+    model.fit(images, labels, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
     return model
+
+
+def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of images whose class the network tells."""
+    predictions = model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
+    return round(float((predictions == labels).mean()), 4)
 
 
 def orders(model: InfluenceModel, dataset: tf.data.Dataset, seed: int) -> dict[str, np.ndarray]:
@@ -89,14 +99,16 @@ def orders(model: InfluenceModel, dataset: tf.data.Dataset, seed: int) -> dict[s
     def own_influence(calculator) -> np.ndarray:
         return np.concatenate([values.numpy() for values in calculator.compute_influence_values()])
 
-    l2 = RepresenterPointL2(model, dataset)
-    alpha = l2.surrogate.coefficients
+    def alpha(**settings) -> np.ndarray:
+        return np.abs(RepresenterPointL2(model, dataset, **settings).surrogate.coefficients).max(axis=1)
+
     ihvp = ExactIHVP(model, dataset)
     dualview = DualView(model, dataset)
     losses = np.concatenate([model.losses(inputs, labels).numpy() for inputs, labels in dataset])
     return {
         "RPS-LJE, |v . phi|": np.abs(own_influence(RepresenterPointLJE(model, dataset))),
-        "RPS-L2, |alpha|": np.abs(alpha).max(axis=1),
+        "RPS-L2, |alpha|": alpha(),
+        TO_OUTPUTS: alpha(fit_to="probabilities"),
         "IF, self-influence": own_influence(FirstOrderInfluenceCalculator(model, dataset, ihvp)),
         "DualView, slack": dualview.surrogate.slack,
         "loss": losses,
@@ -104,77 +116,62 @@ def orders(model: InfluenceModel, dataset: tf.data.Dataset, seed: int) -> dict[s
     }
 
 
-def accuracy(train_set: tuple[np.ndarray, np.ndarray], test_set: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return the test accuracy of the last layer trained again on features (with a constant) and labels."""
-    features, test_features = (
-        np.hstack([rows, np.ones((len(rows), 1), np.float32)]) for rows in (train_set[0], test_set[0])
-    )
-    targets = np.eye(2, dtype=np.float32)[train_set[1]]
-    fitted = fit_softmax_regression(features, targets, penalty=PENALTY, tolerance=1e-5)
-    return float(((test_features @ fitted.weights).argmax(axis=1) == test_set[1]).mean())
-
-
-def run(data: list[np.ndarray], seed: int, epochs: int) -> dict[str, object]:
-    """Return the curves of one run."""
+def run(
+    data: list[np.ndarray], seed: int, epochs: int, curves: dict[str, dict], write: Callable[[], None]
+) -> None:
+    """Fill the curves of one run with what is not there yet, and write after every training."""
     images, labels, test_images, test_labels = data
-    keras.utils.set_random_seed(seed)
     swapped = swap_labels(labels, round(FLIPPED_SHARE * len(labels)), num_classes=2, seed=seed)
-    start = time.perf_counter()
-    keras_model = train(images, swapped.labels, epochs)
-    seconds = time.perf_counter() - start
-    model = InfluenceModel(keras_model)
+    keras_model = train(images, swapped.labels, epochs, seed)
     dataset = tf.data.Dataset.from_tensor_slices((images, swapped.labels)).batch(500)
-    features, test_features = (
-        np.concatenate([model.features(rows[i : i + 500]).numpy() for i in range(0, len(rows), 500)])
-        for rows in (images, test_images)
-    )
-    predictions = keras_model.predict(test_images, batch_size=500, verbose=0).argmax(axis=1)
     is_flipped = np.zeros(len(labels), bool)
     is_flipped[swapped.indices] = True
-    curves = {}
-    for name, values in orders(model, dataset, seed).items():
+    seen = {}
+    for name, values in orders(InfluenceModel(keras_model), dataset, seed).items():
         order = np.argsort(-values, kind="stable")
-        found, accuracies = [], []
-        for share in INSPECTED:
-            seen = order[: round(share / 100 * len(order))]
-            mended = swapped.labels.copy()
-            mended[seen] = labels[seen]
-            found.append(round(float(is_flipped[seen].sum() / is_flipped.sum()), 4))
-            if share % 10 == 0:
-                accuracies.append(round(accuracy((features, mended), (test_features, test_labels)), 4))
-        curves[name] = {"found": found, "accuracy": accuracies}
-    return {
-        "seed": seed,
-        "test_accuracy": round(float((predictions == test_labels).mean()), 4),
-        "train_seconds": round(seconds, 1),
-        "curves": curves,
-    }
+        found = [is_flipped[order[: round(share / 100 * len(order))]].sum() for share in INSPECTED]
+        curves.setdefault(name, {"accuracy": {}})["found"] = np.round(found / is_flipped.sum(), 4).tolist()
+        if name not in NOT_TRAINED:
+            seen |= {(name, str(share)): order[: round(share / 100 * len(order))] for share in RETRAINED}
+    curves.setdefault(NO_LABEL, {"accuracy": {"0": accuracy(keras_model, test_images, test_labels)}})
+    write()
+    curves.setdefault(EVERY_LABEL, {"accuracy": {}})
+    for (name, share), rows in {(EVERY_LABEL, "100"): np.arange(len(labels)), **seen}.items():
+        if share in curves[name]["accuracy"]:
+            continue
+        mended = swapped.labels.copy()
+        mended[rows] = labels[rows]
+        again = train(images, mended, epochs, seed)
+        curves[name]["accuracy"][share] = accuracy(again, test_images, test_labels)
+        write()
 
 
 def to_markdown(results: dict) -> str:
-    """Return means over the runs."""
+    """Return means and deviations over the runs that are finished, as far as they are."""
     runs = results["runs"]
     shares = [10, 20, 30, 40, 60]
-    lines = ["# RPS-LJE, figure 4a: CIFAR-10 horse / car", ""]
-    lines += [
-        f"{len(runs)} runs; test accuracy of the networks trained on flipped labels "
-        f"{np.mean([one['test_accuracy'] for one in runs]):.3f}.",
-        "",
-        "| order | " + " | ".join(f"found at {share} %" for share in shares) + " | accuracy at 0, 20, 40 % |",
-        "|---" * (len(shares) + 2) + "|",
-    ]
-    for name in runs[0]["curves"]:
-        found = np.mean([one["curves"][name]["found"] for one in runs], axis=0)
-        accuracies = np.mean([one["curves"][name]["accuracy"] for one in runs], axis=0)
-        spread = np.std([one["curves"][name]["found"] for one in runs], axis=0)
-        cells = [f"{found[share // 5]:.3f} ± {spread[share // 5]:.3f}" for share in shares]
-        cells.append(", ".join(f"{accuracies[place]:.3f}" for place in (0, 2, 4)))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines = ["# RPS-LJE, figure 4: CIFAR-10 horse / car", ""]
+    heads = [f"found at {share} %" for share in shares]
+    heads += [f"accuracy, {share} % inspected" for share in RETRAINED]
+    lines += [f"{len(runs)} runs.", "", f"| order | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name in runs[0]:
+        curves = [one[name] for one in runs if name in one]
+        cells = [_spread([one["found"][share // 5] for one in curves if "found" in one]) for share in shares]
+        cells += [_spread([one["accuracy"].get(str(share)) for one in curves]) for share in RETRAINED]
+        if name in (NO_LABEL, EVERY_LABEL):
+            cells[-1] = _spread([value for one in curves for value in one["accuracy"].values()])
+        escaped = name.replace("|", r"\|")
+        lines.append(f"| {escaped} | {' | '.join(cells)} |")
     context = results["context"]
     note = (
         "The paper: LJE finds about 3 % more than RPS-L2 at 40 % inspected; 89 % accuracy on flipped labels."
     )
     return "\n".join([*lines, "", note, "", f"Command: `{context['command']}`; {context['created']}.", ""])
+
+
+def _spread(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.3f} ± {np.std(known):.3f}" if known else "–"
 
 
 def main() -> None:
@@ -187,11 +184,12 @@ def main() -> None:
     results = Results(options.output / "rps-lje.json", {"runs": []}, command, to_markdown)
     results.found |= {"inspected": INSPECTED.tolist(), "epochs": options.epochs}
     runs = results.found["runs"]
-    data = two_classes(options.data_dir) if len(runs) < options.runs else []
-    for seed in range(len(runs), options.runs):
-        runs.append(run(data, seed, options.epochs))
-        print(seed, runs[-1], flush=True)
-        results.write()
+    data = two_classes(options.data_dir)
+    for seed in range(options.runs):
+        if seed == len(runs):
+            runs.append({})
+        run(data, seed, options.epochs, runs[seed], results.write)
+        print(seed, runs[seed], flush=True)
 
 
 if __name__ == "__main__":

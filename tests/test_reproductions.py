@@ -1,5 +1,6 @@
 """The scripts that reproduce the papers' tables, on the embedded digits and on a few examples."""
 
+import copy
 import importlib
 import json
 import pathlib
@@ -263,9 +264,21 @@ def test_rps_lje_finds_flipped_labels():
         ).astype(np.uint8)
         for of in (labels, test_labels)
     )
-    found = module.run([images, labels, test_images, test_labels], seed=0, epochs=2)
-    for name, curve in found["curves"].items():
-        assert (curve["found"][0], curve["found"][-1]) == (0.0, 1.0), name
-        assert np.all(np.diff(curve["found"]) >= 0)
-    results = {"runs": [found], "context": {"command": "c", "created": "now"}}
-    assert "| random |" in module.to_markdown(results)
+    data, curves, written = [images, labels, test_images, test_labels], {}, []
+
+    def write():
+        written.append(copy.deepcopy(curves))
+
+    module.run(data, 0, 2, curves, write)
+    assert len(written) == 1 + 1 + 3 * 5  # the base, all labels put right, three shares of five orders
+    assert len(curves) == 5 + 2 + 2  # and two orders of which nothing is trained
+    for name in curves.keys() - {module.NO_LABEL, module.EVERY_LABEL}:
+        found = curves[name]["found"]
+        assert (found[0], found[-1]) == (0.0, 1.0), name
+        assert np.all(np.diff(found) >= 0)
+    resumed, trainings = written[5], len(written)
+    module.run(data, 0, 2, resumed, write)
+    assert len(written) - trainings == 1 + trainings - 6  # what was trained before is not trained again
+    assert resumed == curves
+    table = module.to_markdown({"runs": [curves], "context": {"command": "c", "created": "now"}})
+    assert "| random |" in table and r"RPS-L2, \|alpha\| |" in table
