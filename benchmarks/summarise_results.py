@@ -1,9 +1,10 @@
 """Put results of `reproduce_table2.py` beside the papers' cells, as small files to commit.
 
-    python benchmarks/summarise_results.py --results RESULTS --data mnist --output benchmarks/results
+    python benchmarks/summarise_results.py --results RESULTS --data mnist --output benchmarks/results --costs COSTS
 
 Writes `table2-DATA.json` (every value by row, metric and seed, costs, versions and machine), `table2-DATA.md` (means
-over the seeds, the paper's cell beside ours) and `table1-DATA.md` (costs).
+over the seeds, the paper's cell beside ours) and `table1-DATA.md` (costs). With --costs these are of other results,
+as of `reproduce_table2.py --seeds 0 --questions normal` on a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -68,7 +69,13 @@ PAPER_COSTS = {
     },
 }
 """Table 1 of the paper: seconds of pre-training, seconds a query, MB of additional memory."""
-COSTS = ("setup_seconds", "seconds_per_query", "additional_memory_bytes")
+COSTS = (
+    "setup_seconds",
+    "seconds_per_query",
+    "additional_memory_bytes",
+    "setup_cpu_seconds",
+    "cpu_seconds_per_query",
+)
 
 
 def values_of(found: Benchmark) -> dict[str, dict[str, dict[str, float]]]:
@@ -118,17 +125,17 @@ def table2(found: Benchmark, values: dict, context: dict) -> str:
 
 
 def table1(found: Benchmark, context: dict) -> str:
-    """Return Table 1: costs of a row, mean over the seeds, the paper's in brackets."""
+    """Return Table 1: costs of a row on the normal models, mean over the seeds, the paper's in brackets."""
     lines = [f"# Table 1, {found.data}", ""]
     lines += [
-        "Set-up and a query (its top five of all training examples) in seconds, memory beyond the model's in MiB; in "
-        "brackets the paper's, on a GPU except for DualView's set-up.",
+        "Set-up and a query (its top five of all training examples) in seconds, of the clock and of the processor, and "
+        "memory beyond the model's in MiB; in brackets the paper's, on a GPU except for DualView's set-up.",
         "",
-        "| row | set-up | a query | memory |",
-        "|---|---|---|---|",
+        "| row | set-up | a query | memory | set-up, processor | a query, processor |",
+        "|---|---|---|---|---|---|",
     ]
     for row in (row for row in ROWS if row in found.methods):
-        paper = PAPER_COSTS.get(found.data, {}).get(row, (None, None, None))
+        paper = (*PAPER_COSTS.get(found.data, {}).get(row, (None, None, None)), None, None)
         cells = []
         for name, theirs in zip(COSTS, paper, strict=True):
             ours = found.cost(row, name)
@@ -139,12 +146,18 @@ def table1(found: Benchmark, context: dict) -> str:
     return "\n".join([*lines, "", told_machine(context), ""])
 
 
+def context_of(found: Benchmark) -> dict:
+    """Return the context of the newest result."""
+    newest = max(found.cells, key=lambda cell: cell.context.get("created", ""))
+    return {**newest.context, "command": "python benchmarks/reproduce_table2.py"}
+
+
 def told_machine(context: dict) -> str:
     """Return where the results are from."""
     machine = context.get("machine", {})
     return (
         f"Command: `python benchmarks/reproduce_table2.py`, then this script; {machine.get('processor')}, "
-        f"{machine.get('cores')} cores shared with other work, which the seconds include; {context.get('created')}."
+        f"{machine.get('cores')} cores; {context.get('created')}."
     )
 
 
@@ -156,25 +169,26 @@ def main() -> None:
     parser.add_argument("--results", required=True)
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--num-test", type=int)
+    parser.add_argument("--costs", help="folder of the results whose costs are told")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     found = read_benchmark(options.results, options.data, options.num_test)
     values = values_of(found)
-    newest = max(found.cells, key=lambda cell: cell.context.get("created", ""))
-    context = {**newest.context, "command": "python benchmarks/reproduce_table2.py"}
+    timed = found if options.costs is None else read_benchmark(options.costs, options.data, options.num_test)
+    context, timed_context = context_of(found), context_of(timed)
     payload = {
         "data": found.data,
         "num_test": found.num_test,
         "settings": {row: ROWS[row] for row in ROWS if row in values},
         "values": {row: values[row] for row in ROWS if row in values},
-        "costs": {row: {name: found.cost(row, name) for name in COSTS} for row in found.methods},
+        "costs": {row: {name: timed.cost(row, name) for name in COSTS} for row in timed.methods},
         "context": context,
     }
     name = found.data
     (options.output / f"table2-{name}.json").write_text(json.dumps(payload, indent=1) + "\n")
     (options.output / f"table2-{name}.md").write_text(table2(found, values, context))
-    (options.output / f"table1-{name}.md").write_text(table1(found, context))
+    (options.output / f"table1-{name}.md").write_text(table1(timed, timed_context))
 
 
 if __name__ == "__main__":

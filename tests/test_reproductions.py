@@ -5,6 +5,7 @@ import importlib
 import json
 import pathlib
 import re
+import shutil
 import sys
 
 import keras
@@ -91,7 +92,24 @@ class TestTable2:
         lines = (tmp_path / "table2-digits.md").read_text().splitlines()
         [row] = [line for line in lines if line.startswith("| SIM, last layer")]
         assert row.split("|")[3].strip() == f"{value:.3f}"
-        assert "| random |" in (tmp_path / "table1-digits.md").read_text()
+        costs = json.loads(path.read_text())["cost"]
+        [row] = [
+            line
+            for line in (tmp_path / "table1-digits.md").read_text().splitlines()
+            if line.startswith("| SIM, last layer")
+        ]
+        assert row.split("|")[5].strip() == f"{costs['setup_cpu_seconds']:.3g}"
+
+    def test_costs_may_be_of_other_results(self, folder, tmp_path):
+        """Of a machine with nothing else to do: here, with one set-up of a thousand seconds."""
+        shutil.copytree(folder / "results", tmp_path / "quiet")
+        [path] = (tmp_path / "quiet").glob("digits/cells/SIM_last_layer/normal-0.json")
+        cell = json.loads(path.read_text())
+        cell["cost"]["setup_seconds"] = 1000.0
+        path.write_text(json.dumps(cell))
+        given = ["--results", folder / "results", "--data", "digits", "--output", tmp_path]
+        run("summarise_results", *given, "--costs", tmp_path / "quiet")
+        assert "| SIM, last layer | 1e+03 |" in (tmp_path / "table1-digits.md").read_text()
 
     def test_a_summary_of_nothing_says_so(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="holds no results"):
