@@ -8,7 +8,7 @@ Asks the models of one seed about
   Hessian by LiSSA of one example a step, as it was published: 5,000 steps, damping 0.01, scale 10 or 25;
 - representer points with alpha of the training example's own label, with the last layer fitted to the outputs of the
   network (as the authors of RPS do) and not to the labels, and as equation 2 is printed, with the loss of the
-  *explained* class at every training example whatever its label;
+  *explained* class at every training example whatever its label; on z-scored features over lambda;
 - DualView on z-scored and on raw features over K.
 
 Writes `explain-table2-DATA.json` and `.md`.
@@ -16,7 +16,6 @@ Writes `explain-table2-DATA.json` and `.md`.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 
@@ -25,93 +24,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import scipy.special
 from reproducing import Results, make_subject_parser
-from sklearn.metrics import roc_auc_score
+from table2_cases import Case, Values, products
 
-from deel_dualview import DualSVMSolver, InfluenceModel
+from deel_dualview import DualSVMSolver
 from deel_dualview.calculators.feature_maps import fit_feature_map
-from deel_dualview.evaluation import load_images, subject
 from deel_dualview.softmax_regression import fit_softmax_regression
 
-NUM_TEST = 4000
 PENALTY = 0.003
+PENALTIES = (0.003, 0.03, 0.3, 3.0)
+OWN_LABEL, TO_OUTPUTS = "own label", "fitted to the network's outputs"
 LISSA_STEPS, LISSA_DAMPING, LISSA_QUERIES = 5000, 0.01, 500
 K_VALUES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-MARKED_CLASS = 2
-
-
-class Case:
-    """Features, labels and queries of one kind of model."""
-
-    def __init__(self, data: str, kind: str, seed: int, models: str, data_dir: str | None) -> None:
-        images = load_images(data, data_dir)
-        chosen = subject(data, kind, seed, directory=models, data_dir=data_dir)
-        model = InfluenceModel(chosen.model)
-        parts = [(model.features(inputs).numpy(), labels.numpy()) for inputs, labels in chosen.train]
-        self.kind = kind
-        self.features = np.concatenate([part[0] for part in parts])
-        self.labels = np.concatenate([part[1] for part in parts]).astype(np.int64)
-        self.subclasses = images.train_labels
-        self.num_classes = int(self.labels.max()) + 1
-        rows = np.random.default_rng(seed).permutation(len(images.test_labels))[
-            len(images.test_labels) // 5 :
-        ]
-        tests = images.test_images[rows]
-        if kind == "marked":
-            tests = np.asarray(chosen.truth.mark(tests))
-            self.is_marked = chosen.truth.is_marked(len(self.labels))
-        if kind == "poisoned":
-            self.is_poisoned = chosen.truth.is_poisoned(len(self.labels))
-        blocks = [model.features_and_logits(tests[i : i + 500]) for i in range(0, len(tests), 500)]
-        self.queries = np.concatenate([block[0] for block in blocks])
-        self.explained = np.concatenate([block[1] for block in blocks]).argmax(axis=1)
-        self.truth = images.test_labels[rows]
-        kept = np.arange(len(rows)) < NUM_TEST
-        if kind == "marked":
-            kept = (self.truth != MARKED_CLASS) & (self.explained == MARKED_CLASS)
-        self.queries, self.explained, self.truth = (
-            array[kept] for array in (self.queries, self.explained, self.truth)
-        )
-        head = model.head
-        self.kernel = head.kernel
-
-    def first(self, size: int) -> Case:
-        """Return the same case with its first queries only."""
-        fewer = copy.copy(self)
-        fewer.queries, fewer.explained, fewer.truth = (
-            array[:size] for array in (self.queries, self.explained, self.truth)
-        )
-        return fewer
-
-    def score(self, alpha: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> float | None:
-        """Return the metric of this kind of model for values alpha_ic <phi_i, psi_t>, c the explained class."""
-        return self.score_rows(
-            lambda rows, c: (psi[rows] @ phi.T) * alpha[:, c].astype(np.float32)[np.newaxis, :]
-        )
-
-    def score_rows(self, values_of) -> float | None:
-        """Return the metric, from a function of rows of one explained class and that class; None of no example."""
-        hits, shares = [], np.zeros(len(self.labels))
-        for c in np.unique(self.explained):
-            rows = np.flatnonzero(self.explained == c)
-            for start in range(0, len(rows), 256):
-                block = rows[start : start + 256]
-                values = values_of(block, c)
-                if self.kind == "poisoned":
-                    sizes = np.abs(values)
-                    shares += (sizes / np.maximum(sizes.max(axis=1, keepdims=True), 1e-30)).sum(axis=0)
-                    continue
-                first = values.argmax(axis=1)
-                hits.append(self._hits(first, block))
-        if self.kind == "poisoned":
-            return round(float(roc_auc_score(self.is_poisoned, shares)), 4)
-        return round(float(np.concatenate(hits).mean()), 4) if hits else None
-
-    def _hits(self, first: np.ndarray, block: np.ndarray) -> np.ndarray:
-        if self.kind == "marked":
-            return self.is_marked[first]
-        if self.kind == "superclass":
-            return self.subclasses[first] == self.truth[block]
-        return self.labels[first] == self.explained[block]
 
 
 def residuals(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,7 +46,7 @@ def residuals(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return p, errors, deltas[:, :, np.newaxis] * case.queries[:, np.newaxis]
 
 
-def influence_of(case: Case, errors: np.ndarray, solved: np.ndarray):
+def influence_of(case: Case, errors: np.ndarray, solved: np.ndarray) -> Values:
     """Return what `score_rows` takes, from p - y (n, c) and inverse Hessian times query gradients (m, c, d)."""
 
     def values(rows: np.ndarray, c: int) -> np.ndarray:
@@ -187,23 +110,42 @@ def _recursion(
 
 
 def representer_points(case: Case) -> dict[str, float | None]:
-    """Return the score with alpha of the own label, of a fit to the network's outputs, and as equation 2 is printed."""
+    """Return the score with alpha of the own label, of a fit to the network's outputs, and as equation 2 is printed.
+
+    After each the number of different first proponents, as a share of the queries.
+    """
+    scores = {}
+    for name, alpha in readings_of_alpha(case, case.features, PENALTY).items():
+        values = products(alpha, case.features, case.queries)
+        scores[name] = case.score_rows(values)
+        if case.kind != "poisoned":
+            scores[f"{name}: different answers"] = case.variety(values)
+    return scores
+
+
+def representer_points_over_lambda(case: Case) -> dict[str, float | None]:
+    """Return the score of representer points on z-scored features over lambda."""
+    feature_map = fit_feature_map(case.features, "standardized", bias=False)
+    phi, psi = (np.asarray(feature_map(rows)) for rows in (case.features, case.queries))
+    scores = {}
+    for penalty in PENALTIES:
+        found = readings_of_alpha(case, phi, penalty)
+        for name in (OWN_LABEL, TO_OUTPUTS):
+            scores[f"lambda {penalty:g}, {name}"] = case.score(found[name], phi, psi)
+    return scores
+
+
+def readings_of_alpha(case: Case, phi: np.ndarray, penalty: float) -> dict[str, np.ndarray]:
+    """Return alpha (n, c) of each reading, up to the factor 1 / (2 lambda n)."""
     labels = np.eye(case.num_classes, dtype=np.float32)[case.labels]
     outputs = scipy.special.softmax((case.features @ case.kernel).astype(np.float64), axis=1).astype(
         np.float32
     )
     p, p_of_outputs = (
-        scipy.special.softmax(
-            case.features @ fit_softmax_regression(case.features, targets, penalty=PENALTY).weights, axis=1
-        )
+        scipy.special.softmax(phi @ fit_softmax_regression(phi, targets, penalty=penalty).weights, axis=1)
         for targets in (labels, outputs)
     )
-    readings = {
-        "own label": labels - p,
-        "fitted to the network's outputs": outputs - p_of_outputs,
-        "equation 2 as printed": 1 - p,
-    }
-    return {name: case.score(alpha, case.features, case.queries) for name, alpha in readings.items()}
+    return {OWN_LABEL: labels - p, TO_OUTPUTS: outputs - p_of_outputs, "equation 2 as printed": 1 - p}
 
 
 def dualview(case: Case, kernel: str) -> dict[str, float | None]:
@@ -221,6 +163,7 @@ EXPERIMENTS = {
     "IF, last layer": influence_functions,
     "IF, LiSSA of single examples": lissa_of_single_examples,
     "RPS-L2": representer_points,
+    "RPS-L2, z-scored": representer_points_over_lambda,
     "DualView, z-scored": lambda case: dualview(case, "standardized"),
     "DualView, raw features": lambda case: dualview(case, "linear"),
 }

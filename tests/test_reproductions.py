@@ -28,6 +28,7 @@ SCRIPTS = sorted(
 NUM_TEST = 20
 ROWS = ["SIM, last layer", "random"]
 QUESTIONS = ["normal", "poisoned"]
+EXPLAINED = ["IF, last layer", "RPS-L2", "RPS-L2, z-scored"]
 
 
 def script(name):
@@ -145,16 +146,16 @@ class TestTable2:
 @pytest.fixture(scope="module")
 def explained(folder):
     given = ["--data", "digits", "--models", folder / "models", "--output", folder]
-    asked = ["--kinds", "poisoned", "marked", "--experiments", "IF, last layer", "RPS-L2"]
+    asked = ["--kinds", "poisoned", "marked", "--experiments", *EXPLAINED]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script("explain_table2"), "MARKED_CLASS", 10)  # that nobody is misled to
+        patch.setattr(script("table2_cases"), "MARKED_CLASS", 10)  # that nobody is misled to
         run("explain_table2", *given, *asked)
     return folder / "explain-table2-digits.json"
 
 
 def test_readings_of_table2_are_shares(explained):
     found = json.loads(explained.read_text())["scores"]["poisoned"]
-    assert set(found) == {"IF, last layer", "RPS-L2"}
+    assert set(found) == set(EXPLAINED)
     assert all(0 <= score <= 1 for scores in found.values() for score in scores.values())
 
 
