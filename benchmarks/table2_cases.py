@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from deel_dualview import InfluenceModel
-from deel_dualview.evaluation import load_images, subject
+from deel_dualview.evaluation import Recipe, load_images, subject
 
 NUM_TEST = 4000
 MARKED_CLASS = 2
@@ -19,9 +19,11 @@ Values = Callable[[np.ndarray, int], np.ndarray]
 class Case:
     """Features, labels and queries of one kind of model."""
 
-    def __init__(self, data: str, kind: str, seed: int, models: str, data_dir: str | None) -> None:
+    def __init__(
+        self, data: str, kind: str, seed: int, models: str, data_dir: str | None, recipe: Recipe | None = None
+    ) -> None:
         images = load_images(data, data_dir)
-        chosen = subject(data, kind, seed, directory=models, data_dir=data_dir)
+        chosen = subject(data, kind, seed, directory=models, data_dir=data_dir, recipe=recipe)
         model = InfluenceModel(chosen.model)
         parts = [(model.features(inputs).numpy(), labels.numpy()) for inputs, labels in chosen.train]
         self.kind = kind

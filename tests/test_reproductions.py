@@ -153,6 +153,17 @@ def explained(folder):
     return folder / "explain-table2-digits.json"
 
 
+def test_readings_may_be_of_models_that_were_trained_longer(folder):
+    given = ["--data", "digits", "--models", folder / "models", "--output", folder, "--epochs", 2]
+    run("explain_table2", *given, "--kinds", "superclass", "--experiments", "DualView, raw features")
+    [found] = folder.glob("explain-table2-digits-epochs-*.json")
+    assert json.loads(found.read_text())["epochs"] == 2
+    record = json.loads(
+        (folder / "models" / "epochs-2" / "digits" / "superclass-0" / "record.json").read_text()
+    )
+    assert record["epochs"] == 2
+
+
 def test_readings_of_table2_are_shares(explained):
     found = json.loads(explained.read_text())["scores"]["poisoned"]
     assert set(found) == set(EXPLAINED)
