@@ -110,7 +110,10 @@ class Trak(VectorInfluenceCalculator):
         )
 
     def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
-        return super()._scores(queries, _weighted(vectors))
+        *features, doubt = (
+            vectors  # scaling m x n scores is cheaper than scaling n x k features again for every block
+        )
+        return super()._scores(queries, tuple(features)) * tf.transpose(blocks.to_dense((doubt,)))
 
     def _self_influences(self, batch: data.Batch) -> tf.Tensor:
         queries = self._queries(batch, self.model.to_classes(batch.labels))
