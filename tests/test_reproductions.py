@@ -299,16 +299,17 @@ def test_rps_lje_finds_flipped_labels():
     def write():
         written.append(copy.deepcopy(curves))
 
-    module.run(data, 0, 2, curves, write)
-    assert len(written) == 1 + 1 + 3 * 5  # the base, all labels put right, three shares of five orders
+    one = module.Run(data, 0, 2, curves)
+    for share in (100, *module.RETRAINED):
+        one.train_again(share, write)
+    assert len(written) == 1 + 3 * 5  # all labels put right, three shares of five orders
     assert len(curves) == 5 + 2 + 2  # and two orders of which nothing is trained
     for name in curves.keys() - {module.NO_LABEL, module.EVERY_LABEL}:
         found = curves[name]["found"]
         assert (found[0], found[-1]) == (0.0, 1.0), name
         assert np.all(np.diff(found) >= 0)
-    resumed, trainings = written[5], len(written)
-    module.run(data, 0, 2, resumed, write)
-    assert len(written) - trainings == 1 + trainings - 6  # what was trained before is not trained again
-    assert resumed == curves
+    one.train_again(20, write)
+    assert len(written) == 1 + 3 * 5  # what is there is not trained again
+    assert set(written[5]["random"]["accuracy"]) == {"20"}  # and a run that is cut off keeps what it has
     table = module.to_markdown({"runs": [curves], "context": {"command": "c", "created": "now"}})
     assert "| random |" in table and r"RPS-L2, \|alpha\| |" in table
