@@ -239,9 +239,6 @@ class TestFailures:
             ({"methods": ["dualview?L=1"]}, r"has the settings K, kernel, bias, solver.*L"),
             ({"methods": ["dualview?K"]}, "NAME=VALUE"),
             ({"methods": ["dualview?K=large"]}, "The setting K of dualview.*K='large'"),
-            ({"methods": ["dualview?kernel=round"]}, "The setting kernel of dualview.*kernel='round'"),
-            ({"methods": ["sim?projection=word"]}, "The setting projection of sim.*projection='word'"),
-            ({"methods": ["first-order?ihvp.damping=no"]}, "The setting ihvp.damping of first-order.*'no'"),
             ({"methods": []}, "At least one method"),
             ({"methods": ["random", "random"]}, "each once"),
             ({"methods": {"a b": "random", "a?b": "random"}}, "letters or digits"),
@@ -250,6 +247,8 @@ class TestFailures:
             ({"seeds": 0}, "at least 1"),
             ({"seeds": [1, 1]}, "must differ"),
             ({"jobs": 0}, "at least 1"),
+            ({"methods": {" ": "random"}}, "needs a name"),
+            ({"models": __file__}, r"Models go into a folder.*models="),
         ],
     )
     def test_bad_settings_are_refused_before_anything_is_trained(self, tmp_path, settings, message):

@@ -16,7 +16,8 @@ from deel_dualview import (
     RelativeDamping,
 )
 from deel_dualview.evaluation.baseline import RandomInfluence
-from deel_dualview.evaluation.entrants import read_entrants, read_value, split_names
+from deel_dualview.evaluation.entrants import read_entrants, split_names
+from deel_dualview.evaluation.settings import read_value
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,58 @@ def test_commas_inside_of_parentheses_are_kept():
 def test_settings_that_a_method_does_not_have_are_refused(name):
     with pytest.raises(ValueError, match=r"settings"):
         read_entrants([name])
+
+
+def test_settings_of_the_inverse_are_told_too():
+    with pytest.raises(
+        ValueError, match=r"first-order has the settings ihvp\.weights, .*ihvp\.damping.*'damping'"
+    ):
+        read_entrants(["first-order?damping=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dualview?K=large", r"setting K of dualview is a number or None\. Received: K='large'"),
+        ("dualview?K=True", "is a number or None"),
+        ("dualview?bias=1", "is True, False"),
+        ("dualview?kernel=round", "is 'tempered', 'cosine', 'linear', 'standardized'"),
+        (
+            "sim?projection=word",
+            r"GaussianProjection\(\.\.\.\), KroneckerProjection\(\.\.\.\) or None.*'word'",
+        ),
+        (
+            "first-order?ihvp.damping=no",
+            r"ihvp\.damping of first-order is a number or RelativeDamping\(\.\.\.\) or None",
+        ),
+        ("first-order-cg?ihvp.preconditioner=1", "a LinearOperator, in Python only or None"),
+        ("random?seed=1.0", "is an integer"),
+        ("graddot?weights=1", r"is 'last', 'all' or names in quotes, as in \['logits'\]"),
+        ("graddot?weights=logits", "names in quotes"),
+        ("graddot?weights=[logits]", "names in quotes"),
+        ("graddot?weights=()", "names in quotes"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        read_entrants([name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dualview?K=1&bias=True&kernel=cosine&solver=DualSVMSolver(1e-3, 100)",
+        "dualview?K=None",
+        "rps-l2?lambda_regularization=1",
+        "first-order?ihvp.damping=RelativeDamping(0.5)&ihvp.weights=['logits']",
+        "ekfac?ihvp.num_samples=100&ihvp.weights=all",
+        "gradcos?weights=('features', 'logits')&projection=FactoredProjection(16)&normalize=train",
+        "random?seed=3",
+    ],
+)
+def test_settings_of_the_right_kind_are_taken(name):
+    [entrant] = read_entrants([name])
+    assert entrant.given == name
 
 
 def test_what_is_no_method_is_refused():

@@ -270,6 +270,19 @@ class TestConcentration:
             1 / 30
         )
 
+    def test_the_interval_of_cardinality_holds_its_value(self, case):
+        low, high = fed(metrics.TopKCardinality(2), case[0]).interval
+        value = fed(metrics.TopKCardinality(2), case[0]).value
+        assert 0 < low < value < high < 1
+        narrower = fed(metrics.TopKCardinality(2, confidence_level=0.5), case[0]).interval
+        assert (value - narrower[0]) / (value - low) == pytest.approx(0.6745 / 1.96, abs=1e-3)
+
+    def test_sparsity_of_two_training_sets_is_refused(self, case):
+        metric = metrics.Sparsity()
+        metric.update_state(case[0])
+        with pytest.raises(ValueError, match="of one training set"):
+            metric.update_state(case[0][:, 1:])
+
     @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
     def test_sparsity_is_the_share_of_other_than_zero(self, case, kind):
         expected = np.count_nonzero(case[0]) / case[0].size

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deel_dualview.evaluation import subjects
-from deel_dualview.evaluation.networks import RECIPES, Recipe, paper_cnn, resnet
+from deel_dualview.evaluation.networks import NETWORKS, RECIPES, Recipe, paper_cnn, resnet
 from deel_dualview.evaluation.subjects import build, load_images, subject
 
 _QUICK = Recipe("digits-cnn", epochs=1, batch_size=128)
@@ -142,3 +142,15 @@ def test_the_networks_have_the_published_sizes(images):
     trainable = sum(int(np.prod(weight.shape)) for weight in resnet(3, (32, 32, 3), 10).trainable_weights)
     assert 265_000 < trainable < 280_000
     assert build(RECIPES["digits"], images, 10).output_shape == (None, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("paper-cnn", (28, 28, 1)), ("digits-cnn", (8, 8, 1)), ("resnet8", (32, 32, 3))]
+)
+def test_layers_with_weights_have_the_same_names_in_every_model_of_a_process(name, shape):
+    """Settings name layers, and the models of all questions are trained one after the other."""
+    first, second = (
+        [layer.name for layer in NETWORKS[name](shape, 10).layers if layer.weights] for _ in range(2)
+    )
+    assert first == second
+    assert len(set(first)) == len(first)

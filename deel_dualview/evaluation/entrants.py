@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import inspect
 import pickle
 import sys
 import types
-import typing
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
-
-from typeguard import TypeCheckError, check_type
 
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.callbacks import Checkpoints
 from deel_dualview.evaluation.baseline import RandomInfluence
-from deel_dualview.ihvp import RelativeDamping
-from deel_dualview.linalg.projections import FactoredProjection, GaussianProjection, KroneckerProjection
-from deel_dualview.methods import METHODS, NamedMethod, split_settings
-from deel_dualview.svm import DualSVMSolver
+from deel_dualview.evaluation.settings import check_settings, read_value
+from deel_dualview.methods import METHODS, NamedMethod
 
 RANDOM = "random"
 NAMES = (*METHODS, RANDOM)
 """What a method under evaluation may be called."""
 
 Maker = Callable[..., BaseInfluenceCalculator]
-_MADE = {
-    made.__name__: made
-    for made in (
-        DualSVMSolver,
-        FactoredProjection,
-        GaussianProjection,
-        KroneckerProjection,
-        RelativeDamping,
-    )
-}
-_GIVEN = {"self", "model", "models", "train_set", "store", "target", "ihvp", "learning_rates"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +133,7 @@ def _read(name: object, given: object) -> Entrant:
                 {"name": name, "method": given},
             )
         )
+    require(bool(name.strip()), "A method needs a name.", {"name": name, "method": given})
     if not isinstance(given, str):
         return Entrant(name, given)
     method, _, query = given.partition("?")
@@ -165,73 +147,8 @@ def _read(name: object, given: object) -> Entrant:
             {"method": given},
         )
         settings[key] = read_value(value)
-    _check_settings(method, settings)
+    check_settings(method, settings)
     return Entrant(name, method, settings, given)
-
-
-def read_value(text: str) -> object:
-    """Return what the text of a setting means: a Python literal, `NAME(...)` of what methods take, or itself.
-
-    Raises:
-        ValueError: a call of anything else, or with arguments that are no literals.
-    """
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return text
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return _call(node, text) if isinstance(node, ast.Call) else text
-
-
-def _call(node: ast.Call, text: str) -> object:
-    made = _MADE.get(node.func.id) if isinstance(node.func, ast.Name) else None
-    needed = f"A setting is a literal, a word, or one of {', '.join(_MADE)} with literals as arguments."
-    require(made is not None, needed, {"setting": text})
-    try:
-        arguments = [ast.literal_eval(argument) for argument in node.args]
-        keywords: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in node.keywords}
-        return made(*arguments, **keywords)  # type: ignore[misc]
-    except (ValueError, TypeError) as error:
-        raise ValueError(describe(f"{needed} {error}", {"setting": text})) from error
-
-
-def _check_settings(method: str, settings: Mapping[str, object]) -> None:
-    """Refuse settings that the calculator does not have, before long work."""
-    inverse, own = split_settings(settings)
-    found = METHODS.get(method)
-    made: Any = RandomInfluence
-    if found is not None:
-        made = getattr(import_module(f"deel_dualview.{found.home}"), found.class_name)
-    _check_names(method, made, own, "")
-    if inverse:
-        require(
-            found is not None and found.inverse is not None,
-            "Only influence functions with an inverse of their own have settings that begin with 'ihvp.'.",
-            {"method": method, "settings": sorted(settings)},
-        )
-        kind = getattr(import_module("deel_dualview.ihvp"), str(found and found.inverse))
-        _check_names(method, kind, inverse, "ihvp.")
-
-
-def _check_names(method: str, made: Any, settings: Mapping[str, object], prefix: str) -> None:
-    known = [prefix + name for name in inspect.signature(made).parameters if name not in _GIVEN]
-    unknown = sorted(prefix + name for name in settings if prefix + name not in known)
-    require(
-        not unknown,
-        f"{method} has the settings {', '.join(known) or '(none)'}.",
-        {"settings": unknown},
-    )
-    needed = typing.get_type_hints(made.__init__)
-    for name, value in settings.items():
-        try:
-            check_type(value, needed[name])
-        except TypeCheckError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                describe(f"The setting {prefix}{name} of {method}: {reason}.", {prefix + name: value})
-            ) from None
 
 
 def _describe(made: Any) -> str:

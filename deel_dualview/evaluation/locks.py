@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -24,9 +25,15 @@ def locked(place: pathlib.Path, made: str) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        tqdm.write(f"Waiting for another process, which makes {made} in {place.parent}.", file=sys.stderr)
+        _tell(f"Waiting for another process, which makes {made} in {place.parent}.")
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+@functools.cache
+def _tell(text: str) -> None:
+    """Write a line once in a process: of a hundred subsets it need not be read a hundred times."""
+    tqdm.write(text, file=sys.stderr)

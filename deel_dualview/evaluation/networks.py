@@ -43,11 +43,11 @@ def paper_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
         [
             keras.Input(shape),
             layers.Rescaling(1 / (255 * _MNIST_DEVIATION), -_MNIST_MEAN / _MNIST_DEVIATION),
-            layers.Conv2D(5, 3, activation="relu"),
-            layers.Conv2D(10, 3, activation="relu"),
-            layers.Conv2D(5, 3, activation="relu"),
+            layers.Conv2D(5, 3, activation="relu", name="convolution_1"),
+            layers.Conv2D(10, 3, activation="relu", name="convolution_2"),
+            layers.Conv2D(5, 3, activation="relu", name="convolution_3"),
             layers.Flatten(),
-            layers.Dense(500, activation="relu"),
+            layers.Dense(500, activation="relu", name="hidden"),
             layers.Dense(100, activation="relu", name="features"),
             layers.Dense(num_classes, use_bias=False, name="logits"),
         ]
@@ -60,8 +60,8 @@ def digits_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
     return keras.Sequential(
         [
             keras.Input(shape),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.Conv2D(32, 3, activation="relu"),
+            layers.Conv2D(16, 3, padding="same", activation="relu", name="convolution_1"),
+            layers.Conv2D(32, 3, activation="relu", name="convolution_2"),
             layers.MaxPooling2D(),
             layers.Flatten(),
             layers.Dense(64, activation="relu", name="features"),
@@ -86,10 +86,11 @@ def resnet(num_blocks: int, shape: tuple[int, ...], num_classes: int) -> keras.M
         [1 / (255 * deviation) for deviation in _CIFAR_DEVIATION],
         [-mean / deviation for mean, deviation in zip(_CIFAR_MEAN, _CIFAR_DEVIATION, strict=True)],
     )(inputs)
-    hidden = _normalised_convolution(hidden, 16, 1)
+    hidden = layers.ReLU()(_normalised_convolution(hidden, 16, 3, 1, "convolution"))
     for filters in (16, 32, 64):
         for block in range(num_blocks):
-            hidden = _residual(hidden, filters, 2 if filters > 16 and block == 0 else 1)
+            strides = 2 if filters > 16 and block == 0 else 1
+            hidden = _residual(hidden, filters, strides, f"block_{filters}_{block + 1}")
     features = layers.GlobalAveragePooling2D(name="features")(hidden)
     return keras.Model(inputs, layers.Dense(num_classes, use_bias=False, name="logits")(features))
 
@@ -102,7 +103,8 @@ NETWORKS: Mapping[str, Callable[[tuple[int, ...], int], keras.Model]] = MappingP
         "resnet20": functools.partial(resnet, 3),
     }
 )
-"""Networks by name: functions of the shape of an image and the number of classes."""
+"""Networks by name: functions of the shape of an image and the number of classes. Layers with weights have names of
+their own, so that settings such as weights=("convolution_1",) mean the same in every model of a benchmark."""
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -115,16 +117,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 """How the models of each dataset are trained."""
 
 
-def _normalised_convolution(inputs: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+def _normalised_convolution(
+    inputs: keras.KerasTensor, filters: int, size: int, strides: int, name: str
+) -> keras.KerasTensor:
     layers = keras.layers
-    hidden = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(inputs)
-    return layers.ReLU()(layers.BatchNormalization()(hidden))
+    hidden = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, name=name)(inputs)
+    return layers.BatchNormalization(name=f"{name}_normalisation")(hidden)
 
 
-def _residual(inputs: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+def _residual(inputs: keras.KerasTensor, filters: int, strides: int, name: str) -> keras.KerasTensor:
     layers = keras.layers
-    hidden = _normalised_convolution(inputs, filters, strides)
-    hidden = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden))
+    hidden = layers.ReLU()(_normalised_convolution(inputs, filters, 3, strides, f"{name}_1"))
+    hidden = _normalised_convolution(hidden, filters, 3, 1, f"{name}_2")
     if strides > 1:
-        inputs = layers.BatchNormalization()(layers.Conv2D(filters, 1, strides, use_bias=False)(inputs))
+        inputs = _normalised_convolution(inputs, filters, 1, strides, f"{name}_shortcut")
     return layers.ReLU()(layers.Add()([hidden, inputs]))

@@ -139,7 +139,7 @@ def _kept(path: pathlib.Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     found = _read(path)
     if found is not None:
         return found
-    with locked(path.parent / "outputs", "the same outputs"):
+    with locked(path.parent / "outputs", "outputs of models that are trained again"):
         found = _read(path)
         if found is not None:
             return found

@@ -91,12 +91,16 @@ def benchmark(
         check_can_travel(entrants)
     output = pathlib.Path(output)
     check_folder(output, data, NAMES)
+    models = output / "models" if models is None else pathlib.Path(models)
+    require(
+        not models.is_file(), "Models go into a folder, but a file has this name.", {"models": str(models)}
+    )
     images = load_images(data, data_dir)
     plan = Plan(
         data,
         data_dir,
         output,
-        output / "models" if models is None else pathlib.Path(models),
+        models,
         _num_test(num_test, len(images.test_labels)),
         progress,
         recipe,

@@ -24,7 +24,7 @@ def _row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Spearman correlation of each row with the same row of another matrix; 0 where a row is constant."""
     ranks = (scipy.stats.rankdata(values, axis=1) for values in (first, second))
-    return np.nan_to_num(_row_correlations(*ranks), nan=0.0)
+    return np.clip(np.nan_to_num(_row_correlations(*ranks), nan=0.0), -1.0, 1.0)
 
 
 class LinearDatamodelingScore(MeanMetric):

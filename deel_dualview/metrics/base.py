@@ -70,7 +70,12 @@ class Metric(ABC):
         """Return the percentile interval of `statistic(rows)`, a function of resampled row indices."""
         if not self.num_resamples or num_examples < 2:
             return float("nan"), float("nan")
-        resampled = scipy.stats.bootstrap(
+        interval = self._resampled(statistic, num_examples).confidence_interval
+        return float(interval.low), float(interval.high)
+
+    def _resampled(self, statistic: Callable[[np.ndarray], float], num_examples: int) -> Any:
+        """Return what `scipy.stats.bootstrap` finds of `statistic(rows)`."""
+        return scipy.stats.bootstrap(
             (np.arange(num_examples),),
             statistic,
             n_resamples=self.num_resamples,
@@ -79,7 +84,6 @@ class Metric(ABC):
             method="percentile",
             random_state=np.random.default_rng(self.seed),
         )
-        return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
 
 
 class MeanMetric(Metric):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from deel_dualview._checks import check_count, require
 from deel_dualview.metrics.base import (
@@ -21,8 +23,8 @@ from deel_dualview.search import block_top_k
 class TopKCardinality(Metric):
     """Distinct training examples in all top-k lists, over T k: small where every test gets the same answer.
 
-    1 when no training example is named twice. The interval resamples test examples and is below the value,
-    as a resample names examples repeatedly.
+    1 when no training example is named twice. A resample of test examples names training examples repeatedly and lowers
+    the ratio, so the interval is the normal one of the bootstrap's standard error, around the value.
 
     Args:
         k: proponents of a test example.
@@ -50,13 +52,8 @@ class TopKCardinality(Metric):
         Raises:
             ValueError: k is more than n, n differs from that of earlier batches, or values are not finite.
         """
-        num_train = shape_of(influence_values)[1]
+        num_train = _checked_width(influence_values, self._num_train)
         require(self.k <= num_train, "`k` must be at most n.", {"k": self.k, "n": num_train})
-        require(
-            self._num_train in (None, num_train),
-            "All batches must be of one training set; `reset_state` begins anew.",
-            {"n": num_train, "n so far": self._num_train},
-        )
         self._num_train = num_train
         for _, block in row_blocks(influence_values):
             self._lists.append(block_top_k(block, np.arange(num_train), self.k)[1])
@@ -85,8 +82,17 @@ class TopKCardinality(Metric):
         def ratio(rows: np.ndarray) -> float:
             return len(np.unique(lists[rows])) / lists[rows].size
 
-        rows = np.arange(len(lists))
-        return MetricResult(ratio(rows), len(lists), self._interval(ratio, len(lists)))
+        value = ratio(np.arange(len(lists)))
+        return MetricResult(value, len(lists), self._normal_interval(value, ratio, len(lists)))
+
+    def _normal_interval(
+        self, value: float, ratio: Callable[[np.ndarray], float], num_examples: int
+    ) -> tuple[float, float]:
+        if not self.num_resamples or num_examples < 2:
+            return float("nan"), float("nan")
+        width = scipy.stats.norm.ppf(0.5 + self.confidence_level / 2)
+        error = width * self._resampled(ratio, num_examples).standard_error
+        return float(max(value - error, 0.0)), float(min(value + error, 1.0))
 
 
 class Sparsity(MeanMetric):
@@ -101,6 +107,7 @@ class Sparsity(MeanMetric):
     def reset_state(self) -> None:
         """Forget all examples."""
         super().reset_state()
+        self._num_train: int | None = None
         self._effective: list[np.ndarray] = []
         self._for_mass: list[np.ndarray] = []
 
@@ -108,8 +115,9 @@ class Sparsity(MeanMetric):
         """Take a batch of test examples, shape (m, n).
 
         Raises:
-            ValueError: values are not finite.
+            ValueError: n differs from that of earlier batches, or values are not finite.
         """
+        self._num_train = _checked_width(influence_values, self._num_train)
         for _, block in row_blocks(influence_values):
             sizes = np.abs(block)
             self._append(np.mean(sizes > 0, axis=1))
@@ -133,3 +141,14 @@ class Sparsity(MeanMetric):
     def _mean(self, parts: list[np.ndarray]) -> float:
         require(len(self.scores) > 0, "Sparsity has seen no example: call `update_state`.", {})
         return float(np.concatenate(parts).mean())
+
+
+def _checked_width(influence_values: Any, known: int | None) -> int:
+    """Return n of a batch, that of earlier ones if there were any."""
+    num_train = shape_of(influence_values)[1]
+    require(
+        known in (None, num_train),
+        "All batches must be of one training set; `reset_state` begins anew.",
+        {"n": num_train, "n so far": known},
+    )
+    return num_train
