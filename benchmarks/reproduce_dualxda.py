@@ -4,16 +4,19 @@
 
 DualDA is DualView on raw features with a constant one, at the paper's C = 1e-5, 1e-3, 1e-1. RESULTS/DATA gets one
 JSON a result, the table with average ranks, and the figure of rank against run time; `dualxda-DATA.md` is the table
-alone. Methods of whole networks are rows of their own, asked for by --slow: they need minutes a model.
+alone, `dualxda-DATA.json` its numbers. Methods of whole networks are rows of their own, asked for by --slow: they need
+minutes a model.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 from reproducing import ask, make_table_parser
+from summarise_results import COSTS, context_of, values_of
 
 from deel_dualview import DualView, InfluenceModel
 from deel_dualview.data import unpack
@@ -65,7 +68,23 @@ def main() -> None:
     options = parser.parse_args()
     rows = {**ROWS, **(SLOW if options.slow or options.rows else {})}
     found = ask(options, {name: rows[name] for name in options.rows or rows})
-    (options.output / f"dualxda-{options.data}.md").write_text(found.to_markdown())
+    context = {
+        **context_of(found),
+        "command": f"python benchmarks/reproduce_dualxda.py --data {options.data}",
+    }
+    payload = {
+        "data": found.data,
+        "num_test": found.num_test,
+        "values": values_of(found),
+        "ranks": found.average_ranks,
+        "costs": {row: {name: found.cost(row, name) for name in COSTS} for row in found.methods},
+        "context": context,
+    }
+    machine = "{processor}, {threads} threads".format_map(context["machine"])
+    told = f"Command: `{context['command']}`; {machine}, shared with other work, which the times include; "
+    place = options.output / f"dualxda-{options.data}"
+    place.with_suffix(".json").write_text(json.dumps(payload, indent=1) + "\n")
+    place.with_suffix(".md").write_text(f"{found.to_markdown()}\n{told}{context['created']}.\n")
 
 
 if __name__ == "__main__":

@@ -195,6 +195,9 @@ def test_dualxda_asks_its_rows_and_writes_its_table(folder, tmp_path):
     [path] = tmp_path.glob("digits/cells/DualDA*/normal-0.json")
     assert "reproduce_dualxda.dualda(C=0.001)" in json.loads(path.read_text())["identity"]["settings"]
     assert "`DualDA, C = 1e-3`" in (tmp_path / "dualxda-digits.md").read_text()
+    told = json.loads((tmp_path / "dualxda-digits.json").read_text())
+    assert told["values"]["DualDA, C = 1e-3"]["identical-class"]["0"] > 0.5
+    assert told["context"]["command"].endswith("--data digits")
 
 
 @pytest.fixture(scope="module")
