@@ -86,25 +86,32 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             inverse="EkfacIHVP",
         ),
         "arnoldi": Method(
-            "Influence functions, Arnoldi", _REMOVAL, "calculators.arnoldi", "ArnoldiInfluenceCalculator"
+            "Influence functions, Arnoldi",
+            _REMOVAL,
+            "calculators.arnoldi",
+            "ArnoldiInfluenceCalculator",
+            inverse="ArnoldiIHVP",
         ),
         "second-order": Method(
             "Influence functions, second order",
             _REMOVAL,
             "calculators.second_order",
             "SecondOrderInfluenceCalculator",
+            inverse="ExactIHVP",
         ),
         "leverage-corrected": Method(
             "Influence functions, leverage corrected",
             _REMOVAL,
             "calculators.leverage",
             "LeverageCorrectedInfluenceCalculator",
+            inverse="ExactIHVP",
         ),
         "relatif": Method(
             "RelatIF",
             "increase of the loss of the prediction for a unit of change of the weights",
             "calculators.relatif",
             "RelatIF",
+            inverse="ExactIHVP",
         ),
         "graddot": Method(
             "GradDot",

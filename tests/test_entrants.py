@@ -65,6 +65,7 @@ def test_settings_reach_the_calculator_and_its_inverse(problem):
     assert (calculator.K, calculator.kernel) == (0.5, "linear")
     calculator = made("first-order?ihvp.damping=RelativeDamping(0.5)", problem)
     assert calculator.ihvp._damping == RelativeDamping(0.5)
+    assert made("relatif?ihvp.damping=0.25", problem).ihvp.damping == 0.25
     assert made("sim?projection=GaussianProjection(16)", problem).num_train == 40
 
 
@@ -129,6 +130,8 @@ def test_settings_of_another_kind_are_refused(name, message):
         "ekfac?ihvp.num_samples=100&ihvp.weights=all",
         "gradcos?weights=('features', 'logits')&projection=FactoredProjection(16)&normalize=train",
         "random?seed=3",
+        "relatif?ihvp.damping=0.1&normalisation=loss",
+        "arnoldi?ihvp.rank=20",
     ],
 )
 def test_settings_of_the_right_kind_are_taken(name):
