@@ -175,7 +175,8 @@ def to_markdown(results: dict) -> str:
         cells = [_spread([one["found"][share // 5] for one in curves if "found" in one]) for share in shares]
         cells += [_spread([one["accuracy"].get(str(share)) for one in curves]) for share in sorted(RETRAINED)]
         if name in (NO_LABEL, EVERY_LABEL):
-            cells[-1] = _spread([value for one in curves for value in one["accuracy"].values()])
+            told = _spread(value for one in curves for value in one["accuracy"].values())
+            cells[len(shares) :] = [told] * len(RETRAINED)
         escaped = name.replace("|", r"\|")
         lines.append(f"| {escaped} | {' | '.join(cells)} |")
     context = results["context"]
