@@ -110,9 +110,8 @@ class Trak(VectorInfluenceCalculator):
         )
 
     def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
-        *features, doubt = (
-            vectors  # scaling m x n scores is cheaper than scaling n x k features again for every block
-        )
+        # Scaling m x n scores is cheaper than scaling n x k features again for every block of queries.
+        *features, doubt = vectors
         return super()._scores(queries, tuple(features)) * tf.transpose(blocks.to_dense((doubt,)))
 
     def _self_influences(self, batch: data.Batch) -> tf.Tensor:
