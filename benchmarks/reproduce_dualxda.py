@@ -68,10 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = {**ROWS, **(SLOW if options.slow or options.rows else {})}
     found = ask(options, {name: rows[name] for name in options.rows or rows})
-    context = {
-        **context_of(found),
-        "command": f"python benchmarks/reproduce_dualxda.py --data {options.data}",
-    }
+    context = context_of(found, f"python benchmarks/reproduce_dualxda.py --data {options.data}")
     payload = {
         "data": found.data,
         "num_test": found.num_test,

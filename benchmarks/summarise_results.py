@@ -146,10 +146,10 @@ def table1(found: Benchmark, context: dict) -> str:
     return "\n".join([*lines, "", told_machine(context), ""])
 
 
-def context_of(found: Benchmark) -> dict:
-    """Return the context of the newest result."""
+def context_of(found: Benchmark, command: str) -> dict:
+    """Return the context of the newest result, and the command that made them all."""
     newest = max(found.cells, key=lambda cell: cell.context.get("created", ""))
-    return {**newest.context, "command": "python benchmarks/reproduce_table2.py"}
+    return {**newest.context, "command": command}
 
 
 def told_machine(context: dict) -> str:
@@ -176,7 +176,9 @@ def main() -> None:
     found = read_benchmark(options.results, options.data, options.num_test)
     values = values_of(found)
     timed = found if options.costs is None else read_benchmark(options.costs, options.data, options.num_test)
-    context, timed_context = context_of(found), context_of(timed)
+    context, timed_context = (
+        context_of(of, "python benchmarks/reproduce_table2.py") for of in (found, timed)
+    )
     payload = {
         "data": found.data,
         "num_test": found.num_test,
