@@ -228,6 +228,13 @@ class TestAgreement:
         assert fed(metric, sign * values, outputs).value == pytest.approx(sign)
         assert metric.noise_ceiling(outputs, outputs) == pytest.approx(1.0)
 
+    def test_a_perfect_score_is_not_above_one(self, case):
+        """Of 17 ranks, rounding takes the correlation of equal rows to 1 + 2e-16."""
+        subsets = np.random.default_rng(7).random((17, NUM_TRAIN)) < 0.5
+        metric = metrics.LinearDatamodelingScore(subsets)
+        metric.update_state(case[0], case[0] @ subsets.T)
+        assert metric.scores.max() <= 1.0
+
     def test_random_and_constant_attributions_score_nothing(self, case):
         generator = np.random.default_rng(8)
         subsets, outputs = generator.random((50, NUM_TRAIN)) < 0.5, generator.normal(size=(NUM_TEST, 50))
