@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.sparse
+import tensorflow as tf
 
 from deel_dualview import metrics
 from deel_dualview.evaluation.entrants import read_entrants
@@ -166,3 +168,61 @@ def test_a_maker_that_was_changed_under_its_name_is_told_apart():
 def test_seeds_are_how_many_or_which(seeds, tmp_path):
     with pytest.raises(ValueError, match="(?i)seeds"):
         benchmark("digits", ["random"], seeds=seeds, output=tmp_path)
+
+
+NO_NUMBERS = [VALUES * 1j, VALUES.astype(str), VALUES.astype(object)]
+
+
+@pytest.mark.parametrize("wrong", [*NO_NUMBERS, scipy.sparse.csr_array(VALUES * 1j)])
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda wrong: metrics.TopKCardinality(3).update_state(wrong),
+        lambda wrong: metrics.Completeness().update_state(wrong, VALUES[:, 0]),
+        lambda wrong: metrics.CoreSet(lambda kept: VALUES[:, 0]).update_state(wrong),
+    ],
+)
+def test_influence_values_that_are_no_real_numbers_are_refused(score, wrong):
+    with pytest.raises(ValueError, match="Influence values must be real numbers. Received: dtype="):
+        score(wrong)
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBERS)
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda wrong: metrics.SurrogateFidelity().update_state(VALUES, wrong),
+        lambda wrong: metrics.LeaveOneOut().update_state(VALUES, wrong),
+        lambda wrong: metrics.Completeness().update_state(VALUES, wrong[:, 0]),
+        lambda wrong: metrics.LabelErrorDetection(np.arange(7) < 3).update_state(wrong[:, 0]),
+        lambda wrong: _core_set_result(wrong[:, 0]),
+    ],
+)
+def test_other_numbers_that_are_not_real_are_refused(score, wrong):
+    with pytest.raises(ValueError, match="must be real numbers. Received: dtype="):
+        score(wrong)
+
+
+def _core_set_result(losses):
+    metric = metrics.CoreSet(lambda kept: losses)
+    metric.update_state(VALUES)
+    return metric.result()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int32", "bool"])
+def test_values_of_every_real_type_are_taken(dtype):
+    values = tf.cast(VALUES > 0, dtype)
+    metric, expected = metrics.TopKCardinality(3), metrics.TopKCardinality(3)
+    metric.update_state(values)
+    expected.update_state(np.float64(VALUES > 0))
+    assert metric.result() == expected.result()
+
+
+def test_completeness_takes_one_training_set_until_a_reset():
+    metric = metrics.Completeness()
+    metric.update_state(VALUES, VALUES.sum(axis=1))
+    with pytest.raises(ValueError, match="same training set in every batch.*num_train=19, before=20"):
+        metric.update_state(VALUES[:, :19], VALUES[:, 0])
+    assert metric.result().num_examples == 7
+    metric.reset_state()
+    metric.update_state(VALUES[:, :19], VALUES[:, 0])

@@ -9,7 +9,7 @@ import scipy.stats
 
 from deel_dualview._checks import require
 from deel_dualview.data import to_array
-from deel_dualview.metrics.base import MeanMetric, checked_flags, row_blocks, shape_of
+from deel_dualview.metrics.base import MeanMetric, checked_flags, row_blocks, shape_of, to_reals
 
 
 def _row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ class ModelRandomisation(MeanMetric):
 
 
 def _checked_outputs(outputs: Any, shape: tuple[int, int]) -> np.ndarray:
-    array = np.asarray(to_array(outputs), np.float64)
+    array = to_reals("Outputs", outputs)
     require(array.shape == shape, f"Outputs must have the shape {shape}.", {"shape": array.shape})
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     require(len(bad) == 0, "Outputs must be finite.", {"rows": bad.tolist()})

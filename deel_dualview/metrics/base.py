@@ -117,7 +117,7 @@ def row_blocks(influence_values: Any) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (rows, their values as float64) of a matrix (m, n) of any kind, a bounded block at a time.
 
     Raises:
-        ValueError: the values are no matrix, or not finite (the message says which rows).
+        ValueError: the values are no matrix, no real numbers, or not finite (the message says which rows).
     """
     is_sparse = scipy.sparse.issparse(influence_values)
     values: Any = influence_values.tocsr() if is_sparse else to_array(influence_values)
@@ -126,6 +126,7 @@ def row_blocks(influence_values: Any) -> Iterator[tuple[slice, np.ndarray]]:
         "Influence values must be a matrix (num_test, num_train).",
         {"shape": values.shape},
     )
+    _check_real("Influence values", values)
     step = max(1, _BLOCK_BYTES // (8 * values.shape[1]))
     for start in range(0, values.shape[0], step):
         rows = slice(start, min(start + step, values.shape[0]))
@@ -134,6 +135,23 @@ def row_blocks(influence_values: Any) -> Iterator[tuple[slice, np.ndarray]]:
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         require(len(bad) == 0, "Influence values must be finite.", {"rows": (start + bad).tolist()})
         yield rows, block
+
+
+def to_reals(name: str, numbers: Any) -> np.ndarray:
+    """Return real numbers of any kind as float64.
+
+    Raises:
+        ValueError: they are something else (names, complex numbers).
+    """
+    array = to_array(numbers)
+    _check_real(name, array)
+    return np.asarray(array, np.float64)
+
+
+def _check_real(name: str, array: Any) -> None:
+    # Kinds of bfloat16 and its like are "V" to NumPy, as those of records are.
+    is_real = array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float"))
+    require(is_real, f"{name} must be real numbers.", {"dtype": str(array.dtype)})
 
 
 def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:

@@ -9,8 +9,7 @@ from sklearn.metrics import matthews_corrcoef
 
 from deel_dualview._checks import require
 from deel_dualview.calculators import fidelity
-from deel_dualview.data import to_array
-from deel_dualview.metrics.base import MeanMetric, checked_vector, row_blocks, shape_of
+from deel_dualview.metrics.base import MeanMetric, checked_vector, row_blocks, shape_of, to_reals
 
 
 class SurrogateFidelity(MeanMetric):
@@ -76,6 +75,7 @@ class Completeness(MeanMetric):
     def reset_state(self) -> None:
         """Forget all examples."""
         super().reset_state()
+        self._num_train: int | None = None
         self._sums: list[np.ndarray] = []
         self._explained: list[np.ndarray] = []
 
@@ -88,14 +88,22 @@ class Completeness(MeanMetric):
                 (a bias), shape (m,).
 
         Raises:
-            ValueError: shapes do not fit, or values are not finite.
+            ValueError: shapes do not fit, values are not finite, or of another training set than before.
         """
-        num_test, _ = shape_of(influence_values)
-        logits = checked_vector("explained_logits", explained_logits, num_test).astype(np.float64)
+        num_test, num_train = shape_of(influence_values)
+        require(
+            self._num_train in (None, num_train),
+            "Influence values must be of the same training set in every batch.",
+            {"num_train": num_train, "before": self._num_train},
+        )
+        logits = to_reals(
+            "`explained_logits`", checked_vector("explained_logits", explained_logits, num_test)
+        )
         require(bool(np.isfinite(logits).all()), "`explained_logits` must be finite.", {})
         for rows, block in row_blocks(influence_values):
             self._sums.append(block.sum(axis=1))
             self._explained.append(logits[rows])
+        self._num_train = num_train
 
     @property
     def scores(self) -> np.ndarray:
@@ -108,7 +116,7 @@ class Completeness(MeanMetric):
 
 
 def _checked_logits(logits: Any) -> np.ndarray:
-    array = np.asarray(to_array(logits), np.float64)
+    array = to_reals("Logits", logits)
     require(
         array.ndim == 2 and array.shape[1] >= 2,
         "Logits must be a matrix (num_test, num_classes) of two classes or more; those of a model with one output z "

@@ -8,7 +8,6 @@ import numpy as np
 import sklearn.metrics
 
 from deel_dualview._checks import require
-from deel_dualview.data import to_array
 from deel_dualview.metrics.base import (
     Metric,
     MetricResult,
@@ -16,6 +15,7 @@ from deel_dualview.metrics.base import (
     checked_vector,
     row_blocks,
     shape_of,
+    to_reals,
 )
 
 
@@ -72,7 +72,7 @@ class LabelErrorDetection(Metric):
         Raises:
             ValueError: the values are no vector, or not finite.
         """
-        part = np.asarray(to_array(values), np.float64)
+        part = to_reals("Global values", values)
         require(part.ndim == 1, "Global values must be a vector.", {"shape": part.shape})
         bad = np.flatnonzero(~np.isfinite(part))
         require(len(bad) == 0, "Global values must be finite.", {"positions": bad.tolist()})

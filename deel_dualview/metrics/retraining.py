@@ -18,6 +18,7 @@ from deel_dualview.metrics.base import (
     checked_vector,
     row_blocks,
     shape_of,
+    to_reals,
 )
 from deel_dualview.search import block_top_k
 
@@ -36,7 +37,8 @@ class _RetrainingCurve(Metric):
     `result` retrains, once for each share; the interval resamples test examples, not training runs.
 
     Args:
-        retrain: from positions of training examples to the loss of every test example, shape (m,).
+        retrain: from positions of training examples to the loss of every test example, shape (m,); these may be
+            others, or more, than those whose influence is given.
         shares: of the training set, between 0 and 1.
         confidence_level: of the bootstrap interval.
         num_resamples: of the bootstrap; 0 leaves the interval out.
@@ -107,7 +109,7 @@ class _RetrainingCurve(Metric):
         return self._losses
 
     def _losses_of(self, kept: np.ndarray) -> np.ndarray:
-        losses = np.asarray(to_array(self.retrain(np.sort(kept))), np.float64)
+        losses = to_reals("Losses that `retrain` returns", self.retrain(np.sort(kept)))
         require(
             losses.ndim == 1 and bool(np.isfinite(losses).all()),
             "`retrain` must return one finite loss a test example.",
