@@ -239,6 +239,13 @@ class TestFailures:
             ({"methods": ["dualview?L=1"]}, r"has the settings K, kernel, bias, solver.*L"),
             ({"methods": ["dualview?K"]}, "NAME=VALUE"),
             ({"methods": ["dualview?K=large"]}, "The setting K of dualview.*K='large'"),
+            ({"methods": ["random", "dualview?K=-1"]}, r"dualview\?K=-1: `K` must be positive.*K=-1"),
+            (
+                {"methods": {"cut": "trak?weights=['logit']"}},
+                "cut: `weights` must name layers.*logits.*Received",
+            ),
+            ({"methods": ["tracin?weights=['a']"]}, "must name layers"),
+            ({"methods": ["first-order?ihvp.damping=-1"]}, "`damping` must not be negative"),
             ({"methods": []}, "At least one method"),
             ({"methods": ["random", "random"]}, "each once"),
             ({"methods": {"a b": "random", "a?b": "random"}}, "letters or digits"),

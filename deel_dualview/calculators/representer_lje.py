@@ -260,7 +260,7 @@ def _cholesky(matrix: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
     """Return the Cholesky factor of a symmetric matrix + damping * I, and the condition number of that sum.
 
     Raises:
-        ValueError: it is not positive definite; the message has the smallest eigenvalue.
+        LinAlgError: it is not positive definite; the message has the smallest eigenvalue.
     """
     damped = matrix.copy()
     np.fill_diagonal(damped, np.diag(matrix) + damping)
@@ -269,7 +269,7 @@ def _cholesky(matrix: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
     if failed:
         smallest = float(scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])[0]) + damping
         needed = "The damped Hessian is not positive definite: use more `damping`."
-        raise ValueError(describe(needed, {"smallest eigenvalue": smallest}))
+        raise np.linalg.LinAlgError(describe(needed, {"smallest eigenvalue": smallest}))
     reciprocal, _ = scipy.linalg.lapack.dpocon(factor, largest_sum, uplo="L")
     condition_number = 1.0 / max(float(reciprocal), np.finfo(np.float64).tiny)
     if condition_number > _ILL_CONDITIONED:

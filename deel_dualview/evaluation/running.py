@@ -18,6 +18,7 @@ from deel_dualview.evaluation.entrants import Entrant, Maker, check_can_travel, 
 from deel_dualview.evaluation.networks import Recipe
 from deel_dualview.evaluation.pages import NAMES, read_benchmark, write_pages
 from deel_dualview.evaluation.protocols import PROTOCOLS, protocols_of
+from deel_dualview.evaluation.rehearsal import rehearse
 from deel_dualview.evaluation.subjects import ImageData, Subject, load_images
 from deel_dualview.evaluation.tables import Benchmark
 from deel_dualview.evaluation.trials import draw_tests
@@ -82,8 +83,9 @@ def benchmark(
     Raises:
         ChildProcessError: a process of `jobs` ended abruptly; finished results are kept.
         TypeError: methods that are neither names nor makers.
-        ValueError: unknown names, more test examples than there are, results of other settings or models, a
-            damaged model, or with jobs > 1 a method that another process cannot be told of.
+        ValueError: unknown names, settings that a method refuses, more test examples than there are, results of
+            other settings or models, a damaged model, or with jobs > 1 a method that another process cannot be
+            told of.
         FileExistsError: a folder of something else.
     """
     entrants, names, seeds = read_entrants(methods), protocols_of(metrics), _seeds(seeds)
@@ -108,6 +110,8 @@ def benchmark(
     wanted = _wanted(plan, entrants, names, seeds)
     known = read_cells(output, data)
     done = _done(plan, known, wanted, overwrite=overwrite)
+    unasked = {identity.method for place, identity in wanted.items() if place not in done}
+    rehearse([entrant for entrant in entrants if entrant.name in unasked], data, images, recipe)
     with tqdm(
         total=len(wanted), initial=len(done), unit="result", smoothing=0, disable=None if progress else True
     ) as bar:

@@ -1,8 +1,9 @@
 """ConjugateGradientDescentIHVP: solves for all rows of a batch at once."""
 
+import numpy as np
 import tensorflow as tf
 
-from deel_dualview._checks import check_count, check_positive, describe, require
+from deel_dualview._checks import check_count, check_positive, describe
 from deel_dualview.curvature import CurvatureKind
 from deel_dualview.gradients import Weights
 from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
@@ -33,6 +34,7 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
             instance.
 
     Raises:
+        LinAlgError: at a solve, a damped Hessian that is not positive definite.
         TypeError: `preconditioner` is not a LinearOperator.
     """
 
@@ -75,12 +77,15 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
             tolerance=self.tolerance,
             preconditioner=self.preconditioner,
         )
-        require(
-            solution.negative_curvature is None,
-            "The damped Hessian is not positive definite: its smallest eigenvalue is at most the curvature that "
-            'conjugate gradients met. Raise `damping` above its size, or take curvature="gauss-newton".',
-            {"curvature": solution.negative_curvature, "damping": self.damping},
-        )
+        if solution.negative_curvature is not None:
+            raise np.linalg.LinAlgError(
+                describe(
+                    "The damped Hessian is not positive definite: its smallest eigenvalue is at most the curvature "
+                    "that conjugate gradients met. Raise `damping` above its size, or take "
+                    'curvature="gauss-newton".',
+                    {"curvature": solution.negative_curvature, "damping": self.damping},
+                )
+            )
         return solution
 
     def _describe_algorithm(self) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from functools import cached_property
 
+import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_count, require
+from deel_dualview._checks import check_count, describe, require
 from deel_dualview.ekfac import KroneckerCurvature, estimate_curvature
 from deel_dualview.ekfac.layers import EkfacLayer, ekfac_layer
 from deel_dualview.gradients import Weights
@@ -51,8 +52,8 @@ class EkfacIHVP(InverseHessianVectorProduct):
 
     Raises:
         ValueError: bad settings, layers that are not known or have more than 16,384 inputs or outputs (with
-            their names), gradients that are not finite (of which examples), or no damping where the curvature
-            is singular.
+            their names), gradients that are not finite (of which examples).
+        LinAlgError: no damping where the curvature is singular.
 
     Source: George et al. (2018), algorithm 1; Grosse et al. (2023), section 3.1; convolutions: Grosse and
         Martens (2016).
@@ -156,8 +157,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
         smallest = min(float(tf.reduce_min(values)) for values in self.approximation.eigenvalues)
         largest = max(float(tf.reduce_max(values)) for values in self.approximation.eigenvalues)
         total = self.regularisation + self.damping
-        require(
-            smallest + total > 1e-7 * largest,
-            "The curvature is singular and there is no damping: give `damping`, for instance RelativeDamping(0.1).",
-            {"smallest eigenvalue": smallest, "largest eigenvalue": largest, "damping": total},
-        )
+        if not smallest + total > 1e-7 * largest:
+            needed = "The curvature is singular and there is no damping: give `damping`, for instance "
+            received = {"smallest eigenvalue": smallest, "largest eigenvalue": largest, "damping": total}
+            raise np.linalg.LinAlgError(describe(f"{needed}RelativeDamping(0.1).", received))

@@ -36,8 +36,8 @@ class ExactIHVP(InverseHessianVectorProduct):
         regularisation: lambda of a penalty lambda / 2 ||w||^2 of the training objective.
 
     Raises:
-        ValueError: a matrix that is not positive definite after damping (its smallest eigenvalue is told), or
-            too many parameters.
+        LinAlgError: a matrix that is not positive definite after damping (its smallest eigenvalue is told).
+        ValueError: too many parameters.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ def _cholesky(matrix: np.ndarray, added: float) -> np.ndarray:
     precision of its float32 products is refused.
 
     Raises:
-        ValueError: the matrix is not positive definite.
+        LinAlgError: the matrix is not positive definite.
     """
     damped = matrix.copy()
     np.fill_diagonal(damped, np.diag(matrix) + added)
@@ -121,7 +121,7 @@ def _cholesky(matrix: np.ndarray, added: float) -> np.ndarray:
     eigenvalues = scipy.linalg.eigvalsh(matrix) + added
     smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     if failed or not smallest > np.finfo(np.float32).eps * largest:
-        raise ValueError(
+        raise np.linalg.LinAlgError(
             describe(
                 "The Hessian is not positive definite after damping: raise `damping` (by more than minus the "
                 "smallest eigenvalue), or take curvature='gauss-newton'.",

@@ -48,7 +48,8 @@ class LissaIHVP(InverseHessianVectorProduct):
         seed: of the random batches and the first vectors of the estimate.
 
     Raises:
-        ValueError: bad settings; at a solve, a series that diverges, with the numbers.
+        ValueError: bad settings.
+        LinAlgError: at a solve, a series that diverges, with the numbers.
 
     Source: Agarwal et al. (2017); Koh and Liang (2017), section 3.
     """

@@ -91,7 +91,7 @@ def neumann_series(
         tolerance: relative to the norm of each right-hand side.
 
     Raises:
-        ValueError: the series diverges.
+        LinAlgError: the series diverges.
     """
     unsolved = _Unsolved(rows, tolerance)
     state = unsolved.retire((tf.zeros_like(rows), rows), tf.norm(rows, axis=1))
@@ -153,7 +153,7 @@ def stochastic_neumann_series(
         tolerance: what counts as converged, relative to the norm of each right-hand side.
 
     Raises:
-        ValueError: the series diverges.
+        LinAlgError: the series diverges.
 
     Source: Agarwal et al. (2017); Koh and Liang (2017), section 3.
     """
@@ -258,7 +258,7 @@ class _Unsolved:
 def _check_bounded(sizes: np.ndarray, bounds: np.ndarray, scale: float, num_iterations: int) -> None:
     if np.all(sizes <= bounds):
         return
-    raise ValueError(
+    raise np.linalg.LinAlgError(
         describe(
             "The Neumann series diverges: its scale is less than half the largest eigenvalue of the Hessian "
             "(or of its samples), or an eigenvalue is negative. Raise `scale`, or leave it out to have it "
