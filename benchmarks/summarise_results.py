@@ -5,6 +5,9 @@
 Writes `table2-DATA.json` (every value by row, metric and seed, costs, versions and machine), `table2-DATA.md` (means
 over the seeds, the paper's cell beside ours) and `table1-DATA.md` (costs). With --costs these are of other results,
 as of `reproduce_table2.py --seeds 0 --questions normal` on a machine with nothing else to do.
+
+A seed gives another model on another processor. With --training NAME the results are put beside those of earlier models
+that are in the output folder, their seeds told as "0 NAME"; costs stay what they were.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from reproduce_table2 import ROWS
 
+from deel_dualview._checks import require
 from deel_dualview.evaluation.pages import read_benchmark
 from deel_dualview.evaluation.tables import Benchmark
 
@@ -69,6 +73,7 @@ PAPER_COSTS = {
     },
 }
 """Table 1 of the paper: seconds of pre-training, seconds a query, MB of additional memory."""
+Values = dict[str, dict[str, dict[str, float]]]
 COSTS = (
     "setup_seconds",
     "seconds_per_query",
@@ -78,50 +83,72 @@ COSTS = (
 )
 
 
-def values_of(found: Benchmark) -> dict[str, dict[str, dict[str, float]]]:
-    """Return every value by row, metric and seed."""
-    values: dict[str, dict[str, dict[str, float]]] = {}
+def values_of(found: Benchmark, training: str | None = None) -> Values:
+    """Return every value by row, metric and seed (with the name of the training, if it has one)."""
+    values: Values = {}
     for cell in found.cells:
+        seed = f"{cell.identity.seed} {training}" if training else str(cell.identity.seed)
         for name, measured in cell.metrics.items():
             if name in COLUMNS and measured["value"] is not None:
                 row = values.setdefault(cell.identity.method, {}).setdefault(name, {})
-                row[str(cell.identity.seed)] = round(float(str(measured["value"])), 4)
+                row[seed] = round(float(str(measured["value"])), 4)
     return values
 
 
-def mean_of(values: dict[str, dict[str, dict[str, float]]], row: str, metric: str) -> float | None:
+def added(values: Values, others: Values) -> Values:
+    """Return the values of both; of a seed that both have, the others."""
+    return {
+        row: {
+            metric: values.get(row, {}).get(metric, {}) | others.get(row, {}).get(metric, {})
+            for metric in COLUMNS
+            if metric in values.get(row, {}) or metric in others.get(row, {})
+        }
+        for row in ROWS
+        if row in values or row in others
+    }
+
+
+def run_of(found: Benchmark, training: str | None, context: dict) -> dict:
+    """Return what is told of one run: its models' mean test accuracy by question, versions and machine."""
+    accuracy: dict[str, set[float]] = {}
+    for cell in found.cells:
+        accuracy.setdefault(cell.identity.protocol, set()).add(cell.model["test_accuracy"])
+    means = {name: round(sum(of) / len(of), 4) for name, of in sorted(accuracy.items())}
+    return {"training": training, "test_accuracy": means, "context": context}
+
+
+def mean_of(values: Values, row: str, metric: str) -> float | None:
     """Return the mean over the seeds."""
     found = list(values.get(row, {}).get(metric, {}).values())
     return sum(found) / len(found) if found else None
 
 
-def table2(found: Benchmark, values: dict, context: dict) -> str:
+def table2(payload: dict) -> str:
     """Return Table 2: ours, and the paper's in brackets."""
-    rows = [row for row in ROWS if row in values]
-    lines = [f"# Table 2, {found.data}", ""]
+    values, data = payload["values"], payload["data"]
+    lines = [f"# Table 2, {data}", ""]
     lines += [
-        f"{found.num_test:,} test examples, means over the seeds; in brackets the DualView paper's cell. The paper's "
-        "identical class is the share of the true label (it equals the accuracy of its model), so it stands there.",
+        f"{payload['num_test']:,} test examples, means over the seeds; in brackets the DualView paper's cell. The "
+        "paper's identical class is the share of the true label (it equals the accuracy of its model), so it stands "
+        "there.",
         "",
         "| row | seeds | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 2) + "|",
     ]
-    for row in rows:
-        seeds = sorted({int(seed) for metric in values[row].values() for seed in metric})
-        cells = [row, ", ".join(map(str, seeds))]
-        paper = dict(zip(PAPER_COLUMNS, PAPER.get(found.data, {}).get(row, ()), strict=False))
+    for row in values:
+        seeds = sorted({seed for metric in values[row].values() for seed in metric})
+        cells = [row, ", ".join(seeds)]
+        paper = dict(zip(PAPER_COLUMNS, PAPER.get(data, {}).get(row, ()), strict=False))
         for metric in COLUMNS:
             mean = mean_of(values, row, metric)
             told = "–" if mean is None else f"{mean:.3f}"
             cells.append(told + (f" ({paper[metric]:.3f})" if paper.get(metric) is not None else ""))
         lines.append(f"| {' | '.join(cells)} |")
-    accuracy: dict[str, list[float]] = {}
-    for cell in found.cells:
-        accuracy.setdefault(cell.identity.protocol, []).append(cell.model.get("test_accuracy"))
-    told = ", ".join(
-        f"{name} {sum(set(of)) / len(set(of)):.3f}" for name, of in accuracy.items() if None not in of
-    )
-    return "\n".join([*lines, "", f"Test accuracy of the models: {told}.", "", told_machine(context), ""])
+    for run in payload["runs"]:
+        accuracy = ", ".join(f"{name} {of:.3f}" for name, of in run["test_accuracy"].items())
+        name = f" ({run['training']})" if run["training"] else ""
+        lines += ["", f"Test accuracy of the models{name}: {accuracy}. {told_machine(run['context'])}"]
+    return "\n".join([*lines, ""])
 
 
 def table1(found: Benchmark, context: dict) -> str:
@@ -170,27 +197,44 @@ def main() -> None:
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--num-test", type=int)
     parser.add_argument("--costs", help="folder of the results whose costs are told")
+    parser.add_argument(
+        "--training", help="name of a training of other models than those in the output folder"
+    )
     parser.add_argument("--output", type=pathlib.Path, required=True)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     found = read_benchmark(options.results, options.data, options.num_test)
-    values = values_of(found)
-    timed = found if options.costs is None else read_benchmark(options.costs, options.data, options.num_test)
-    context, timed_context = (
-        context_of(of, "python benchmarks/reproduce_table2.py") for of in (found, timed)
-    )
+    place = options.output / f"table2-{found.data}.json"
+    costs_place = options.output / f"table1-{found.data}.md"
+    context = context_of(found, "python benchmarks/reproduce_table2.py")
+    values, run = values_of(found, options.training), run_of(found, options.training, context)
+    runs, costs = [run], {}
+    if options.training:
+        before = json.loads(place.read_text())
+        require(
+            before["num_test"] == found.num_test,
+            "Results of as many test examples are needed.",
+            {"num_test": found.num_test, str(place): before["num_test"]},
+        )
+        values, costs = added(before["values"], values), before["costs"]
+        runs = [one for one in before["runs"] if one["training"] != options.training] + runs
+    else:
+        values = added({}, values)
+        timed = found
+        if options.costs is not None:
+            timed = read_benchmark(options.costs, options.data, options.num_test)
+        costs = {row: {name: timed.cost(row, name) for name in COSTS} for row in timed.methods}
+        costs_place.write_text(table1(timed, context_of(timed, context["command"])))
     payload = {
         "data": found.data,
         "num_test": found.num_test,
-        "settings": {row: ROWS[row] for row in ROWS if row in values},
-        "values": {row: values[row] for row in ROWS if row in values},
-        "costs": {row: {name: timed.cost(row, name) for name in COSTS} for row in timed.methods},
-        "context": context,
+        "settings": {row: ROWS[row] for row in values},
+        "values": values,
+        "costs": costs,
+        "runs": runs,
     }
-    name = found.data
-    (options.output / f"table2-{name}.json").write_text(json.dumps(payload, indent=1) + "\n")
-    (options.output / f"table2-{name}.md").write_text(table2(found, values, context))
-    (options.output / f"table1-{name}.md").write_text(table1(timed, timed_context))
+    place.write_text(json.dumps(payload, indent=1) + "\n")
+    place.with_suffix(".md").write_text(table2(payload))
 
 
 if __name__ == "__main__":

@@ -112,6 +112,32 @@ class TestTable2:
         run("summarise_results", *given, "--costs", tmp_path / "quiet")
         assert "| SIM, last layer | 1e+03 |" in (tmp_path / "table1-digits.md").read_text()
 
+    def test_results_of_models_trained_again_are_put_beside_the_others(self, folder, tmp_path):
+        shutil.copytree(folder / "results", tmp_path / "again")
+        [path] = (tmp_path / "again").glob("digits/cells/SIM_last_layer/normal-0.json")
+        cell = json.loads(path.read_text())
+        before, cell["metrics"]["identical-class"]["value"] = (
+            cell["metrics"]["identical-class"]["value"],
+            0.25,
+        )
+        path.write_text(json.dumps(cell))
+        given = ["--data", "digits", "--output", tmp_path]
+        run("summarise_results", "--results", folder / "results", *given)
+        table1 = (tmp_path / "table1-digits.md").read_text()
+        for _ in range(2):
+            run("summarise_results", "--results", tmp_path / "again", *given, "--training", "B")
+        summary = json.loads((tmp_path / "table2-digits.json").read_text())
+        values = summary["values"]["SIM, last layer"]["identical-class"]
+        assert values == {"0": pytest.approx(before, abs=1e-4), "0 B": 0.25}
+        assert [one["training"] for one in summary["runs"]] == [None, "B"]
+        table = (tmp_path / "table2-digits.md").read_text()
+        assert f"| SIM, last layer | 0, 0 B | {(values['0'] + 0.25) / 2:.3f} |" in table
+        assert "models (B): normal" in table and (tmp_path / "table1-digits.md").read_text() == table1
+        summary["num_test"] = 5
+        (tmp_path / "table2-digits.json").write_text(json.dumps(summary))
+        with pytest.raises(ValueError, match="as many test examples"):
+            run("summarise_results", "--results", tmp_path / "again", *given, "--training", "B")
+
     def test_a_summary_of_nothing_says_so(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="holds no results"):
             run("summarise_results", "--results", tmp_path, "--output", tmp_path)
