@@ -45,6 +45,17 @@ def check_positive(name: str, value: float) -> float:
     return float(value)
 
 
+def check_seed(name: str, value: int) -> int:
+    """Return `value` as an int.
+
+    Raises:
+        ValueError: it is not an integer, or negative.
+    """
+    is_seed = isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 0
+    require(is_seed, f"`{name}` must be an integer that is not negative.", {name: value})
+    return int(value)
+
+
 def check_count(name: str, value: int) -> int:
     """Return `value` as an int.
 

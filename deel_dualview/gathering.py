@@ -14,6 +14,11 @@ CACHE_BYTES = 256 * 2**20
 _LARGEST_WINDOW = 16
 _OBJECT_BYTES = 100
 
+
+class TooFewExamplesError(ValueError):
+    """More examples were asked for than a dataset has."""
+
+
 Example = tuple[np.ndarray, ...]
 """The flattened tensors of one example, without a batch dimension."""
 
@@ -65,14 +70,16 @@ def draw_examples(
         batch_size: of the batches returned.
 
     Raises:
-        ValueError: more examples than there are.
+        TooFewExamplesError: more examples than there are.
     """
     sizes = [len(indices) for indices, _ in enumerate_examples(dataset)]
-    require(
-        num_examples <= sum(sizes),
-        "Only as many examples can be drawn as there are.",
-        {"num_examples": num_examples, "there are": sum(sizes)},
-    )
+    if num_examples > sum(sizes):
+        raise TooFewExamplesError(
+            describe(
+                "Only as many examples can be drawn as there are.",
+                {"num_examples": num_examples, "there are": sum(sizes)},
+            )
+        )
     drawn = np.sort(np.random.default_rng(seed).choice(sum(sizes), num_examples, replace=False))
     parts = []
     for indices, element in enumerate_examples(dataset):

@@ -23,6 +23,16 @@ def run(output, methods=METHODS, metrics="all", **settings):
     return benchmark("digits", methods, metrics, output=output, **settings)
 
 
+class Scaled:
+    """Makes GradCos, and has an attribute."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, model, train_set, *, store=None):
+        return GradCos(model, train_set, store=store)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A folder with the results of two methods on all kinds of models, and of DualView on one."""
@@ -143,6 +153,21 @@ class TestResuming:
         before = {path: path.stat().st_mtime_ns for path in files(output)}
         run(output, metrics=KINDS)
         assert {path: path.stat().st_mtime_ns for path in files(output)} == before
+
+    def test_only_settings_without_a_result_are_tried(self, output, monkeypatch):
+        tried = []
+        monkeypatch.setattr(
+            running, "rehearse", lambda entrants, *_, **__: tried.append([e.name for e in entrants])
+        )
+        run(output, ["random", "graddot"], ["superclass"])
+        run(output, ["random", "graddot"], ["superclass"])
+        assert tried == [["graddot"], []]
+
+    def test_an_object_with_other_attributes_is_another_method(self, output):
+        run(output, {"own": Scaled(1.0)}, ["superclass"])
+        assert run(output, {"own": Scaled(1.0)}, ["superclass"]).cells
+        with pytest.raises(ValueError, match="holds a result of other settings"):
+            run(output, {"own": Scaled(2.0)}, ["superclass"])
 
     def test_an_interrupted_run_goes_on_with_what_is_missing(self, output, monkeypatch):
         for path in files(output):

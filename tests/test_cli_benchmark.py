@@ -1,12 +1,15 @@
 """`deel-dualview benchmark`: what it says, what it refuses, how it ends."""
 
+import errno
 import importlib
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from deel_dualview import evaluation
 from deel_dualview.cli import main
+from deel_dualview.cli.running import CleanCommand
 from deel_dualview.evaluation import Recipe, running
 from deel_dualview.methods import METHODS
 
@@ -47,12 +50,11 @@ def test_a_run_tells_the_table_and_where_it_lies(quick, tmp_path):
 
 
 def test_a_failed_method_ends_with_one_and_says_why(quick, tmp_path):
-    result = run(
-        "--methods", "random,rps-l2?lambda_regularization=-1", "--metrics", "superclass", "--output", tmp_path
-    )
+    method = "arnoldi?ihvp.num_curvature_examples=5000"  # there are 1,438
+    result = run("--methods", f"random,{method}", "--metrics", "superclass", "--output", tmp_path)
     assert result.exit_code == 1
-    assert "Failed: rps-l2?lambda_regularization=-1, superclass, seed 0: " in result.stderr
-    assert "random" in result.stdout
+    assert f"Failed: {method}, superclass, seed 0: TooFewExamplesError: Only as many" in result.stderr
+    assert "random" in result.stdout and "failed" in result.stdout
     assert run("--methods", "random", "--metrics", "superclass", "--output", tmp_path).exit_code == 0
 
 
@@ -89,3 +91,13 @@ def test_the_command_knows_the_data_and_the_methods():
 @pytest.mark.parametrize(("text", "seeds"), [("3", 3), ("3,", [3]), ("0,2", [0, 2])])
 def test_seeds_are_how_many_or_which(text, seeds):
     assert command._seeds(None, None, text) == seeds
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    @click.command(cls=CleanCommand)
+    @click.option("--debug", is_flag=True)
+    def command(debug):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 1 and result.output == ""

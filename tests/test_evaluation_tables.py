@@ -125,3 +125,8 @@ def test_titles_of_detection_panels_do_not_overlap():
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     lowest = [any(label.get_visible() for label in axes.get_xticklabels()) for axes in panels]
     assert lowest == [False, True, True, True, True]
+
+
+def test_a_failure_is_told_on_a_terminal_too():
+    rows = [line.split() for line in two_seeds().to_text().splitlines()[2:]]
+    assert {row[0]: "failed" in row for row in rows} == {"dualview": False, "random": False, "gradcos": True}

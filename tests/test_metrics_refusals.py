@@ -218,6 +218,97 @@ def test_values_of_every_real_type_are_taken(dtype):
     assert metric.result() == expected.result()
 
 
+def test_a_sparse_tensor_is_a_matrix():
+    metric, expected = metrics.IdenticalClass(), metrics.IdenticalClass()
+    values = np.where(VALUES > 1, VALUES, 0)
+    metric.update_state(tf.sparse.from_dense(values), *CLASSES)
+    expected.update_state(values, *CLASSES)
+    assert metric.result() == expected.result()
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda masked: metrics.IdenticalClass().update_state(masked, *CLASSES),
+        lambda masked: metrics.LeaveOneOut().update_state(VALUES, masked),
+        lambda masked: metrics.IdenticalClass().update_state(VALUES[:, :7], masked[:, 0], CLASSES[1]),
+        lambda masked: metrics.LabelErrorDetection(masked[0] > 0),
+        lambda masked: metrics.LabelErrorDetection(np.arange(20) < 5).update_state(masked[0]),
+    ],
+)
+def test_masked_entries_are_refused_and_not_taken_for_numbers(score):
+    with pytest.raises(ValueError, match=r"no masked entries.*num_masked="):
+        score(np.ma.masked_array(VALUES, VALUES > 0))
+    metrics.IdenticalClass().update_state(np.ma.masked_array(VALUES), *CLASSES)
+
+
+@pytest.mark.parametrize(("wrong", "shown"), [(0.5, r"0\.5"), (-1e30, r"-1\.e\+30"), (np.inf, "inf")])
+def test_the_entry_that_is_no_class_is_shown(wrong, shown):
+    classes = CLASSES[1].astype(float)
+    classes[3] = wrong
+    with pytest.raises(ValueError, match=rf"values=array\(\[{shown}\]"):
+        metrics.IdenticalClass().update_state(VALUES, CLASSES[0], classes)
+
+
+def test_classes_and_flags_of_small_types_are_taken():
+    small, marks = tf.cast(CLASSES[1], "bfloat16"), tf.cast(np.arange(20) < 5, "bfloat16")
+    metric, expected = metrics.DomainMismatch(marks, 2), metrics.DomainMismatch(np.arange(20) < 5, 2)
+    metric.update_state(VALUES, small * 0, small)
+    expected.update_state(VALUES, CLASSES[1] * 0, CLASSES[1])
+    assert metric.result() == expected.result()
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_correlations_do_not_depend_on_the_scale(scale):
+    metric, expected = metrics.LeaveOneOut(), metrics.LeaveOneOut()
+    metric.update_state(VALUES * scale, VALUES**3)
+    expected.update_state(VALUES, VALUES**3)
+    np.testing.assert_allclose(metric.scores, expected.scores, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda: _core_set_result(np.empty(0)), "one finite loss a test example.*shape="),
+        (
+            lambda: metrics.IdenticalClass().update_state(VALUES[:, :0], [], CLASSES[1]),
+            r"matrix.*shape=\(7, 0\)",
+        ),
+        (lambda: metrics.SurrogateFidelity(seed=-1), "`seed` must be an integer that is not negative"),
+        (lambda: metrics.SurrogateFidelity(seed="x"), "`seed` must be an integer that is not negative"),
+        (lambda: _fed(metrics.CoreSet(lambda kept: [1.0]), VALUES[:, :1]).result(), "two training examples"),
+        (
+            lambda: metrics.LinearDatamodelingScore(np.eye(3)).noise_ceiling(VALUES[:0, :3], VALUES[:0, :3]),
+            "At least one test example",
+        ),
+        (
+            lambda: _fed(metrics.SurrogateFidelity(), VALUES[:0], VALUES[:0]).logit_cosine,
+            "has seen no example",
+        ),
+        (
+            lambda: _fed(metrics.SurrogateFidelity(), VALUES, VALUES).update_state(
+                VALUES[:, :2], VALUES[:, :2]
+            ),
+            "same classes in every batch.*num_classes=2, before=20",
+        ),
+    ],
+)
+def test_what_has_no_result_is_refused(score, message):
+    with pytest.raises(ValueError, match=message):
+        score()
+
+
+def _fed(metric, *batch):
+    metric.update_state(*batch)
+    return metric
+
+
+@pytest.mark.parametrize("make", [lambda: metrics.CoreSet(3), lambda: metrics.Brittleness(None, 3)])
+def test_what_cannot_retrain_is_refused_at_once(make):
+    with pytest.raises(TypeError, match="`retrain` must be a function"):
+        make()
+
+
 def test_completeness_takes_one_training_set_until_a_reset():
     metric = metrics.Completeness()
     metric.update_state(VALUES, VALUES.sum(axis=1))

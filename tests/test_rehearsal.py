@@ -1,5 +1,7 @@
 """Settings of methods under evaluation, tried on the untrained network before anything is trained."""
 
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -41,6 +43,18 @@ def test_what_few_examples_cannot_tell_is_left_to_the_training_set():
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
         entrant.maker(None)(model, few, store=None)
     rehearsed(["first-order?ihvp.damping=0&ihvp.curvature=gauss-newton"])
+
+
+def test_more_examples_than_are_tried_are_left_to_the_training_set():
+    rehearsed(["arnoldi?ihvp.num_curvature_examples=500"])
+
+
+def test_what_a_method_makes_is_not_kept():
+    """The matrix of a projection, which would go to every process, and be left out of the memory that is told."""
+    entrants = read_entrants(["sim?projection=GaussianProjection(100)"])
+    before = len(pickle.dumps(entrants))
+    rehearse(entrants, "digits", DIGITS, None)
+    assert len(pickle.dumps(entrants)) == before
 
 
 def test_the_network_is_that_of_the_recipe():

@@ -19,8 +19,8 @@ class CleanCommand(click.Command):
         """Run the command; turn exceptions into messages and exit codes."""
         try:
             return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException):
-            raise
+        except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+            raise  # the last: who read the output, as `head` does, has gone, and click ends quietly
         except (KeyboardInterrupt, click.Abort):
             click.echo(f"\nInterrupted. {self.interrupted}", err=True)
             ctx.exit(INTERRUPTED)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import require
+from deel_dualview._checks import check_seed
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, block_top_k
@@ -39,8 +39,7 @@ class RandomInfluence(BaseInfluenceCalculator):
         store: Store | None = None,
     ) -> None:
         super().__init__(model, train_set, target=target, store=store)
-        is_seed = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
-        require(is_seed, "`seed` must be an integer that is not negative.", {"seed": seed})
+        seed = check_seed("seed", seed)
         self.seed = seed
         self._stored()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-import hashlib
 import pickle
 import sys
-import types
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from deel_dualview._checks import describe, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.callbacks import Checkpoints
 from deel_dualview.evaluation.baseline import RandomInfluence
+from deel_dualview.evaluation.describing import describe_maker, describe_settings, python_name
 from deel_dualview.evaluation.settings import check_settings, read_value
 from deel_dualview.methods import METHODS, NamedMethod
 
@@ -45,28 +45,33 @@ class Entrant:
     @property
     def python_name(self) -> tuple[str, str] | None:
         """Module and qualified name of the function or class that makes the calculator; None for a name."""
-        return None if isinstance(self.method, str) else _python_name(self.method)
+        return None if isinstance(self.method, str) else python_name(self.method)
 
     @property
     def described(self) -> str:
         """Text of everything that the values depend on besides the model and its data."""
         if isinstance(self.method, str):
-            return f"{self.method}({_describe_settings(self.settings)})"
-        return _describe(self.method)
+            return f"{self.method}({describe_settings(self.settings)})"
+        return describe_maker(self.method)
 
     @property
     def needs_checkpoints(self) -> bool:
         """Whether checkpoints of the training run change its values."""
-        return self.method in METHODS and METHODS[str(self.method)].checkpoints != "unused"
+        return (
+            isinstance(self.method, str)
+            and self.method in METHODS
+            and METHODS[self.method].checkpoints != "unused"
+        )
 
     def maker(self, checkpoints: Checkpoints | None) -> Maker:
         """Return what makes the calculator from a model, a training set and `store`."""
+        if not isinstance(self.method, str):
+            return self.method
+        # A copy, as projections keep the matrices that they have made.
+        settings: dict[str, Any] = copy.deepcopy(dict(self.settings))
         if self.method == RANDOM:
-            settings: dict[str, Any] = dict(self.settings)
             return functools.partial(RandomInfluence, **settings)
-        if isinstance(self.method, str):
-            return NamedMethod(self.method, checkpoints, self.settings)
-        return self.method
+        return NamedMethod(self.method, checkpoints, settings)
 
 
 def read_entrants(methods: Iterable[str] | Mapping[str, str | Maker]) -> list[Entrant]:
@@ -149,39 +154,3 @@ def _read(name: object, given: object) -> Entrant:
         settings[key] = read_value(value)
     check_settings(method, settings)
     return Entrant(name, method, settings, given)
-
-
-def _describe(made: Any) -> str:
-    """Name a maker so that two runs write the same, and another setting something else."""
-    if isinstance(made, functools.partial):
-        arguments = [*map(_describe_value, made.args), _describe_settings(made.keywords)]
-        return f"{_describe(made.func)}({', '.join(filter(None, arguments))})"
-    own = made if hasattr(made, "__qualname__") else type(made)
-    body = f" of {_hash_code(own.__code__)}" if hasattr(own, "__code__") else ""
-    return ".".join(_python_name(own)) + body
-
-
-def _python_name(made: Any) -> tuple[str, str]:
-    while isinstance(made, functools.partial):
-        made = made.func
-    own = made if hasattr(made, "__qualname__") else type(made)
-    return own.__module__, own.__qualname__
-
-
-def _hash_code(code: types.CodeType) -> str:
-    """Return a hash of what a function does, so that one that was changed under its name is told apart."""
-    inner = [_hash_code(part) for part in code.co_consts if isinstance(part, types.CodeType)]
-    constants = [part for part in code.co_consts if not isinstance(part, types.CodeType)]
-    content = repr((code.co_code, constants, code.co_names, inner))
-    return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
-
-
-def _describe_settings(settings: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}={_describe_value(settings[name])}" for name in sorted(settings))
-
-
-def _describe_value(value: object) -> str:
-    if hasattr(value, "describe"):
-        return f"{type(value).__name__}({value.describe()})"
-    has_address = type(value).__repr__ is object.__repr__ or callable(value)
-    return _describe(value) if has_address else repr(value)

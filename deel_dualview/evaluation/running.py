@@ -110,8 +110,8 @@ def benchmark(
     wanted = _wanted(plan, entrants, names, seeds)
     known = read_cells(output, data)
     done = _done(plan, known, wanted, overwrite=overwrite)
-    unasked = {identity.method for place, identity in wanted.items() if place not in done}
-    rehearse([entrant for entrant in entrants if entrant.name in unasked], data, images, recipe)
+    new = {one.method for one in wanted.values()} - {wanted[place].method for place in done}
+    rehearse([one for one in entrants if one.name in new], data, images, recipe, progress=progress)
     with tqdm(
         total=len(wanted), initial=len(done), unit="result", smoothing=0, disable=None if progress else True
     ) as bar:

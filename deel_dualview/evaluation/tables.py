@@ -206,10 +206,16 @@ class Benchmark:
         found = [self.summaries.get((method, name)) for name in names]
         rank = self.average_ranks.get(method)
         return [
-            *("–" if summary is None else f"{summary.value:.3f}" for summary in found),
+            *(
+                self._missing(method, name) if summary is None else f"{summary.value:.3f}"
+                for name, summary in zip(names, found, strict=True)
+            ),
             "–" if rank is None else f"{rank:.2f}",
             *self._seconds(method),
         ]
+
+    def _missing(self, method: str, name: str) -> str:
+        return "failed" if self.is_failed(method, name) else "–"
 
     def _seconds(self, method: str) -> list[str]:
         seconds = [self.cost(method, name) for name in ("setup_seconds", "seconds_per_query")]
@@ -219,8 +225,7 @@ class Benchmark:
         texts = []
         for name in self.measures:
             summary = self.summaries.get((method, name))
-            missing = "failed" if self.is_failed(method, name) else "–"
-            text = missing if summary is None else str(summary)
+            text = self._missing(method, name) if summary is None else str(summary)
             texts.append(f"**{text}**" if method in self.best(name) else text)
         rank = self.average_ranks.get(method)
         memory = self.cost(method, "additional_memory_bytes")

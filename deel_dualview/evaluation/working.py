@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import shlex
+import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Plan:
             words += ["--seeds", f"{identity.seed},", "--num-test", str(self.num_test)]
             return describe_context(shlex.join(["deel-dualview", "benchmark", *words]))
         method = repr(entrant.given) if entrant.python_name is None else ".".join(entrant.python_name)
+        method += "" if isinstance(entrant.method, (str, type, types.FunctionType)) else "(...)"
         call = f"benchmark({self.data!r}, {{{entrant.name!r}: {method}}}, [{identity.protocol!r}], [{identity.seed}], "
         call += f"num_test={self.num_test}" + (f", recipe={self.recipe!r})" if self.recipe else ")")
         python = dict(zip(("module", "qualified_name"), entrant.python_name or (), strict=False))

@@ -14,11 +14,18 @@ from deel_dualview.metrics.base import MeanMetric, checked_flags, row_blocks, sh
 
 def _row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Pearson correlation of each row (m, n) with the same row of another matrix; nan for constant rows."""
-    first = first - first.mean(axis=1, keepdims=True)
-    second = second - second.mean(axis=1, keepdims=True)
+    first, second = _centred(first), _centred(second)
     scale = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     products = np.sum(first * second, axis=1)
     return np.divide(products, scale, out=np.full(len(scale), np.nan), where=scale > 0)
+
+
+def _centred(rows: np.ndarray) -> np.ndarray:
+    """Return rows less their means, at a scale whose squares neither vanish nor overflow."""
+    sizes = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(sizes > 0, sizes, 1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    return rows
 
 
 def _rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -79,8 +86,12 @@ class LinearDatamodelingScore(MeanMetric):
         Args:
             outputs: shape (m, s).
             repeated_outputs: of models trained again on the same subsets with other seeds, shape (m, s).
+
+        Raises:
+            ValueError: shapes do not fit, values are not finite, or there is no test example.
         """
         shape = (len(to_array(outputs)), len(self.subsets))
+        require(shape[0] > 0, "At least one test example is needed.", {"shape": shape})
         pair = _checked_outputs(outputs, shape), _checked_outputs(repeated_outputs, shape)
         return float(_rank_correlations(*pair).mean())
 

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 import scipy.stats
+import tensorflow as tf
 
-from deel_dualview._checks import check_count, require
+from deel_dualview._checks import check_count, check_seed, require
 from deel_dualview.data import to_array
 
 # Rows are made dense and float64 a block at a time.
 _BLOCK_BYTES = 64 * 2**20
+_LARGEST_CLASS = 2.0**53  # beyond, floats are no longer all whole numbers
 
 
 class MetricResult(NamedTuple):
@@ -51,7 +53,7 @@ class Metric(ABC):
         )
         self.confidence_level = confidence_level
         self.num_resamples = check_count("num_resamples", num_resamples) if num_resamples else 0
-        self.seed = seed
+        self.seed = check_seed("seed", seed)
         self.reset_state()
 
     @abstractmethod
@@ -119,7 +121,11 @@ def row_blocks(influence_values: Any) -> Iterator[tuple[slice, np.ndarray]]:
     Raises:
         ValueError: the values are no matrix, no real numbers, or not finite (the message says which rows).
     """
+    if isinstance(influence_values, tf.SparseTensor):
+        positions, shape = influence_values.indices.numpy().T, tuple(influence_values.shape)
+        influence_values = scipy.sparse.coo_array((influence_values.values.numpy(), tuple(positions)), shape)
     is_sparse = scipy.sparse.issparse(influence_values)
+    check_unmasked("Influence values", influence_values)
     values: Any = influence_values.tocsr() if is_sparse else to_array(influence_values)
     require(
         values.ndim == 2 and values.shape[1] > 0,
@@ -143,15 +149,29 @@ def to_reals(name: str, numbers: Any) -> np.ndarray:
     Raises:
         ValueError: they are something else (names, complex numbers).
     """
+    check_unmasked(name, numbers)
     array = to_array(numbers)
     _check_real(name, array)
     return np.asarray(array, np.float64)
 
 
+def check_unmasked(name: str, numbers: Any) -> None:
+    """Refuse masked entries, which NumPy would take for numbers.
+
+    Raises:
+        ValueError: an array with masked entries.
+    """
+    num_masked = int(np.ma.count_masked(numbers)) if isinstance(numbers, np.ma.MaskedArray) else 0
+    require(num_masked == 0, f"{name} must have no masked entries: fill them.", {"num_masked": num_masked})
+
+
 def _check_real(name: str, array: Any) -> None:
-    # Kinds of bfloat16 and its like are "V" to NumPy, as those of records are.
-    is_real = array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float"))
-    require(is_real, f"{name} must be real numbers.", {"dtype": str(array.dtype)})
+    require(_is_real(array.dtype), f"{name} must be real numbers.", {"dtype": str(array.dtype)})
+
+
+def _is_real(dtype: np.dtype) -> bool:
+    # Kinds of bfloat16, int4 and their like are "V" to NumPy, as those of records are.
+    return dtype.kind in "biuf" or dtype.name.startswith(("bfloat", "float", "int", "uint"))
 
 
 def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:
@@ -160,6 +180,7 @@ def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:
     Raises:
         ValueError: the shape differs.
     """
+    check_unmasked(f"`{name}`", vector)
     array = to_array(vector)
     require(
         array.shape == (size,),
@@ -177,11 +198,13 @@ def checked_classes(name: str, classes: Any, size: int) -> np.ndarray:
             counted as misses).
     """
     array = checked_vector(name, classes, size)
-    is_number = array.dtype.kind in "biuf"
+    is_number = _is_real(array.dtype)
+    numbers = array.astype(np.float64) if is_number else np.full(size, np.nan)
+    is_class = (numbers == np.round(numbers)) & (np.abs(numbers) < _LARGEST_CLASS)
     require(
-        is_number and bool(np.all(np.isfinite(array) & (array == np.round(array)))),
+        bool(is_class.all()),
         f"`{name}` must be classes as integers; np.unique(names, return_inverse=True)[1] makes them of names.",
-        {"dtype": str(array.dtype), "values": array[~np.isfinite(array)] if is_number else array},
+        {"dtype": str(array.dtype), "values": array[~is_class]},
     )
     return array.astype(np.int64)
 
@@ -213,9 +236,10 @@ def checked_flags(name: str, flags: Any) -> np.ndarray:
     Raises:
         ValueError: they are something else than booleans, or 0 and 1 (positions, for instance).
     """
+    check_unmasked(f"`{name}`", flags)
     array = np.asarray(to_array(flags))
     require(
-        array.dtype == bool or (array.dtype.kind in "iuf" and bool(np.isin(array, (0, 1)).all())),
+        array.dtype == bool or (_is_real(array.dtype) and bool(((array == 0) | (array == 1)).all())),
         f"`{name}` must be booleans, or 0 and 1: positions become flags by np.isin(np.arange(n), positions).",
         {"dtype": str(array.dtype)},
     )
@@ -231,5 +255,9 @@ def shape_of(influence_values: Any) -> tuple[int, int]:
     shape = tuple(
         influence_values.shape if hasattr(influence_values, "shape") else np.shape(influence_values)
     )
-    require(len(shape) == 2, "Influence values must be a matrix (num_test, num_train).", {"shape": shape})
+    require(
+        len(shape) == 2 and shape[1] != 0,
+        "Influence values must be a matrix (num_test, num_train).",
+        {"shape": shape},
+    )
     return int(shape[0]), int(shape[1])

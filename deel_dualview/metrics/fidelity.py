@@ -37,11 +37,17 @@ class SurrogateFidelity(MeanMetric):
             "Both logits must be of the same examples and classes.",
             {"shapes": (ours.shape, theirs.shape)},
         )
+        num_classes = self._logits[0][0].shape[1] if self._logits else ours.shape[1]
+        require(
+            ours.shape[1] == num_classes,
+            "Logits must be of the same classes in every batch.",
+            {"num_classes": ours.shape[1], "before": num_classes},
+        )
         self._logits.append((ours, theirs))
         self._append(ours.argmax(axis=1) == theirs.argmax(axis=1))
 
     def _all_logits(self) -> tuple[np.ndarray, np.ndarray]:
-        require(bool(self._logits), "SurrogateFidelity has seen no example: call `update_state`.", {})
+        require(len(self.scores) > 0, "SurrogateFidelity has seen no example: call `update_state`.", {})
         ours, theirs = zip(*self._logits, strict=True)
         return np.concatenate(ours), np.concatenate(theirs)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deel_dualview._checks import check_count, require
+from deel_dualview._checks import check_count, describe, require
 from deel_dualview.data import to_array
 from deel_dualview.metrics.base import (
     MeanMetric,
@@ -60,7 +60,7 @@ class _RetrainingCurve(Metric):
             "`shares` must lie between 0 and 1.",
             {"shares": shares},
         )
-        self.retrain, self.shares = retrain, tuple(shares)
+        self.retrain, self.shares = _checked_retrain(retrain), tuple(shares)
 
     @abstractmethod
     def _kept(self, order: np.ndarray, count: int) -> np.ndarray:
@@ -98,6 +98,7 @@ class _RetrainingCurve(Metric):
                 {},
             )
             order = np.argsort(-np.asarray(self._total), kind="stable")
+            require(len(order) > 1, "At least two training examples are needed.", {"n": len(order)})
             counts = [min(max(1, round(share * len(order))), len(order) - 1) for share in self.shares]
             losses = [self._losses_of(self._kept(order, count)) for count in counts]
             require(
@@ -111,7 +112,7 @@ class _RetrainingCurve(Metric):
     def _losses_of(self, kept: np.ndarray) -> np.ndarray:
         losses = to_reals("Losses that `retrain` returns", self.retrain(np.sort(kept)))
         require(
-            losses.ndim == 1 and bool(np.isfinite(losses).all()),
+            losses.ndim == 1 and len(losses) > 0 and bool(np.isfinite(losses).all()),
             "`retrain` must return one finite loss a test example.",
             {"shape": losses.shape, "num_not_finite": int((~np.isfinite(losses)).sum())},
         )
@@ -136,6 +137,14 @@ class _RetrainingCurve(Metric):
         of_example = weights @ self.losses / weights.sum()
         interval = self._interval(lambda rows: float(of_example[rows].mean()), len(of_example))
         return MetricResult(float(of_example.mean()), len(of_example), interval)
+
+
+def _checked_retrain(retrain: Any) -> Retrain:
+    if not callable(retrain):
+        raise TypeError(
+            describe("`retrain` must be a function of positions of training examples.", {"retrain": retrain})
+        )
+    return retrain
 
 
 class CoreSet(_RetrainingCurve):
@@ -184,7 +193,7 @@ class Brittleness(MeanMetric):
         seed: int = 0,
     ):
         super().__init__(confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
-        self.retrain, self.k = retrain, check_count("k", k)
+        self.retrain, self.k = _checked_retrain(retrain), check_count("k", k)
 
     def update_state(self, influence_values: Any, predictions: Any) -> None:
         """Train again for each of a batch of test examples.
@@ -219,4 +228,4 @@ class Brittleness(MeanMetric):
             "`retrain` must return one class a test example.",
             {"shape": after.shape, "test example": position},
         )
-        return bool(checked_classes("what `retrain` returns", after, len(after))[position] != prediction)
+        return bool(checked_classes("retrain(...)", after, len(after))[position] != prediction)
