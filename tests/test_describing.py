@@ -133,7 +133,7 @@ def test_another_process_describes_alike(tmp_path):
     (tmp_path / "makers.py").write_text(
         textwrap.dedent("""
             def make(model, train_set, store=None, names={"a", "b", "c", "d"}):
-                return None if model in {"e", "f", "g", "h"} else names
+                return None if model in {"e", "f", "g", "h", "i", "j", "k", "l", "m", "n"} else names
         """)
     )
     program = "import makers; from deel_dualview.evaluation import describing as d; "
