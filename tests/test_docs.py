@@ -1,5 +1,7 @@
 """The pages on methods keep their word: their Python blocks run, and every public name has an entry in the API."""
 
+import itertools
+import json
 import pathlib
 import re
 
@@ -103,3 +105,33 @@ def test_every_public_name_has_an_entry_in_the_api():
     ]
     documented = {entry.rpartition(".")[2] for entry in entries}
     assert not set(deel_dualview.__all__) - documented
+
+
+MEASURED = {
+    "MNIST:": ("mnist", 3),
+    "Fashion-MNIST:": ("fashion_mnist", 3),
+    "CIFAR-10:": ("cifar10", 1),
+}
+"""The tables of "how good are these attributions?" by the line above them: data, and how many models a cell has at
+least; fewer stand in square brackets."""
+COLUMNS = ("identical-class", "identical-subclass", "label-poisoning", "label-errors", "domain-mismatch")
+
+
+@pytest.mark.parametrize("head", MEASURED)
+def test_a_table_has_the_means_of_the_committed_results(head):
+    data, usual = MEASURED[head]
+    results = json.loads((DOCS.parent / "benchmarks" / "results" / f"table2-{data}.json").read_text())[
+        "values"
+    ]
+    lines = read(DOCS / "how_good.md").split(f"\n{head}\n")[1].lstrip().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in itertools.takewhile(bool, lines)][2:]
+    assert {row[0] for row in rows} == set(results)
+    for name, *cells in rows:
+        for metric, cell in zip(COLUMNS, cells, strict=True):
+            values = list(results[name].get(metric, {}).values())
+            if cell == "–":
+                assert not values
+                continue
+            value, count = re.fullmatch(r"(\d\.\d{3})(?: \[(\d)\])?(?: \(\d\.\d{3}\))?", cell).groups()
+            assert float(value) == pytest.approx(np.mean(values), abs=6e-4), (name, metric)
+            assert len(values) == int(count) < usual if count else len(values) >= usual, (name, metric)
