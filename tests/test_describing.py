@@ -9,6 +9,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from deel_dualview import DualView, GaussianProjection, InfluenceModel
 from deel_dualview.evaluation.describing import describe_maker
@@ -20,6 +21,14 @@ FACTOR = 1
 
 def reads_a_global(model, train_set, *, store=None):
     return DualView(model, train_set, K=FACTOR, store=store)
+
+
+def another():
+    return 1
+
+
+def calls_another(model, train_set, *, store=None):
+    return DualView(model, train_set, K=another(), store=store)
 
 
 class Maker:
@@ -80,6 +89,7 @@ def keyword_default(K):
         lambda K: Maker(K).make,
         lambda K: Maker([{"deep": (K,)}]),
         lambda K: Maker(np.full(3, K)),
+        lambda K: closure(tf.constant(K)),
         lambda K: functools.partial(DualView, K=K),
         lambda K: functools.partial(closure(K), store=None),
         lambda K: closure(functools.partial(DualView, K=K)),
@@ -101,6 +111,13 @@ def test_a_global_variable_counts(monkeypatch):
     assert describe_maker(reads_a_global) == before
     monkeypatch.setitem(globals(), "FACTOR", 2)
     assert describe_maker(reads_a_global) != before
+
+
+def test_a_function_of_the_same_module_counts(monkeypatch):
+    before = describe_maker(calls_another)
+    assert describe_maker(calls_another) == before
+    monkeypatch.setitem(globals(), "another", lambda: 2)
+    assert describe_maker(calls_another) != before
 
 
 def test_the_code_of_a_class_counts(monkeypatch):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from deel_dualview.models import InfluenceModel
 
@@ -21,8 +22,8 @@ _OPAQUE = ("keras", "tensorflow", "builtins", "numpy")
 def describe_maker(made: Any) -> str:
     """Name a class, a function or an object that is called, so that two runs write the same.
 
-    What it depends on besides its name goes in as a hash: the code, defaults, closure and plain global variables of
-    a function, the attributes of an object, the methods of a class that is not this package's.
+    What it depends on besides its name goes in as a hash: the code, defaults, closure, plain global variables and
+    functions of the same module that a function uses, the attributes of an object, the methods of a class that is not this package's.
 
     Args:
         made: makes a calculator.
@@ -75,6 +76,8 @@ def _state(value: Any, above: tuple[int, ...]) -> Iterator[Any]:
         yield [_part(part, above) for part in (value.func, value.args, value.keywords)]
     elif isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
         yield value.__name__
+    elif isinstance(value, tf.Tensor):
+        yield from _state(value.numpy(), above)
     elif isinstance(value, np.ndarray):
         yield [str(value.dtype), value.shape, hashlib.blake2b(value.tobytes()).hexdigest()]
     elif isinstance(value, Mapping):
@@ -105,13 +108,14 @@ def _part(value: Any, above: tuple[int, ...]) -> list[Any]:
 def _state_of_function(function: types.FunctionType, above: tuple[int, ...]) -> Iterator[Any]:
     closure = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     used = {name: function.__globals__.get(name) for name in _names(function.__code__)}
-    plain = {
+    known = {
         name: value
         for name, value in used.items()
-        if value is not None and isinstance(value, (bool, int, float, str, tuple, list, dict))
+        if isinstance(value, (bool, int, float, str, tuple, list, dict))
+        or (isinstance(value, types.FunctionType) and value.__module__ == function.__module__)
     }
     yield _code(function.__code__)
-    for part in (function.__defaults__, function.__kwdefaults__, closure, plain):
+    for part in (function.__defaults__, function.__kwdefaults__, closure, known):
         if part:
             yield _part(part, above)
 
