@@ -22,8 +22,9 @@ _OPAQUE = ("keras", "tensorflow", "builtins", "numpy")
 def describe_maker(made: Any) -> str:
     """Name a class, a function or an object that is called, so that two runs write the same.
 
-    What it depends on besides its name goes in as a hash: the code, defaults, closure, plain global variables and
-    functions of the same module that a function uses, the attributes of an object, the methods of a class that is not this package's.
+    What it depends on besides its name goes in as a hash: of a function the code, defaults, closure, plain global
+    variables and functions of the same module that it uses; of an object the attributes; of a class the methods,
+    where it is not this package's.
 
     Args:
         made: makes a calculator.
