@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from deel_dualview.data import to_array
 
 # Rows are made dense and float64 a block at a time.
 _BLOCK_BYTES = 64 * 2**20
+UNKNOWN_SIZE = int(np.iinfo(np.int64).max)
+"""Number of training examples where a metric is not told it."""
 _LARGEST_CLASS = 2.0**53  # beyond, floats are no longer all whole numbers
 
 
@@ -47,7 +50,7 @@ class Metric(ABC):
 
     def __init__(self, *, confidence_level: float = 0.95, num_resamples: int = 1000, seed: int = 0):
         require(
-            0 < confidence_level < 1,
+            isinstance(confidence_level, Real) and 0 < confidence_level < 1,
             "`confidence_level` must lie between 0 and 1.",
             {"confidence_level": confidence_level},
         )
@@ -224,8 +227,9 @@ def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarr
     first = indices[:, :k]
     require(
         first.size == 0 or bool(first.min() >= 0 and first.max() < num_train),
-        f"`training_indices` must be positions in the training set, 0..{num_train - 1}.",
-        {"smallest": first.min() if first.size else None, "largest": first.max() if first.size else None},
+        "`training_indices` must be positions in the training set, "
+        + ("0 or more." if num_train == UNKNOWN_SIZE else f"0..{num_train - 1}."),
+        {"smallest": int(first.min(initial=0)), "largest": int(first.max(initial=0))},
     )
     return first
 

@@ -10,6 +10,7 @@ import scipy.stats
 
 from deel_dualview._checks import check_count, require
 from deel_dualview.metrics.base import (
+    UNKNOWN_SIZE,
     MeanMetric,
     Metric,
     MetricResult,
@@ -67,7 +68,7 @@ class TopKCardinality(Metric):
         Raises:
             ValueError: fewer than k positions a test example.
         """
-        first = checked_positions(training_indices, self.k, np.iinfo(np.int64).max)
+        first = checked_positions(training_indices, self.k, UNKNOWN_SIZE)
         self._lists.append(first)
 
     def result(self) -> MetricResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +117,9 @@ class LabelErrorDetection(Metric):
         Raises:
             ValueError: the share does not lie between 0 and 1, or not every training example has a value.
         """
-        require(0 <= share <= 1, "`share` must lie between 0 and 1.", {"share": share})
+        require(
+            isinstance(share, Real) and 0 <= share <= 1, "`share` must lie between 0 and 1.", {"share": share}
+        )
         curve = self.curve()
         return float(curve.found[int(np.floor(share * len(self.is_poisoned) + 1e-9))])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,10 @@ class _RetrainingCurve(Metric):
     ):
         super().__init__(confidence_level=confidence_level, num_resamples=num_resamples, seed=seed)
         require(
-            len(shares) > 0 and all(0 < share < 1 for share in shares),
-            "`shares` must lie between 0 and 1.",
+            isinstance(shares, Sequence | np.ndarray)
+            and len(shares) > 0
+            and all(isinstance(share, Real) and 0 < share < 1 for share in shares),
+            "`shares` must be numbers between 0 and 1.",
             {"shares": shares},
         )
         self.retrain, self.shares = _checked_retrain(retrain), tuple(shares)
