@@ -74,6 +74,7 @@ PAPER_COSTS = {
 }
 """Table 1 of the paper: seconds of pre-training, seconds a query, MB of additional memory."""
 Values = dict[str, dict[str, dict[str, float]]]
+"""By row, metric and seed."""
 COSTS = (
     "setup_seconds",
     "seconds_per_query",
@@ -205,10 +206,8 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     found = read_benchmark(options.results, options.data, options.num_test)
     place = options.output / f"table2-{found.data}.json"
-    costs_place = options.output / f"table1-{found.data}.md"
     context = context_of(found, "python benchmarks/reproduce_table2.py")
     values, run = values_of(found, options.training), run_of(found, options.training, context)
-    runs, costs = [run], {}
     if options.training:
         before = json.loads(place.read_text())
         require(
@@ -217,14 +216,15 @@ def main() -> None:
             {"num_test": found.num_test, str(place): before["num_test"]},
         )
         values, costs = added(before["values"], values), before["costs"]
-        runs = [one for one in before["runs"] if one["training"] != options.training] + runs
+        runs = [one for one in before["runs"] if one["training"] != options.training] + [run]
     else:
-        values = added({}, values)
+        values, runs = added({}, values), [run]
         timed = found
         if options.costs is not None:
             timed = read_benchmark(options.costs, options.data, options.num_test)
         costs = {row: {name: timed.cost(row, name) for name in COSTS} for row in timed.methods}
-        costs_place.write_text(table1(timed, context_of(timed, context["command"])))
+        told = table1(timed, context_of(timed, context["command"]))
+        (options.output / f"table1-{found.data}.md").write_text(told)
     payload = {
         "data": found.data,
         "num_test": found.num_test,

@@ -14,18 +14,17 @@ from deel_dualview.metrics.base import MeanMetric, checked_flags, row_blocks, sh
 
 def _row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Pearson correlation of each row (m, n) with the same row of another matrix; nan for constant rows."""
-    first, second = _centred(first), _centred(second)
+    first, second = _scaled_and_centred(first), _scaled_and_centred(second)
     scale = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     products = np.sum(first * second, axis=1)
     return np.divide(products, scale, out=np.full(len(scale), np.nan), where=scale > 0)
 
 
-def _centred(rows: np.ndarray) -> np.ndarray:
+def _scaled_and_centred(rows: np.ndarray) -> np.ndarray:
     """Return rows less their means, at a scale whose squares neither vanish nor overflow."""
     sizes = np.abs(rows).max(axis=1, keepdims=True)
-    rows = rows / np.where(sizes > 0, sizes, 1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    return rows
+    scaled = rows / np.where(sizes > 0, sizes, 1)
+    return scaled - scaled.mean(axis=1, keepdims=True)
 
 
 def _rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:

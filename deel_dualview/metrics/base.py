@@ -128,7 +128,7 @@ def row_blocks(influence_values: Any) -> Iterator[tuple[slice, np.ndarray]]:
         positions, shape = influence_values.indices.numpy().T, tuple(influence_values.shape)
         influence_values = scipy.sparse.coo_array((influence_values.values.numpy(), tuple(positions)), shape)
     is_sparse = scipy.sparse.issparse(influence_values)
-    check_unmasked("Influence values", influence_values)
+    _check_unmasked("Influence values", influence_values)
     values: Any = influence_values.tocsr() if is_sparse else to_array(influence_values)
     require(
         values.ndim == 2 and values.shape[1] > 0,
@@ -152,13 +152,13 @@ def to_reals(name: str, numbers: Any) -> np.ndarray:
     Raises:
         ValueError: they are something else (names, complex numbers).
     """
-    check_unmasked(name, numbers)
+    _check_unmasked(name, numbers)
     array = to_array(numbers)
     _check_real(name, array)
     return np.asarray(array, np.float64)
 
 
-def check_unmasked(name: str, numbers: Any) -> None:
+def _check_unmasked(name: str, numbers: Any) -> None:
     """Refuse masked entries, which NumPy would take for numbers.
 
     Raises:
@@ -183,7 +183,7 @@ def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:
     Raises:
         ValueError: the shape differs.
     """
-    check_unmasked(f"`{name}`", vector)
+    _check_unmasked(f"`{name}`", vector)
     array = to_array(vector)
     require(
         array.shape == (size,),
@@ -240,7 +240,7 @@ def checked_flags(name: str, flags: Any) -> np.ndarray:
     Raises:
         ValueError: they are something else than booleans, or 0 and 1 (positions, for instance).
     """
-    check_unmasked(f"`{name}`", flags)
+    _check_unmasked(f"`{name}`", flags)
     array = np.asarray(to_array(flags))
     require(
         array.dtype == bool or (_is_real(array.dtype) and bool(((array == 0) | (array == 1)).all())),
