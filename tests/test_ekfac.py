@@ -128,6 +128,14 @@ def test_the_size_of_batches_changes_no_value(model, data, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("num_samples", [None, 5])
+def test_the_directions_in_work_at_once_change_no_value(num_samples, model, train_set, monkeypatch):
+    expected = EkfacIHVP(model, train_set, weights="all", num_samples=num_samples).approximation.to_dense()
+    monkeypatch.setattr("deel_dualview.ekfac.passes._DIRECTIONS", 2)
+    found = EkfacIHVP(model, train_set, weights="all", num_samples=num_samples).approximation.to_dense()
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(model, train_set):
     first, again, other = (EkfacIHVP(model, train_set, seed=seed).approximation for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.to_dense(), again.to_dense())

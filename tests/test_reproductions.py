@@ -340,5 +340,6 @@ def test_rps_lje_finds_flipped_labels():
     one.train_again(20, write)
     assert len(written) == 1 + 3 * 5  # what is there is not trained again
     assert set(written[5]["random"]["accuracy"]) == {"20"}  # and a run that is cut off keeps what it has
-    table = module.to_markdown({"runs": [curves], "context": {"command": "c", "created": "now"}})
-    assert "| random |" in table and r"RPS-L2, \|alpha\| |" in table
+    told = {"runs": [curves], "epochs": 2, "context": {"command": "c", "created": "now"}}
+    table = module.to_markdown(told)
+    assert "1 runs, 2 epochs." in table and "| random |" in table and r"RPS-L2, \|alpha\| |" in table

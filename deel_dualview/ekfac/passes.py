@@ -14,7 +14,7 @@ from deel_dualview.ekfac.operator import KroneckerCurvature
 from deel_dualview.gradients.capture import capture_each
 from deel_dualview.models import InfluenceModel
 
-_CHUNK = 128
+_CHUNK, _DIRECTIONS = 128, 16
 
 Statistics = Sequence[tf.Tensor | None]
 
@@ -29,13 +29,15 @@ def estimate_curvature(
 ) -> KroneckerCurvature:
     """Estimate the Gauss-Newton matrix of the mean cross-entropy by EK-FAC, in two passes over the examples.
 
-    Memory does not grow with n: at most 128 examples are in work at once, beside the factors of each layer.
+    Memory grows neither with n nor with the directions: at most 128 examples and 16 directions of their logits are in
+    work at once, beside the factors of each layer.
 
     Args:
         model: prepared.
         layers: those of the weights, each with a closed form that agrees with differentiation.
         examples: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`; labels are not used.
-        num_samples: random directions of the logits for each example and pass; None for the exact expectation.
+        num_samples: random directions of the logits for each example and pass; None for the exact expectation,
+            which takes one direction a class.
         seed: of the random directions; those of an example depend on its position alone.
 
     Raises:
@@ -45,7 +47,12 @@ def estimate_curvature(
     """
 
     def covariances(directions: Sequence[Sequence[Calls]]) -> list[tf.Tensor | None]:
-        right = [layer.right_covariance(calls) for layer, calls in zip(layers, directions[0], strict=True)]
+        # The inputs of a layer are the same in every direction, and come again with each part of them.
+        share = len(directions) / passes.num_directions
+        right = [
+            _times(layer.right_covariance(calls), share)
+            for layer, calls in zip(layers, directions[0], strict=True)
+        ]
         left = [
             _sum([layer.left_covariance(calls[index]) for calls in directions])
             for index, layer in enumerate(layers)
@@ -81,6 +88,7 @@ class _Passes:
     ) -> None:
         self._model, self._layers, self._examples = model, layers, examples
         self._num_samples = num_samples
+        self.num_directions = num_samples or model.num_classes
         self._seeds = iter(np.random.SeedSequence(seed).spawn(2))
 
     def total(
@@ -89,77 +97,78 @@ class _Passes:
         """Return the sums of statistics over all examples, float64, and the number of examples.
 
         Args:
-            statistics: from the calls of each layer, for each direction of the logits; used while tracing.
+            statistics: from the calls of each layer, for each of some directions of the logits; summed over all
+                directions; used while tracing.
         """
 
-        def compute(inputs: Any, signs: tf.Tensor) -> Statistics:
+        def compute(inputs: Any, mixtures: tf.Tensor) -> Statistics:
             keras_layers = [layer.group.layer for layer in self._layers]
             found = capture_each(
                 self._model,
                 keras_layers,
                 inputs,
                 lambda logits: [
-                    tf.reduce_sum(logits * direction, axis=1) for direction in self._directions(logits, signs)
+                    tf.reduce_sum(logits * direction, axis=1) for direction in _directions(logits, mixtures)
                 ],
             )
             return statistics([[calls[layer] for layer in keras_layers] for calls in found])
 
-        function = tf.function(compute, autograph=False, reduce_retracing=True)
+        function = tf.function(compute, autograph=False)
         totals: list[np.ndarray | None] = []
-        traced: set[str] = set()
+        traced: dict[str, Callable[..., Statistics]] = {}
         num_examples = 0
-        for indices, inputs, signs in self._chunks():
-            key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, signs)))
+        for indices, inputs, mixtures in self._chunks():
+            key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, mixtures)))
             if key not in traced:
                 with self._model._lock:
-                    function.get_concrete_function(*specs)
-                traced.add(key)
-            parts = [None if part is None else part.numpy() for part in function(inputs, signs)]
+                    traced[key] = function.get_concrete_function(*specs)
+            parts = [None if part is None else part.numpy() for part in traced[key](inputs, mixtures)]
             if not _is_finite(parts):
-                _refuse(function, indices, (inputs, signs))
+                _refuse(traced[key], indices, (inputs, mixtures))
             totals = totals or [None if part is None else np.zeros(part.shape) for part in parts]
             for total, part in zip(totals, parts, strict=True):
                 if total is not None:
                     total += part
-            num_examples += len(indices)
+            num_examples = int(indices[-1]) + 1
         return totals, num_examples
 
     def _chunks(self) -> Iterator[tuple[np.ndarray, Any, tf.Tensor]]:
-        """Yield (indices (b,), inputs, signs (b, samples, c)) of at most 128 examples."""
+        """Yield (indices (b,), inputs, mixtures (b, s, c)) of at most 128 examples and 16 directions."""
         random = np.random.default_rng(next(self._seeds))
-        shape = (self._num_samples or 0, self._model.num_classes)
         for indices, _, element in data.compared_examples(self._examples):
             inputs = data.unpack(element).inputs
             for start in range(0, len(indices), _CHUNK):
                 chunk = indices[start : start + _CHUNK]
-                signs = np.where(random.random((len(chunk), *shape)) < 0.5, -1.0, 1.0)
                 part = tf.nest.map_structure(
                     tf.convert_to_tensor, data.slice_examples(inputs, start, start + _CHUNK)
                 )
-                yield chunk, part, tf.constant(signs)
+                mixtures = self._mixtures(len(chunk), random)
+                for first in range(0, self.num_directions, _DIRECTIONS):
+                    yield chunk, part, tf.constant(mixtures[:, first : first + _DIRECTIONS])
 
-    def _directions(self, logits: tf.Tensor, signs: tf.Tensor) -> list[tf.Tensor]:
-        """Return directions u (b, c) of the logits, of which E[sum u u'] = diag(p) - p p'.
-
-        All columns of B = diag(sqrt p) - p sqrt(p)', with B B' = diag(p) - p p': the gradients of the loss for
-        every class, times the root of its probability. Or products of B with random signs, which vary less
-        than gradients for classes that are drawn.
-        """
-        # float64: where a probability is near 1, what is left of it is not.
-        probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float64))
-        roots = tf.sqrt(probabilities)
+    def _mixtures(self, num_examples: int, random: np.random.Generator) -> np.ndarray:
+        """Return v (b, s, c) with E[sum_s v v'] = I: every class by itself, or random signs of all of them."""
+        shape = (num_examples, self.num_directions, self._model.num_classes)
         if self._num_samples is None:
-            weights = [
-                tf.one_hot([index], logits.shape[1], dtype=tf.float64) * roots
-                for index in range(logits.shape[1])
-            ]
-        else:
-            scale = 1 / np.sqrt(self._num_samples)
-            weights = [roots * signs[:, index] * scale for index in range(self._num_samples)]
-        return [
-            tf.cast(weight - probabilities * tf.reduce_sum(weight, axis=1, keepdims=True), logits.dtype)
-            for weight in weights
-        ]
+            return np.broadcast_to(np.eye(self.num_directions), shape)
+        return np.where(random.random(shape) < 0.5, -1.0, 1.0) / np.sqrt(self._num_samples)
+
+
+def _directions(logits: tf.Tensor, mixtures: tf.Tensor) -> list[tf.Tensor]:
+    """Return directions u = B v (b, c) of the logits, of which E[sum u u'] = diag(p) - p p'.
+
+    B = diag(sqrt p) - p sqrt(p)', with B B' = diag(p) - p p': its columns are the gradients of the loss for every
+    class, times the root of its probability. Products with random signs vary less than gradients for classes
+    that are drawn.
+    """
+    # float64: where a probability is near 1, what is left of it is not.
+    probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float64))
+    roots = tf.sqrt(probabilities)
+    weights = [roots * mixtures[:, index] for index in range(mixtures.shape[1])]
+    return [
+        tf.cast(weight - probabilities * tf.reduce_sum(weight, axis=1, keepdims=True), logits.dtype)
+        for weight in weights
+    ]
 
 
 def _is_finite(parts: Sequence[Any]) -> bool:
@@ -186,6 +195,10 @@ def _refuse(function: Callable[..., Statistics], indices: np.ndarray, arguments:
 def _sum(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
     found = [part for part in parts if part is not None]
     return tf.add_n(found) if found else None
+
+
+def _times(part: tf.Tensor | None, factor: float) -> tf.Tensor | None:
+    return None if part is None else part * factor
 
 
 def _eigenvectors(matrices: np.ndarray) -> tf.Tensor:
