@@ -179,15 +179,52 @@ def explained(folder):
     return folder / "explain-table2-digits.json"
 
 
-def test_readings_may_be_of_models_that_were_trained_longer(folder):
-    given = ["--data", "digits", "--models", folder / "models", "--output", folder, "--epochs", 2]
+@pytest.mark.parametrize(
+    ("name", "asked", "trained"),
+    [
+        ("epochs-2", ["--epochs", 2], {"epochs": 2, "momentum": None}),
+        ("sgd-epochs-2", ["--sgd", "--epochs", 2], {"epochs": 2, "momentum": 0.9, "learning_rate": 0.005}),
+    ],
+)
+def test_readings_may_be_of_models_that_were_trained_otherwise(name, asked, trained, folder):
+    given = ["--data", "digits", "--models", folder / "models", "--output", folder, *asked]
     run("explain_table2", *given, "--kinds", "superclass", "--experiments", "DualView, raw features")
-    [found] = folder.glob("explain-table2-digits-epochs-*.json")
-    assert json.loads(found.read_text())["epochs"] == 2
-    record = json.loads(
-        (folder / "models" / "epochs-2" / "digits" / "superclass-0" / "record.json").read_text()
-    )
-    assert record["epochs"] == 2
+    found = json.loads((folder / f"explain-table2-digits-{name}.json").read_text())
+    assert found["epochs"] == 2 and found["scores"]["superclass"]
+    record = json.loads((folder / "models" / name / "digits" / "superclass-0" / "record.json").read_text())
+    assert trained.items() <= record.items()
+
+
+def test_a_mean_of_short_recursions_solves_where_no_example_is_curved_too_much(monkeypatch):
+    module = script("explain_table2")
+    monkeypatch.setattr(module, "SHORT_STEPS", 3000)
+    monkeypatch.setattr(module, "SHORT_REPEATS", 2)
+    generator, asked = np.random.default_rng(0), {}
+    monkeypatch.setattr(module, "influence_of", lambda case, errors, solved: asked.update(solved=solved))
+    features = generator.normal(size=(40, 3)).astype(np.float32)
+    labels = np.arange(40) % 2
+
+    class Straight:
+        kind, num_classes, explained = "normal", 2, labels[:4]
+        kernel, queries = np.zeros((3, 2), np.float32), features[:4]
+
+        def __init__(self):
+            self.features, self.labels = features, labels
+
+        def first(self, size):
+            return self
+
+        def score_rows(self, values):
+            return 0.0
+
+    case = Straight()
+    module.lissa_of_short_recursions(case)
+    p, _, gradients = module.residuals(case)
+    weights = np.diag(p[0]) - np.outer(p[0], p[0])
+    hessian = np.kron(weights, features.T @ features / 40) / module.SHORT_SCALE
+    exact = np.linalg.solve(hessian + module.LISSA_DAMPING * np.eye(6), gradients.reshape(4, 6).T).T
+    exact /= np.abs(exact).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(asked["solved"].reshape(4, 6), exact, atol=0.15)
 
 
 def test_readings_of_table2_are_shares(explained):

@@ -4,6 +4,7 @@ import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 
@@ -87,6 +88,26 @@ def test_a_model_of_another_recipe_is_refused(directory):
     subject("digits", "normal", 0, directory=directory, recipe=_QUICK)
     with pytest.raises(ValueError, match="trained otherwise.*epochs"):
         subject("digits", "normal", 0, directory=directory, recipe=_QUICK._replace(epochs=2))
+
+
+def test_a_model_from_before_momentum_was_recorded_was_trained_by_adam(tmp_path):
+    get = functools.partial(subject, "digits", "normal", 0, directory=tmp_path)
+    trained, path = get(recipe=_QUICK), tmp_path / "digits" / "normal-0" / "record.json"
+    record = json.loads(path.read_text())
+    assert record.pop("momentum") is None
+    path.write_text(json.dumps(record))
+    assert get(recipe=_QUICK).seconds == trained.seconds
+    with pytest.raises(ValueError, match=r"momentum='None there, 0\.9 asked"):
+        get(recipe=_QUICK._replace(momentum=0.9))
+
+
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
+def test_a_recipe_with_momentum_is_gradient_descent(momentum, images):
+    optimizer = build(_QUICK._replace(momentum=momentum, learning_rate=0.25), images, 10).optimizer
+    wanted = keras.optimizers.Adam if momentum is None else keras.optimizers.SGD
+    assert type(optimizer) is wanted
+    assert getattr(optimizer, "momentum", None) == momentum
+    assert float(optimizer.learning_rate) == 0.25
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

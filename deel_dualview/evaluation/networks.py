@@ -14,15 +14,16 @@ _CIFAR_MEAN, _CIFAR_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.261
 
 
 class Recipe(NamedTuple):
-    """How the model of a dataset is trained, by Adam on shuffled batches.
+    """How the model of a dataset is trained, on shuffled batches, by Adam or by gradient descent with momentum.
 
     Attributes:
         network: one of `NETWORKS`.
         epochs: passes over the training set.
         batch_size: of a step.
-        learning_rate: of Adam, at the start; it falls to 0 along a cosine where `is_decaying`.
+        learning_rate: at the start; it falls to 0 along a cosine where `is_decaying`.
         is_decaying: whether the learning rate falls.
         poisoned_share: probability that a label is wrong, in the model of that kind.
+        momentum: of gradient descent; None for Adam.
     """
 
     network: str
@@ -31,6 +32,7 @@ class Recipe(NamedTuple):
     learning_rate: float = 1e-3
     is_decaying: bool = False
     poisoned_share: float = 0.3
+    momentum: float | None = None
 
 
 def paper_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:

@@ -202,8 +202,13 @@ def build(recipe: Recipe, images: ImageData, num_classes: int) -> keras.Model:
     rate: Any = recipe.learning_rate
     if recipe.is_decaying:
         rate = keras.optimizers.schedules.CosineDecay(rate, num_steps)
+    optimizer = (
+        keras.optimizers.Adam(rate)
+        if recipe.momentum is None
+        else keras.optimizers.SGD(rate, momentum=recipe.momentum)
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 
