@@ -47,12 +47,8 @@ def estimate_curvature(
     """
 
     def covariances(directions: Sequence[Sequence[Calls]]) -> list[tf.Tensor | None]:
-        # The inputs of a layer are the same in every direction, and come again with each part of them.
-        share = len(directions) / passes.num_directions
-        right = [
-            _times(layer.right_covariance(calls), share)
-            for layer, calls in zip(layers, directions[0], strict=True)
-        ]
+        # Once for each part of the directions: a factor, that changes no eigenvector.
+        right = [layer.right_covariance(calls) for layer, calls in zip(layers, directions[0], strict=True)]
         left = [
             _sum([layer.left_covariance(calls[index]) for calls in directions])
             for index, layer in enumerate(layers)
@@ -88,7 +84,7 @@ class _Passes:
     ) -> None:
         self._model, self._layers, self._examples = model, layers, examples
         self._num_samples = num_samples
-        self.num_directions = num_samples or model.num_classes
+        self._num_directions = num_samples or model.num_classes
         self._seeds = iter(np.random.SeedSequence(seed).spawn(2))
 
     def total(
@@ -143,14 +139,14 @@ class _Passes:
                     tf.convert_to_tensor, data.slice_examples(inputs, start, start + _CHUNK)
                 )
                 mixtures = self._mixtures(len(chunk), random)
-                for first in range(0, self.num_directions, _DIRECTIONS):
+                for first in range(0, self._num_directions, _DIRECTIONS):
                     yield chunk, part, tf.constant(mixtures[:, first : first + _DIRECTIONS])
 
     def _mixtures(self, num_examples: int, random: np.random.Generator) -> np.ndarray:
         """Return v (b, s, c) with E[sum_s v v'] = I: every class by itself, or random signs of all of them."""
-        shape = (num_examples, self.num_directions, self._model.num_classes)
+        shape = (num_examples, self._num_directions, self._model.num_classes)
         if self._num_samples is None:
-            return np.broadcast_to(np.eye(self.num_directions), shape)
+            return np.broadcast_to(np.eye(self._num_directions), shape)
         return np.where(random.random(shape) < 0.5, -1.0, 1.0) / np.sqrt(self._num_samples)
 
 
@@ -195,10 +191,6 @@ def _refuse(function: Callable[..., Statistics], indices: np.ndarray, arguments:
 def _sum(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
     found = [part for part in parts if part is not None]
     return tf.add_n(found) if found else None
-
-
-def _times(part: tf.Tensor | None, factor: float) -> tf.Tensor | None:
-    return None if part is None else part * factor
 
 
 def _eigenvectors(matrices: np.ndarray) -> tf.Tensor:
