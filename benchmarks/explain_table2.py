@@ -16,7 +16,8 @@ Asks the models of one seed about
 Writes `explain-table2-DATA.json` and `.md`. The paper does not tell how its models were trained. With --epochs ours
 are trained for so long, with --sgd by gradient descent as in the authors' code (learning rate .005, momentum .9,
 batches of 64; for up to 150 epochs, of which it keeps those of the least validation loss). Such models go into
-MODELS/sgd-epochs-N, unless they are there, and the files are `explain-table2-DATA-sgd-epochs-N`.
+MODELS/sgd-epochs-N, unless they are there, and the files are `explain-table2-DATA-sgd-epochs-N`, with -seed-S at the
+end for another seed than 0.
 """
 
 from __future__ import annotations
@@ -262,6 +263,8 @@ def main() -> None:
         recipe = RECIPES[options.data]._replace(**changes)
         models, name = models / "-".join(names), "-".join([name, *names])
         command += " --sgd" * options.sgd + (f" --epochs {options.epochs}" if options.epochs else "")
+    if options.seed:
+        command, name = f"{command} --seed {options.seed}", f"{name}-seed-{options.seed}"
     results = Results(options.output / f"{name}.json", {"scores": {}}, command, to_markdown)
     results.found |= {
         "data": options.data,
