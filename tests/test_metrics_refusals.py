@@ -279,6 +279,11 @@ def test_correlations_do_not_depend_on_the_scale(scale):
         (lambda: metrics.Pruning(np.mean, ["a"]), "`shares` must be numbers between 0 and 1"),
         (lambda: metrics.LabelErrorDetection(np.arange(20) < 5).recall_at("a"), "`share` must lie between"),
         (lambda: metrics.TopKCardinality(2).update_top_k([[0, -1]]), "training set, 0 or more.*smallest=-1"),
+        (lambda: metrics.TopKCardinality(2).update_top_k([[-3, -2]]), "smallest=-3, largest=-2"),
+        (
+            lambda: metrics.IdenticalClass().update_top_k([[7]], [0, 1], [0]),
+            r"training set, 0\.\.1.*smallest=7, largest=7",
+        ),
         (lambda: metrics.SurrogateFidelity(seed=-1), "`seed` must be an integer that is not negative"),
         (lambda: metrics.SurrogateFidelity(seed="x"), "`seed` must be an integer that is not negative"),
         (lambda: _fed(metrics.CoreSet(lambda kept: [1.0]), VALUES[:, :1]).result(), "two training examples"),

@@ -225,11 +225,12 @@ def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarr
         {"shape": indices.shape, "dtype": str(indices.dtype)},
     )
     first = indices[:, :k]
+    smallest, largest = (int(first.min()), int(first.max())) if first.size else (0, 0)
     require(
-        first.size == 0 or bool(first.min() >= 0 and first.max() < num_train),
+        first.size == 0 or 0 <= smallest <= largest < num_train,
         "`training_indices` must be positions in the training set, "
         + ("0 or more." if num_train == UNKNOWN_SIZE else f"0..{num_train - 1}."),
-        {"smallest": int(first.min(initial=0)), "largest": int(first.max(initial=0))},
+        {"smallest": smallest, "largest": largest},
     )
     return first
 
