@@ -28,9 +28,9 @@ class EkfacIHVP(InverseHessianVectorProduct):
     true: one example, or outputs' curvature that does not depend on the inputs (linear regression, a softmax
     layer of zero weights); else an approximation, of which `LinearSolution.relative_residual` says nothing.
 
-    Two passes over the training set in the constructor, each of one forward and `num_samples` backward passes
-    an example, without labels. Memory is about 25 (c^2 + d^2) + 12 c d bytes for a layer of c outputs and d
-    inputs, and 128 examples in work, whatever n; a solve is a few matrix products.
+    Two passes over the training set in the constructor, each of `num_samples` backward passes an example and one
+    forward pass for every 16 of them, without labels. Memory is about 25 (c^2 + d^2) + 12 c d bytes for a layer of
+    c outputs and d inputs, and 128 examples in work, whatever n; a solve is a few matrix products.
 
     Known: Dense, Conv1D, Conv2D, EinsumDense (the projections of attention), Embedding, depthwise and grouped
     convolutions (each group of channels by itself), also when called several times in a pass; of
