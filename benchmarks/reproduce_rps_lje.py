@@ -39,7 +39,8 @@ INSPECTED = np.arange(0, 105, 5)
 RETRAINED = (20, 10, 30)
 NO_LABEL, EVERY_LABEL = "no label put right", "every label put right"
 TO_OUTPUTS = "RPS-L2, |alpha|, fitted to the network's outputs"
-NOT_TRAINED = (TO_OUTPUTS, "loss")
+OF_AUDITS = "DualView of audits (cosine, 600 / n), slack"
+NOT_TRAINED = (TO_OUTPUTS, OF_AUDITS, "loss")
 
 
 def network() -> keras.Model:
@@ -113,6 +114,7 @@ def orders(model: InfluenceModel, dataset: tf.data.Dataset, seed: int) -> dict[s
         TO_OUTPUTS: alpha(fit_to="probabilities"),
         "IF, self-influence": own_influence(FirstOrderInfluenceCalculator(model, dataset, ihvp)),
         "DualView, slack": dualview.surrogate.slack,
+        OF_AUDITS: DualView(model, dataset, kernel="cosine").surrogate.slack,
         "loss": losses,
         "random": np.random.default_rng(seed).random(len(losses)),
     }
