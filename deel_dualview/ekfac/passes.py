@@ -29,8 +29,8 @@ def estimate_curvature(
 ) -> KroneckerCurvature:
     """Estimate the Gauss-Newton matrix of the mean cross-entropy by EK-FAC, in two passes over the examples.
 
-    Memory grows neither with n nor with the directions: at most 128 examples and 16 directions of their logits are in
-    work at once, beside the factors of each layer.
+    Memory does not grow with n: at most 128 examples, with 16 directions of their logits at a time, are in work at
+    once, beside the factors of each layer and the signs of the random directions.
 
     Args:
         model: prepared.
