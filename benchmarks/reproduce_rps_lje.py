@@ -191,8 +191,11 @@ def to_markdown(results: dict) -> str:
 
 
 def _spread(values: Iterable[float | None]) -> str:
+    """Return mean and deviation, with the number of runs in brackets where some have no value."""
+    values = list(values)
     known = [value for value in values if value is not None]
-    return f"{np.mean(known):.3f} ± {np.std(known):.3f}" if known else "–"
+    count = f" [{len(known)}]" if len(known) < len(values) else ""
+    return f"{np.mean(known):.3f} ± {np.std(known):.3f}{count}" if known else "–"
 
 
 def main() -> None:
