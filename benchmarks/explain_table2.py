@@ -14,10 +14,10 @@ Asks the models of one seed about
   four times K: the paper's 1e-3 is 2.5e-4.
 
 Writes `explain-table2-DATA.json` and `.md`. The paper does not tell how its models were trained. With --epochs ours
-are trained for so long, with --sgd by gradient descent as in the authors' code (learning rate .005, momentum .9,
-batches of 64; for up to 150 epochs, of which it keeps those of the least validation loss). Such models go into
-MODELS/sgd-epochs-N, unless they are there, and the files are `explain-table2-DATA-sgd-epochs-N`, with -seed-S at the
-end for another seed than 0.
+are trained for so long, with --sgd by the optimizer of the authors' code (gradient descent, learning rate .005,
+momentum .9, batches of 64). That code trains for up to 150 epochs and keeps the weights of the least validation loss;
+ours are the last. Such models go into MODELS/sgd-epochs-N, unless they are there, and the files are
+`explain-table2-DATA-sgd-epochs-N`, with -seed-S at the end for another seed than 0.
 """
 
 from __future__ import annotations
@@ -113,13 +113,21 @@ def _recursion(
     """Return h = v + (1 - damping) h - H_i h / scale after all steps, of length 1, and their mean absolute cosine."""
     solved, features = gradients.copy(), features.astype(np.float64)
     for i in np.random.default_rng(seed).integers(0, len(features), LISSA_STEPS):
-        logits = solved @ features[i]
-        curved = p[i] * logits - p[i] * (logits @ p[i])[:, np.newaxis]
-        solved = gradients + (1 - LISSA_DAMPING) * solved - curved[:, :, np.newaxis] * features[i] / scale
+        solved = _step(solved, gradients, p[[i]], features[[i]], scale)
     flat = solved.reshape(len(solved), p.shape[1] * features.shape[1])
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-300)
     cosines = np.abs(flat[:300] @ flat[:300].T)
     return flat.reshape(solved.shape).astype(np.float32), float(cosines.mean()) if cosines.size else 0.0
+
+
+def _step(
+    solved: np.ndarray, gradients: np.ndarray, p: np.ndarray, features: np.ndarray, scale: float
+) -> np.ndarray:
+    """Return v + (1 - damping) h - H_i h / scale of queries (m, c, d), one example for each or the same for all."""
+    logits = (solved @ features[:, :, np.newaxis])[:, :, 0]
+    curved = p * logits - p * np.sum(p * logits, axis=1, keepdims=True)
+    step = curved[:, :, np.newaxis] * (features / scale)[:, np.newaxis]
+    return gradients + (1 - LISSA_DAMPING) * solved - step
 
 
 def lissa_of_short_recursions(case: Case) -> dict[str, float | None]:
@@ -132,10 +140,7 @@ def lissa_of_short_recursions(case: Case) -> dict[str, float | None]:
         solved = gradients
         for _ in range(SHORT_STEPS):
             i = generator.integers(0, len(features), len(gradients))
-            logits = np.einsum("mcd,md->mc", solved, features[i])
-            curved = p[i] * logits - p[i] * np.sum(p[i] * logits, axis=1, keepdims=True)
-            step = curved[:, :, np.newaxis] * (features[i] / SHORT_SCALE)[:, np.newaxis]
-            solved = gradients + (1 - LISSA_DAMPING) * solved - step
+            solved = _step(solved, gradients, p[i], features[i], SHORT_SCALE)
         total += solved
     largest = np.maximum(np.abs(total).max(axis=(1, 2), keepdims=True), 1e-300)
     solved = (total / largest).astype(np.float32)
@@ -212,9 +217,9 @@ TITLES = {
 
 def to_markdown(results: dict) -> str:
     """Return one table for each experiment."""
-    length = ", gradient descent" if results.get("is_sgd") else ""
-    length += f", {results['epochs']} epochs" if results.get("epochs") else ""
-    title = f"# Readings of Table 2, {results['data']}, seed {results['seed']}{length}"
+    trained = ", gradient descent" if results.get("is_sgd") else ""
+    trained += f", {results['epochs']} epochs" if results.get("epochs") else ""
+    title = f"# Readings of Table 2, {results['data']}, seed {results['seed']}{trained}"
     lines = [title, ""]
     for title in EXPERIMENTS:
         found = {kind: results["scores"].get(kind, {}).get(title, {}) for kind in TITLES}
@@ -237,34 +242,37 @@ def to_markdown(results: dict) -> str:
     )
 
 
+def _as_name(flag: str) -> str:
+    """Return a flag as a part of a file name: "epochs-20"."""
+    return flag.removeprefix("--").replace(" ", "-")
+
+
 def main() -> None:
     """Run what is not there yet."""
     parser = make_subject_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="of the training, in place of the recipe's")
-    parser.add_argument(
-        "--sgd", action="store_true", help="train by gradient descent, as the authors' code does"
-    )
+    parser.add_argument("--sgd", action="store_true", help="train by the optimizer of the authors' code")
     parser.add_argument("--kinds", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--experiments", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     options = parser.parse_args()
     models = pathlib.Path(options.models or options.output / "models")
-    command, name = (
-        f"python benchmarks/explain_table2.py --data {options.data}",
-        f"explain-table2-{options.data}",
-    )
-    changes, names = {}, []
+    flags: list[str] = []
+    changes: dict[str, float] = {}
     if options.sgd:
-        changes, names = dict(SGD), ["sgd"]
+        flags.append("--sgd")
+        changes |= SGD
     if options.epochs is not None:
-        changes, names = {**changes, "epochs": options.epochs}, [*names, f"epochs-{options.epochs}"]
+        flags.append(f"--epochs {options.epochs}")
+        changes["epochs"] = options.epochs
     recipe = None
     if changes:
         recipe = RECIPES[options.data]._replace(**changes)
-        models, name = models / "-".join(names), "-".join([name, *names])
-        command += " --sgd" * options.sgd + (f" --epochs {options.epochs}" if options.epochs else "")
+        models /= "-".join(map(_as_name, flags))
     if options.seed:
-        command, name = f"{command} --seed {options.seed}", f"{name}-seed-{options.seed}"
+        flags.append(f"--seed {options.seed}")
+    command = " ".join([f"python benchmarks/explain_table2.py --data {options.data}", *flags])
+    name = "-".join(["explain-table2", options.data, *map(_as_name, flags)])
     results = Results(options.output / f"{name}.json", {"scores": {}}, command, to_markdown)
     results.found |= {
         "data": options.data,

@@ -3,11 +3,11 @@
     python benchmarks/reproduce_rps_lje.py --data-dir TFDS_DIRECTORY --output RESULTS
 
 10,000 training and 2,000 test images, a fifth of the training labels flipped, 5 runs. Each run trains a small
-network from nothing on the flipped labels (the paper a ResNet-20) for 30 epochs, the paper's number, in which it
-learns most of them by heart, and orders the examples by each method. What was found is told for every further 5 %
-inspected; after 10, 20 and 30 % the labels found are put right and the network is trained again, whole, from the same
-start, first in all runs for one share. Writes `rps-lje.json` and `rps-lje.md` (with --epochs `rps-lje-epochs-N`) and
-resumes after a training (those on the flipped labels are done anew).
+network from nothing on the flipped labels (the paper a ResNet-20) for 30 epochs, the paper's number, and orders the
+examples by each method. What was found is told for every further 5 % inspected; after 10, 20 and 30 % the labels found
+are put right and the network is trained again, whole, from the same start, first in all runs for one share.
+Writes `rps-lje.json` and `rps-lje.md` (with --epochs `rps-lje-epochs-N`) and resumes after a training (those on the
+flipped labels are done anew).
 """
 
 from __future__ import annotations

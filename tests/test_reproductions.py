@@ -227,6 +227,20 @@ def test_a_mean_of_short_recursions_solves_where_no_example_is_curved_too_much(m
     np.testing.assert_allclose(asked["solved"].reshape(4, 6), exact, atol=0.15)
 
 
+@pytest.mark.parametrize("num_examples", [4, 1])
+def test_a_step_takes_the_curvature_of_its_example(num_examples):
+    module, generator = script("explain_table2"), np.random.default_rng(0)
+    solved, gradients = generator.normal(size=(2, 4, 3, 5))
+    p, features = generator.dirichlet(np.ones(3), num_examples), generator.normal(size=(num_examples, 5))
+    found = module._step(solved, gradients, p, features, 10)
+    for query in range(4):
+        example = query % num_examples
+        weights = np.diag(p[example]) - np.outer(p[example], p[example])
+        curved = weights @ solved[query] @ np.outer(features[example], features[example])
+        expected = gradients[query] + (1 - module.LISSA_DAMPING) * solved[query] - curved / 10
+        np.testing.assert_allclose(found[query], expected, rtol=1e-10, atol=1e-12)
+
+
 def test_readings_of_table2_are_shares(explained):
     found = json.loads(explained.read_text())["scores"]["poisoned"]
     assert set(found) == set(EXPLAINED)
