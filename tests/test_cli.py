@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import click
 import keras
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 import deel_dualview
 from deel_dualview.cli import main
+from deel_dualview.cli.running import CleanCommand
 from deel_dualview.demo import NUM_SWAPPED
 
 FILES = ["attributions.npz", "audit.json", "index.html"]
@@ -335,6 +337,66 @@ def test_ctrl_c_ends_without_a_traceback_and_leaves_nothing_behind(command, tmp_
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert "Training" in first
-    assert process.returncode == 130
+    assert process.returncode == 130, output
     assert "Interrupted" in output and "Traceback" not in output
     assert list(tmp_path.iterdir()) == []
+
+
+def interrupted(body):
+    @click.command(cls=CleanCommand)
+    @click.option("--debug", is_flag=True)
+    def command(debug):
+        body()
+
+    handlers = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    result = CliRunner().invoke(command)
+    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == handlers
+    return result
+
+
+def test_ctrl_c_that_comes_out_of_a_library_as_another_error_is_still_told_as_one():
+    def body():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("error set without a result") from None
+
+    result = interrupted(body)
+    assert result.exit_code == 130
+    assert result.stderr == "\nInterrupted. No report was written.\n"
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost():
+    class Collected:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    started = time.monotonic()
+
+    def body():
+        Collected()
+        time.sleep(60)
+
+    result = interrupted(body)
+    assert result.exit_code == 130 and time.monotonic() - started < 60
+    assert result.stderr == "\nInterrupted. No report was written.\n"
+
+
+def test_ctrl_c_stays_ignored_where_it_is():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert interrupted(lambda: signal.raise_signal(signal.SIGINT)).exit_code == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_exception_that_python_drops_is_told_as_before(monkeypatch):
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+
+    class Collected:
+        def __del__(self):
+            raise RuntimeError("closed twice")
+
+    assert interrupted(lambda: (Collected(), None)[1]).exit_code == 0
+    assert [str(one.exc_value) for one in dropped] == ["closed twice"]

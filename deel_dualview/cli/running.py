@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 import traceback
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 FAILED_THRESHOLD, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_UNTIL_AGAIN = 0.1  # seconds, in which a callback ends
 
 
 class CleanCommand(click.Command):
@@ -17,17 +22,68 @@ class CleanCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn exceptions into messages and exit codes."""
-        try:
-            return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
-            raise  # the last: who read the output, as `head` does, has gone, and click ends quietly
-        except (KeyboardInterrupt, click.Abort):
-            click.echo(f"\nInterrupted. {self.interrupted}", err=True)
-            ctx.exit(INTERRUPTED)
-        except Exception as error:
-            if ctx.params["debug"]:
-                traceback.print_exc()
-            raise _BadInput(_one_line(error)) from None
+        with _Interrupts() as interrupts:
+            try:
+                return super().invoke(ctx)
+            except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+                raise  # the last: who read the output, as `head` does, has gone, and click ends quietly
+            except (KeyboardInterrupt, click.Abort):
+                self._end_interrupted(ctx)
+            except Exception as error:
+                if ctx.params["debug"]:
+                    traceback.print_exc()
+                if interrupts.received:
+                    self._end_interrupted(ctx)
+                raise _BadInput(_one_line(error)) from None
+
+    def _end_interrupted(self, ctx: click.Context) -> NoReturn:
+        click.echo(f"\nInterrupted. {self.interrupted}", err=True)
+        ctx.exit(INTERRUPTED)
+
+
+class _Interrupts:
+    """Ctrl-C that is not lost while a command runs.
+
+    KeyboardInterrupt is raised in whatever runs then. Out of a library it may come as another exception, so that
+    `received` tells; in a callback of the garbage collector Python prints and drops it, so that it is raised again.
+    """
+
+    received = False
+
+    def __enter__(self) -> _Interrupts:
+        self._again: threading.Timer | None = None
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._dropped
+        # Where Ctrl-C is ignored, or is another's, as in a notebook, it stays so.
+        self._ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._ours:
+            signal.signal(signal.SIGINT, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        sys.unraisablehook = self._hook
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        self.received = True
+        raise KeyboardInterrupt
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._hook(unraisable)
+            return
+        self._again = threading.Timer(
+            _UNTIL_AGAIN, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]
+        )
+        self._again.daemon = True
+        self._again.start()
 
 
 class _BadInput(click.ClickException):
