@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from sklearn.metrics import roc_auc_score
 
 from deel_dualview import DualView, InfluenceModel
+from deel_dualview.auditing.surrogate import label_K
 
 INSPECTED = (0.03, 0.05, 0.10)
 
@@ -69,17 +70,22 @@ def swapped_label_figures(folder: pathlib.Path, train: tf.data.Dataset) -> dict[
     labels = tf.data.Dataset.from_tensor_slices(given).batch(256)
     model = keras.models.load_model(folder / "mnist_swapped.keras", compile=False)
     calculator = DualView(InfluenceModel(model), tf.data.Dataset.zip(images, labels), kernel="cosine")
+    judge = calculator.fit_path([label_K(calculator.K, len(given))])[0]
     wrong = np.zeros(len(given), bool)
     wrong[swapped] = True
     self_influence = np.concatenate(list(calculator.compute_influence_values()))
     figures: dict[str, object] = {"num_swapped": len(swapped)}
-    for name, values in (("slack", calculator.surrogate.slack), ("self_influence", self_influence)):
+    for name, values in (
+        ("slack", judge.slack),
+        ("slack of the sparse surrogate", calculator.surrogate.slack),
+        ("self_influence", self_influence),
+    ):
         found = np.cumsum(wrong[np.argsort(-values, kind="stable")]) / len(swapped)
         figures[name] = {
             "roc_auc": float(roc_auc_score(wrong, values)),
             **{f"found_at_{share:.0%}": float(found[int(share * len(given)) - 1]) for share in INSPECTED},
         }
-    suggested = calculator.suggested_labels[swapped]
+    suggested = calculator.suggest_labels(judge)[swapped]
     figures["suggested_is_true"] = float((suggested == stored["true_train_labels"][swapped]).mean())
     return figures
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import DualView, InfluenceModel, audit
-from deel_dualview.auditing import duplicates, labels
+from deel_dualview.auditing import duplicates, labels, surrogate
 from deel_dualview.auditing.reading import gather_inputs, hash_inputs, read_contents
 from deel_dualview.datasets import load_digits, swap_labels
 from deel_dualview.report import AuditReport, Severity
@@ -96,6 +96,60 @@ def test_label_errors_are_counted_by_slack_above_one(report):
     assert finding.count == (report.arrays["train_slack"] > 1).sum()
     assert report.rates["label-errors"] == finding.count / 701
     assert all(suspect.suggested_label != suspect.example.label for suspect in finding.suspects)
+
+
+def test_labels_are_judged_by_a_surrogate_of_small_K_and_all_else_by_the_audits_own(report, planted):
+    train, _ = planted.datasets()
+    judge = DualView(InfluenceModel(planted.model), train, kernel="cosine", K=30 / 701)
+    own = DualView(InfluenceModel(planted.model), train, kernel="cosine")
+    finding = report.finding("label-errors")
+    assert finding.scale_free_K == pytest.approx(30 / 701)
+    assert f"{30 / 701:.3g} over the mean squared norm" in finding.summary
+    np.testing.assert_allclose(report.arrays["train_slack"], judge.surrogate.slack, atol=0.02)
+    assert np.abs(report.arrays["train_slack"] - own.surrogate.slack).max() > 0.2
+    # Where two other labels are as likely, the order within the solver's tolerance decides.
+    suggested = report.arrays["train_suggested_labels"]
+    assert (suggested == judge.suggested_labels).mean() > 0.95 > (suggested == own.suggested_labels).mean()
+    assert report.overview.certificate.scale_free_K == pytest.approx(600 / 701)
+    assert {point.scale_free_K for point in report.finding("sparsity-path").points} > {30 / 701, 600 / 701}
+
+
+def test_an_audit_finds_wrong_labels_that_the_network_knows_by_heart():
+    """Features that lean to the given label, however wrong: the sparse surrogate follows them, the judge less."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(600) % 3
+    swapped = swap_labels(truth, 30, num_classes=3, seed=0)
+    inputs = 3 * np.eye(8)[truth] + 2.5 * np.eye(8)[3 + swapped.labels] + rng.normal(0, 0.4, (600, 8))
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Activation("linear"), keras.layers.Dense(3)])
+    train = to_dataset(inputs.astype("float32"), swapped.labels)
+    report = audit(model, train, train, known_label_errors=swapped.indices, relevance=None, progress=False)
+    own = DualView(InfluenceModel(model), train, kernel="cosine").surrogate.slack
+    is_swapped = np.isin(np.arange(600), swapped.indices)
+    assert labels.area_under_roc(own, is_swapped) < 0.7
+    assert report.finding("label-errors").detection.area > 0.95
+
+
+def test_an_audit_of_a_smaller_K_judges_labels_by_it(planted):
+    train, test = planted.datasets()
+    calculator = DualView(InfluenceModel(planted.model), train, kernel="linear", K=0.02)
+    report = audit(planted.model, train, test, calculator=calculator, relevance=None, progress=False)
+    assert report.finding("label-errors").scale_free_K == 0.02
+    expected = calculator.surrogate.slack.astype(np.float32)
+    np.testing.assert_array_equal(report.arrays["train_slack"], expected)
+
+
+@pytest.mark.parametrize(
+    ("K", "num_train", "asked", "path"),
+    [
+        (0.4, 1500, 0.02, [0.001, 0.01, 0.02, 0.1, 1, 10]),  # small K between those of the path
+        (0.2, 3000, 0.01, [0.001, 0.01, 0.1, 1, 10]),  # small K on the path
+        (0.005, 3000, 0.005, [0.001, 0.01, 0.1, 1, 10]),  # the audit's own is smaller
+        (0.01, 3000, 0.01, [0.001, 0.1, 1, 10]),
+    ],
+)
+def test_the_path_goes_through_the_K_of_labels_once(K, num_train, asked, path):
+    assert surrogate.label_K(K, num_train) == pytest.approx(asked)
+    assert surrogate.path_Ks(K, num_train) == pytest.approx(path)
 
 
 def test_wrong_predictions_are_those_of_the_model_surest_first(report, planted):

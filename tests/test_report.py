@@ -62,6 +62,7 @@ def make_report(
         summary="Look.",
         count=1,
         share=0.1,
+        scale_free_K=0.5,
         suspects=(SuspectedLabel(train[0], 0, 1.5, float("nan")),),
         ranks=(1, 2),
         slacks=(1.5, 0.1),

@@ -44,7 +44,8 @@ def audit(
     """Audit a trained classifier and the data that it was trained on.
 
     DualView reads `train` three times (features, contents, the examples that are shown) and `test` five
-    times, other methods some more; examples themselves are kept only if they are shown.
+    times, other methods some more; examples themselves are kept only if they are shown. Labels are judged by a surrogate
+    of a total penalty K n of 30, or of the calculator's own if that is smaller.
 
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
@@ -129,13 +130,15 @@ def _ask_surrogate(
     calculator: DualView, splits: Splits, k: int, known: np.ndarray | None, steps: Steps
 ) -> _About:
     steps.expect(_NUM_STEPS_OF_SURROGATE)
+    with steps.step("Other values of K"):
+        solutions = surrogate.fit_path(calculator)
     with steps.step("Predictions and attributions"):
-        evidence, kernel_features = gather_from_surrogate(calculator, splits, k)
+        judge = surrogate.judge_labels(calculator, solutions)
+        evidence, kernel_features = gather_from_surrogate(calculator, splits, k, judge)
     with steps.step("Fidelity"):
         faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(splits.test_set))
-    with steps.step("Other values of K"):
-        path = surrogate.find_sparsity_path(evidence, kernel_features, surrogate.fit_path(calculator))
-    return _About(evidence, labels.find_label_errors(evidence, known), faithfulness, path)
+        path = surrogate.find_sparsity_path(evidence, kernel_features, solutions)
+    return _About(evidence, labels.find_label_errors(evidence, known, judge.K), faithfulness, path)
 
 
 def _ask_any(

@@ -13,6 +13,7 @@ from deel_dualview import data
 from deel_dualview.auditing.evidence import Evidence, SurrogateEvidence
 from deel_dualview.auditing.labels import CONTRADICTION
 from deel_dualview.auditing.reading import SplitContents
+from deel_dualview.auditing.surrogate import LabelJudge
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.models import InfluenceModel
@@ -28,7 +29,9 @@ class Splits(NamedTuple):
     test: SplitContents
 
 
-def gather_from_surrogate(calculator: DualView, splits: Splits, k: int) -> tuple[Evidence, np.ndarray]:
+def gather_from_surrogate(
+    calculator: DualView, splits: Splits, k: int, judge: LabelJudge
+) -> tuple[Evidence, np.ndarray]:
     """Ask DualView for what findings are made of; also the kernel features (m, d) of the test set."""
     model, solution = calculator.model, calculator.surrogate
     evaluations = list(calculator.evaluate(splits.test_set))
@@ -39,9 +42,9 @@ def gather_from_surrogate(calculator: DualView, splits: Splits, k: int) -> tuple
         k=k,
         train_labels=calculator.train_labels,
         train_ids=calculator.train_ids,
-        doubt=solution.slack,
-        contradicted=solution.slack > CONTRADICTION,
-        suggested_labels=calculator.suggested_labels,
+        doubt=judge.slack,
+        contradicted=judge.slack > CONTRADICTION,
+        suggested_labels=judge.suggested_labels,
         self_influence=_self_influence(calculator, splits.train_set),
         test_labels=_test_labels(model, splits),
         test_ids=splits.test.ids,

@@ -24,13 +24,14 @@ NUM_CURVE_POINTS = 200
 INSPECTED_SHARES = (0.03, 0.05, 0.10)
 
 
-def find_label_errors(evidence: Evidence, known: Sequence[int] | np.ndarray | None) -> LabelErrors:
+def find_label_errors(evidence: Evidence, known: Sequence[int] | np.ndarray | None, K: float) -> LabelErrors:
     """Rank training labels by slack, and count those that the surrogate contradicts.
 
     Args:
         evidence: arrays of the audit.
         known: indices of training examples whose label is known to be wrong (a test of the audit itself), or
             None.
+        K: of the surrogate that judges labels, scale free.
     """
     order = by_decreasing(evidence.doubt)
     count = int(evidence.contradicted.sum())
@@ -40,9 +41,10 @@ def find_label_errors(evidence: Evidence, known: Sequence[int] | np.ndarray | No
     return LabelErrors(
         severity=severity_of(share, warn_from=MANY_ERRORS),
         title=_title(count),
-        summary=_summary(count, share, evidence.num_train),
+        summary=_summary(count, share, evidence.num_train, K),
         count=count,
         share=share,
+        scale_free_K=K,
         suspects=tuple(_suspect(evidence, index) for index in order[: min(count, NUM_SUSPECTS)]),
         ranks=tuple(int(rank) for rank in ranks),
         slacks=tuple(float(evidence.doubt[order[rank - 1]]) for rank in ranks),
@@ -113,10 +115,14 @@ def _title(count: int) -> str:
     return f"{count:,} training {'label is' if count == 1 else 'labels are'} doubtful"
 
 
-def _summary(count: int, share: float, num_train: int) -> str:
+def _summary(count: int, share: float, num_train: int, K: float) -> str:
+    small = f"Its K is small, {K:.3g} over the mean squared norm, so that it follows no single label far."
     if count == 0:
-        return f"The surrogate gives every one of the {num_train:,} training examples the label that it has."
+        return (
+            f"A surrogate gives each of the {num_train:,} training examples, to whose labels it was fitted, the label "
+            f"that it has. {small}"
+        )
     return (
-        f"The surrogate was fitted to all {num_train:,} given labels and still contradicts {count:,} of them "
-        f"({share:.2%}; slack above 1). Look at the first ones: errors stand before hard but right examples."
+        f"A surrogate was fitted to all {num_train:,} given labels and still contradicts {count:,} of them "
+        f"({share:.2%}; slack above 1). {small} Look at the first ones: errors stand before hard but right examples."
     )

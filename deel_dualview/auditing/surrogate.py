@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.labels import CONTRADICTION
-from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.dualview import TEMPERED_TOTAL_PENALTY, DualView
 from deel_dualview.calculators.fidelity import SurrogateFidelity
 from deel_dualview.report.findings import Faithfulness, Measure, PathPoint, Severity, SparsityPath
 from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
 
 GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
 PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
-"""Scale-free values of K that the path goes through, besides the audit's own."""
+"""Scale-free values of K that the path goes through, besides the audit's own and that of labels."""
+
+
+class LabelJudge(NamedTuple):
+    """What the surrogate that judges labels makes of n of them.
+
+    Attributes:
+        K: scale free.
+        slack: max(0, 1 - margin), shape (n,).
+        suggested_labels: first class other than the label, shape (n,).
+    """
+
+    K: float
+    slack: np.ndarray
+    suggested_labels: np.ndarray
 
 
 def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
@@ -92,34 +107,54 @@ def _measures(fidelity: SurrogateFidelity) -> list[Measure]:
     ]
 
 
-def path_Ks(K: float) -> list[float]:
+def label_K(K: float, num_train: int) -> float:
+    """Return the scale-free K of the surrogate that judges labels, at most the audit's own.
+
+    A network that knows wrong labels by heart separates them by its features; a surrogate of a small total penalty
+    follows fewer of them, and finds more.
+    """
+    return min(K, TEMPERED_TOTAL_PENALTY / num_train)
+
+
+def path_Ks(K: float, num_train: int) -> list[float]:
     """Return the scale-free values of K that the path adds to the audit's own, increasing."""
-    return [value for value in PATH_KS if not math.isclose(value, K)]
+    Ks: list[float] = []
+    for value in (label_K(K, num_train), *PATH_KS):
+        if not any(math.isclose(value, other) for other in (K, *Ks)):
+            Ks.append(value)
+    return sorted(Ks)
 
 
-def fit_path(calculator: DualView) -> list[tuple[float, DualSVMSolution]]:
-    """Fit the surrogate for other values of K; the calculator's own comes first.
+def fit_path(calculator: DualView) -> dict[float, DualSVMSolution]:
+    """Fit the surrogate for other values of K; return solutions by scale-free K, the calculator's own first.
 
     A solve that stops early does not warn here: the report shows its gap.
     """
-    Ks = path_Ks(calculator.K)
+    Ks = path_Ks(calculator.K, calculator.num_train)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         solutions = calculator.fit_path(Ks)
-    return [(calculator.K, calculator.surrogate), *zip(Ks, solutions, strict=True)]
+    return {calculator.K: calculator.surrogate, **dict(zip(Ks, solutions, strict=True))}
+
+
+def judge_labels(calculator: DualView, solutions: Mapping[float, DualSVMSolution]) -> LabelJudge:
+    """Choose the solution of `fit_path` that judges labels."""
+    asked = label_K(calculator.K, calculator.num_train)
+    K = min(solutions, key=lambda K: abs(K - asked))
+    return LabelJudge(K, solutions[K].slack, calculator.suggest_labels(solutions[K]))
 
 
 def find_sparsity_path(
-    evidence: Evidence, kernel_features: np.ndarray, solutions: Sequence[tuple[float, DualSVMSolution]]
+    evidence: Evidence, kernel_features: np.ndarray, solutions: Mapping[float, DualSVMSolution]
 ) -> SparsityPath:
     """Tell what sparsity and agreement other values of K would give.
 
     Args:
         evidence: arrays of the audit.
         kernel_features: of the test set, shape (m, d).
-        solutions: scale-free K and solution, the audit's own first.
+        solutions: of `fit_path`, the audit's own first.
     """
-    points = [_point(evidence, kernel_features, K, solution) for K, solution in solutions]
+    points = [_point(evidence, kernel_features, K, solution) for K, solution in solutions.items()]
     own = points[0]
     best = max(points, key=lambda point: (point.agreement, -point.share_support_vectors))
     if best.agreement > own.agreement:

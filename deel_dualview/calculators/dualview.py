@@ -104,7 +104,6 @@ class DualView(BaseInfluenceCalculator):
         phi = self._kernel_features()
         self.surrogate = self._fit([self.K], phi)[0]
         self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
-        self.suggested_labels = self._runner_up_classes(phi)
 
     @property
     def num_train(self) -> int:
@@ -121,6 +120,11 @@ class DualView(BaseInfluenceCalculator):
         """Class of every training example, shape (n,), int64."""
         return self._stored().array("labels")
 
+    @cached_property
+    def suggested_labels(self) -> np.ndarray:
+        """Class that the surrogate puts first among those that are not the label, shape (n,), int64."""
+        return self.suggest_labels(self.surrogate)
+
     @property
     def surrogate_bias(self) -> np.ndarray:
         """Contribution of the constant feature to each logit, shape (c,); zeros without a bias."""
@@ -131,6 +135,17 @@ class DualView(BaseInfluenceCalculator):
         for K in Ks:
             check_positive("K", K)
         return self._fit(Ks, self._kernel_features())
+
+    def suggest_labels(self, solution: DualSVMSolution) -> np.ndarray:
+        """Return `suggested_labels` by another surrogate: a solution of `fit_path`."""
+        phi = self._kernel_features()
+        classes = np.empty(len(phi), np.int64)
+        for start in range(0, len(phi), _BLOCK_SIZE):
+            block = slice(start, start + _BLOCK_SIZE)
+            logits = phi[block] @ solution.weights.astype(np.float32)
+            logits[np.arange(len(logits)), self.train_labels[block]] = -np.inf
+            classes[block] = logits.argmax(axis=1)
+        return classes
 
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily: `OuterProduct(alpha_i (b, c), phi_i (b, d))` for each batch."""
@@ -245,16 +260,6 @@ class DualView(BaseInfluenceCalculator):
         )
         absolute = [K / mean_squared_norm for K in Ks]
         return self.solver.fit_path(phi, self.train_labels, self.model.num_classes, absolute)
-
-    def _runner_up_classes(self, phi: np.ndarray) -> np.ndarray:
-        """Return the class that the surrogate puts first among those that are not the label, shape (n,)."""
-        classes = np.empty(len(phi), np.int64)
-        for start in range(0, len(phi), _BLOCK_SIZE):
-            block = slice(start, start + _BLOCK_SIZE)
-            logits = phi[block] @ self.surrogate.weights.astype(np.float32)
-            logits[np.arange(len(logits)), self.train_labels[block]] = -np.inf
-            classes[block] = logits.argmax(axis=1)
-        return classes
 
     def _vectors(self) -> Iterator[OuterProduct]:
         start = 0

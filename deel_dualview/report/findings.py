@@ -238,10 +238,12 @@ class UncertainPredictions(Finding):
 class LabelErrors(Finding):
     """Training labels that the surrogate contradicts, by decreasing slack; `count` of slack above 1.
 
-    `ranks` and `slacks` are a thinned curve of slack against rank (1 is the most suspect).
+    `scale_free_K` is that of the surrogate that judges labels, which an audit's own K may exceed; `ranks` and `slacks`
+    are a thinned curve of slack against rank (1 is the most suspect).
     """
 
     name: ClassVar[str] = "label-errors"
+    scale_free_K: float
     suspects: tuple[SuspectedLabel, ...]
     ranks: tuple[int, ...]
     slacks: tuple[float, ...]
