@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from sklearn.metrics import roc_auc_score
 
 from deel_dualview import DualView, InfluenceModel
-from deel_dualview.auditing.surrogate import label_K
+from deel_dualview.auditing.surrogate import fit_path, judge_labels
 
 INSPECTED = (0.03, 0.05, 0.10)
 
@@ -62,7 +62,9 @@ def attribution_figures(
     }
 
 
-def swapped_label_figures(folder: pathlib.Path, train: tf.data.Dataset) -> dict[str, object]:
+def swapped_label_figures(
+    folder: pathlib.Path, train: tf.data.Dataset, test: tf.data.Dataset
+) -> dict[str, object]:
     """Fit DualView on the model trained with swapped labels, and count those found by inspecting a share."""
     stored = np.load(folder / "mnist_swapped.npz")
     given, swapped = stored["train_labels"], stored["swapped_indices"]
@@ -70,14 +72,15 @@ def swapped_label_figures(folder: pathlib.Path, train: tf.data.Dataset) -> dict[
     labels = tf.data.Dataset.from_tensor_slices(given).batch(256)
     model = keras.models.load_model(folder / "mnist_swapped.keras", compile=False)
     calculator = DualView(InfluenceModel(model), tf.data.Dataset.zip(images, labels), kernel="cosine")
-    judge = calculator.fit_path([label_K(calculator.K, len(given))])[0]
+    kernel_features = np.concatenate([batch.kernel_features for batch in calculator.evaluate(test)])
+    test_labels = np.concatenate([labels for _, labels in test])
+    judge = judge_labels(calculator, fit_path(calculator), kernel_features, test_labels)
     wrong = np.zeros(len(given), bool)
     wrong[swapped] = True
     self_influence = np.concatenate(list(calculator.compute_influence_values()))
     figures: dict[str, object] = {"num_swapped": len(swapped)}
     for name, values in (
         ("slack", judge.slack),
-        ("slack of the sparse surrogate", calculator.surrogate.slack),
         ("self_influence", self_influence),
     ):
         found = np.cumsum(wrong[np.argsort(-values, kind="stable")]) / len(swapped)
@@ -85,7 +88,8 @@ def swapped_label_figures(folder: pathlib.Path, train: tf.data.Dataset) -> dict[
             "roc_auc": float(roc_auc_score(wrong, values)),
             **{f"found_at_{share:.0%}": float(found[int(share * len(given)) - 1]) for share in INSPECTED},
         }
-    suggested = calculator.suggest_labels(judge)[swapped]
+    figures["K"] = judge.K
+    suggested = judge.suggested_labels[swapped]
     figures["suggested_is_true"] = float((suggested == stored["true_train_labels"][swapped]).mean())
     return figures
 
@@ -105,7 +109,7 @@ def main() -> None:
     model = keras.models.load_model(options.models / "mnist.keras", compile=False)
     figures = {
         "attributions": attribution_figures(model, train, test),
-        "swapped_labels": swapped_label_figures(options.models, train),
+        "swapped_labels": swapped_label_figures(options.models, train, test),
     }
     print(json.dumps(figures, indent=2))
 

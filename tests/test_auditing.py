@@ -98,57 +98,102 @@ def test_label_errors_are_counted_by_slack_above_one(report):
     assert all(suspect.suggested_label != suspect.example.label for suspect in finding.suspects)
 
 
-def test_labels_are_judged_by_a_surrogate_of_small_K_and_all_else_by_the_audits_own(report, planted):
+def test_labels_are_judged_by_the_audits_own_surrogate_where_no_smaller_K_is_better(report, planted):
     train, _ = planted.datasets()
-    judge = DualView(InfluenceModel(planted.model), train, kernel="cosine", K=30 / 701)
     own = DualView(InfluenceModel(planted.model), train, kernel="cosine")
     finding = report.finding("label-errors")
-    assert finding.scale_free_K == pytest.approx(30 / 701)
-    assert f"{30 / 701:.3g} over the mean squared norm" in finding.summary
-    np.testing.assert_allclose(report.arrays["train_slack"], judge.surrogate.slack, atol=0.02)
-    assert np.abs(report.arrays["train_slack"] - own.surrogate.slack).max() > 0.2
-    # Where two other labels are as likely, the order within the solver's tolerance decides.
-    suggested = report.arrays["train_suggested_labels"]
-    assert (suggested == judge.suggested_labels).mean() > 0.95 > (suggested == own.suggested_labels).mean()
-    assert report.overview.certificate.scale_free_K == pytest.approx(600 / 701)
-    assert {point.scale_free_K for point in report.finding("sparsity-path").points} > {30 / 701, 600 / 701}
+    assert finding.scale_free_K == report.overview.certificate.scale_free_K == pytest.approx(600 / 701)
+    assert finding.summary.startswith("The surrogate was fitted") and "second" not in finding.summary
+    np.testing.assert_array_equal(report.arrays["train_slack"], own.surrogate.slack.astype(np.float32))
+    np.testing.assert_array_equal(report.arrays["train_suggested_labels"], own.suggested_labels)
+
+
+def known_by_heart():
+    """Features of 600 training examples lean to the given label, however wrong; those of 300 test examples to any."""
+    rng = np.random.default_rng(0)
+    truth, test_truth = np.arange(600) % 3, np.arange(300) % 3
+    swapped = swap_labels(truth, 60, num_classes=3, seed=0)
+    leaning = np.concatenate([swapped.labels, rng.integers(0, 3, 300)])
+    inputs = 3 * np.eye(8)[np.append(truth, test_truth)] + 2.5 * np.eye(8)[3 + leaning]
+    inputs = (inputs + rng.normal(0, 0.4, (900, 8))).astype("float32")
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Activation("linear"), keras.layers.Dense(3)])
+    train = to_dataset(inputs[:600], swapped.labels)
+    return model, train, (inputs[600:], test_truth), swapped.indices
 
 
 def test_an_audit_finds_wrong_labels_that_the_network_knows_by_heart():
-    """Features that lean to the given label, however wrong: the sparse surrogate follows them, the judge less."""
-    rng = np.random.default_rng(0)
-    truth = np.arange(600) % 3
-    swapped = swap_labels(truth, 30, num_classes=3, seed=0)
-    inputs = 3 * np.eye(8)[truth] + 2.5 * np.eye(8)[3 + swapped.labels] + rng.normal(0, 0.4, (600, 8))
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Activation("linear"), keras.layers.Dense(3)])
-    train = to_dataset(inputs.astype("float32"), swapped.labels)
-    report = audit(model, train, train, known_label_errors=swapped.indices, relevance=None, progress=False)
-    own = DualView(InfluenceModel(model), train, kernel="cosine").surrogate.slack
-    is_swapped = np.isin(np.arange(600), swapped.indices)
-    assert labels.area_under_roc(own, is_swapped) < 0.7
-    assert report.finding("label-errors").detection.area > 0.95
+    model, train, test, known = known_by_heart()
+    calculator = DualView(InfluenceModel(model), train, kernel="cosine")
+    kernel_twin = test[0] / np.linalg.norm(test[0], axis=1, keepdims=True)
+    report = audit(model, train, to_dataset(*test), known_label_errors=known, relevance=None, progress=False)
+    finding, path = report.finding("label-errors"), report.finding("sparsity-path")
+    assert labels.area_under_roc(calculator.surrogate.slack, np.isin(np.arange(600), known)) < 0.9
+    assert finding.detection.area > 0.95
+    assert finding.scale_free_K < calculator.K == 1
+    (judge,) = [point for point in path.points if point.judges_labels]
+    assert judge.scale_free_K == finding.scale_free_K
+    assert judge.accuracy == max(point.accuracy for point in path.points if point.scale_free_K <= 1)
+    solution = calculator.fit_path(surrogate.path_Ks(1.0, 600))[
+        surrogate.path_Ks(1.0, 600).index(judge.scale_free_K)
+    ]
+    assert judge.accuracy == ((kernel_twin @ solution.weights).argmax(axis=1) == test[1]).mean()
+    np.testing.assert_array_equal(report.arrays["train_slack"], solution.slack.astype(np.float32))
+    np.testing.assert_array_equal(
+        report.arrays["train_suggested_labels"], calculator.suggest_labels(solution)
+    )
+    for told in (
+        "A second surrogate",
+        f"{judge.scale_free_K:.3g}, not the 1 of",
+        f"{judge.accuracy:.1%} and not",
+    ):
+        assert told in finding.summary
+    assert report.overview.certificate.scale_free_K == 1
 
 
-def test_an_audit_of_a_smaller_K_judges_labels_by_it(planted):
-    train, test = planted.datasets()
-    calculator = DualView(InfluenceModel(planted.model), train, kernel="linear", K=0.02)
-    report = audit(planted.model, train, test, calculator=calculator, relevance=None, progress=False)
-    assert report.finding("label-errors").scale_free_K == 0.02
-    expected = calculator.surrogate.slack.astype(np.float32)
-    np.testing.assert_array_equal(report.arrays["train_slack"], expected)
+def test_without_test_labels_the_audits_own_surrogate_judges():
+    model, train, test, _ = known_by_heart()
+    report = audit(model, train, to_dataset(test[0]), relevance=None, progress=False)
+    assert report.finding("label-errors").scale_free_K == 1
+    assert {point.accuracy for point in report.finding("sparsity-path").points} == {None}
 
 
 @pytest.mark.parametrize(
-    ("K", "num_train", "asked", "path"),
+    ("rates", "chosen"),
     [
-        (0.4, 1500, 0.02, [0.001, 0.01, 0.02, 0.1, 1, 10]),  # small K between those of the path
-        (0.2, 3000, 0.01, [0.001, 0.01, 0.1, 1, 10]),  # small K on the path
-        (0.005, 3000, 0.005, [0.001, 0.01, 0.1, 1, 10]),  # the audit's own is smaller
-        (0.01, 3000, 0.01, [0.001, 0.1, 1, 10]),
+        ({1.0: 0.80, 0.1: 0.95, 0.01: 0.90}, 0.1),
+        ({1.0: 0.80, 0.1: 0.95, 0.01: 0.95}, 0.1),  # as good, and nearer to the audit's own
+        ({1.0: 0.80, 0.1: 0.82, 0.01: 0.70}, 1.0),  # chance
+        ({1.0: 0.95, 0.1: 0.80, 0.01: 0.70}, 1.0),
+        ({1.0: 0.80, 10.0: 0.95}, 1.0),  # larger
+        ({1.0: 0.80, 10.0: 0.99, 0.1: 0.95}, 0.1),
+        ({1.0: 1.00, 0.1: 1.00}, 1.0),
     ],
 )
-def test_the_path_goes_through_the_K_of_labels_once(K, num_train, asked, path):
-    assert surrogate.label_K(K, num_train) == pytest.approx(asked)
+def test_a_smaller_K_judges_labels_if_it_is_right_more_often_beyond_chance(rates, chosen):
+    right = {K: np.arange(200) < round(200 * rate) for K, rate in rates.items()}
+    assert surrogate.choose_label_K(right, 1.0) == chosen
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "chosen"),
+    [(7, 0, 0.1), (6, 0, 1.0), (10, 1, 0.1), (9, 1, 1.0)],  # chances 1/128, 1/64, 12/2048, 11/1024
+)
+def test_what_is_beyond_chance_is_told_by_mcnemars_exact_test(gained, lost, chosen):
+    own, other = np.ones(100, bool), np.ones(100, bool)
+    own[:gained], other[gained : gained + lost] = False, False
+    assert surrogate.choose_label_K({1.0: own, 0.1: other}, 1.0) == chosen
+
+
+@pytest.mark.parametrize(
+    ("K", "num_train", "path"),
+    [
+        (0.4, 1500, [0.001, 0.01, 0.02, 0.1, 1, 10]),
+        (0.2, 3000, [0.001, 0.01, 0.1, 1, 10]),  # 30 / n on the path
+        (0.01, 3000, [0.001, 0.1, 1, 10]),
+        (6e-4, 10**6, [3e-5, 0.001, 0.01, 0.1, 1, 10]),
+    ],
+)
+def test_the_path_goes_through_every_K_once(K, num_train, path):
     assert surrogate.path_Ks(K, num_train) == pytest.approx(path)
 
 

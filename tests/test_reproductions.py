@@ -383,20 +383,33 @@ def test_rps_lje_finds_flipped_labels():
     for share in (100, *module.RETRAINED):
         one.train_again(share, write)
     assert len(written) == 1 + 3 * 5  # all labels put right, three shares of five orders
-    assert len(curves) == 5 + 4 + 2  # and four orders of which nothing is trained
+    assert len(curves) == 5 + 3 + 2  # and three orders of which nothing is trained
     for name in curves.keys() - {module.NO_LABEL, module.EVERY_LABEL}:
         found = curves[name]["found"]
         assert (found[0], found[-1]) == (0.0, 1.0), name
         assert np.all(np.diff(found) >= 0)
-        assert 0 <= curves[name]["area"] <= 1
     one.train_again(20, write)
     assert len(written) == 1 + 3 * 5  # what is there is not trained again
     assert set(written[5]["random"]["accuracy"]) == {"20"}  # and a run that is cut off keeps what it has
-    told = {"runs": [curves], "epochs": 2, "flipped": 0.2, "context": {"command": "c", "created": "now"}}
+    told = {"runs": [curves], "epochs": 2, "context": {"command": "c", "created": "now"}}
     table = module.to_markdown(told)
     assert "1 runs, 2 epochs." in table and "| random |" in table and r"RPS-L2, \|alpha\| |" in table
-    other = module.Run(data, 0, 1, {}, 0.05)
-    assert (other.given != data[1]).sum() == 4
-    table = module.to_markdown(told | {"runs": [other.curves], "flipped": 0.05})
-    assert table.startswith("# 5% of the labels flipped") and "accuracy" not in table
-    assert module.NO_LABEL not in table and "found at 5 % |" in table
+
+
+@pytest.mark.reproduction
+def test_the_check_of_the_judge_of_labels_tells_every_K(monkeypatch, tmp_path):
+    module = script("check_label_judge")
+    monkeypatch.setattr(module, "EPOCHS", 3)
+    counts = (20,) * 5 + (8,) * 5
+    found = module.digits_case(counts, 0.1, 0)
+    assert found["num_wrong"] == 14 and found["own"] == "600"
+    rows = found["by_total_penalty"]
+    assert {"600", "30", "0.14", "1.4", "14", "140", "1400"} == rows.keys() and found["judge"] in rows
+    assert all(0 <= row["right"] <= min(14, row["suspected"]) for row in rows.values())
+    assert all(0 <= row[key] <= 1 for row in rows.values() for key in ("area", "test_accuracy"))
+    rows["30"]["area"], rows["30"]["test_accuracy"] = 1.0, 0.25
+    context = {"command": "c", "created": "now"}
+    table = module.to_markdown({"cases": {"one": {"0": found, "1": found}}, "context": context})
+    cells = [cell.strip() for cell in table.splitlines()[-3].split("|")]
+    assert cells[1:3] == ["one", "2"] and cells[5] == "1.0000; 0.250"
+    assert cells[8].startswith(f"{found['judge']}, {found['judge']}; ")

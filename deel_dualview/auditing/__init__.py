@@ -44,8 +44,8 @@ def audit(
     """Audit a trained classifier and the data that it was trained on.
 
     DualView reads `train` three times (features, contents, the examples that are shown) and `test` five
-    times, other methods some more; examples themselves are kept only if they are shown. Labels are judged by a surrogate
-    of a total penalty K n of 30, or of the calculator's own if that is smaller.
+    times, other methods some more; examples themselves are kept only if they are shown. Labels are judged by the
+    surrogate that explains, or by one of a smaller K if that predicts the labels of `test` better beyond chance.
 
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
@@ -133,12 +133,11 @@ def _ask_surrogate(
     with steps.step("Other values of K"):
         solutions = surrogate.fit_path(calculator)
     with steps.step("Predictions and attributions"):
-        judge = surrogate.judge_labels(calculator, solutions)
-        evidence, kernel_features = gather_from_surrogate(calculator, splits, k, judge)
+        evidence, kernel_features, judge = gather_from_surrogate(calculator, splits, k, solutions)
     with steps.step("Fidelity"):
         faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(splits.test_set))
-        path = surrogate.find_sparsity_path(evidence, kernel_features, solutions)
-    return _About(evidence, labels.find_label_errors(evidence, known, judge.K), faithfulness, path)
+        path = surrogate.find_sparsity_path(evidence, kernel_features, solutions, judge.K)
+    return _About(evidence, labels.find_label_errors(evidence, judge, known), faithfulness, path)
 
 
 def _ask_any(

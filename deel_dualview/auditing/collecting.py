@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,14 +11,15 @@ import scipy.special
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview.auditing.evidence import Evidence, SurrogateEvidence
+from deel_dualview.auditing.evidence import Evidence, LabelJudge, SurrogateEvidence
 from deel_dualview.auditing.labels import CONTRADICTION
 from deel_dualview.auditing.reading import SplitContents
-from deel_dualview.auditing.surrogate import LabelJudge
+from deel_dualview.auditing.surrogate import judge_labels
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER
+from deel_dualview.svm import DualSVMSolution
 
 
 class Splits(NamedTuple):
@@ -30,13 +32,18 @@ class Splits(NamedTuple):
 
 
 def gather_from_surrogate(
-    calculator: DualView, splits: Splits, k: int, judge: LabelJudge
-) -> tuple[Evidence, np.ndarray]:
-    """Ask DualView for what findings are made of; also the kernel features (m, d) of the test set."""
+    calculator: DualView, splits: Splits, k: int, solutions: Mapping[float, DualSVMSolution]
+) -> tuple[Evidence, np.ndarray, LabelJudge]:
+    """Ask DualView for what findings are made of; also the kernel features (m, d) of the test set, and the judge.
+
+    `solutions` are surrogates by scale-free K, of which one judges labels.
+    """
     model, solution = calculator.model, calculator.surrogate
     evaluations = list(calculator.evaluate(splits.test_set))
     kernel_features = np.concatenate([batch.kernel_features for batch in evaluations])
     predictions, confidences = _predictions(np.concatenate([batch.model_logits for batch in evaluations]))
+    test_labels = _test_labels(model, splits)
+    judge = judge_labels(calculator, solutions, kernel_features, test_labels)
     evidence = Evidence(
         num_classes=model.num_classes,
         k=k,
@@ -46,7 +53,7 @@ def gather_from_surrogate(
         contradicted=judge.slack > CONTRADICTION,
         suggested_labels=judge.suggested_labels,
         self_influence=_self_influence(calculator, splits.train_set),
-        test_labels=_test_labels(model, splits),
+        test_labels=test_labels,
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
@@ -57,7 +64,7 @@ def gather_from_surrogate(
             logit_error_bounds=solution.weight_error_bound * np.linalg.norm(kernel_features, axis=1),
         ),
     )
-    return evidence, kernel_features
+    return evidence, kernel_features, judge
 
 
 def gather_without_surrogate(calculator: BaseInfluenceCalculator, splits: Splits, k: int) -> Evidence:

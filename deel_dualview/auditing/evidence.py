@@ -12,6 +12,27 @@ from deel_dualview.report.findings import ExampleReference, Severity
 
 
 @dataclass(frozen=True)
+class LabelJudge:
+    """The surrogate that judges labels, and what it makes of n of them.
+
+    Args:
+        K: scale free.
+        own_K: of the audit; equal where its own surrogate judges.
+        slack: max(0, 1 - margin), shape (n,), float32.
+        suggested_labels: first class other than the label, shape (n,).
+        accuracy: share of the test labels that it predicts; None without test labels.
+        own_accuracy: the same of the audit's own surrogate.
+    """
+
+    K: float
+    own_K: float
+    slack: np.ndarray
+    suggested_labels: np.ndarray
+    accuracy: float | None
+    own_accuracy: float | None
+
+
+@dataclass(frozen=True)
 class SurrogateEvidence:
     """Arrays that only DualView has.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deel_dualview.auditing.evidence import Evidence, severity_of
+from deel_dualview.auditing.evidence import Evidence, LabelJudge, severity_of
 from deel_dualview.report.findings import (
     DetectionCurve,
     InspectionPoint,
@@ -24,14 +24,16 @@ NUM_CURVE_POINTS = 200
 INSPECTED_SHARES = (0.03, 0.05, 0.10)
 
 
-def find_label_errors(evidence: Evidence, known: Sequence[int] | np.ndarray | None, K: float) -> LabelErrors:
+def find_label_errors(
+    evidence: Evidence, judge: LabelJudge, known: Sequence[int] | np.ndarray | None
+) -> LabelErrors:
     """Rank training labels by slack, and count those that the surrogate contradicts.
 
     Args:
         evidence: arrays of the audit.
+        judge: the surrogate that judges them.
         known: indices of training examples whose label is known to be wrong (a test of the audit itself), or
             None.
-        K: of the surrogate that judges labels, scale free.
     """
     order = by_decreasing(evidence.doubt)
     count = int(evidence.contradicted.sum())
@@ -41,10 +43,10 @@ def find_label_errors(evidence: Evidence, known: Sequence[int] | np.ndarray | No
     return LabelErrors(
         severity=severity_of(share, warn_from=MANY_ERRORS),
         title=_title(count),
-        summary=_summary(count, share, evidence.num_train, K),
+        summary=_summary(count, share, evidence.num_train, judge),
         count=count,
         share=share,
-        scale_free_K=K,
+        scale_free_K=judge.K,
         suspects=tuple(_suspect(evidence, index) for index in order[: min(count, NUM_SUSPECTS)]),
         ranks=tuple(int(rank) for rank in ranks),
         slacks=tuple(float(evidence.doubt[order[rank - 1]]) for rank in ranks),
@@ -115,14 +117,20 @@ def _title(count: int) -> str:
     return f"{count:,} training {'label is' if count == 1 else 'labels are'} doubtful"
 
 
-def _summary(count: int, share: float, num_train: int, K: float) -> str:
-    small = f"Its K is small, {K:.3g} over the mean squared norm, so that it follows no single label far."
+def _summary(count: int, share: float, num_train: int, judge: LabelJudge) -> str:
+    is_second = judge.accuracy is not None and judge.own_K != judge.K
+    who = "A second surrogate" if is_second else "The surrogate"
     if count == 0:
-        return (
-            f"A surrogate gives each of the {num_train:,} training examples, to whose labels it was fitted, the label "
-            f"that it has. {small}"
+        text = f"{who} gives every one of the {num_train:,} training examples the label that it has."
+    else:
+        text = (
+            f"{who} was fitted to all {num_train:,} given labels and still contradicts {count:,} of them ({share:.2%}; "
+            "slack above 1). Look at the first ones: errors stand before hard but right examples."
         )
+    if not is_second:
+        return text
     return (
-        f"A surrogate was fitted to all {num_train:,} given labels and still contradicts {count:,} of them "
-        f"({share:.2%}; slack above 1). {small} Look at the first ones: errors stand before hard but right examples."
+        f"{text} Its K × mean squared norm is {judge.K:.3g}, not the {judge.own_K:.3g} of the one that explains "
+        f"predictions: so it gives more of the test examples their label, {judge.accuracy:.1%} and not "
+        f"{judge.own_accuracy:.1%}. That is a sign that the network knows wrong labels by heart."
     )

@@ -14,7 +14,6 @@ import tensorflow as tf
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.making import ToldMethod
 from deel_dualview.auditing.steps import Steps, peak_memory_bytes
-from deel_dualview.auditing.surrogate import label_K
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting
@@ -62,7 +61,6 @@ def _settings(calculator: BaseInfluenceCalculator, method: ToldMethod, k: int) -
     if isinstance(calculator, DualView):
         own = [
             Setting("K × mean squared norm", f"{calculator.K:.4g}"),
-            Setting("K × mean squared norm, of labels", f"{label_K(calculator.K, calculator.num_train):.4g}"),
             Setting("Kernel", calculator.kernel),
             Setting("Bias feature", "yes" if calculator.feature_map.has_bias else "no"),
         ]

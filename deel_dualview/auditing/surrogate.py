@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
-from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.evidence import Evidence, LabelJudge
 from deel_dualview.auditing.labels import CONTRADICTION
 from deel_dualview.calculators.dualview import TEMPERED_TOTAL_PENALTY, DualView
 from deel_dualview.calculators.fidelity import SurrogateFidelity
@@ -18,21 +18,9 @@ from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
 
 GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
 PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
-"""Scale-free values of K that the path goes through, besides the audit's own and that of labels."""
-
-
-class LabelJudge(NamedTuple):
-    """What the surrogate that judges labels makes of n of them.
-
-    Attributes:
-        K: scale free.
-        slack: max(0, 1 - margin), shape (n,).
-        suggested_labels: first class other than the label, shape (n,).
-    """
-
-    K: float
-    slack: np.ndarray
-    suggested_labels: np.ndarray
+"""Scale-free values of K that the path goes through, besides the audit's own and `DualView`'s default."""
+CHANCE = 0.01
+"""Below this probability that chance alone made a smaller K so much better on the test set, it judges labels."""
 
 
 def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
@@ -49,7 +37,7 @@ def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
         severity=severity,
         title=f"The surrogate agrees with the model on {fidelity.agreement:.1%} of the test set",
         summary=(
-            "Everything in this report is computed from a surrogate: a support vector machine on the "
+            "What this report says of influence is computed from a surrogate: a support vector machine on the "
             f"features that the model hands to its last layer. It predicts another class on {different:,} of "
             f"{fidelity.num_examples:,} test examples; where it does, what is said about the model may not "
             "hold."
@@ -107,19 +95,10 @@ def _measures(fidelity: SurrogateFidelity) -> list[Measure]:
     ]
 
 
-def label_K(K: float, num_train: int) -> float:
-    """Return the scale-free K of the surrogate that judges labels, at most the audit's own.
-
-    A network that knows wrong labels by heart separates them by its features; a surrogate of a small total penalty
-    follows fewer of them, and finds more.
-    """
-    return min(K, TEMPERED_TOTAL_PENALTY / num_train)
-
-
 def path_Ks(K: float, num_train: int) -> list[float]:
     """Return the scale-free values of K that the path adds to the audit's own, increasing."""
     Ks: list[float] = []
-    for value in (label_K(K, num_train), *PATH_KS):
+    for value in (*PATH_KS, TEMPERED_TOTAL_PENALTY / num_train):
         if not any(math.isclose(value, other) for other in (K, *Ks)):
             Ks.append(value)
     return sorted(Ks)
@@ -137,15 +116,66 @@ def fit_path(calculator: DualView) -> dict[float, DualSVMSolution]:
     return {calculator.K: calculator.surrogate, **dict(zip(Ks, solutions, strict=True))}
 
 
-def judge_labels(calculator: DualView, solutions: Mapping[float, DualSVMSolution]) -> LabelJudge:
-    """Choose the solution of `fit_path` that judges labels."""
-    asked = label_K(calculator.K, calculator.num_train)
-    K = min(solutions, key=lambda K: abs(K - asked))
-    return LabelJudge(K, solutions[K].slack, calculator.suggest_labels(solutions[K]))
+def judge_labels(
+    calculator: DualView,
+    solutions: Mapping[float, DualSVMSolution],
+    kernel_features: np.ndarray,
+    test_labels: np.ndarray | None,
+) -> LabelJudge:
+    """Choose the surrogate that judges labels, and ask it.
+
+    Args:
+        calculator: the audit's own.
+        solutions: of `fit_path`.
+        kernel_features: of the test set, shape (m, d).
+        test_labels: classes, shape (m,), or None: then the audit's own surrogate judges.
+    """
+    right, K = {}, calculator.K
+    if test_labels is not None:
+        right = {K: _predicted(kernel_features, one) == test_labels for K, one in solutions.items()}
+        K = choose_label_K(right, calculator.K)
+    return LabelJudge(
+        K=K,
+        own_K=calculator.K,
+        slack=solutions[K].slack.astype(np.float32),
+        suggested_labels=calculator.suggest_labels(solutions[K]),
+        accuracy=float(right[K].mean()) if right else None,
+        own_accuracy=float(right[calculator.K].mean()) if right else None,
+    )
+
+
+def choose_label_K(right: Mapping[float, np.ndarray], own_K: float) -> float:
+    """Return the K of the surrogate that judges labels: the audit's own, or a smaller one that is right more often.
+
+    Of a network that knows wrong labels by heart the features separate those too: a surrogate of a large K follows
+    them, and is wrong on the test set for it. Where the classes are unequal, or many, a small K is wrong more often.
+
+    Args:
+        right: whether each label of the test set is predicted, shape (m,) bool, by scale-free K.
+        own_K: of the audit. It is left for the best of the smaller ones if McNemar's exact test finds that one better.
+    """
+    smaller = sorted((K for K in right if own_K > K), reverse=True)
+    if not smaller:
+        return own_K
+    best = max(smaller, key=lambda K: right[K].sum())
+    gained = int((right[best] & ~right[own_K]).sum())
+    lost = int((right[own_K] & ~right[best]).sum())
+    if gained <= lost:
+        return own_K
+    chance = scipy.stats.binomtest(gained, gained + lost, alternative="greater").pvalue
+    return best if chance < CHANCE else own_K
+
+
+def _predicted(kernel_features: np.ndarray, solution: DualSVMSolution) -> np.ndarray:
+    """Return the classes that a surrogate predicts, shape (m,)."""
+    return (kernel_features.astype(np.float64) @ solution.weights).argmax(axis=1)
 
 
 def find_sparsity_path(
-    evidence: Evidence, kernel_features: np.ndarray, solutions: Mapping[float, DualSVMSolution]
+    evidence: Evidence,
+    kernel_features: np.ndarray,
+    solutions: Mapping[float, DualSVMSolution],
+    judge_K: float,
 ) -> SparsityPath:
     """Tell what sparsity and agreement other values of K would give.
 
@@ -153,8 +183,9 @@ def find_sparsity_path(
         evidence: arrays of the audit.
         kernel_features: of the test set, shape (m, d).
         solutions: of `fit_path`, the audit's own first.
+        judge_K: of the surrogate that judges labels.
     """
-    points = [_point(evidence, kernel_features, K, solution) for K, solution in solutions.items()]
+    points = [_point(evidence, kernel_features, K, solution, judge_K) for K, solution in solutions.items()]
     own = points[0]
     best = max(points, key=lambda point: (point.agreement, -point.share_support_vectors))
     if best.agreement > own.agreement:
@@ -175,8 +206,10 @@ def find_sparsity_path(
     )
 
 
-def _point(evidence: Evidence, kernel_features: np.ndarray, K: float, solution: DualSVMSolution) -> PathPoint:
-    predictions = (kernel_features.astype(np.float64) @ solution.weights).argmax(axis=1)
+def _point(
+    evidence: Evidence, kernel_features: np.ndarray, K: float, solution: DualSVMSolution, judge_K: float
+) -> PathPoint:
+    predictions = _predicted(kernel_features, solution)
     return PathPoint(
         scale_free_K=float(K),
         K=float(solution.K),
@@ -185,5 +218,9 @@ def _point(evidence: Evidence, kernel_features: np.ndarray, K: float, solution: 
         num_support_vectors=int(solution.num_support_vectors),
         share_support_vectors=solution.num_support_vectors / evidence.num_train,
         agreement=float((predictions == evidence.predictions).mean()),
+        accuracy=None
+        if evidence.test_labels is None
+        else float((predictions == evidence.test_labels).mean()),
         num_contradicted_labels=int((solution.slack > CONTRADICTION).sum()),
+        judges_labels=judge_K == K,
     )

@@ -138,13 +138,15 @@ class DualView(BaseInfluenceCalculator):
 
     def suggest_labels(self, solution: DualSVMSolution) -> np.ndarray:
         """Return `suggested_labels` by another surrogate: a solution of `fit_path`."""
+        is_solution = isinstance(solution, DualSVMSolution)
+        if not is_solution or solution.weights.shape != self.surrogate.weights.shape:
+            raise ValueError("`solution` must be one of those that `fit_path` of this calculator returns.")
         phi = self._kernel_features()
         classes = np.empty(len(phi), np.int64)
-        for start in range(0, len(phi), _BLOCK_SIZE):
-            block = slice(start, start + _BLOCK_SIZE)
-            logits = phi[block] @ solution.weights.astype(np.float32)
-            logits[np.arange(len(logits)), self.train_labels[block]] = -np.inf
-            classes[block] = logits.argmax(axis=1)
+        for rows in np.array_split(np.arange(len(phi)), -(-len(phi) // _BLOCK_SIZE)):
+            logits = phi[rows] @ solution.weights.astype(np.float32)
+            logits[np.arange(len(rows)), self.train_labels[rows]] = -np.inf
+            classes[rows] = logits.argmax(axis=1)
         return classes
 
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:

@@ -186,7 +186,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class PathPoint:
-    """One value of K of the sparsity path. `agreement` is with the model's predictions, on the test set."""
+    """One value of K of the path. `agreement` is with the model on the test set, `accuracy` with its labels, if any."""
 
     scale_free_K: float
     K: float
@@ -195,7 +195,9 @@ class PathPoint:
     num_support_vectors: int
     share_support_vectors: float
     agreement: float
+    accuracy: float | None
     num_contradicted_labels: int
+    judges_labels: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +240,7 @@ class UncertainPredictions(Finding):
 class LabelErrors(Finding):
     """Training labels that the surrogate contradicts, by decreasing slack; `count` of slack above 1.
 
-    `scale_free_K` is that of the surrogate that judges labels, which an audit's own K may exceed; `ranks` and `slacks`
-    are a thinned curve of slack against rank (1 is the most suspect).
+    `scale_free_K`, of what judges them, may be below the audit's own. `ranks` and `slacks` are a thinned curve.
     """
 
     name: ClassVar[str] = "label-errors"

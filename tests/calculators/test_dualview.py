@@ -263,6 +263,13 @@ def test_labels_are_suggested_by_any_solution_of_a_path(dualview, problem):
     assert (dualview.suggested_labels != expected).any()
 
 
+def test_labels_are_not_suggested_by_what_is_no_solution_of_this_calculator(dualview, split, problem):
+    biased = DualView(split, problem.train(), kernel="cosine", bias=True)
+    for other in (None, [dualview.surrogate], biased.surrogate):
+        with pytest.raises(ValueError, match="`solution` must be one of those that `fit_path`"):
+            dualview.suggest_labels(other)
+
+
 def test_slack_finds_swapped_labels():
     """Well separated clusters with three wrong labels: they have the three largest slacks."""
     rng = np.random.default_rng(3)
