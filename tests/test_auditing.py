@@ -176,7 +176,7 @@ def test_a_smaller_K_judges_labels_if_it_is_right_more_often_beyond_chance(rates
 
 @pytest.mark.parametrize(
     ("gained", "lost", "chosen"),
-    [(7, 0, 0.1), (6, 0, 1.0), (10, 1, 0.1), (9, 1, 1.0)],  # chances 1/128, 1/64, 12/2048, 11/1024
+    [(5, 0, 0.1), (4, 0, 1.0), (7, 1, 0.1), (6, 1, 1.0)],  # chances 1/32, 1/16, 9/256, 8/128
 )
 def test_what_is_beyond_chance_is_told_by_mcnemars_exact_test(gained, lost, chosen):
     own, other = np.ones(100, bool), np.ones(100, bool)

@@ -19,7 +19,7 @@ from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
 GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
 PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Scale-free values of K that the path goes through, besides the audit's own and `DualView`'s default."""
-CHANCE = 0.01
+CHANCE = 0.05
 """Below this probability that chance alone made a smaller K so much better on the test set, it judges labels."""
 
 
