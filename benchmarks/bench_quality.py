@@ -19,7 +19,6 @@ import tensorflow_datasets as tfds
 from sklearn.metrics import roc_auc_score
 
 from deel_dualview import DualView, InfluenceModel
-from deel_dualview.auditing.surrogate import fit_path, judge_labels
 
 INSPECTED = (0.03, 0.05, 0.10)
 
@@ -62,9 +61,7 @@ def attribution_figures(
     }
 
 
-def swapped_label_figures(
-    folder: pathlib.Path, train: tf.data.Dataset, test: tf.data.Dataset
-) -> dict[str, object]:
+def swapped_label_figures(folder: pathlib.Path, train: tf.data.Dataset) -> dict[str, object]:
     """Fit DualView on the model trained with swapped labels, and count those found by inspecting a share."""
     stored = np.load(folder / "mnist_swapped.npz")
     given, swapped = stored["train_labels"], stored["swapped_indices"]
@@ -72,24 +69,17 @@ def swapped_label_figures(
     labels = tf.data.Dataset.from_tensor_slices(given).batch(256)
     model = keras.models.load_model(folder / "mnist_swapped.keras", compile=False)
     calculator = DualView(InfluenceModel(model), tf.data.Dataset.zip(images, labels), kernel="cosine")
-    kernel_features = np.concatenate([batch.kernel_features for batch in calculator.evaluate(test)])
-    test_labels = np.concatenate([labels for _, labels in test])
-    judge = judge_labels(calculator, fit_path(calculator), kernel_features, test_labels)
     wrong = np.zeros(len(given), bool)
     wrong[swapped] = True
     self_influence = np.concatenate(list(calculator.compute_influence_values()))
     figures: dict[str, object] = {"num_swapped": len(swapped)}
-    for name, values in (
-        ("slack", judge.slack),
-        ("self_influence", self_influence),
-    ):
+    for name, values in (("slack", calculator.surrogate.slack), ("self_influence", self_influence)):
         found = np.cumsum(wrong[np.argsort(-values, kind="stable")]) / len(swapped)
         figures[name] = {
             "roc_auc": float(roc_auc_score(wrong, values)),
             **{f"found_at_{share:.0%}": float(found[int(share * len(given)) - 1]) for share in INSPECTED},
         }
-    figures["K"] = judge.K
-    suggested = judge.suggested_labels[swapped]
+    suggested = calculator.suggested_labels[swapped]
     figures["suggested_is_true"] = float((suggested == stored["true_train_labels"][swapped]).mean())
     return figures
 
@@ -109,7 +99,7 @@ def main() -> None:
     model = keras.models.load_model(options.models / "mnist.keras", compile=False)
     figures = {
         "attributions": attribution_figures(model, train, test),
-        "swapped_labels": swapped_label_figures(options.models, train, test),
+        "swapped_labels": swapped_label_figures(options.models, train),
     }
     print(json.dumps(figures, indent=2))
 
