@@ -49,6 +49,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def text_report(texts):
+    keras.utils.set_random_seed(0)  # layers draw their seeds when they are made, before `classifier` runs
     model = classifier(
         (12,), layers.Embedding(40, 4), layers.Conv1D(5, 3), layers.GlobalMaxPooling1D(), dtype="int64"
     )
@@ -86,9 +87,12 @@ def test_the_most_relevant_token_has_the_strongest_colour(text_report):
     maps = text_report.relevance[test, index]
     words = np.asarray(text_report.shown["train", index])
     best = int(np.where(words != 0, np.abs(maps.train), 0).argmax())  # padding is not written
-    level = max(view.train.tokens, key=lambda token: abs(token.level))
-    assert VOCABULARY[int(words[best])] in level.text.split()
-    assert np.sign(level.level) == np.sign(maps.train[best])
+    # Colours have few levels, so that several words may have the strongest.
+    strongest = max(abs(token.level) for token in view.train.tokens)
+    levels = [
+        token.level for token in view.train.tokens if VOCABULARY[int(words[best])] in token.text.split()
+    ]
+    assert np.sign(maps.train[best]) * strongest in levels
 
 
 def test_a_script_in_a_vocabulary_does_not_reach_the_page(texts, text_report):

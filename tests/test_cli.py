@@ -342,15 +342,18 @@ def test_ctrl_c_ends_without_a_traceback_and_leaves_nothing_behind(command, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def interrupted(body):
+def interrupted(body, handler=signal.default_int_handler):
     @click.command(cls=CleanCommand)
     @click.option("--debug", is_flag=True)
     def command(debug):
         body()
 
-    handlers = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    result = CliRunner().invoke(command)
-    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == handlers
+    hook, outer = sys.unraisablehook, signal.signal(signal.SIGINT, handler)  # ignored in a job of a shell
+    try:
+        result = CliRunner().invoke(command)
+        assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == (handler, hook)
+    finally:
+        signal.signal(signal.SIGINT, outer)
     return result
 
 
@@ -383,11 +386,7 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost():
 
 
 def test_ctrl_c_stays_ignored_where_it_is():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        assert interrupted(lambda: signal.raise_signal(signal.SIGINT)).exit_code == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert interrupted(lambda: signal.raise_signal(signal.SIGINT), handler=signal.SIG_IGN).exit_code == 0
 
 
 def test_an_exception_that_python_drops_is_told_as_before(monkeypatch):
