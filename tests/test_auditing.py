@@ -14,6 +14,7 @@ from deel_dualview.auditing import duplicates, labels, surrogate
 from deel_dualview.auditing.reading import gather_inputs, hash_inputs, read_contents
 from deel_dualview.datasets import load_digits, swap_labels
 from deel_dualview.report import AuditReport, Severity
+from deel_dualview.report.html import render_page
 
 NUM_SWAPPED = 12
 LEAKED, NEARLY_LEAKED, DOUBLED = 5, 6, 40
@@ -141,13 +142,26 @@ def test_an_audit_finds_wrong_labels_that_the_network_knows_by_heart():
     np.testing.assert_array_equal(
         report.arrays["train_suggested_labels"], calculator.suggest_labels(solution)
     )
-    for told in (
-        "A second surrogate",
-        f"{judge.scale_free_K:.3g}, not the 1 of",
-        f"{judge.accuracy:.1%} and not",
-    ):
+    (own,) = [point for point in path.points if point.scale_free_K == 1]
+    gained = f"is right on {300 * (judge.accuracy - own.accuracy):.0f} more of the 300 test examples"
+    for told in ("A second surrogate", f"({judge.scale_free_K:.3g} × mean squared norm, not 1)", gained):
         assert told in finding.summary
+    page = render_page(report)
+    assert page.count("in the audit's own surrogate") == 2
+    assert page.count(f"{judge.num_contradicted_labels} (judges the labels)") == 1
+    assert f"<td>{judge.accuracy:.0%}</td>" in page and "Right on the test set" in page
     assert report.overview.certificate.scale_free_K == 1
+
+
+def test_a_surrogate_that_stopped_early_does_not_judge():
+    model, train, (inputs, test_labels), _ = known_by_heart()
+    calculator = DualView(InfluenceModel(model), train, kernel="cosine")
+    (evaluation,) = calculator.evaluate(to_dataset(inputs, batch_size=300))
+    solutions = surrogate.fit_path(calculator)
+    best = surrogate.judge_labels(calculator, solutions, evaluation.kernel_features, test_labels).K
+    assert best < 1
+    solutions |= {K: dataclasses.replace(one, converged=False) for K, one in solutions.items() if K < 1}
+    assert surrogate.judge_labels(calculator, solutions, evaluation.kernel_features, test_labels).K == 1
 
 
 def test_without_test_labels_the_audits_own_surrogate_judges():
@@ -167,6 +181,8 @@ def test_without_test_labels_the_audits_own_surrogate_judges():
         ({1.0: 0.80, 10.0: 0.95}, 1.0),  # larger
         ({1.0: 0.80, 10.0: 0.99, 0.1: 0.95}, 0.1),
         ({1.0: 1.00, 0.1: 1.00}, 1.0),
+        ({1.0: 0.80, 0.1: 0.825}, 0.1),  # five of 200: 1/32
+        ({1.0: 0.80, 0.1: 0.825, 0.01: 0.80}, 1.0),  # 1/32 of the better of two
     ],
 )
 def test_a_smaller_K_judges_labels_if_it_is_right_more_often_beyond_chance(rates, chosen):

@@ -20,16 +20,16 @@ class LabelJudge:
         own_K: of the audit; equal where its own surrogate judges.
         slack: max(0, 1 - margin), shape (n,), float32.
         suggested_labels: first class other than the label, shape (n,).
-        accuracy: share of the test labels that it predicts; None without test labels.
-        own_accuracy: the same of the audit's own surrogate.
+        num_gained: how many more of the test labels it predicts than the audit's own surrogate.
+        num_test: m.
     """
 
     K: float
     own_K: float
     slack: np.ndarray
     suggested_labels: np.ndarray
-    accuracy: float | None
-    own_accuracy: float | None
+    num_gained: int
+    num_test: int
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Evidence:
         k: how many proponents and opponents are shown.
         train_labels: given classes, shape (n,).
         train_ids: ids of the training set, shape (n,), or None.
-        doubt: of every given label, shape (n,): the surrogate's slack max(0, 1 - margin), or without one the
-            cross-entropy of the model.
+        doubt: of every given label, shape (n,): slack max(0, 1 - margin) of the surrogate that judges labels, or
+            without a surrogate the cross-entropy of the model.
         contradicted: whether another class comes before the label, shape (n,) bool.
         suggested_labels: first class other than the label, by the surrogate or else the model, shape (n,).
         self_influence: shape (n,).

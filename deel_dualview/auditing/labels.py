@@ -118,7 +118,7 @@ def _title(count: int) -> str:
 
 
 def _summary(count: int, share: float, num_train: int, judge: LabelJudge) -> str:
-    is_second = judge.accuracy is not None and judge.own_K != judge.K
+    is_second = judge.own_K != judge.K
     who = "A second surrogate" if is_second else "The surrogate"
     if count == 0:
         text = f"{who} gives every one of the {num_train:,} training examples the label that it has."
@@ -130,7 +130,8 @@ def _summary(count: int, share: float, num_train: int, judge: LabelJudge) -> str
     if not is_second:
         return text
     return (
-        f"{text} Its K × mean squared norm is {judge.K:.3g}, not the {judge.own_K:.3g} of the one that explains "
-        f"predictions: so it gives more of the test examples their label, {judge.accuracy:.1%} and not "
-        f"{judge.own_accuracy:.1%}. That is a sign that the network knows wrong labels by heart."
+        f"{text} The surrogate that explains predictions follows single labels too far to judge them: this one, of a "
+        f"smaller K ({judge.K:.3g} × mean squared norm, not {judge.own_K:.3g}), is right on {judge.num_gained:,} more "
+        f"of the {judge.num_test:,} test examples. So it is where a network has learned wrong labels by heart, or "
+        "where classes overlap."
     )

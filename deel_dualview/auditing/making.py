@@ -29,8 +29,8 @@ class ToldMethod(NamedTuple):
 def by_name(given: str | BaseInfluenceCalculator | Maker) -> BaseInfluenceCalculator | Maker:
     """Return what stands behind a name, or what was given.
 
-    An audit judges labels and predictions by DualView's surrogate, and so takes its sparse kernel, under which the
-    surrogate agrees with the model best.
+    An audit judges predictions, and mostly labels, by DualView's surrogate, and so takes its sparse kernel, under
+    which the surrogate agrees with the model best.
 
     Raises:
         ValueError: an unknown name, or a method that needs checkpoints.

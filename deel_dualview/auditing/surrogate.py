@@ -37,10 +37,10 @@ def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
         severity=severity,
         title=f"The surrogate agrees with the model on {fidelity.agreement:.1%} of the test set",
         summary=(
-            "What this report says of influence is computed from a surrogate: a support vector machine on the "
-            f"features that the model hands to its last layer. It predicts another class on {different:,} of "
-            f"{fidelity.num_examples:,} test examples; where it does, what is said about the model may not "
-            "hold."
+            "Influence, and doubt about labels if it is not told otherwise there, are those of a surrogate: a support "
+            "vector machine on the features that the model hands to its last layer. It predicts another class on "
+            f"{different:,} of {fidelity.num_examples:,} test examples; where it does, what is said about the model "
+            "may not hold."
         ),
         count=different,
         share=1 - fidelity.agreement,
@@ -130,29 +130,35 @@ def judge_labels(
         kernel_features: of the test set, shape (m, d).
         test_labels: classes, shape (m,), or None: then the audit's own surrogate judges.
     """
-    right, K = {}, calculator.K
+    K, num_gained = calculator.K, 0
     if test_labels is not None:
-        right = {K: _predicted(kernel_features, one) == test_labels for K, one in solutions.items()}
+        right = {
+            K: _predicted(kernel_features, one) == test_labels
+            for K, one in solutions.items()
+            if one.converged or calculator.K == K
+        }
         K = choose_label_K(right, calculator.K)
+        num_gained = int(right[K].sum()) - int(right[calculator.K].sum())
     return LabelJudge(
         K=K,
         own_K=calculator.K,
         slack=solutions[K].slack.astype(np.float32),
         suggested_labels=calculator.suggest_labels(solutions[K]),
-        accuracy=float(right[K].mean()) if right else None,
-        own_accuracy=float(right[calculator.K].mean()) if right else None,
+        num_gained=num_gained,
+        num_test=len(kernel_features),
     )
 
 
 def choose_label_K(right: Mapping[float, np.ndarray], own_K: float) -> float:
     """Return the K of the surrogate that judges labels: the audit's own, or a smaller one that is right more often.
 
-    Of a network that knows wrong labels by heart the features separate those too: a surrogate of a large K follows
+    The features of a network that knows wrong labels by heart may separate those too: a surrogate of a large K follows
     them, and is wrong on the test set for it. Where the classes are unequal, or many, a small K is wrong more often.
 
     Args:
         right: whether each label of the test set is predicted, shape (m,) bool, by scale-free K.
-        own_K: of the audit. It is left for the best of the smaller ones if McNemar's exact test finds that one better.
+        own_K: of the audit. It is left for the best of the smaller ones if McNemar's exact test, one-sided and with
+            Bonferroni's correction for their number, finds that one better.
     """
     smaller = sorted((K for K in right if own_K > K), reverse=True)
     if not smaller:
@@ -163,7 +169,7 @@ def choose_label_K(right: Mapping[float, np.ndarray], own_K: float) -> float:
     if gained <= lost:
         return own_K
     chance = scipy.stats.binomtest(gained, gained + lost, alternative="greater").pvalue
-    return best if chance < CHANCE else own_K
+    return best if chance < CHANCE / len(smaller) else own_K
 
 
 def _predicted(kernel_features: np.ndarray, solution: DualSVMSolution) -> np.ndarray:

@@ -76,7 +76,7 @@ class _Interrupts:
         raise KeyboardInterrupt
 
     def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        if not self._ours or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             self._hook(unraisable)
             return
         self._again = threading.Timer(
