@@ -397,7 +397,7 @@ def test_rps_lje_finds_flipped_labels():
 
 
 @pytest.mark.reproduction
-def test_the_check_of_the_judge_of_labels_tells_every_K(monkeypatch, tmp_path):
+def test_the_check_of_the_judge_of_labels_tells_every_K(monkeypatch):
     module = script("check_label_judge")
     monkeypatch.setattr(module, "EPOCHS", 3)
     counts = (20,) * 5 + (8,) * 5
@@ -406,6 +406,7 @@ def test_the_check_of_the_judge_of_labels_tells_every_K(monkeypatch, tmp_path):
     rows = found["by_total_penalty"]
     assert {"600", "30", "0.14", "1.4", "14", "140", "1400"} == rows.keys() and found["judge"] in rows
     assert all(0 <= row["right"] <= min(14, row["suspected"]) for row in rows.values())
+    assert rows["1400"]["suspected"] < rows["1.4"]["suspected"] < 140
     assert all(0 <= row[key] <= 1 for row in rows.values() for key in ("area", "test_accuracy"))
     rows["30"]["area"], rows["30"]["test_accuracy"] = 1.0, 0.25
     context = {"command": "c", "created": "now"}
