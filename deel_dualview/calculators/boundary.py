@@ -42,8 +42,8 @@ class BoundaryCalculator(ABC):
 
     Args:
         model: the classifier. Nothing is ever written to it.
-        train_set: examples to evaluate, batched, elements `inputs`, `(inputs, labels)` or `(inputs, labels,
-        ids)`.
+        train_set: examples to evaluate, batched, elements `inputs`, `(inputs, labels)` or
+            `(inputs, labels, ids)`.
         max_iterations: most steps for one example.
         tolerance: a margin counts as closed when it is at most this share of the one at the start.
         num_candidates: how many other classes, the most probable ones, are tried as nearest.
@@ -201,8 +201,8 @@ class WeightsBoundaryCalculator(BoundaryCalculator):
 
     Args:
         model: the classifier. Nothing is ever written to it.
-        train_set: examples to evaluate, batched, elements `inputs`, `(inputs, labels)` or `(inputs, labels,
-        ids)`.
+        train_set: examples to evaluate, batched, elements `inputs`, `(inputs, labels)` or
+            `(inputs, labels, ids)`.
         weights: which may move: `"last"`, the last Dense layer; `"all"` trainable ones; or names of layers.
         max_iterations: most steps for one example.
         tolerance: a margin counts as closed when it is at most this share of the one at the start.
