@@ -14,6 +14,7 @@ MAX_LINES = 300
 FLOORS = {
     "typing": 0,
     "_checks": 0,
+    "_files": 0,
     "quiet": 0,
     "datasets": 1,
     "hashing": 1,

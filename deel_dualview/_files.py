@@ -1,0 +1,141 @@
+"""Files that are seen whole or not at all, and JSON that carries a checksum of its own."""
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_UNFINISHED = re.compile(r"\.unfinished-(\d+)-.+", re.DOTALL)
+_READ_SIZE = 1 << 20
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was written: damaged, edited by hand, or of another version or program."""
+
+
+class FileRecord(NamedTuple):
+    """Size in bytes and checksum (CRC-32) of the content of a file."""
+
+    num_bytes: int
+    crc32: int
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield where to write a file, which takes the name `path` when the block ends without an error.
+
+    The file is seen either as before (or not at all) or whole, even after a power cut. The yielded name ends
+    as `path` does; a killed process leaves it behind, for `remove_unfinished`.
+    """
+    aside = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    try:
+        yield aside
+        _sync(aside)
+        os.replace(aside, path)
+        _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_file(path: Path, *content: bytes | memoryview) -> FileRecord:
+    """Write a file, whole or not at all, and return its size and checksum.
+
+    Raises:
+        OSError: the disk is full or cannot be written to; an earlier file is as it was.
+    """
+    num_bytes = crc32 = 0
+    with written_aside(path) as aside, aside.open("wb") as file:
+        for part in content:
+            file.write(part)
+            num_bytes, crc32 = num_bytes + len(part), zlib.crc32(part, crc32)
+    return FileRecord(num_bytes, crc32)
+
+
+def record_of(path: Path) -> FileRecord:
+    """Read a file and return its size and checksum.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    num_bytes = crc32 = 0
+    with path.open("rb") as file:
+        while part := file.read(_READ_SIZE):
+            num_bytes, crc32 = num_bytes + len(part), zlib.crc32(part, crc32)
+    return FileRecord(num_bytes, crc32)
+
+
+def write_checked_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object that is not empty, with a first entry `sha256`, whole or not at all.
+
+    The checksum is that of all bytes after its line: `tail -n +3 FILE | sha256sum`.
+
+    Raises:
+        OSError: the disk is full or cannot be written to; an earlier file is as it was.
+        ValueError: a number that is not finite.
+    """
+    body = json.dumps(content, indent=1, allow_nan=False).removeprefix("{\n").encode("ascii") + b"\n"
+    write_file(path, _head(body), body)
+
+
+def read_checked_json(path: Path) -> dict[str, Any]:
+    """Return what `write_checked_json` wrote.
+
+    Raises:
+        OSError: the file cannot be read, or does not exist.
+        DamagedFileError: one bit differs from what was written, or no checksum was.
+    """
+    found = path.read_bytes()
+    body = found.split(b"\n", 2)[-1]
+    if found != _head(body) + body:
+        written = b'"sha256"' in found
+        reason = "its checksum is not that of what was written" if written else "it has no checksum"
+        raise DamagedFileError(f"{path.name} is damaged, or was changed by hand: {reason}.")
+    content: dict[str, Any] = json.loads(b"{\n" + body)
+    return content
+
+
+def is_unfinished(name: str) -> bool:
+    """Return whether a file or folder has a name that `written_aside` gives."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Delete the files in a directory that writers left behind when their process was killed."""
+    for path in directory.glob(".unfinished-*"):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match and not is_running(int(match[1])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Return whether another process of that number runs on this machine (on POSIX; else False)."""
+    if os.name != "posix" or process == os.getpid():
+        return False  # a name with our own number is of an earlier process that had the same one
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process > 0
+
+
+def _head(body: bytes) -> bytes:
+    return f'{{\n "sha256": "{hashlib.sha256(body).hexdigest()}",\n'.encode("ascii")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    if os.name != "posix" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
