@@ -11,11 +11,11 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Return labels as class indices, shape (b,), int64.
 
     Args:
-        labels: integers of shape (b,) or (b, 1), or one-hot rows of shape (b, num_classes) of any type.
+        labels: integers (or whole numbers) of shape (b,) or (b, 1), or one-hot rows (b, num_classes), of any type.
         num_classes: c.
 
     Raises:
-        ValueError: floating-point class indices, a one-hot width that is not c, rows that are not one-hot,
+        ValueError: class indices that are not whole numbers, a one-hot width that is not c, rows that are not one-hot,
             or a class outside 0..c-1.
     """
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -25,10 +25,14 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
             "Labels must be class indices of shape (b,) or one-hot rows of shape (b, c). "
             f"Received: labels of shape {labels.shape}."
         )
-    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
+    # Keras' losses take 0.0 and 1.0 for classes 0 and 1, and datasets for sigmoid outputs yield them.
+    is_whole = (
+        labels.dtype.kind in "iub" or labels.dtype.kind == "f" and bool((labels == np.rint(labels)).all())
+    )
+    if not is_whole:
         raise ValueError(
-            "Class indices must be integers; cast whole numbers with `dataset.map(lambda x, y: (x, tf.cast(y, "
-            "tf.int64)))`, and turn names into numbers with keras.layers.StringLookup; a regression has no classes. "
+            "Class indices must be integers or whole numbers; turn names into numbers with "
+            "keras.layers.StringLookup; a regression has no classes. "
             f"Received: labels of dtype {labels.dtype}."
         )
     classes = labels.reshape(-1).astype(np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import links, tracing
+from deel_dualview.inputs import Structure, structure_of, used
 from deel_dualview.labels import to_classes
 from deel_dualview.typing import Inputs
 
@@ -64,7 +65,8 @@ class InfluenceModel:
         if isinstance(feature_layer, str):
             tracing.layer_by_name(model, feature_layer)
         specs = tracing.input_specs(model)
-        if specs is not None:
+        # The head of parts may have no weights yet, which no trace may create.
+        if specs is not None and not isinstance(model, _Composed):
             self._split = self._find_split(specs)
 
     @classmethod
@@ -178,11 +180,11 @@ class InfluenceModel:
         """Return labels as class indices, shape (b,), int64.
 
         Args:
-            labels: integers of shape (b,) or (b, 1), or one-hot rows of shape (b, c) of any type.
+            labels: integers or whole numbers of shape (b,) or (b, 1), or one-hot rows of shape (b, c) of any type.
 
         Raises:
-            ValueError: floating-point class indices, a one-hot width that is not c, rows that are not one-hot,
-                or a class outside 0..c-1.
+            ValueError: class indices that are not whole numbers, a one-hot width that is not c, rows that are not
+                one-hot, or a class outside 0..c-1.
         """
         return to_classes(np.asarray(labels), self.num_classes)
 
@@ -193,9 +195,7 @@ class InfluenceModel:
             specs: the inputs' part of a dataset's element_spec.
             name: the argument the dataset came by, for the message.
         """
-        wanted = tracing.input_specs(self.model)
-        if wanted is not None:
-            tracing.check_compatible(wanted, specs, name)
+        used(structure_of(self.model), specs, name)
 
     def prepare(self, inputs: Inputs) -> None:
         """Find the split and verify it on one batch; a prepared model returns at once.
@@ -284,6 +284,11 @@ class _Composed(keras.Model):
         super().__init__(name="feature_extractor_and_head")
         self.feature_extractor = feature_extractor
         self.head = head
+
+    @property
+    def _inputs_struct(self) -> Structure:
+        """The feature extractor's inputs, where Keras and `structure_of` look for them."""
+        return structure_of(self.feature_extractor)
 
     def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
         return self.head(self.feature_extractor(inputs, training=training), training=training)

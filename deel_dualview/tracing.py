@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview.inputs import arranged, structure_of
 from deel_dualview.typing import Inputs
 
 
@@ -62,11 +63,12 @@ def _recording(layer: keras.Layer, original: Callable, calls: list[LayerCall]) -
 
 
 def call_model(model: keras.Model, inputs: Inputs) -> tf.Tensor:
-    """Call the model in inference mode on inputs of any numeric type."""
-    if _input_structure(model) is None:
+    """Call the model in inference mode on inputs of any numeric type, in any form that `model.predict` takes."""
+    structure = structure_of(model)
+    if structure is None:
         # Only Functional models cast their inputs; a convolution would refuse an image of integers.
-        inputs = tf.nest.map_structure(_image_to_float, inputs)
-    return model(inputs, training=False)
+        return model(tf.nest.map_structure(_image_to_float, inputs), training=False)
+    return model(arranged(structure, inputs), training=False)
 
 
 def _image_to_float(tensor: tf.Tensor) -> tf.Tensor:
@@ -100,35 +102,8 @@ def relaxed_spec(tensor: tf.Tensor | tf.TensorSpec) -> tf.TensorSpec:
 
 def input_specs(model: keras.Model) -> Inputs | None:
     """Return the specs of the model's inputs where it knows them before it is called, else None."""
-    structure = _input_structure(model)
+    structure = structure_of(model)
     return None if structure is None else tf.nest.map_structure(relaxed_spec, structure)
-
-
-def check_compatible(wanted: Inputs, specs: Inputs, name: str) -> None:
-    """Refuse inputs whose structure or shapes are not those that the model was built for."""
-    found, expected = tf.nest.flatten(specs), tf.nest.flatten(wanted)
-    fits = len(found) == len(expected) and all(
-        spec.shape.rank is None or spec.shape[1:].is_compatible_with(want.shape[1:])
-        for spec, want in zip(found, expected, strict=True)
-    )
-    if not fits:
-        described = ["?" if spec.shape.rank is None else tuple(spec.shape[1:]) for spec in found]
-        raise ValueError(
-            f"The model takes examples of shape {_in_words([tuple(want.shape[1:]) for want in expected])}, but "
-            f"`{name}` yields other ones: map it to those, or give another model. "
-            f"Received: examples of shape {_in_words(described)}."
-        )
-
-
-def _in_words(shapes: list) -> str:
-    return str(shapes[0]) if len(shapes) == 1 else str(shapes)
-
-
-def _input_structure(model: keras.Model) -> Inputs | None:
-    """Return the symbolic inputs of a Functional or built Sequential model, nested as its call wants them."""
-    functional = getattr(model, "_functional", model) if isinstance(model, keras.Sequential) else model
-    structure = getattr(functional, "_inputs_struct", None)
-    return structure[0] if isinstance(structure, list | tuple) and len(structure) == 1 else structure
 
 
 def find_split(model: keras.Model, feature_layer: str | keras.Layer | None, specs: Inputs) -> Split:

@@ -28,6 +28,7 @@ FLOORS = {
     "linalg": 1,
     "svm": 1,
     "labels": 1,
+    "inputs": 1,
     "lrp": 1,
     "links": 2,
     "tracing": 2,

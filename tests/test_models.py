@@ -276,7 +276,7 @@ def test_a_model_that_was_never_called_says_so():
     [
         (np.array([0, 3]), "0..2"),
         (np.array([-1, 0]), "0..2"),
-        (np.array([0.0, 1.0]), "integers"),
+        (np.array([0.0, 1.5]), "whole numbers"),
         (np.eye(4)[:2], "as wide as"),
         (np.array([[1, 1, 0]]), "one-hot"),
         (np.array([[0.5, 0.5, 0]]), "one-hot"),

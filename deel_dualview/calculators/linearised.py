@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from deel_dualview import links, tracing
 from deel_dualview.gradients.capture import call_for_logits
+from deel_dualview.inputs import structure_of, used
 from deel_dualview.models import InfluenceModel
 
 
@@ -88,7 +89,8 @@ def logits_of_real_inputs(model: InfluenceModel, inputs: tf.Tensor) -> tf.Tensor
     # A call would round the inputs to the declared type and stop gradients there; its graph does not.
     split = model.split
     with tracing.recorded([split.layer]) as calls:
-        outputs = functional._run_through_graph([inputs], operation_fn=lambda operation: operation)
+        flat = used(structure_of(model.model), inputs)
+        outputs = functional._run_through_graph(flat, operation_fn=lambda operation: operation)
     if split.head is None:
         return links.as_logits(tf.cast(tf.nest.flatten(outputs)[0], tf.float32), model.link)
     taken = tf.cast(calls[0].inputs if split.takes_input else calls[0].outputs, tf.float32)

@@ -10,6 +10,7 @@ from keras import layers
 from deel_dualview import tracing
 from deel_dualview.gradients.capture import call_for_logits
 from deel_dualview.gradients.objective import Function, evaluate
+from deel_dualview.inputs import arranged, structure_of
 from deel_dualview.models import InfluenceModel
 from deel_dualview.typing import Inputs
 
@@ -72,7 +73,8 @@ def mapped_gradients(
         single, label = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example)
         return batch_gradient(model, variables, single, label, function)
 
-    elements = (inputs, classes)
+    # What the model does not read may be strings, which a vectorised map knows nothing of.
+    elements = (arranged(structure_of(model.model), inputs), classes)
     if mapping == "vectorized-map":
         return tf.vectorized_map(of_one, elements, fallback_to_while_loop=False)
     signature = [tf.TensorSpec(variable.shape, tf.float32) for variable in variables]

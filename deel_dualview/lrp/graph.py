@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from deel_dualview._checks import describe, require
+from deel_dualview.inputs import spread, used
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,12 @@ class Graph:
     models: Mapping[int, tuple[tuple[Ref, ...], ...]]
 
     def flatten(self, inputs: Any) -> list[Any]:
-        """Return the model's inputs in the order of `self.inputs`: by name, where a model of a list is given a dict."""
-        if self._goes_by_name(inputs):
-            return [inputs[tensor.name] for tensor in keras.tree.flatten(self.structure)]
-        return list(keras.tree.flatten(inputs))
+        """Return the model's inputs in the order of `self.inputs`, from whatever form the model takes them in."""
+        return used(self.structure, inputs)
 
     def pack(self, inputs: Any, values: Sequence[Any]) -> Any:
-        """Return one value for each of `self.inputs` in the structure of `inputs`."""
-        if self._goes_by_name(inputs):
-            names = [tensor.name for tensor in keras.tree.flatten(self.structure)]
-            return dict(zip(names, values, strict=True))
-        return keras.tree.pack_sequence_as(inputs, values)
-
-    def _goes_by_name(self, inputs: Any) -> bool:
-        return isinstance(inputs, dict) and not isinstance(self.structure, dict)
+        """Return one value for each of `self.inputs` in the structure of `inputs`; zeros for what is not read."""
+        return spread(self.structure, inputs, values)
 
     def users(self) -> dict[Ref, list[Step]]:
         """Return the steps that read each tensor."""

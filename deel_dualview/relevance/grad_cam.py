@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from deel_dualview._checks import require
+from deel_dualview.inputs import spread, structure_of
 from deel_dualview.lrp.graph import Graph, Ref
 from deel_dualview.models import InfluenceModel
 from deel_dualview.relevance.base import BackEnd, Explainer, Side
@@ -16,6 +17,7 @@ from deel_dualview.relevance.gradients import tf_explain
 from deel_dualview.relevance.layerwise import feature_function, feature_graph
 from deel_dualview.relevance.occlusion import check_images
 from deel_dualview.relevance.scores import single_input
+from deel_dualview.typing import Inputs
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,18 @@ class GradCAM(BackEnd):
         tf_explain()
         maps = _MapGradients(feature_graph(model), self.layer)
         features_of = feature_function(model)
-        return lambda side: _of_side(features_of, maps, side)
+        structure = structure_of(model.model)
+
+        def explain(side: Side) -> Inputs:
+            inputs = single_input(structure, side.inputs)
+            return spread(structure, side.inputs, [_of_side(features_of, maps, inputs, side)])
+
+        return explain
 
 
-def _of_side(features_of: Callable[[tf.Tensor], tf.Tensor], maps: _MapGradients, side: Side) -> tf.Tensor:
-    inputs = single_input(side.inputs)
+def _of_side(
+    features_of: Callable[[tf.Tensor], tf.Tensor], maps: _MapGradients, inputs: tf.Tensor, side: Side
+) -> tf.Tensor:
     check_images(inputs, "grad-cam")
     num_rows = side.start.shape[0]
     inputs = tf.repeat(inputs, num_rows // inputs.shape[0], axis=0)

@@ -10,9 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import require
+from deel_dualview.inputs import Structure, spread, structure_of, used
 from deel_dualview.models import InfluenceModel
 from deel_dualview.relevance.base import BackEnd, Explainer, Side
 from deel_dualview.relevance.layerwise import feature_function, takes_tokens
+from deel_dualview.typing import Inputs
 
 _ROWS_AT_ONCE = 256
 
@@ -50,10 +52,13 @@ class ScoreBackEnd(BackEnd):
     def prepare(self, model: InfluenceModel) -> Explainer:
         self.check(model)
         features_of = feature_function(model)
-        return lambda side: self._of_side(features_of, side)
+        structure = structure_of(model.model)
+        return lambda side: spread(structure, side.inputs, [self._of_side(features_of, structure, side)])
 
-    def _of_side(self, features_of: Callable[[tf.Tensor], tf.Tensor], side: Side) -> tf.Tensor:
-        inputs = single_input(side.inputs)
+    def _of_side(
+        self, features_of: Callable[[tf.Tensor], tf.Tensor], structure: Structure, side: Side
+    ) -> tf.Tensor:
+        inputs = single_input(structure, side.inputs)
         num_rows = side.start.shape[0]
         repeats = num_rows // max(1, inputs.shape[0])
         step = max(1, _ROWS_AT_ONCE // self.rows_per_pair)
@@ -68,13 +73,17 @@ class ScoreBackEnd(BackEnd):
         return tf.concat(parts, axis=0)
 
 
-def single_input(inputs: object) -> tf.Tensor:
-    """Return the one input tensor of a model, float32.
+def single_input(structure: Structure, inputs: Inputs) -> tf.Tensor:
+    """Return the one tensor that a model reads, float32.
+
+    Args:
+        structure: of the model's inputs.
+        inputs: as a dataset yields them.
 
     Raises:
         ValueError: there are several.
     """
-    tensors = tf.nest.flatten(inputs)
+    tensors = used(structure, inputs)
     require(
         len(tensors) == 1,
         "This rule explains models with one input tensor; take a rule of layer-wise relevance propagation, for "
