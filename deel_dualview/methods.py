@@ -257,8 +257,8 @@ def _ending_in(model: InfluenceModel, checkpoints: Checkpoints) -> list[Influenc
     last = checkpoints.models[-1]
     require(
         last is model or last.fingerprint == model.fingerprint,
-        "The last checkpoint must be the model that is explained: keep the checkpoint of the final epoch, or "
-        "give the model that the training run ended with.",
+        "The last checkpoint must be the model that is explained: `load_checkpoints(directory, model)`, given that "
+        "model, returns the checkpoints that lead to it.",
         {"last checkpoint": f"epoch {checkpoints.epochs[-1]}"},
     )
     return [*checkpoints.models[:-1], model]

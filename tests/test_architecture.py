@@ -39,6 +39,7 @@ FLOORS = {
     "curvature": 3,
     "ekfac": 3,
     "ihvp": 3,
+    "_runs": 3,
     "callbacks": 3,
     "calculators": 4,
     "metrics": 5,
