@@ -20,6 +20,7 @@ from deel_dualview.auditing.steps import Steps
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.labels import check_class_names
+from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
@@ -36,7 +37,7 @@ def audit(
     k: int = 5,
     calculator: str | BaseInfluenceCalculator | making.Maker = "dualview",
     class_names: Sequence[str] | None = None,
-    known_label_errors: Sequence[int] | np.ndarray | None = None,
+    known_label_errors: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
     input_names: Sequence[str] | None = None,
     progress: bool = True,
@@ -60,8 +61,9 @@ def audit(
             surrogate: labels are then ranked by self-influence, sections about the surrogate are left out, and
             of the influence values only the k strongest on either side are kept.
         class_names: one for each class; their numbers by default.
-        known_label_errors: positions of training examples known to be mislabelled. The report then tells how
-            many of them it would have found.
+        known_label_errors: which training examples are known to be mislabelled: positions (integers from 0, each
+            once), or one flag for each example, as `deel_dualview.metrics` takes them. The report then tells how many
+            of them it would have found.
         relevance: the rule of `DualRelevance` by which every explained prediction shows what in it, and in its
             training examples, carries the influence; None for none. Where the method or the model does not
             allow it, the report says why.
@@ -77,6 +79,8 @@ def audit(
         ValueError: data that cannot be audited, or arguments that do not fit each other.
     """
     pairs.check_rule(relevance)
+    if known_label_errors is not None:
+        checked_marks("known_label_errors", known_label_errors)
     shown_names = check_names("input_names", input_names)
     _check_datasets(train, test)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
@@ -222,7 +226,7 @@ def _check_settings(
     model: InfluenceModel,
     k: int,
     class_names: Sequence[str] | None,
-    known: Sequence[int] | np.ndarray | None,
+    known: Sequence[int] | Sequence[bool] | np.ndarray | None,
 ) -> tuple[list[str], np.ndarray | None]:
     """Return the names of the classes and the positions of known label errors, checked."""
     require(
@@ -239,13 +243,7 @@ def _check_settings(
     names = check_class_names(class_names, model.num_classes)
     if known is None:
         return names, None
-    positions = np.unique(np.asarray(known).astype(np.int64))
-    require(
-        not len(positions) or (positions[0] >= 0 and positions[-1] < calculator.num_train),
-        f"`known_label_errors` are positions 0..{calculator.num_train - 1} of the training set.",
-        {"known_label_errors": known},
-    )
-    return names, positions
+    return names, np.flatnonzero(marks_to_flags("known_label_errors", known, calculator.num_train))
 
 
 def _check_same_examples(calculator: BaseInfluenceCalculator, splits: Splits) -> None:

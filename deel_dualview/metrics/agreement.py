@@ -9,7 +9,8 @@ import scipy.stats
 
 from deel_dualview._checks import require
 from deel_dualview.data import to_array
-from deel_dualview.metrics.base import MeanMetric, checked_flags, row_blocks, shape_of, to_reals
+from deel_dualview.metrics.base import MeanMetric, row_blocks, shape_of, to_reals
+from deel_dualview.metrics.flags import checked_flags
 
 
 def _row_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:

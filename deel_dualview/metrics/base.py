@@ -128,7 +128,7 @@ def row_blocks(influence_values: Any) -> Iterator[tuple[slice, np.ndarray]]:
         positions, shape = influence_values.indices.numpy().T, tuple(influence_values.shape)
         influence_values = scipy.sparse.coo_array((influence_values.values.numpy(), tuple(positions)), shape)
     is_sparse = scipy.sparse.issparse(influence_values)
-    _check_unmasked("Influence values", influence_values)
+    check_unmasked("Influence values", influence_values)
     values: Any = influence_values.tocsr() if is_sparse else to_array(influence_values)
     require(
         values.ndim == 2 and values.shape[1] > 0,
@@ -152,13 +152,13 @@ def to_reals(name: str, numbers: Any) -> np.ndarray:
     Raises:
         ValueError: they are something else (names, complex numbers).
     """
-    _check_unmasked(name, numbers)
+    check_unmasked(name, numbers)
     array = to_array(numbers)
     _check_real(name, array)
     return np.asarray(array, np.float64)
 
 
-def _check_unmasked(name: str, numbers: Any) -> None:
+def check_unmasked(name: str, numbers: Any) -> None:
     """Refuse masked entries, which NumPy would take for numbers.
 
     Raises:
@@ -169,10 +169,11 @@ def _check_unmasked(name: str, numbers: Any) -> None:
 
 
 def _check_real(name: str, array: Any) -> None:
-    require(_is_real(array.dtype), f"{name} must be real numbers.", {"dtype": str(array.dtype)})
+    require(is_real(array.dtype), f"{name} must be real numbers.", {"dtype": str(array.dtype)})
 
 
-def _is_real(dtype: np.dtype) -> bool:
+def is_real(dtype: np.dtype) -> bool:
+    """Return whether numbers of this type are real, bfloat16 and int4 among them."""
     # Kinds of bfloat16, int4 and their like are "V" to NumPy, as those of records are.
     return dtype.kind in "biuf" or dtype.name.startswith(("bfloat", "float", "int", "uint"))
 
@@ -183,7 +184,7 @@ def checked_vector(name: str, vector: Any, size: int) -> np.ndarray:
     Raises:
         ValueError: the shape differs.
     """
-    _check_unmasked(f"`{name}`", vector)
+    check_unmasked(f"`{name}`", vector)
     array = to_array(vector)
     require(
         array.shape == (size,),
@@ -201,7 +202,7 @@ def checked_classes(name: str, classes: Any, size: int) -> np.ndarray:
             counted as misses).
     """
     array = checked_vector(name, classes, size)
-    is_number = _is_real(array.dtype)
+    is_number = is_real(array.dtype)
     numbers = array.astype(np.float64) if is_number else np.full(size, np.nan)
     is_class = (numbers == np.round(numbers)) & (np.abs(numbers) < _LARGEST_CLASS)
     require(
@@ -233,22 +234,6 @@ def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarr
         {"smallest": smallest, "largest": largest},
     )
     return first
-
-
-def checked_flags(name: str, flags: Any) -> np.ndarray:
-    """Return flags as booleans.
-
-    Raises:
-        ValueError: they are something else than booleans, or 0 and 1 (positions, for instance).
-    """
-    _check_unmasked(f"`{name}`", flags)
-    array = np.asarray(to_array(flags))
-    require(
-        array.dtype == bool or (_is_real(array.dtype) and bool(((array == 0) | (array == 1)).all())),
-        f"`{name}` must be booleans, or 0 and 1: positions become flags by np.isin(np.arange(n), positions).",
-        {"dtype": str(array.dtype)},
-    )
-    return array.astype(bool)
 
 
 def shape_of(influence_values: Any) -> tuple[int, int]:

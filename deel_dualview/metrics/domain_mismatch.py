@@ -11,11 +11,11 @@ from deel_dualview.metrics.base import (
     MeanMetric,
     MetricResult,
     checked_classes,
-    checked_flags,
     checked_vector,
     row_blocks,
     shape_of,
 )
+from deel_dualview.metrics.flags import checked_flags
 
 
 class DomainMismatch(MeanMetric):

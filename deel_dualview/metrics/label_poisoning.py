@@ -12,12 +12,12 @@ from deel_dualview._checks import require
 from deel_dualview.metrics.base import (
     Metric,
     MetricResult,
-    checked_flags,
     checked_vector,
     row_blocks,
     shape_of,
     to_reals,
 )
+from deel_dualview.metrics.flags import checked_flags
 
 
 class DetectionCurve(NamedTuple):
