@@ -1,18 +1,15 @@
-"""What a command line names: a saved Keras model, and datasets of TFDS or of a function."""
+"""Datasets that a command line names: of TFDS, or of a function."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import pathlib
 import re
-import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from deel_dualview.data import check_batched
+from deel_dualview.user_code import first_line, import_module, named_errors
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SPEC = re.compile(
@@ -35,21 +32,22 @@ class Source(NamedTuple):
     description: str
 
 
-def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a Keras model without its optimizer; code that the file may hold is never run.
+def import_data_module(spec: str, *, name: str, data_dir: str | None = None) -> None:
+    """Import the module of a `package.module:function`, for what it registers with Keras, before a model is loaded.
+
+    Args:
+        spec: as of `read_dataset`, which reports what it does not understand.
+        name: the option it came by, for messages.
+        data_dir: where TFDS keeps its datasets; what is there, or known to TFDS, is not imported.
 
     Raises:
-        ValueError: there is no such file, it is not a Keras model, it holds Python code (a Lambda layer), or
-            it uses a class that is not registered.
+        ValueError: no such module, or its code raised an error or called `sys.exit`.
     """
-    if not pathlib.Path(path).is_file():
-        raise ValueError(
-            f"A model is a file written by `model.save('NAME.keras')`. Received: {os.fspath(path)!r}."
-        )
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError, AttributeError, ImportError) as error:
-        raise ValueError(f"{_why_not_loaded(str(error))} Received: {os.fspath(path)!r}.") from error
+    module, _, function = spec.partition(":")
+    if _FUNCTION.fullmatch(spec):
+        builder, why_not_tfds = _find_builder(module, data_dir)
+        if builder is None:
+            _find_function(module, function, name, why_not_tfds)
 
 
 def read_dataset(spec: str, *, name: str, batch_size: int, data_dir: str | None = None) -> Source:
@@ -82,25 +80,6 @@ def read_dataset(spec: str, *, name: str, batch_size: int, data_dir: str | None 
     return _call_function(left, right, name, why_not_tfds)
 
 
-def _why_not_loaded(message: str) -> str:
-    """Say in one line what a message of Keras' loader means."""
-    if "safe" in message and "lambda" in message.lower():
-        return (
-            "This model holds Python code (a Lambda layer or a lambda), which is not run from a file. Replace "
-            "it by a layer of Keras; or, where you trust the file, load it in Python and call `audit`."
-        )
-    if "Could not locate" in message or "registered" in message:
-        return (
-            "This model uses a class of your own that Keras does not know here. Load it in Python, with "
-            "`custom_objects` or `keras.saving.register_keras_serializable`, and call `audit`. Keras said: "
-            f"{_first_line(message)}"
-        )
-    return (
-        "Keras could not read this model; a model is written by `model.save('NAME.keras')`. Keras said: "
-        f"{_first_line(message)}"
-    )
-
-
 def _find_builder(name: str, data_dir: str | None) -> tuple[Any | None, str]:
     """Return the builder that TFDS has for `name`, or None and the reason."""
     try:
@@ -118,7 +97,7 @@ def _find_builder(name: str, data_dir: str | None) -> tuple[Any | None, str]:
             f", nor does {data_dir}." if data_dir else "."
         )
     except (ValueError, AssertionError, TypeError, OSError) as error:
-        return None, f"TensorFlow Datasets cannot make {name!r}: {_first_line(str(error))}"
+        return None, f"TensorFlow Datasets cannot make {name!r}: {first_line(str(error))}"
 
 
 def _read_tfds(builder: Any, split: str, name: str, batch_size: int) -> Source:
@@ -138,7 +117,7 @@ def _read_tfds(builder: Any, split: str, name: str, batch_size: int) -> Source:
         examples = builder.as_dataset(split=split, shuffle_files=False, read_config=read_config)
     except (ValueError, AssertionError) as error:
         raise ValueError(
-            f"--{name}: {_first_line(str(error))} Received: split={split!r} of {title}."
+            f"--{name}: {first_line(str(error))} Received: split={split!r} of {title}."
         ) from error
     if int(examples.cardinality()) == 0:
         raise ValueError(f"--{name}: the split {split!r} of {title} has no example.")
@@ -164,7 +143,7 @@ def _prepare(builder: Any, name: str) -> None:
         raise ValueError(
             f"--{name}: {builder.info.full_name} is not in the TFDS directory, and downloading it failed. Say "
             f"by --data-dir where it is. TFDS looked for {builder.data_path} and raised "
-            f"{type(error).__name__}: {_first_line(str(error))}"
+            f"{type(error).__name__}: {first_line(str(error))}"
         ) from error
 
 
@@ -181,27 +160,10 @@ def _pick(example: Any, key: Any) -> Any:
 
 def _call_function(module_name: str, function_name: str, name: str, why_not_tfds: str) -> Source:
     """Import a function, from the current directory too, and call it."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
     title = f"{module_name}:{function_name}"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(f"--{name}: {title} needs a module that is missing ({error}).") from error
-        raise ValueError(
-            f"--{name}: {title!r} is neither a dataset of TFDS nor a function. As NAME:SPLIT: {why_not_tfds} "
-            f"As module:function: there is no module {error.name!r}, in the current directory either."
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ValueError(f"--{name}: the module {module_name!r} has no function {function_name!r}.")
-    try:
+    function = _find_function(module_name, function_name, name, why_not_tfds)
+    with named_errors(f"--{name}: {title}"):
         dataset = function()
-    except Exception as error:
-        raise ValueError(
-            f"--{name}: {title} raised {type(error).__name__}: {_first_line(str(error))}"
-        ) from error
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
             f"--{name}: {title} must return a batched tf.data.Dataset of (inputs, labels). "
@@ -211,6 +173,18 @@ def _call_function(module_name: str, function_name: str, name: str, why_not_tfds
     return Source(dataset, None, f"function {title}")
 
 
-def _first_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[0] if lines else "no message"
+def _find_function(
+    module_name: str, function_name: str, name: str, why_not_tfds: str
+) -> Callable[[], object]:
+    """Import a module, from the current directory too, and return its function."""
+    try:
+        module = import_module(module_name, f"--{name}")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--{name}: '{module_name}:{function_name}' is neither a dataset of TFDS nor a function. As NAME:SPLIT: "
+            f"{why_not_tfds} As module:function: there is no module {error.name!r}, in the current directory either."
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(f"--{name}: the module {module_name!r} has no function {function_name!r}.")
+    return function

@@ -21,6 +21,8 @@ FLOORS = {
     "lazy": 1,
     "witness": 1,
     "data": 1,
+    "user_code": 1,
+    "model_files": 1,
     "sources": 1,
     "stores": 1,
     "gathering": 1,

@@ -26,6 +26,7 @@ from deel_dualview.report import (
     check_output_directory,
     exceeded_thresholds,
     parse_threshold,
+    parse_thresholds,
 )
 from deel_dualview.report.html import percent
 from deel_dualview.report.rendering import (
@@ -261,6 +262,20 @@ def test_only_a_rate_above_its_threshold_is_told(report):
 def test_a_threshold_on_what_was_not_measured_is_refused():
     with pytest.raises(ValueError, match="wrong-predictions"):
         exceeded_thresholds({"label-errors": 0.0}, {"wrong-predictions": 0.5})
+
+
+@pytest.mark.parametrize(
+    "rate, limit", [(np.nan, 0.5), (-0.1, 0.5), (1.5, 1.0), (np.inf, 0.5), (0.5, np.nan)]
+)
+def test_a_rate_that_is_no_share_does_not_pass(rate, limit):
+    with pytest.raises(ValueError, match="could not be compared"):
+        exceeded_thresholds({"leaks": rate}, {"leaks": limit})
+
+
+@pytest.mark.parametrize("second", ["leaks=0.5", "leaks=1%", " leaks = 0.01"])
+def test_two_thresholds_of_one_name_are_refused(second):
+    with pytest.raises(ValueError, match="two for leaks"):
+        parse_thresholds(["leaks=0.01", "unfaithful=0", second])
 
 
 @pytest.mark.parametrize(

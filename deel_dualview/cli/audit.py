@@ -11,6 +11,7 @@ import click
 from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand
 from deel_dualview.cli.subject import (
     Subject,
+    check_files,
     check_subject,
     given_subject,
     load_subject,
@@ -83,7 +84,7 @@ def audit(
     overwrite: bool,
     no_progress: bool,
     debug: bool,
-) -> None:
+) -> int:
     """Write a report on a trained classifier and its data.
 
     It shows wrong predictions with the training examples behind them, suspected label errors, and test
@@ -95,26 +96,31 @@ def audit(
     Shares for --fail-on: label-errors, wrong-predictions, leaks, duplicates-conflicting, unfaithful (of
     dualview).
     """
-    from deel_dualview.report.thresholds import parse_threshold
+    from deel_dualview.report.thresholds import exceeded_thresholds, parse_thresholds
     from deel_dualview.report.writing import check_output_directory
 
-    thresholds = dict(parse_threshold(text) for text in fail_on)
+    thresholds = parse_thresholds(fail_on)
     options = given_subject()
     settings = {name: value for name, value in {"K": penalty, "kernel": kernel}.items() if value is not None}
     check_subject(options, [method])
     _check_surrogate(method, settings, thresholds)
     directory = check_output_directory(output, overwrite=overwrite)
     names = None if input_names is None else _read_names(input_names)
+    rule = _chosen_rule(relevance, debug)
+    check_files(options)
     quieten(debug)
-    rule = _chosen_rule(relevance)
     loaded = load_subject(options, [method])
+    _check_labels(thresholds, loaded)
     for line in loaded.planted:
         click.echo(line)
     shown = {"input_names": names, **rule}
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
     report.to_html(directory, overwrite=overwrite, colours=colours)
+    failures = exceeded_thresholds(report.rates, thresholds)
     _tell(report, directory)
-    _apply(thresholds, report)
+    for failure in failures:
+        click.echo(f"Failed: {failure}", err=True)
+    return FAILED_THRESHOLD if failures else 0
 
 
 def _check_surrogate(method: str, settings: dict[str, Any], thresholds: dict[str, float]) -> None:
@@ -128,15 +134,25 @@ def _check_surrogate(method: str, settings: dict[str, Any], thresholds: dict[str
         )
 
 
-def _chosen_rule(relevance: str | None) -> dict[str, str | None]:
+def _check_labels(thresholds: dict[str, float], subject: Subject) -> None:
+    """Refuse, before the audit, a threshold on wrong predictions of a test set without labels."""
+    from deel_dualview.data import unpack
+
+    if "wrong-predictions" in thresholds and unpack(subject.test.element_spec).labels is None:
+        raise click.UsageError(
+            "--fail-on wrong-predictions needs a test set with labels, and --test gives none."
+        )
+
+
+def _chosen_rule(relevance: str | None, debug: bool) -> dict[str, str | None]:
     """Return the argument of the rule that was given, checked; the library's default stands where none was."""
+    if relevance in (None, "off"):
+        return {} if relevance is None else {"relevance": None}
+    quieten(debug)
     from deel_dualview.auditing.pairs import check_rule
 
-    if relevance is None:
-        return {}
-    rule = None if relevance == "off" else relevance
-    check_rule(rule)
-    return {"relevance": rule}
+    check_rule(relevance)
+    return {"relevance": relevance}
 
 
 def _read_names(path: str) -> list[str]:
@@ -189,14 +205,3 @@ def _tell(report: AuditReport, directory: pathlib.Path) -> None:
         ("attributions.npz", f"{values}, sparse"),
     ):
         click.echo(f"{directory / name}  ({meaning})")
-
-
-def _apply(thresholds: dict[str, float], report: AuditReport) -> None:
-    """End with exit code 1 where a share is above its threshold."""
-    from deel_dualview.report.thresholds import exceeded_thresholds
-
-    failures = exceeded_thresholds(report.rates, thresholds)
-    for failure in failures:
-        click.echo(f"Failed: {failure}", err=True)
-    if failures:
-        click.get_current_context().exit(FAILED_THRESHOLD)

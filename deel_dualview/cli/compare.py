@@ -6,6 +6,7 @@ import click
 
 from deel_dualview.cli.running import CleanCommand
 from deel_dualview.cli.subject import (
+    check_files,
     check_subject,
     given_subject,
     load_subject,
@@ -72,6 +73,7 @@ def compare(
     options = given_subject()
     check_subject(options, methods)
     directory = check_output_directory(output, overwrite=overwrite, names=COMPARISON_FILES)
+    check_files(options)
     quieten(debug)
     loaded = load_subject(options, methods)
     from deel_dualview import compare as compare_methods

@@ -16,7 +16,11 @@ _UNTIL_AGAIN = 0.1  # seconds, in which a callback ends
 
 
 class CleanCommand(click.Command):
-    """A command whose errors are one line each, unless `--debug` is given, and that Ctrl-C ends quietly."""
+    """A command whose errors are one line each, unless `--debug` is given, and that Ctrl-C ends quietly.
+
+    The exit code is what its function returns: 0 for None. Whatever else ends the function, an exit that the user's own
+    code called among it, ends the command with another code, so that a check in continuous integration fails closed.
+    """
 
     interrupted = "No report was written."
 
@@ -24,17 +28,21 @@ class CleanCommand(click.Command):
         """Run the command; turn exceptions into messages and exit codes."""
         with _Interrupts() as interrupts:
             try:
-                return super().invoke(ctx)
-            except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
-                raise  # the last: who read the output, as `head` does, has gone, and click ends quietly
+                code = super().invoke(ctx)
+            except BrokenPipeError:
+                raise  # who read the output, as `head` does, has gone, and click ends quietly, with 1
+            except click.ClickException as error:
+                error.show()
+                ctx.exit(BAD_INPUT)
             except (KeyboardInterrupt, click.Abort):
                 self._end_interrupted(ctx)
-            except Exception as error:
+            except BaseException as error:
                 if ctx.params["debug"]:
                     traceback.print_exc()
                 if interrupts.received:
                     self._end_interrupted(ctx)
                 raise _BadInput(_one_line(error)) from None
+        ctx.exit(code or 0)
 
     def _end_interrupted(self, ctx: click.Context) -> NoReturn:
         click.echo(f"\nInterrupted. {self.interrupted}", err=True)
@@ -92,9 +100,15 @@ class _BadInput(click.ClickException):
     exit_code = BAD_INPUT
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """Write an error as one line; the type is named where it is not one of ours to users."""
-    text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, (SystemExit, click.exceptions.Exit)):
+        code = error.code if isinstance(error, SystemExit) else error.exit_code
+        return (
+            f"Code of yours, or of a library, ended the command: sys.exit({code!r}). (--debug shows where.)"
+        )
+    # TensorFlow puts the traceback of a function of the user's into its message.
+    text = " ".join(str(error).split("Traceback (most recent call last)")[0].split()) or "no message"
     if isinstance(error, (ValueError, TypeError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where.)"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from deel_dualview.methods import METHODS, check_checkpoints, method_of
+from deel_dualview.model_files import check_model_file
+from deel_dualview.user_code import import_registering
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +46,7 @@ class SubjectOptions(NamedTuple):
     train_spec: str | None
     test_spec: str | None
     data_dir: str | None
+    modules: tuple[str, ...]
     checkpoints: str | None
     feature_layer: str | None
     batch_size: int
@@ -72,6 +75,13 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
         kept("--train", "train_spec", metavar="SPEC", help="The data that the model was trained on."),
         kept("--test", "test_spec", metavar="SPEC", help="The data whose predictions are explained."),
         kept("--data-dir", metavar="DIR", help="Where TFDS keeps datasets.  [default: its own]"),
+        kept(
+            "--import",
+            "modules",
+            metavar="MODULE",
+            multiple=True,
+            help="A module that registers layers of the model; repeatable. Those of SPEC are imported too.",
+        ),
         kept("--checkpoints", metavar="DIR", help="What SaveCheckpoints wrote in training (tracin, trak)."),
         kept("--feature-layer", metavar="NAME", help="The layer that gives the features.  [default: found]"),
         kept(
@@ -123,8 +133,20 @@ def check_subject(options: SubjectOptions, methods: list[str]) -> None:
         raise click.UsageError(f"--checkpoints is for the methods {', '.join(takers)} only.")
     if options.checkpoints is not None and options.model_path is None:
         raise click.UsageError("--checkpoints needs --model; the demo makes its own checkpoints.")
+    if options.modules and options.model_path is None:
+        raise click.UsageError("--import needs --model; the demo has no layers of its own.")
     # The demo makes its own.
     check_checkpoints(methods, has_checkpoints=bool(options.checkpoints) or options.model_path is None)
+
+
+def check_files(options: SubjectOptions) -> None:
+    """Check, once all options are, that the model's file can be read.
+
+    Raises:
+        ValueError: it is missing, cannot be read or is damaged.
+    """
+    if options.model_path is not None:
+        check_model_file(options.model_path)
 
 
 def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
@@ -132,18 +154,24 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
     if options.model_path is None:
         return _demo(options, methods)
     from deel_dualview.callbacks import load_checkpoints
+    from deel_dualview.model_files import load_model
     from deel_dualview.models import InfluenceModel
-    from deel_dualview.sources import load_model, read_dataset
+    from deel_dualview.sources import import_data_module, read_dataset
 
+    specs = {"train": str(options.train_spec), "test": str(options.test_spec)}
+    # The user's modules come first: they register the layers and functions that the model is made of.
+    import_registering(options.modules)
+    for name, spec in specs.items():
+        import_data_module(spec, name=name, data_dir=options.data_dir)
     model = load_model(options.model_path)
+    layer, folder = options.feature_layer, options.checkpoints
+    own = InfluenceModel(model, layer)
+    checkpoints = None if folder is None else load_checkpoints(folder, model, feature_layer=layer)
     train, test = (
-        read_dataset(str(spec), name=name, batch_size=options.batch_size, data_dir=options.data_dir)
-        for name, spec in (("train", options.train_spec), ("test", options.test_spec))
+        read_dataset(spec, name=name, batch_size=options.batch_size, data_dir=options.data_dir)
+        for name, spec in specs.items()
     )
     click.echo(f"Model {options.model_path}. Trained on {train.description}. Explained: {test.description}.")
-    layer, folder = options.feature_layer, options.checkpoints
-    checkpoints = None if folder is None else load_checkpoints(folder, model, feature_layer=layer)
-    own = InfluenceModel(model, layer)
     return Subject(own, train.dataset, test.dataset, train.class_names, None, checkpoints, [])
 
 

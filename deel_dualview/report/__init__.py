@@ -30,7 +30,7 @@ from deel_dualview.report.findings import (
 )
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting, StepTime
-from deel_dualview.report.thresholds import RATES, exceeded_thresholds, parse_threshold
+from deel_dualview.report.thresholds import RATES, exceeded_thresholds, parse_threshold, parse_thresholds
 from deel_dualview.report.writing import check_output_directory
 
 __all__ = [
@@ -71,4 +71,5 @@ __all__ = [
     "check_output_directory",
     "exceeded_thresholds",
     "parse_threshold",
+    "parse_thresholds",
 ]

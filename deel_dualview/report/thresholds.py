@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 RATES = {
     "label-errors": "share of training labels that the surrogate (or without one the model) contradicts",
@@ -38,6 +38,24 @@ def parse_threshold(text: str) -> tuple[str, float]:
     return name, value
 
 
+def parse_thresholds(texts: Iterable[str]) -> dict[str, float]:
+    """Read several thresholds, as of `parse_threshold`, each name once.
+
+    Raises:
+        ValueError: a bad threshold, or two of one name: which of them holds, nobody can know.
+    """
+    thresholds: dict[str, float] = {}
+    for text in texts:
+        name, limit = parse_threshold(text)
+        if name in thresholds:
+            raise ValueError(
+                f"One threshold for each name: there are two for {name}. Received: "
+                f"{name}={thresholds[name]:g} and {name}={limit:g}."
+            )
+        thresholds[name] = limit
+    return thresholds
+
+
 def exceeded_thresholds(rates: Mapping[str, float], thresholds: Mapping[str, float]) -> list[str]:
     """Say, one sentence each, which rates are above their threshold.
 
@@ -47,7 +65,8 @@ def exceeded_thresholds(rates: Mapping[str, float], thresholds: Mapping[str, flo
 
     Raises:
         ValueError: a threshold names a rate that this audit does not have (for instance wrong predictions of
-            a test set without labels): to let it pass would hide that nothing was checked.
+            a test set without labels), or a rate or a limit is no share from 0 to 1 (not a number, for instance): to
+            let it pass would hide that nothing was checked.
     """
     unknown = [name for name in thresholds if name not in rates]
     if unknown:
@@ -55,6 +74,12 @@ def exceeded_thresholds(rates: Mapping[str, float], thresholds: Mapping[str, flo
             f"This audit has the rates {', '.join(rates)}, and a threshold was set on another one "
             f"(wrong-predictions needs test labels). Received: thresholds on {', '.join(unknown)}."
         )
+    for name, limit in thresholds.items():
+        if not 0 <= rates[name] <= 1 or not 0 <= limit <= 1:
+            raise ValueError(
+                f"A threshold compares shares from 0 to 1; {name} could not be compared. Received: "
+                f"rate={rates[name]}, limit={limit}."
+            )
     return [
         f"{name} is {rates[name]:.2%}, above the accepted {limit:.2%} "
         f"({RATES.get(name, 'a rate of this audit')})."

@@ -1,0 +1,39 @@
+"""What tests of the command line share: data of a module, a model, a run, and how a refusal looks."""
+
+import keras
+from click.testing import CliRunner
+
+from deel_dualview.cli import main
+
+DATA = """
+import keras, numpy as np, tensorflow as tf
+
+def _data(n):
+    rng = np.random.default_rng(n)
+    labels = np.arange(n) % 3
+    inputs = (np.eye(3)[labels] + rng.normal(0, 0.3, (n, 3))).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(16)
+
+def train(): return _data(60)
+def test(): return _data(10)
+"""
+
+
+def run(*arguments, command="audit"):
+    return CliRunner().invoke(main, [command, "--no-progress", *map(str, arguments)])
+
+
+def save_model(path, *between):
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((3,)), keras.layers.Dense(8, "relu"), *between, keras.layers.Dense(3)]
+    keras.Sequential(layers).save(path)
+    return path
+
+
+def refused(result, *words):
+    """Whether the run ended as bad input: exit code 2, one line that holds all words, and no traceback."""
+    lines = result.stderr.strip().splitlines()
+    assert result.exit_code == 2, result.output
+    assert lines[-1].startswith("Error: ") and "Traceback" not in result.stderr, result.output
+    assert [word for word in words if word not in lines[-1]] == [], lines[-1]
+    return True
