@@ -1,84 +1,33 @@
-"""Batched datasets: the parts of an element, whether it can be trusted to stay the same, its hashes."""
+"""Batched datasets: whether they can be used, and passes over them that check what they yield."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import witness
 from deel_dualview._checks import describe, require
-from deel_dualview.hashing import combine, hash_rows
+from deel_dualview.elements import Batch as Batch
+from deel_dualview.elements import array_bytes as array_bytes
+from deel_dualview.elements import content_fingerprint as content_fingerprint
+from deel_dualview.elements import describe_elements as describe_elements
+from deel_dualview.elements import hash_examples as hash_examples
+from deel_dualview.elements import hash_ids as hash_ids
+from deel_dualview.elements import num_examples as num_examples
+from deel_dualview.elements import slice_examples as slice_examples
+from deel_dualview.elements import to_array as to_array
+from deel_dualview.elements import unpack as unpack
+from deel_dualview.examples import check_finite as check_finite
+from deel_dualview.examples import naming_positions as naming_positions
 from deel_dualview.lazy import lazy_dataset as lazy_dataset
+from deel_dualview.lazy import never_ends
 from deel_dualview.witness import ChangedError as ChangedError
 from deel_dualview.witness import changed_message as changed_message
 
 _PREFETCHED_BATCHES = 2
-
-
-class Batch(NamedTuple):
-    """The parts of a dataset's element (or, in the same places, of its element_spec).
-
-    Attributes:
-        inputs: what the model is called with: a tensor, or a nest (tuple, dict) of tensors, each (b, ...).
-        labels: classes (b,), (b, 1) or one-hot (b, c); None if the dataset has none.
-        ids: names given by the user, strings or integers (b,); None if the dataset has none.
-    """
-
-    inputs: Any
-    labels: Any
-    ids: Any
-
-
-def unpack(element: Any) -> Batch:
-    """Return the parts of an element, or of an element_spec: inputs; (inputs, labels); (inputs, labels, ids).
-
-    As in Keras a tuple of two is (inputs, labels): several unlabelled inputs are ((a, b),) or a dict.
-
-    Raises:
-        ValueError: a TFDS dictionary of features, a nest of labels, weights in the place of ids, or a tuple
-            of another length.
-    """
-    if isinstance(element, Batch):
-        return element
-    if isinstance(element, dict):
-        _refuse_tfds_features(element)
-    if not isinstance(element, tuple):
-        return Batch(element, None, None)
-    require(
-        1 <= len(element) <= 3,
-        "Elements must be `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`: map the dataset to one of "
-        "these; several inputs go in one tuple or dict, as in `((a, b), labels)`.",
-        {"len(element)": len(element)},
-    )
-    inputs, labels, ids = element + (None,) * (3 - len(element))
-    _check_single_tensor("labels", labels, element)
-    _check_single_tensor("ids", ids, element)
-    require(
-        ids is None or ids.dtype == tf.string or ids.dtype.is_integer,
-        "The third component of an element is its ids, strings or integers, where Keras has sample weights: "
-        "drop the weights with `.map(lambda inputs, labels, weights: (inputs, labels))`.",
-        {"dtype": getattr(ids, "dtype", None)},
-    )
-    return Batch(inputs, labels, ids)
-
-
-def num_examples(element: Any) -> int:
-    """Return the number of examples b in a batch.
-
-    Raises:
-        ValueError: its tensors hold different numbers of examples, or a tensor has no batch dimension.
-    """
-    shapes = [leaf.shape for leaf in tf.nest.flatten(element) if leaf is not None]
-    sizes = {int(shape[0]) if len(shape) else -1 for shape in shapes}
-    require(
-        len(sizes) == 1 and -1 not in sizes,
-        "Every tensor of an element must have the same number of examples as its first dimension: "
-        "batch the dataset, for instance with `.batch(256)`.",
-        {"shapes": [tuple(shape) for shape in shapes]},
-    )
-    return sizes.pop()
+_Result = TypeVar("_Result")
 
 
 def check_batched(dataset: tf.data.Dataset, name: str) -> None:
@@ -96,12 +45,9 @@ def check_batched(dataset: tf.data.Dataset, name: str) -> None:
             are not `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`.
     """
     if not isinstance(dataset, tf.data.Dataset):
+        received = {"type": type(dataset).__name__}
         raise TypeError(
-            describe(
-                f"`{name}` must be a batched `tf.data.Dataset`; arrays become one by "
-                "`tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(256)`.",
-                {"type": type(dataset).__name__},
-            )
+            describe(f"`{name}` must be a batched `tf.data.Dataset`; {_way_to(dataset)}.", received)
         )
     spec = dataset.element_spec
     leaves = tf.nest.flatten(tuple(unpack(spec)))
@@ -119,6 +65,26 @@ def check_batched(dataset: tf.data.Dataset, name: str) -> None:
         int(dataset.cardinality()) != 0,
         f"`{name}` is empty: at least one example is needed.",
         {"cardinality": int(dataset.cardinality())},
+    )
+
+
+def check_bounded(dataset: tf.data.Dataset, name: str) -> None:
+    """Refuse a dataset that is not batched or never ends, before a pass over all of it; see `check_batched`.
+
+    Args:
+        dataset: the user's dataset.
+        name: the argument it came by, for the message.
+
+    Raises:
+        TypeError: it is not a `tf.data.Dataset`.
+        ValueError: it is not batched, is known to be empty, or never ends.
+    """
+    check_batched(dataset, name)
+    require(
+        not never_ends(dataset),
+        f"`{name}` never ends, and every example of it is needed: remove `.repeat()`, or stop it with "
+        "`.take(num_batches)`.",
+        {"cardinality": "infinite"},
     )
 
 
@@ -140,7 +106,7 @@ def check_same_twice(dataset: tf.data.Dataset, name: str) -> Any:
 
 
 def first_batch(dataset: tf.data.Dataset, name: str) -> Any:
-    """Return the first batch; it is compared with what earlier passes over the same dataset yielded.
+    """Return the first batch that holds an example; it is compared with what earlier passes yielded.
 
     Args:
         dataset: batched dataset.
@@ -149,20 +115,21 @@ def first_batch(dataset: tf.data.Dataset, name: str) -> Any:
     Raises:
         ValueError: it is empty, or its first batch was another one before.
     """
-    element = next(iter(dataset), None)
+    element = next((element for element in dataset if num_examples(element)), None)
     if element is None:
         needed = f"`{name}` is empty: at least one example is needed."
-        raise ValueError(describe(needed, {"batches": 0}))
+        raise ValueError(describe(needed, {"num_examples": 0}))
     witness.compare(dataset, 0, hash_examples(element), name)
     return element
 
 
 def enumerate_examples(dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield (indices (b,) int64, element) for each batch, reading ahead while the caller computes."""
+    """Yield (indices (b,) int64, element) for each batch that is not empty, reading ahead meanwhile."""
     start = 0
     for element in _reading_ahead(dataset):
         size = num_examples(element)
-        yield np.arange(start, start + size, dtype=np.int64), element
+        if size:
+            yield np.arange(start, start + size, dtype=np.int64), element
         start += size
 
 
@@ -179,9 +146,11 @@ def compared_examples(
 
     Raises:
         ChangedError: this pass yields other examples than an earlier one, more, or fewer.
+        ValueError: an example has NaN or infinity in its inputs.
     """
     num_seen = 0
     for indices, element in enumerate_examples(dataset):
+        check_finite(unpack(element).inputs, num_seen, name)
         hashes = hash_examples(element)
         witness.compare(dataset, num_seen, hashes, name)
         num_seen += len(indices)
@@ -189,79 +158,55 @@ def compared_examples(
     witness.finish(dataset, num_seen, name)
 
 
+def map_batches(
+    function: Callable[[Batch], _Result], dataset: tf.data.Dataset, name: str = "dataset_to_evaluate"
+) -> Iterator[_Result]:
+    """Yield what a function returns for each batch of a dataset that is not empty, lazily; see `map_elements`."""
+    return (result for _, result in map_elements(function, dataset, name))
+
+
+def map_elements(
+    function: Callable[[Batch], _Result], dataset: tf.data.Dataset, name: str = "dataset_to_evaluate"
+) -> Iterator[tuple[Any, _Result]]:
+    """Yield each element of a dataset that is not empty with what a function returns for it, lazily.
+
+    Args:
+        function: of the parts of an element; its `RowsError`s are given by position in the dataset.
+        dataset: batched, possibly endless.
+        name: the argument it came by, for messages.
+
+    Raises:
+        ValueError: an example has NaN or infinity in its inputs.
+    """
+    start = 0
+    for element in dataset:
+        batch = unpack(element)
+        size = num_examples(element)
+        if not size:
+            continue
+        check_finite(batch.inputs, start, name)
+        with naming_positions(start, name):
+            result = function(batch)
+        yield element, result
+        start += size
+
+
+def _way_to(other: Any) -> str:
+    """Return how what Keras takes for data becomes a `tf.data.Dataset`."""
+    if isinstance(other, keras.utils.PyDataset):
+        return (
+            "a `PyDataset` becomes one by `tf.data.Dataset.from_generator(lambda: (py_dataset[i] for i in "
+            "range(len(py_dataset))), output_signature=...)`, with a `tf.TensorSpec` for each part of a batch"
+        )
+    if isinstance(other, tf.distribute.DistributedDataset):
+        return "give the one that was distributed, before `experimental_distribute_dataset`"
+    return "arrays become one by `tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(256)`"
+
+
 def _reading_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     # Setting up takes milliseconds, which a few batches do not give back.
     is_short = 0 <= int(dataset.cardinality()) <= _PREFETCHED_BATCHES
     return dataset if is_short else dataset.prefetch(_PREFETCHED_BATCHES)
-
-
-def slice_examples(element: Any, start: int, stop: int | None = None) -> Any:
-    """Return the examples from `start` to before `stop` of an element, in the same structure."""
-    return tf.nest.map_structure(lambda tensor: tensor[start:stop], element)
-
-
-def hash_examples(element: Any) -> np.ndarray:
-    """Return one hash per example of an element's inputs and labels, the same whatever the batch size.
-
-    Ids are left out. See `hash_rows` for what a hash depends on.
-
-    Args:
-        element: `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`, of tensors or arrays (b, ...).
-
-    Returns:
-        Shape (b,), dtype uint64.
-    """
-    batch = unpack(element)
-    hashes = np.zeros(num_examples((batch.inputs, batch.labels)), np.uint64)
-    for leaf in tf.nest.flatten((batch.inputs, batch.labels)):
-        hashes = combine(hashes, np.zeros_like(hashes) if leaf is None else hash_rows(to_array(leaf)))
-    return hashes
-
-
-def to_array(tensor: Any) -> np.ndarray:
-    """Return a tensor, or anything like an array, as a NumPy array."""
-    return tensor.numpy() if isinstance(tensor, tf.Tensor) else np.asarray(tensor)
-
-
-def content_fingerprint(hashes: Iterable[np.ndarray]) -> str:
-    """Return a hexadecimal fingerprint of examples in their order, however they are cut into batches.
-
-    Args:
-        hashes: from `hash_examples`, each of shape (b,).
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for block in hashes:
-        digest.update(np.asarray(block, np.dtype("<u8")).tobytes())
-    return digest.hexdigest()
-
-
-def describe_elements(dataset: tf.data.Dataset) -> str:
-    """Return the structure, shapes and dtypes of single examples as text, whatever the batch size."""
-
-    def describe_leaf(spec: tf.TensorSpec) -> str:
-        shape = "?" if spec.shape.rank is None else list(spec.shape[1:])
-        return f"{spec.dtype.name}{shape}"
-
-    return str(tf.nest.map_structure(describe_leaf, dataset.element_spec))
-
-
-def _refuse_tfds_features(element: dict[str, Any]) -> None:
-    require(
-        "label" not in element or not {"image", "text"} & set(element),
-        "Elements must be `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`, but they are dictionaries "
-        "of features as TensorFlow Datasets yields them: load with `tfds.load(..., as_supervised=True)`, or "
-        "call `.map(lambda example: (example['image'], example['label']))`.",
-        {"keys": sorted(element)},
-    )
-
-
-def _check_single_tensor(name: str, value: Any, element: tuple[Any, ...]) -> None:
-    require(
-        value is None or (not tf.nest.is_nested(value) and hasattr(value, "dtype")),
-        f"The {name} of an element must be one tensor: map the dataset to `(inputs, labels)`; several "
-        "unlabelled inputs go in one tuple or dict, as in `((a, b),)`.",
-        {"element": element},
-    )
 
 
 def _check_dense(leaf: Any, name: str) -> None:

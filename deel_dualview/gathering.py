@@ -8,7 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import describe, require
-from deel_dualview.data import changed_message, enumerate_examples, hash_examples, to_array
+from deel_dualview.data import (
+    array_bytes,
+    changed_message,
+    check_bounded,
+    check_finite,
+    enumerate_examples,
+    hash_examples,
+    to_array,
+    unpack,
+)
 
 CACHE_BYTES = 256 * 2**20
 _LARGEST_WINDOW = 16
@@ -72,6 +81,7 @@ def draw_examples(
     Raises:
         TooFewExamplesError: more examples than there are.
     """
+    check_bounded(dataset, "dataset")
     sizes = [len(indices) for indices, _ in enumerate_examples(dataset)]
     if num_examples > sum(sizes):
         raise TooFewExamplesError(
@@ -83,6 +93,7 @@ def draw_examples(
     drawn = np.sort(np.random.default_rng(seed).choice(sum(sizes), num_examples, replace=False))
     parts = []
     for indices, element in enumerate_examples(dataset):
+        check_finite(unpack(element).inputs, int(indices[0]), "dataset")
         rows = np.flatnonzero(np.isin(indices, drawn, assume_unique=True))
         parts.append(tf.nest.map_structure(lambda tensor, rows=rows: to_array(tensor)[rows], element))
     arrays = tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
@@ -267,7 +278,4 @@ def _flat_indices(item: tuple[Any, ...]) -> np.ndarray:
 
 
 def _array_bytes(leaf: Any) -> int:
-    array = leaf if isinstance(leaf, np.ndarray) else to_array(leaf)
-    if array.dtype.kind != "O":
-        return array.nbytes + _OBJECT_BYTES
-    return sum(len(text) + _OBJECT_BYTES for text in array.reshape(-1).tolist())
+    return array_bytes(leaf if isinstance(leaf, np.ndarray) else to_array(leaf)) + _OBJECT_BYTES

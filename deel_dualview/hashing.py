@@ -82,8 +82,8 @@ def _text_to_words(array: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(text: object) -> bytes:
-    """Return text as bytes, in UTF-8."""
-    return text if isinstance(text, bytes) else str(text).encode()
+    """Return text as bytes, in UTF-8; a lone surrogate, which UTF-8 forbids, keeps bytes of its own."""
+    return text if isinstance(text, bytes) else str(text).encode(errors="surrogatepass")
 
 
 def _hash_bytes(content: bytes) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deel_dualview._checks import describe, require
+from deel_dualview.examples import RowsError
 
 
 def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -38,9 +39,10 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     classes = labels.reshape(-1).astype(np.int64)
     outside = np.flatnonzero((classes < 0) | (classes >= num_classes))
     if outside.size:
-        raise ValueError(
-            f"Labels must be classes 0..{num_classes - 1} of the model. Received: {outside.size} label(s) outside, "
-            f"the first is {classes[outside[0]]} at row {outside[0]} of the batch."
+        raise RowsError(
+            f"Labels must be classes 0..{num_classes - 1} of the model; {outside.size} label(s) are outside.",
+            outside,
+            {"labels": classes[outside].tolist()},
         )
     return classes
 
@@ -74,8 +76,10 @@ def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
         )
     rows = np.flatnonzero(((labels != 0).sum(axis=1) != 1) | (labels.sum(axis=1) != 1))
     if rows.size:
-        raise ValueError(
+        raise RowsError(
             "Two-dimensional labels must be one-hot: a single 1 in every row; soft and multi-hot labels have no one "
-            f"class to explain. Received: row {rows[0]} of the batch = {labels[rows[0]]!r}."
+            "class to explain.",
+            rows,
+            {"first of these labels": labels[rows[0]]},
         )
     return labels.argmax(axis=1).astype(np.int64)

@@ -57,3 +57,18 @@ def lazy_dataset(
         cardinality: number of elements, if known.
     """
     return LazyDataset(make_generator, output_signature, cardinality)
+
+
+_NEVER_STOPPING = {"_FilterDataset", "_FlatMapDataset", "_InterleaveDataset", "_ParallelInterleaveDataset"}
+"""Classes of TensorFlow whose number of elements is unknown, and infinite where that of their input is."""
+_ONE_TO_ONE = {"_MapDataset", "_ParallelMapDataset", "_BatchDataset", "_PrefetchDataset", "_ShuffleDataset"}
+
+
+def never_ends(dataset: tf.data.Dataset) -> bool:
+    """Return whether a dataset is known to be infinite, as after `repeat()`, or `repeat().filter(...)`."""
+    cardinality = int(dataset.cardinality())
+    if cardinality != tf.data.UNKNOWN_CARDINALITY:
+        return cardinality == tf.data.INFINITE_CARDINALITY
+    # TensorFlow has no public way from a dataset to its inputs; other classes may well stop (`take_while`).
+    is_transparent = type(dataset).__name__ in _NEVER_STOPPING | _ONE_TO_ONE
+    return is_transparent and any(never_ends(source) for source in dataset._inputs())

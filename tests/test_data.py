@@ -1,10 +1,12 @@
 """Batched datasets: elements, checks, content hashes of examples."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deel_dualview import data
+from deel_dualview.labels import to_classes
 
 
 def make_dataset(num_examples: int = 10, batch_size: int = 4) -> tf.data.Dataset:
@@ -156,6 +158,105 @@ class TestCheckBatched:
 
         dataset = tf.data.Dataset.from_generator(fail, output_signature=tf.TensorSpec((None, 2)))
         data.check_batched(dataset, "train_set")
+
+    def test_a_pydataset_is_refused_with_the_way_to_a_dataset(self):
+        class Batches(keras.utils.PyDataset):
+            def __len__(self):
+                return 1
+
+            def __getitem__(self, index):
+                return np.ones((2, 3)), np.zeros(2)
+
+        with pytest.raises(TypeError, match="from_generator.*type='Batches'"):
+            data.check_batched(Batches(), "train_set")
+
+    def test_a_distributed_dataset_is_refused_with_what_to_give(self):
+        strategy = tf.distribute.get_strategy()
+        mirrored = tf.distribute.MirroredStrategy(["/cpu:0"])
+        distributed = mirrored.experimental_distribute_dataset(make_dataset())
+        with pytest.raises(TypeError, match="before `experimental_distribute_dataset`"):
+            data.check_batched(distributed, "train_set")
+        data.check_batched(strategy.experimental_distribute_dataset(make_dataset()), "train_set")
+
+
+ENDLESS = {
+    "repeated": lambda: make_dataset().repeat(),
+    "repeated, then wrapped": lambda: make_dataset().repeat().map(lambda x, y: (x + 1, y)).prefetch(1),
+    "repeated, then filtered": lambda: make_dataset().repeat().filter(lambda x, y: True).prefetch(2),
+    "repeated, then batched": lambda: make_dataset().unbatch().repeat().shuffle(3).batch(2),
+    "flattened": lambda: make_dataset().repeat().flat_map(lambda x, y: tf.data.Dataset.from_tensors((x, y))),
+    "one after the other": lambda: make_dataset().concatenate(make_dataset().repeat()),
+}
+ENDING = {
+    "taken": lambda: make_dataset().repeat().take(4),
+    "filtered, then taken": lambda: make_dataset().repeat().filter(lambda x, y: True).take(2),
+    "taken while": lambda: (
+        make_dataset().repeat().take_while(lambda x, y: x[0, 0, 0] < 9).map(lambda x, y: x)
+    ),
+    "generated": unknown_cardinality,
+    "filtered": lambda: make_dataset().filter(lambda x, y: True),
+}
+
+
+class TestCheckBounded:
+    @pytest.mark.parametrize("kind", ENDLESS)
+    def test_what_never_ends_is_refused_with_the_way_out(self, kind):
+        with pytest.raises(ValueError, match=r"`test` never ends.*remove `.repeat\(\)`.*`.take"):
+            data.check_bounded(ENDLESS[kind](), "test")
+
+    @pytest.mark.parametrize("kind", ENDING)
+    def test_what_may_end_is_accepted(self, kind):
+        data.check_bounded(ENDING[kind](), "test")
+
+
+FLOATS = ["float16", "bfloat16", "float32", "float64", "complex64"]
+
+
+class TestFiniteness:
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    def test_positions_are_those_in_the_dataset(self, dtype, wrong):
+        values = np.ones((10, 2, 3), np.float32)
+        values[[5, 6], 1, 2] = wrong
+        dataset = tf.data.Dataset.from_tensor_slices(tf.cast(values, dtype)).batch(4)
+        with pytest.raises(ValueError, match=r"`test` has NaN or infinity.*indices=\[5, 6\]"):
+            list(data.compared_examples(dataset, "test"))
+        with pytest.raises(ValueError, match=r"`test` has NaN or infinity.*indices=\[5, 6\]"):
+            list(data.map_batches(lambda batch: None, dataset, "test"))
+
+    @pytest.mark.parametrize(
+        "nest", [lambda x, y: (x, y), lambda x, y: {"a": y, "b": {"c": x}}], ids=["tuple", "dict"]
+    )
+    def test_every_tensor_of_the_inputs_is_looked_at(self, nest):
+        values = np.ones((4, 2), np.float32)
+        values[3, 0] = np.nan
+        inputs = nest(values, np.arange(4))
+        dataset = tf.data.Dataset.from_tensor_slices((inputs, np.arange(4))).batch(3)
+        with pytest.raises(ValueError, match=r"indices=\[3\]"):
+            list(data.compared_examples(dataset))
+
+    @pytest.mark.parametrize("dtype", FLOATS[:-1])
+    def test_the_largest_finite_numbers_are_accepted(self, dtype):
+        values = tf.fill((5, 40), tf.as_dtype(dtype).max)
+        list(data.compared_examples(tf.data.Dataset.from_tensor_slices(values).batch(5)))
+
+    @pytest.mark.parametrize("dtype", [tf.string, tf.uint8, tf.bool, tf.int64])
+    def test_what_is_no_float_is_left_alone(self, dtype):
+        values = tf.constant(["nan", "inf"]) if dtype is tf.string else tf.ones((2, 2), dtype)
+        list(data.compared_examples(tf.data.Dataset.from_tensor_slices(values).batch(2)))
+
+    def test_labels_that_are_not_finite_are_left_to_the_check_of_labels(self):
+        element = (np.ones((2, 3), np.float32), np.array([np.nan, 1.0]))
+        list(data.compared_examples(tf.data.Dataset.from_tensor_slices(element).batch(2)))
+
+
+def test_errors_about_rows_name_positions_in_the_dataset():
+    def refuse(batch):
+        to_classes(batch.labels.numpy(), 2)
+
+    dataset = make_dataset().map(lambda x, y: (x, tf.where(tf.equal(x[:, 0, 0], 36.0), 7, 0)))
+    with pytest.raises(ValueError, match=r"0\.\.1 of the model.*dataset='test', indices=\[6\], labels=\[7\]"):
+        list(data.map_batches(refuse, dataset, "test"))
 
 
 class TestCheckSameTwice:

@@ -82,7 +82,7 @@ def test_a_process_killed_at_any_moment_of_writing_leaves_a_store_that_resumes(t
                 missing = compute.seen
                 assert missing == list(range(NUM_EXAMPLES - len(missing), NUM_EXAMPLES)), missing
                 assert (stored.array("features")[:, 0] == 6.0 * test_stores.np.arange(NUM_EXAMPLES)).all()
-                assert not list(path.glob("store/*.partial"))
+                assert not list(path.glob("store/.unfinished*"))
                 print("computed", len(missing), flush=True)
                 os._exit(0)
             assert os.wait()[1] == 0
@@ -121,7 +121,7 @@ def test_a_full_disk_is_reported_and_the_work_resumes_once_there_is_room(tmp_pat
             store.open(KEY, make_dataset(), compute)
         except StoreError as error:
             print(error)
-        partial = list(Path(sys.argv[1]).glob("*.partial"))
+        partial = list(Path(sys.argv[1]).glob(".unfinished*"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         calls.clear()
         stored = store.open(KEY, make_dataset(), compute)

@@ -9,10 +9,14 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deel_dualview._checks import require
+from deel_dualview.data import array_bytes
 
 HASHES = "hashes"
+ID_HASHES = "id_hashes"
+"""Kept where the dataset has ids: they are no part of an example's content, and may change without it."""
+CHECKED = (HASHES, ID_HASHES)
 
-Block = dict[str, np.ndarray]
+Block = Mapping[str, np.ndarray]
 Compute = Callable[[Any], Mapping[str, Any]]
 
 
@@ -27,7 +31,8 @@ class ChangedDataError(StoreError):
 class StoredVectors(ABC):
     """Vectors of n examples by name, in the dataset's order, in blocks that may be iterated many times.
 
-    Besides the names that were computed there is `"hashes"`, the examples' content hashes, uint64.
+    Besides the names that were computed there is `"hashes"`, the examples' content hashes, uint64, and
+    `"id_hashes"`, those of their ids, where the dataset has ids. Text is kept as `bytes` objects of any length.
     """
 
     @abstractmethod
@@ -46,7 +51,7 @@ class StoredVectors(ABC):
     @property
     def num_bytes(self) -> int:
         """Bytes of what is kept, in memory or on disk, hashes included."""
-        return sum(array.nbytes for block in self for array in block.values())
+        return sum(array_bytes(array) for block in self for array in block.values())
 
     def array(self, name: str) -> np.ndarray:
         """Return one array of all examples, shape (n, ...), in memory.
@@ -75,7 +80,8 @@ class Store(ABC):
     def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
         """Return the vectors of every example of `dataset`, computed now unless this store holds them.
 
-        Stored vectors are checked against the dataset, by a pass over it that computes nothing but hashes.
+        Stored vectors are checked against the dataset, ids included, by a pass over it that computes nothing but
+        hashes.
 
         Args:
             key: everything besides the examples that the vectors depend on: model, layer, versions...
@@ -100,6 +106,11 @@ class Store(ABC):
         )
 
 
+def checked_arrays(vectors: StoredVectors) -> Block:
+    """Return the arrays by which examples are recognised: hashes of contents, and of ids if there are any."""
+    return {name: vectors.array(name) for name in CHECKED if name in vectors.names}
+
+
 class Column:
     """Rows of one array, appended in place: memory stays near that of the result for any n."""
 
@@ -109,11 +120,9 @@ class Column:
         self._length = 0
 
     def append(self, rows: np.ndarray) -> None:
-        """Append rows (b, ...); text may be wider than before."""
+        """Append rows (b, ...)."""
         if not self._length:
             self._rows = np.empty((max(self._capacity, len(rows)), *rows.shape[1:]), rows.dtype)
-        elif rows.dtype.itemsize > self._rows.dtype.itemsize:
-            self._rows = self._rows.astype(rows.dtype)
         stop = self._length + len(rows)
         if stop > len(self._rows):
             # In place (realloc) where an array and its enlarged copy would be held at once.

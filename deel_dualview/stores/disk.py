@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview import _files
 from deel_dualview._checks import check_count, describe
 from deel_dualview.stores.base import (
     HASHES,
@@ -19,15 +20,15 @@ from deel_dualview.stores.base import (
     Store,
     StoredVectors,
     StoreError,
+    checked_arrays,
 )
 from deel_dualview.stores.passes import check_examples, compute_blocks, read_again
 from deel_dualview.stores.shards import (
-    MANIFEST,
-    PARTIAL,
     Manifest,
+    StoredShard,
     check_shards,
+    leftovers,
     read_manifest,
-    read_shard,
     remedy,
     reporting_failed_writes,
     write_manifest,
@@ -42,7 +43,7 @@ class DiskStore(Store):
 
     An interrupted computation (Ctrl-C, a killed process, a full disk, an error of the dataset) goes on from
     the last complete shard when opened again. What is stored is never taken for something else: key,
-    examples and checksums are compared, and differences refused.
+    examples, their ids and the checksums of all files are compared, and differences refused.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, shard_size: int = 8192, progress: bool = True):
@@ -67,7 +68,7 @@ class DiskStore(Store):
                     return self._complete(manifest or self._start(key), dataset, compute)
         vectors = _OnDisk(self.directory, manifest)
         with self._naming_directory():
-            check_examples(dataset, vectors.array(HASHES), self.bar(dataset, "Checking stored vectors"))
+            check_examples(dataset, checked_arrays(vectors), self.bar(dataset, "Checking stored vectors"))
         return vectors
 
     def _read(self, key: Mapping[str, str]) -> Manifest | None:
@@ -91,8 +92,8 @@ class DiskStore(Store):
         if self.directory.exists() and not self.directory.is_dir():
             message = "A store is a directory, not a file: give another one."
             raise StoreError(describe(message, {"directory": str(self.directory)}))
-        own = {_LOCK, MANIFEST + PARTIAL}
-        others = [path.name for path in self.directory.glob("*") if path.name not in own]
+        names = [path.name for path in self.directory.glob("*")]
+        others = [name for name in names if name != _LOCK and not _files.is_unfinished(name)]
         if others:
             message = "A store needs a directory of its own: give an empty or new one."
             raise StoreError(describe(message, {"directory": str(self.directory), "files": sorted(others)}))
@@ -106,10 +107,10 @@ class DiskStore(Store):
         """Compute and write the shards that are missing."""
         self._clean(manifest)
         stored = _OnDisk(self.directory, manifest)
-        known_hashes = stored.array(HASHES) if manifest.shards else np.empty(0, np.uint64)
+        known = checked_arrays(stored) if manifest.shards else {}
         start = time.perf_counter()
         with self._naming_directory():
-            blocks = compute_blocks(dataset, compute, known_hashes, self.bar(dataset, "Computing vectors"))
+            blocks = compute_blocks(dataset, compute, known, self.bar(dataset, "Computing vectors"))
             for block in _resize(blocks, self.shard_size):
                 manifest = manifest.with_shard(write_shard(self.directory, len(manifest.shards), block))
                 write_manifest(self.directory, manifest)
@@ -119,12 +120,11 @@ class DiskStore(Store):
         return _OnDisk(self.directory, manifest)
 
     def _clean(self, manifest: Manifest) -> None:
-        """Delete what a killed process left behind."""
-        listed = {file.file for shard in manifest.shards for file in shard.values()}
-        for path in [*self.directory.glob("*.npy"), *self.directory.glob("*" + PARTIAL)]:
-            if path.name not in listed:
-                with reporting_failed_writes(self.directory):
-                    path.unlink()
+        """Delete what a killed process left behind, and nothing else."""
+        with reporting_failed_writes(self.directory):
+            _files.remove_unfinished(self.directory)
+            for path in leftovers(self.directory, manifest):
+                path.unlink()
 
     @contextmanager
     def _naming_directory(self) -> Iterator[None]:
@@ -158,11 +158,14 @@ class _OnDisk(StoredVectors):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._shards[0])
+        return tuple(StoredShard(self._directory, self._shards[0]))
 
     def __iter__(self) -> Iterator[Block]:
-        for shard in self._shards:
-            yield read_shard(self._directory, shard)
+        return (StoredShard(self._directory, shard) for shard in self._shards)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.num_bytes for shard in self._shards for file in shard.values())
 
 
 def _resize(blocks: Iterator[Block], size: int) -> Iterator[Block]:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview.stores.base import (
+    CHECKED,
     HASHES,
     Block,
     ChangedDataError,
@@ -14,18 +15,19 @@ from deel_dualview.stores.base import (
     Compute,
     Store,
     StoredVectors,
+    checked_arrays,
 )
 from deel_dualview.stores.passes import (
     check_examples,
-    check_hashes,
     check_length,
+    check_same,
     compute_blocks,
     read_again,
     read_hashes,
 )
 
 _BLOCK_SIZE = 8192
-_NONE_KNOWN = np.empty(0, np.uint64)
+_NONE_KNOWN: Block = {}
 
 
 class MemoryStore(Store):
@@ -48,7 +50,7 @@ class MemoryStore(Store):
 
     def _still_holds(self, kept: "_InMemory", dataset: tf.data.Dataset) -> bool:
         try:
-            check_examples(dataset, kept.array(HASHES), self.bar(dataset, "Checking examples"))
+            check_examples(dataset, checked_arrays(kept), self.bar(dataset, "Checking examples"))
         except ChangedDataError:
             return False
         return True
@@ -102,29 +104,30 @@ class _Recomputed(StoredVectors):
         self._store = store
         self._dataset = dataset
         self._compute = compute
-        self._hashes = read_hashes(dataset, store.bar(dataset, "Reading examples"))
+        self._known = read_hashes(dataset, store.bar(dataset, "Reading examples"))
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return len(self._known[HASHES])
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(next(self._blocks(self._dataset.take(1))))
+        return tuple(next(self._blocks(self._dataset)))
 
     def __iter__(self) -> Iterator[Block]:
         stop = 0
         for block in self._blocks(self._dataset):
             start, stop = stop, stop + len(block[HASHES])
-            check_hashes(block[HASHES], self._hashes[start:stop], start)
+            known = {name: array[start:stop] for name, array in self._known.items()}
+            check_same({name: block[name] for name in block if name in CHECKED}, known, start)
             yield block
         check_length(stop, len(self))
 
     @property
     def num_bytes(self) -> int:
-        return self._hashes.nbytes
+        return sum(array.nbytes for array in self._known.values())
 
     def array(self, name: str) -> np.ndarray:
-        return self._hashes if name == HASHES else super().array(name)
+        return self._known[name] if name in self._known else super().array(name)
 
     def _blocks(self, dataset: tf.data.Dataset) -> Iterator[Block]:
         return compute_blocks(

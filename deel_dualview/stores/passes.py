@@ -12,27 +12,29 @@ from deel_dualview._checks import describe, require
 from deel_dualview.data import (
     ChangedError,
     changed_message,
+    check_bounded,
     compared_examples,
+    hash_ids,
+    naming_positions,
     slice_examples,
     to_array,
 )
 from deel_dualview.hashing import to_bytes
-from deel_dualview.stores.base import HASHES, Block, ChangedDataError, Column, Compute
+from deel_dualview.stores.base import CHECKED, HASHES, ID_HASHES, Block, ChangedDataError, Column, Compute
 from deel_dualview.witness import is_read_twice
 
 _SHARE_OF_TIME = 0.05
 _LEAST_BATCHES = 2
 
 
-def compute_blocks(
-    dataset: tf.data.Dataset, compute: Compute, known_hashes: np.ndarray, bar: tqdm
-) -> Iterator[Block]:
+def compute_blocks(dataset: tf.data.Dataset, compute: Compute, known: Block, bar: tqdm) -> Iterator[Block]:
     """Yield what `compute` returns, and the hashes, for every example after those whose hashes are known.
 
     Args:
         dataset: batched.
         compute: never called with an example whose hash is known.
-        known_hashes: of the first examples, which must be those; shape (number known,).
+        known: hashes of the contents, and of the ids if there are any, of the first examples, which must be
+            those; each of shape (number known,). Empty if none is known.
         bar: updated once a batch, and closed.
 
     Raises:
@@ -40,43 +42,45 @@ def compute_blocks(
         ChangedDataError: the first examples are not those known.
     """
     first: Block = {}
-    num_seen = 0
+    num_known, num_seen = len(known.get(HASHES, ())), 0
     for indices, hashes, element in _hashed_batches(dataset, bar):
-        known = known_hashes[indices[0] : indices[-1] + 1]
-        check_hashes(hashes[: len(known)], known, int(indices[0]))
-        if len(known) < len(indices):
-            block = _compute_block(compute, element, hashes, len(known), indices)
-            first = first or {name: array[:0] for name, array in block.items()}
+        start, num_seen = int(indices[0]), int(indices[-1]) + 1
+        skip = min(max(num_known - start, 0), len(indices))
+        if skip:
+            check_same(_rows(hashes, 0, skip), _rows(known, start, start + skip), start)
+        if skip < len(indices):
+            block = _compute_block(compute, element, hashes, skip, indices)
+            first = first or _rows(block, 0, 0)
             _check_alike(block, first)
             yield block
-        num_seen = int(indices[-1]) + 1
-    if num_seen < len(known_hashes):
-        check_length(num_seen, len(known_hashes))
+    if num_seen < num_known:
+        check_length(num_seen, num_known)
 
 
-def read_hashes(dataset: tf.data.Dataset, bar: tqdm) -> np.ndarray:
-    """Return the hashes of all examples of a dataset, shape (n,)."""
-    column = Column(0)
+def read_hashes(dataset: tf.data.Dataset, bar: tqdm) -> Block:
+    """Return the hashes of the contents, and of the ids if there are any, of all examples, each of shape (n,)."""
+    columns: dict[str, Column] = {}
     for _, hashes, _ in _hashed_batches(dataset, bar):
-        column.append(hashes)
-    return column.array()
+        columns = columns or {name: Column(0) for name in hashes}
+        for name, rows in hashes.items():
+            columns[name].append(rows)
+    return {name: column.array() for name, column in columns.items()}
 
 
-def check_examples(dataset: tf.data.Dataset, known_hashes: np.ndarray, bar: tqdm) -> None:
-    """Compare all examples of a dataset with known hashes (n,), computing nothing else.
+def check_examples(dataset: tf.data.Dataset, known: Block, bar: tqdm) -> None:
+    """Compare all examples of a dataset with known hashes, each of shape (n,), computing nothing else.
 
     Raises:
-        ChangedDataError: there are fewer or more examples, or one differs.
+        ChangedDataError: there are fewer or more examples, or one differs, or its id does.
     """
-    num_seen = 0
+    num_known, num_seen = len(known[HASHES]), 0
     for indices, hashes, _ in _hashed_batches(dataset, bar):
-        start = int(indices[0])
-        known = known_hashes[start : start + len(hashes)]
-        check_hashes(hashes[: len(known)], known, start)
-        num_seen = start + len(hashes)
-        if len(known) < len(hashes):
+        start, num_seen = int(indices[0]), int(indices[-1]) + 1
+        num_alike = min(num_known - start, len(indices))
+        check_same(_rows(hashes, 0, num_alike), _rows(known, start, start + num_alike), start)
+        if num_seen > num_known:
             break
-    check_length(num_seen, len(known_hashes))
+    check_length(num_seen, num_known)
 
 
 def read_again(dataset: tf.data.Dataset, seconds: float) -> None:
@@ -103,16 +107,21 @@ def read_again(dataset: tf.data.Dataset, seconds: float) -> None:
         raise ChangedDataError(str(error)) from error
 
 
-def check_hashes(hashes: np.ndarray, known: np.ndarray, start: int) -> None:
-    """Refuse examples whose hashes are not those known, both of shape (b,), from example `start` on.
+def check_same(found: Block, known: Block, start: int) -> None:
+    """Refuse examples whose hashes are not those known, all of shape (b,), from example `start` on.
 
     Raises:
-        ChangedDataError: an example differs.
+        ChangedDataError: an example differs, or its id does, or one of the two has no ids.
     """
-    check_length(start + len(hashes), start + len(known))
-    if not np.array_equal(hashes, known):
-        index = start + int(np.argmax(hashes != known))
-        raise ChangedDataError(describe(changed_message("dataset", "another example"), {"index": index}))
+    check_length(start + len(found[HASHES]), start + len(known[HASHES]))
+    for name, another in ((HASHES, "another example"), (ID_HASHES, "another id")):
+        if name not in found and name not in known:
+            continue
+        if name not in found or name not in known:
+            raise ChangedDataError(describe(changed_message("dataset", "ids in one pass alone"), {}))
+        if not np.array_equal(found[name], known[name]):
+            index = start + int(np.argmax(found[name] != known[name]))
+            raise ChangedDataError(describe(changed_message("dataset", another), {"index": index}))
 
 
 def check_length(num_examples_now: int, num_examples_before: int) -> None:
@@ -127,34 +136,38 @@ def check_length(num_examples_now: int, num_examples_before: int) -> None:
         raise ChangedDataError(describe(changed_message("dataset", found), received))
 
 
-def _hashed_batches(dataset: tf.data.Dataset, bar: tqdm) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
-    """Yield (indices (b,), hashes (b,), element) for every batch that is not empty."""
-    require(
-        int(dataset.cardinality()) != tf.data.INFINITE_CARDINALITY,
-        "The dataset never ends: remove `.repeat()`, or stop it with `.take(num_batches)`.",
-        {"dataset": dataset},
-    )
+def _hashed_batches(dataset: tf.data.Dataset, bar: tqdm) -> Iterator[tuple[np.ndarray, Block, Any]]:
+    """Yield (indices (b,), hashes by name, each (b,), element) for every batch."""
+    check_bounded(dataset, "dataset")
     num_seen = 0
     with bar:
         try:
             for indices, hashes, element in compared_examples(dataset):
                 num_seen += len(indices)
-                if len(indices):
-                    yield indices, hashes, element
+                id_hashes = hash_ids(element)
+                yield (
+                    indices,
+                    {HASHES: hashes} | ({} if id_hashes is None else {ID_HASHES: id_hashes}),
+                    element,
+                )
                 bar.update()
         except ChangedError as error:
             raise ChangedDataError(str(error)) from error
     require(num_seen > 0, "The dataset is empty: at least one example is needed.", {"num_examples": num_seen})
 
 
-def _compute_block(
-    compute: Compute, element: Any, hashes: np.ndarray, skip: int, indices: np.ndarray
-) -> Block:
+def _rows(block: Block, start: int, stop: int) -> Block:
+    return {name: array[start:stop] for name, array in block.items()}
+
+
+def _compute_block(compute: Compute, element: Any, hashes: Block, skip: int, indices: np.ndarray) -> Block:
     """Return the arrays of an element's examples from position `skip` on, checked."""
     element = slice_examples(element, skip) if skip else element
-    indices, hashes = indices[skip:], hashes[skip:]
-    block = {name: _to_storable(name, array) for name, array in compute(element).items()}
-    block[HASHES] = hashes
+    indices = indices[skip:]
+    with naming_positions(int(indices[0])):
+        computed = compute(element)
+    block = {name: _to_storable(name, array) for name, array in computed.items()}
+    block |= _rows(hashes, skip, len(hashes[HASHES]))
     require(
         all(array.shape[:1] == indices.shape for array in block.values()),
         "One row per example must be computed.",
@@ -166,14 +179,16 @@ def _compute_block(
 
 
 def _to_storable(name: str, values: Any) -> np.ndarray:
-    """Return values as an array of numbers, or of bytes of one width."""
-    is_free = name.isidentifier() and name != HASHES
-    require(is_free, f"An array's name must be a word, not {HASHES!r}.", {"name": name})
+    """Return values as an array of numbers, or of `bytes` objects."""
+    is_free = name.isidentifier() and name not in CHECKED
+    require(is_free, f"An array's name must be a word, and none of {CHECKED}.", {"name": name})
     array = to_array(values)
-    if array.dtype.kind in "OU":
-        texts = [to_bytes(text) for text in array.reshape(-1).tolist()]
-        array = np.array(texts, np.bytes_).reshape(array.shape)
-    require(array.dtype.kind in "biufcS", f"`{name}` must be numbers or text.", {"dtype": array.dtype})
+    if array.dtype.kind in "OUS":
+        # Objects: in an array of one width a single long text costs its length n times, and b"a" equals b"a\0".
+        texts = np.empty(array.size, object)
+        texts[:] = [to_bytes(text) for text in array.reshape(-1).tolist()]
+        return texts.reshape(array.shape)
+    require(array.dtype.kind in "biufc", f"`{name}` must be numbers or text.", {"dtype": array.dtype})
     return array
 
 
@@ -192,7 +207,7 @@ def _check_finite(name: str, array: np.ndarray, indices: np.ndarray) -> None:
 
 def _check_alike(block: Block, first: Block) -> None:
     def describe_row(array: np.ndarray) -> tuple[Any, ...]:
-        return ("text" if array.dtype.kind == "S" else array.dtype.name, *array.shape[1:])
+        return ("text" if array.dtype.kind == "O" else array.dtype.name, *array.shape[1:])
 
     expected = {name: describe_row(array) for name, array in first.items()}
     found = {name: describe_row(array) for name, array in block.items()}

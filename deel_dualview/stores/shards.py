@@ -1,24 +1,24 @@
-"""Files of a store on disk: checksummed `.npy` shards, written aside and renamed, and their manifest."""
+"""Files of a store on disk: checksummed `.npy` shards, and a manifest with a checksum of its own."""
 
 import dataclasses
 import io
 import json
-import os
-import zlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deel_dualview import _files
 from deel_dualview._checks import describe
-from deel_dualview.stores.base import Block, StoreError
+from deel_dualview.stores.base import HASHES, Block, StoreError
+from deel_dualview.stores.text import LENGTHS, pack_texts, unpack_texts
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-PARTIAL = ".partial"
-_READ_SIZE = 1 << 20
+_SHARD_NAME = re.compile(r"\d{5,}-([^\W\d]\w*(?:\.lengths)?)\.npy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,10 @@ class ShardFile:
     num_bytes: int
     crc32: int
     shape: tuple[int, ...]
+    dtype: str
+
+
+Shard = dict[str, ShardFile]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,10 @@ class Manifest:
     """
 
     key: dict[str, str]
-    shards: tuple[dict[str, ShardFile], ...] = ()
+    shards: tuple[Shard, ...] = ()
     complete: bool = False
 
-    def with_shard(self, shard: dict[str, ShardFile]) -> "Manifest":
+    def with_shard(self, shard: Shard) -> "Manifest":
         """Return this manifest with one more shard."""
         return dataclasses.replace(self, shards=(*self.shards, shard))
 
@@ -54,72 +58,108 @@ def read_manifest(directory: Path) -> Manifest | None:
     """Return the manifest in a directory; None if there is none.
 
     Raises:
-        StoreError: it cannot be read, or is of another format.
+        StoreError: it cannot be read, one bit of it differs from what was written, or it is of another format.
     """
+    path = directory / MANIFEST
     try:
-        fields = json.loads((directory / MANIFEST).read_bytes())
-        if fields["format_version"] == FORMAT_VERSION:
-            shards = tuple(_to_shard(shard) for shard in fields["shards"])
-            return Manifest(dict(fields["key"]), shards, bool(fields["complete"]))
+        fields = _files.read_checked_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
         raise damaged(directory, f"its {MANIFEST} cannot be read") from error
-    raise StoreError(
-        describe(
-            f"The store was written by another version of this library. {remedy(directory)}",
-            {"format_version": fields["format_version"], "expected": FORMAT_VERSION},
-        )
-    )
+    except _files.DamagedFileError as error:
+        _refuse_other_version(directory, _version_of(path))
+        raise damaged(directory, f"its {MANIFEST} cannot be read, or was changed") from error
+    _refuse_other_version(directory, fields.get("format_version"))
+    try:
+        shards = tuple(_to_shard(shard) for shard in fields["shards"])
+        return Manifest(dict(fields["key"]), shards, bool(fields["complete"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(directory, f"its {MANIFEST} cannot be read") from error
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Replace the manifest in a directory, all at once.
+    """Replace the manifest in a directory atomically.
 
     Raises:
         StoreError: the disk is full or cannot be written to; the previous manifest is whole.
     """
     fields = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
-    _write_aside(directory / MANIFEST, json.dumps(fields, indent=1).encode())
+    with reporting_failed_writes(directory):
+        _files.write_checked_json(directory / MANIFEST, fields)
 
 
-def write_shard(directory: Path, number: int, block: Block) -> dict[str, ShardFile]:
+def write_shard(directory: Path, number: int, block: Block) -> Shard:
     """Write the arrays of a shard and return what a manifest lists about them.
 
     Raises:
         StoreError: the disk is full or cannot be written to; what a manifest lists is whole.
     """
-    return {name: _write_array(directory, f"{number:05d}-{name}.npy", array) for name, array in block.items()}
+    return {
+        name: _write_array(directory, f"{number:05d}-{name}.npy", array)
+        for name, array in pack_texts(block).items()
+    }
 
 
 def check_shards(directory: Path, manifest: Manifest) -> None:
     """Read every byte that a manifest lists.
 
     Raises:
-        StoreError: a file is missing, truncated or changed.
+        StoreError: a file is missing, truncated, changed, or not the array that it is listed as.
     """
     for file in (file for shard in manifest.shards for file in shard.values()):
         path = directory / file.file
         try:
-            size, crc32 = path.stat().st_size, _crc32_of_file(path)
+            # Sizes first: reading a device or a pipe in the place of a file would never end.
+            size = path.stat().st_size if path.is_file() else None
+            crc32 = _files.record_of(path).crc32 if size == file.num_bytes else None
         except OSError as error:
             raise damaged(directory, f"{file.file} cannot be read") from error
+        if size is None:
+            raise damaged(directory, f"{file.file} cannot be read: it is missing, or no file")
         if size != file.num_bytes:
             raise damaged(directory, f"{file.file} has {size} bytes where {file.num_bytes} were written")
         if crc32 != file.crc32:
             raise damaged(directory, f"the checksum of {file.file} is not that of what was written")
+        _read_array(directory, file)
 
 
-def read_shard(directory: Path, shard: dict[str, ShardFile]) -> Block:
-    """Return the arrays of a shard, mapped into memory read-only.
+class StoredShard(Mapping[str, np.ndarray]):
+    """The arrays of a shard by name, read when they are looked up: numbers mapped into memory, read-only."""
 
-    Raises:
-        StoreError: a file is missing or not an array.
+    def __init__(self, directory: Path, files: Shard):
+        self._directory = directory
+        self._files = files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = _read_array(self._directory, self._files[name])
+        lengths = self._files.get(name + LENGTHS)
+        if lengths is None:
+            return array
+        try:
+            return unpack_texts(array, _read_array(self._directory, lengths))
+        except ValueError as error:
+            raise damaged(self._directory, f"{lengths.file}: {error}") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._files if not name.endswith(LENGTHS))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def leftovers(directory: Path, manifest: Manifest) -> list[Path]:
+    """Return the files that a killed process left here: of a name that it writes, but not listed.
+
+    A user's own file, of another name or of an array that this store does not have, is none.
     """
-    try:
-        return {name: np.load(directory / file.file, mmap_mode="r") for name, file in shard.items()}
-    except (OSError, ValueError) as error:
-        raise damaged(directory, "a shard cannot be read") from error
+    listed = {file.file for shard in manifest.shards for file in shard.values()}
+    names = {name for shard in manifest.shards for name in shard}
+    return [
+        path
+        for path in directory.iterdir()
+        if (match := _SHARD_NAME.fullmatch(path.name)) and match[1] in names and path.name not in listed
+    ]
 
 
 def damaged(directory: Path, how: str) -> StoreError:
@@ -130,7 +170,7 @@ def damaged(directory: Path, how: str) -> StoreError:
 
 
 def remedy(directory: Path) -> str:
-    """Return how to mend a store that cannot be used."""
+    """Return what to do about a store that cannot be used."""
     return f"Use another directory, or delete {str(directory)!r} to compute its vectors again."
 
 
@@ -148,54 +188,51 @@ def reporting_failed_writes(directory: Path) -> Iterator[None]:
         raise StoreError(describe(message, {"directory": str(directory)})) from error
 
 
-def _to_shard(files: dict[str, dict[str, Any]]) -> dict[str, ShardFile]:
-    return {
-        name: ShardFile(file["file"], file["num_bytes"], file["crc32"], tuple(file["shape"]))
+def _version_of(path: Path) -> object:
+    """Return the format of a manifest whose checksum is not right; None where that cannot be read."""
+    try:
+        return json.loads(path.read_bytes())["format_version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _refuse_other_version(directory: Path, version: object) -> None:
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        message = f"The store was written by another version of this library. {remedy(directory)}"
+        raise StoreError(describe(message, {"format_version": version, "expected": FORMAT_VERSION}))
+
+
+def _to_shard(files: dict[str, dict[str, Any]]) -> Shard:
+    shard = {
+        name: ShardFile(
+            str(file["file"]), int(file["num_bytes"]), int(file["crc32"]), tuple(file["shape"]), file["dtype"]
+        )
         for name, file in files.items()
     }
+    if HASHES not in shard or any(not _SHARD_NAME.fullmatch(file.file) for file in shard.values()):
+        raise ValueError("it lists files that no store writes")
+    return shard
 
 
 def _write_array(directory: Path, name: str, array: np.ndarray) -> ShardFile:
     array = np.ascontiguousarray(array)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    content = (header.getvalue(), array.reshape(-1).view(np.uint8).data)
-    num_bytes, crc32 = _write_aside(directory / name, *content)
-    return ShardFile(name, num_bytes, crc32, array.shape)
+    with reporting_failed_writes(directory):
+        content = (header.getvalue(), array.reshape(-1).view(np.uint8).data)
+        num_bytes, crc32 = _files.write_file(directory / name, *content)
+    return ShardFile(name, num_bytes, crc32, array.shape, array.dtype.str)
 
 
-def _write_aside(path: Path, *content: bytes | memoryview) -> tuple[int, int]:
-    """Write a file that is seen either as before (or not at all) or whole, even after a power cut."""
-    aside = path.with_name(path.name + PARTIAL)
-    num_bytes = crc32 = 0
-    with reporting_failed_writes(path.parent):
-        try:
-            with aside.open("wb") as file:
-                for part in content:
-                    file.write(part)
-                    num_bytes, crc32 = num_bytes + len(part), zlib.crc32(part, crc32)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-            _sync_directory(path.parent)
-        finally:
-            aside.unlink(missing_ok=True)
-    return num_bytes, crc32
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+def _read_array(directory: Path, file: ShardFile) -> np.ndarray:
+    """Map an array, of numbers alone, after its header was compared with the manifest and the file's size."""
+    path = directory / file.file
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _crc32_of_file(path: Path) -> int:
-    crc32 = 0
-    with path.open("rb") as file:
-        while part := file.read(_READ_SIZE):
-            crc32 = zlib.crc32(part, crc32)
-    return crc32
+        array = np.lib.format.open_memmap(path, mode="r")
+        size = path.stat().st_size
+    except Exception as error:  # NumPy's parser of headers raises errors of many classes
+        raise damaged(directory, f"{file.file} cannot be read") from error
+    found = (array.shape, array.dtype.str, array.offset + array.nbytes)
+    if found != (file.shape, file.dtype, size) or size != file.num_bytes:
+        raise damaged(directory, f"{file.file} is not the array that was written")
+    return array
