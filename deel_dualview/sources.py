@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SPEC = re.compile(
     r"(?P<left>[^\[]+):(?P<right>[^:\[]+(\[.*)?)"
 )  # mnist:3.0.1:test[:1000] splits before test
+_MOST_LISTED = 10
 _EXTRA = 'pip install "deel-dualview[tfds]"'
 
 
@@ -50,7 +52,9 @@ def import_data_module(spec: str, *, name: str, data_dir: str | None = None) -> 
             _find_function(module, function, name, why_not_tfds)
 
 
-def read_dataset(spec: str, *, name: str, batch_size: int, data_dir: str | None = None) -> Source:
+def read_dataset(
+    spec: str, *, name: str, batch_size: int, data_dir: str | None = None, download: bool = False
+) -> Source:
     """Find a dataset by `NAME:SPLIT` of TFDS, or by `package.module:function`.
 
     A name that TFDS knows, or that is prepared in `data_dir`, is TFDS's; any other is imported, from the
@@ -61,9 +65,11 @@ def read_dataset(spec: str, *, name: str, batch_size: int, data_dir: str | None 
         name: the option it came by, `"train"` or `"test"`, for messages.
         batch_size: of TFDS datasets; a function batches by itself.
         data_dir: where TFDS keeps its datasets; None for its own default.
+        download: whether TFDS may fetch a dataset that is not there.
 
     Raises:
-        ValueError: nothing of that name, or what was found is not a batched dataset of inputs and labels.
+        ValueError: nothing of that name, it is not in `data_dir`, or what was found is not a batched dataset of
+            inputs and labels.
     """
     parts = _SPEC.fullmatch(spec)
     if parts is None:
@@ -74,7 +80,7 @@ def read_dataset(spec: str, *, name: str, batch_size: int, data_dir: str | None 
     left, right = parts["left"], parts["right"]
     builder, why_not_tfds = _find_builder(left, data_dir)
     if builder is not None:
-        return _read_tfds(builder, right, name, batch_size)
+        return _read_tfds(builder, right, name, batch_size, download)
     if not _FUNCTION.fullmatch(spec):
         raise ValueError(f"--{name}: {why_not_tfds} Received: {spec!r}.")
     return _call_function(left, right, name, why_not_tfds)
@@ -93,14 +99,15 @@ def _find_builder(name: str, data_dir: str | None) -> tuple[Any | None, str]:
     try:
         return tfds.builder(name, data_dir=data_dir), ""
     except not_found:
-        return None, f"TensorFlow Datasets knows no {name!r}" + (
-            f", nor does {data_dir}." if data_dir else "."
+        folder = (
+            "" if data_dir is None else f", nor has {data_dir}, {_describe_folder(pathlib.Path(data_dir))}"
         )
+        return None, f"TensorFlow Datasets knows no {name!r}{folder}."
     except (ValueError, AssertionError, TypeError, OSError) as error:
         return None, f"TensorFlow Datasets cannot make {name!r}: {first_line(str(error))}"
 
 
-def _read_tfds(builder: Any, split: str, name: str, batch_size: int) -> Source:
+def _read_tfds(builder: Any, split: str, name: str, batch_size: int, download: bool) -> Source:
     """Read one split, in file order, with TFDS's own ids."""
     import tensorflow_datasets as tfds
 
@@ -111,7 +118,7 @@ def _read_tfds(builder: Any, split: str, name: str, batch_size: int) -> Source:
             f"--{name}: TFDS declares no (input, label) pair for {title}. Write a function that returns a "
             "batched tf.data.Dataset of (inputs, labels), and name it as package.module:function."
         )
-    _prepare(builder, name)
+    _prepare(builder, name, download)
     try:
         read_config = tfds.ReadConfig(add_tfds_id=True)
         examples = builder.as_dataset(split=split, shuffle_files=False, read_config=read_config)
@@ -129,22 +136,44 @@ def _read_tfds(builder: Any, split: str, name: str, batch_size: int) -> Source:
     return Source(dataset.batch(batch_size), class_names, f"TFDS {title}, split {split}")
 
 
-def _prepare(builder: Any, name: str) -> None:
-    """Download a dataset that is not yet in the data directory.
+def _prepare(builder: Any, name: str, download: bool) -> None:
+    """Check that a dataset is in the data directory, or download it.
 
     Raises:
-        ValueError: with whatever went wrong (a network, a disk, a package that the dataset needs).
+        ValueError: it is not there, or with whatever went wrong (a network, a disk, a package that the dataset needs).
     """
     if builder.is_prepared():
         return
+    title = builder.info.full_name
+    if not download:
+        # The data directory is above the folders of the dataset's name, its configuration and its version.
+        directory = pathlib.Path(str(builder.data_path)).parents[title.count("/")]
+        raise ValueError(
+            f"--{name}: {title} is not in the TFDS directory {directory}, {_describe_folder(directory)}. Say by "
+            "--data-dir where it is; or fetch it: give --download (audit, compare), or run "
+            f"`tfds build {title.partition('/')[0]} --data_dir {directory}`."
+        )
     try:
         builder.download_and_prepare()
     except Exception as error:
         raise ValueError(
-            f"--{name}: {builder.info.full_name} is not in the TFDS directory, and downloading it failed. Say "
+            f"--{name}: {title} is not in the TFDS directory, and downloading it failed. Say "
             f"by --data-dir where it is. TFDS looked for {builder.data_path} and raised "
             f"{type(error).__name__}: {first_line(str(error))}"
         ) from error
+
+
+def _describe_folder(directory: pathlib.Path) -> str:
+    """Say what is in a folder, at most ten names."""
+    if not directory.is_dir():
+        return "which does not exist"
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except OSError as error:
+        return f"which cannot be read ({error.strerror})"
+    listed = ", ".join(repr(name) for name in names[:_MOST_LISTED])
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return f"which holds {listed}{more}" if names else "which is empty"
 
 
 def _pick(example: Any, key: Any) -> Any:

@@ -179,7 +179,35 @@ def test_data_that_cannot_be_read_are_refused(spec, words, folder, model_file, t
 
 
 def test_a_dataset_that_cannot_be_downloaded_says_where_it_was_looked_for(folder, model_file):
-    assert refused(run(*own(model_file, test="imagenet2012:train"), "--data-dir", folder), "--data-dir")
+    specs = own(model_file, test="imagenet2012:train")
+    assert refused(run(*specs, "--data-dir", folder, "--download"), "--data-dir", "downloading it failed")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ([], "which does not exist"),
+        ([""], "which is empty"),
+        (["cifar10", "emnist"], "which holds 'cifar10', 'emnist'"),
+    ],
+    ids=["missing", "empty", "other datasets"],
+)
+@pytest.mark.parametrize("name", ["mnist", "a_dataset_of_mine"])
+def test_a_mistyped_data_directory_is_refused_and_nothing_is_downloaded(
+    made, words, name, folder, model_file
+):
+    directory = folder / "mistyped"
+    for part in made:
+        (directory / part).mkdir(parents=True, exist_ok=True)
+    before = sorted(folder.rglob("*"))
+    assert refused(run(*own(model_file, test=f"{name}:test"), "--data-dir", directory), str(directory), words)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_dataset_that_is_not_in_the_default_directory_is_not_downloaded(folder, model_file, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(folder / "default"))
+    assert refused(run(*own(model_file, test="mnist:test")), "--download", "tfds build mnist")
+    assert not (folder / "default").exists()
 
 
 @pytest.mark.parametrize("missing", ["--model", "--train", "--test"])

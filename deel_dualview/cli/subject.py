@@ -46,6 +46,7 @@ class SubjectOptions(NamedTuple):
     train_spec: str | None
     test_spec: str | None
     data_dir: str | None
+    download: bool
     modules: tuple[str, ...]
     checkpoints: str | None
     feature_layer: str | None
@@ -75,6 +76,7 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
         kept("--train", "train_spec", metavar="SPEC", help="The data that the model was trained on."),
         kept("--test", "test_spec", metavar="SPEC", help="The data whose predictions are explained."),
         kept("--data-dir", metavar="DIR", help="Where TFDS keeps datasets.  [default: its own]"),
+        kept("--download", is_flag=True, help="Let TFDS fetch a dataset that is not there."),
         kept(
             "--import",
             "modules",
@@ -168,7 +170,13 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
     own = InfluenceModel(model, layer)
     checkpoints = None if folder is None else load_checkpoints(folder, model, feature_layer=layer)
     train, test = (
-        read_dataset(spec, name=name, batch_size=options.batch_size, data_dir=options.data_dir)
+        read_dataset(
+            spec,
+            name=name,
+            batch_size=options.batch_size,
+            data_dir=options.data_dir,
+            download=options.download,
+        )
         for name, spec in specs.items()
     )
     click.echo(f"Model {options.model_path}. Trained on {train.description}. Explained: {test.description}.")
