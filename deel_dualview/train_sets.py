@@ -17,7 +17,7 @@ def check_train_set(
     train_set: tf.data.Dataset,
     read: Callable[[tf.data.Dataset, str], Any] = data.check_same_twice,
 ) -> None:
-    """Refuse a training set that is not batched, has no labels, changes, or is not what the model takes.
+    """Refuse a training set that is not batched, never ends, has no labels, changes, or does not fit the model.
 
     The model is prepared on the first batch.
 
@@ -30,7 +30,7 @@ def check_train_set(
         TypeError: it is no dataset.
         ValueError: one of the above.
     """
-    data.check_batched(train_set, "train_set")
+    data.check_bounded(train_set, "train_set")
     spec = data.unpack(train_set.element_spec)
     require(
         spec.labels is not None,
@@ -39,5 +39,7 @@ def check_train_set(
     )
     model.check_inputs(spec.inputs, "train_set")
     first = data.unpack(read(train_set, "train_set"))
+    data.check_finite(first.inputs, 0, "train_set")
     model.prepare(first.inputs)
-    model.to_classes(first.labels)
+    with data.naming_positions(0, "train_set"):
+        model.to_classes(first.labels)

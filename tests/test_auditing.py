@@ -277,6 +277,7 @@ def test_rates_are_the_shares_that_thresholds_can_name(report):
         "leaks",
         "duplicates-conflicting",
         "unfaithful",
+        "not-finite",
     }
     assert report.rates["unfaithful"] == pytest.approx(
         np.mean(report.arrays["surrogate_logits"].argmax(axis=1) != report.arrays["test_predictions"])

@@ -172,7 +172,7 @@ def test_the_json_has_every_finding_and_no_nan(report, tmp_path):
     content = json.loads((page.parent / "audit.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert content["schema_version"] == 1
     assert [finding["name"] for finding in content["findings"]] == ["label-errors", "wrong-predictions"]
-    assert content["rates"] == {"label-errors": 0.1, "wrong-predictions": 0.5}
+    assert content["rates"] == {"label-errors": 0.1, "wrong-predictions": 0.5, "not-finite": 0.0}
     assert content["findings"][0]["severity"] == "notice"
     assert content["findings"][0]["suspects"][0]["self_influence"] is None
 

@@ -13,9 +13,8 @@ from deel_dualview import data
 from deel_dualview._checks import check_k, describe, require
 from deel_dualview.auditing import labels, leaks, making, pairs, predictions, ranking, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
-from deel_dualview.auditing.duplicates import Sketcher
-from deel_dualview.auditing.evidence import Evidence
-from deel_dualview.auditing.reading import gather_inputs, read_contents, references_in
+from deel_dualview.auditing.evidence import Evidence, id_arrays
+from deel_dualview.auditing.reading import gather_inputs, references_in
 from deel_dualview.auditing.steps import Steps
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
@@ -88,12 +87,14 @@ def audit(
     given = making.by_name(calculator)
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
-        with steps.step("Set-up of the method"):
-            made = making.make(given, influence_model, train, progress=progress)
-            names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
         with steps.step("Contents of both sets"):
-            sketcher = Sketcher()
-            splits = Splits(train, test, read_contents(train, sketcher), read_contents(test, sketcher))
+            splits = Splits.read(train, test)
+            splits.check_labels(
+                given.model if isinstance(given, BaseInfluenceCalculator) else influence_model
+            )
+        with steps.step("Set-up of the method"):
+            made = making.make(given, influence_model, splits.train_set, progress=progress)
+            names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
             _check_same_examples(made, splits)
         if isinstance(made, DualView):
             about = _ask_surrogate(made, splits, k, known, steps)
@@ -112,7 +113,10 @@ def audit(
         steps.close()
     return AuditReport(
         overview=pairs.tell(head, relevance, related),
-        findings=_in_order(about, [about.label_errors, related.finding, *found, influential]),
+        findings=[
+            *splits.not_finite(),
+            *_in_order(about, [about.label_errors, related.finding, *found, influential]),
+        ],
         attributions=about.evidence.attributions,
         arrays=_arrays(about.evidence),
         shown=shown,
@@ -201,13 +205,13 @@ def _arrays(evidence: Evidence) -> dict[str, np.ndarray]:
         arrays["test_labels"] = evidence.test_labels
     for name, ids in (("train_ids", evidence.train_ids), ("test_ids", evidence.test_ids)):
         if ids is not None:
-            arrays[name] = ids if ids.dtype.kind in "iu" else ids.astype(np.bytes_)
+            arrays |= id_arrays(name, ids)
     return arrays
 
 
 def _check_datasets(train: tf.data.Dataset, test: tf.data.Dataset) -> None:
     for name, dataset in (("train", train), ("test", test)):
-        data.check_batched(dataset, name)
+        data.check_bounded(dataset, name)
         data.check_same_twice(dataset, name)
     structures = [data.unpack(dataset.element_spec).inputs for dataset in (train, test)]
     try:

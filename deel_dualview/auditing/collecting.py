@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +11,16 @@ import scipy.special
 import tensorflow as tf
 
 from deel_dualview import data
+from deel_dualview.auditing.broken import find_not_finite, with_finite_inputs
+from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.evidence import Evidence, LabelJudge, SurrogateEvidence
 from deel_dualview.auditing.labels import CONTRADICTION
-from deel_dualview.auditing.reading import SplitContents
+from deel_dualview.auditing.reading import SplitContents, read_contents
 from deel_dualview.auditing.surrogate import judge_labels
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.models import InfluenceModel
+from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.search import ORDER
 from deel_dualview.svm import DualSVMSolution
 
@@ -29,6 +32,34 @@ class Splits(NamedTuple):
     test_set: tf.data.Dataset
     train: SplitContents
     test: SplitContents
+
+    @classmethod
+    def read(cls, train: tf.data.Dataset, test: tf.data.Dataset) -> Splits:
+        """Read both; a set with NaN or infinity in its inputs is replaced by one with 0 in their place."""
+        sketcher = Sketcher()
+        contents = [read_contents(dataset, sketcher) for dataset in (train, test)]
+        finite = [
+            with_finite_inputs(dataset) if len(found.not_finite) else dataset
+            for dataset, found in zip((train, test), contents, strict=True)
+        ]
+        return cls(*finite, *contents)
+
+    def not_finite(self) -> Iterator[NotFiniteInputs]:
+        """Yield the finding about NaN and infinity in the inputs, if there are any."""
+        yield from find_not_finite(
+            self.train.not_finite,
+            self.test.not_finite,
+            num_train=len(self.train.hashes),
+            num_test=len(self.test.hashes),
+        )
+
+    def check_labels(self, model: InfluenceModel) -> None:
+        """Refuse labels that are no classes of the model, before long work."""
+        model.prepare(data.unpack(data.first_batch(self.train_set, "train")).inputs)
+        for name, contents in (("train", self.train), ("test", self.test)):
+            if contents.labels is not None:
+                with data.naming_positions(0, name):
+                    model.to_classes(contents.labels)
 
 
 def gather_from_surrogate(
@@ -47,12 +78,14 @@ def gather_from_surrogate(
     evidence = Evidence(
         num_classes=model.num_classes,
         k=k,
+        broken_train=splits.train.not_finite,
+        broken_test=splits.test.not_finite,
         train_labels=calculator.train_labels,
         train_ids=calculator.train_ids,
-        doubt=judge.slack,
-        contradicted=judge.slack > CONTRADICTION,
+        doubt=_zero_at(splits.train.not_finite, judge.slack),
+        contradicted=_zero_at(splits.train.not_finite, judge.slack > CONTRADICTION),
         suggested_labels=judge.suggested_labels,
-        self_influence=_self_influence(calculator, splits.train_set),
+        self_influence=_zero_at(splits.train.not_finite, _self_influence(calculator, splits.train_set)),
         test_labels=test_labels,
         test_ids=splits.test.ids,
         predictions=predictions,
@@ -77,12 +110,14 @@ def gather_without_surrogate(calculator: BaseInfluenceCalculator, splits: Splits
     return Evidence(
         num_classes=model.num_classes,
         k=k,
+        broken_train=splits.train.not_finite,
+        broken_test=splits.test.not_finite,
         train_labels=train_labels,
         train_ids=splits.train.ids,
-        doubt=losses,
-        contradicted=train_logits.argmax(axis=1) != train_labels,
+        doubt=_zero_at(splits.train.not_finite, losses),
+        contradicted=_zero_at(splits.train.not_finite, train_logits.argmax(axis=1) != train_labels),
         suggested_labels=suggested,
-        self_influence=_self_influence(calculator, splits.train_set),
+        self_influence=_zero_at(splits.train.not_finite, _self_influence(calculator, splits.train_set)),
         test_labels=_test_labels(model, splits),
         test_ids=splits.test.ids,
         predictions=predictions,
@@ -90,6 +125,15 @@ def gather_without_surrogate(calculator: BaseInfluenceCalculator, splits: Splits
         attributions=_strongest(calculator, splits.test_set, k),
         surrogate=None,
     )
+
+
+def _zero_at(positions: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return values (n,) with 0 where an example is not to be ranked."""
+    if not len(positions):
+        return values
+    values = values.copy()
+    values[positions] = 0
+    return values
 
 
 def _predictions(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +151,7 @@ def _judge_labels(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _logits(model: InfluenceModel, dataset: tf.data.Dataset) -> np.ndarray:
-    return np.concatenate([model.logits(data.unpack(element).inputs).numpy() for element in dataset])
+    return np.concatenate(list(data.map_batches(lambda batch: model.logits(batch.inputs).numpy(), dataset)))
 
 
 def _self_influence(calculator: BaseInfluenceCalculator, train_set: tf.data.Dataset) -> np.ndarray:

@@ -8,7 +8,11 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 
+from deel_dualview.hashing import to_bytes
 from deel_dualview.report.findings import ExampleReference, Severity
+
+_MOST_PADDED, _LARGE_ANYWAY = 10, 2**20
+"""Texts of one width may take ten times their bytes, or a megabyte; zip takes most of the padding out again."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Evidence:
     Args:
         num_classes: c.
         k: how many proponents and opponents are shown.
+        broken_train: positions of training examples that are not to be shown or counted, see `find_not_finite`.
+        broken_test: positions of such test examples.
         train_labels: given classes, shape (n,).
         train_ids: ids of the training set, shape (n,), or None.
         doubt: of every given label, shape (n,): slack max(0, 1 - margin) of the surrogate that judges labels, or
@@ -72,6 +78,8 @@ class Evidence:
 
     num_classes: int
     k: int
+    broken_train: np.ndarray
+    broken_test: np.ndarray
     train_labels: np.ndarray
     train_ids: np.ndarray | None
     doubt: np.ndarray
@@ -115,6 +123,23 @@ def plain_id(value: object) -> int | str:
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     return value if isinstance(value, int) else str(value)
+
+
+def id_arrays(name: str, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Return ids as arrays for a file, by name: integers, or texts of one width.
+
+    Where one width would multiply their size, or hide zeros at the end of an id, they are two arrays instead: the
+    bytes of all on end, `NAME_bytes`, and the length of each, `NAME_lengths`.
+    """
+    if ids.dtype.kind in "iu":
+        return {name: ids}
+    texts = [to_bytes(text) for text in ids.tolist()]
+    lengths = np.array([len(text) for text in texts], np.int64)
+    is_wide = len(texts) * int(lengths.max()) > max(_MOST_PADDED * int(lengths.sum()), _LARGE_ANYWAY)
+    if is_wide or any(text.endswith(b"\0") for text in texts):
+        octets = np.array(bytearray(b"".join(texts)), np.uint8)
+        return {f"{name}_bytes": octets, f"{name}_lengths": lengths}
+    return {name: np.array(texts, np.bytes_)}
 
 
 def severity_of(share: float, *, warn_from: float) -> Severity:

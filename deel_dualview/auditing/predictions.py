@@ -31,7 +31,8 @@ def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPr
     if evidence.test_labels is None:
         return _uncertain(evidence)
     wrong = np.flatnonzero(evidence.predictions != evidence.test_labels)
-    surest = wrong[np.argsort(-evidence.confidences[wrong], kind="stable")][:NUM_EXPLAINED]
+    shown = wrong[~np.isin(wrong, evidence.broken_test)]
+    surest = shown[np.argsort(-evidence.confidences[shown], kind="stable")][:NUM_EXPLAINED]
     share = len(wrong) / evidence.num_test
     severity = severity_of(share, warn_from=MANY_WRONG)
     return WrongPredictions(
@@ -136,12 +137,14 @@ def _class_influence(
 
 
 def _top_proponents(evidence: Evidence) -> list[np.ndarray]:
-    """Return the training indices of the k strongest proponents of every test example."""
+    """Return the training indices of the k strongest proponents of every test example; none of a broken one."""
     strongest = []
+    broken_test = set(evidence.broken_test.tolist())
     for index in range(evidence.num_test):
         columns, values = _row(evidence, index)
         order = np.lexsort((columns, -values))[: evidence.k]
-        strongest.append(columns[order][values[order] > 0].astype(np.int64))
+        found = columns[order][values[order] > 0].astype(np.int64)
+        strongest.append(found[~np.isin(found, evidence.broken_train) & (index not in broken_test)])
     return strongest
 
 
@@ -158,7 +161,8 @@ def _wrong_title(count: int, num_test: int) -> str:
 
 
 def _uncertain(evidence: Evidence) -> UncertainPredictions:
-    least = np.argsort(evidence.confidences, kind="stable")[:NUM_EXPLAINED]
+    order = np.argsort(evidence.confidences, kind="stable")
+    least = order[~np.isin(order, evidence.broken_test)][:NUM_EXPLAINED]
     unsure = int((evidence.confidences < 0.5).sum())
     return UncertainPredictions(
         severity=Severity.NOTICE if unsure else Severity.GOOD,

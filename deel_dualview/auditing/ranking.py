@@ -35,6 +35,7 @@ def rank_labels(evidence: Evidence, known: Sequence[int] | np.ndarray | None) ->
     """
     ranking = _ranking(evidence)
     order = by_decreasing(evidence.self_influence if ranking == "self-influence" else evidence.doubt)
+    whole = order[~np.isin(order, evidence.broken_train)]
     count = int(evidence.contradicted.sum())
     share = count / evidence.num_train
     return RankedLabels(
@@ -44,7 +45,7 @@ def rank_labels(evidence: Evidence, known: Sequence[int] | np.ndarray | None) ->
         count=count,
         share=share,
         ranking=ranking,
-        suspects=tuple(_suspect(evidence, index) for index in order[:NUM_SUSPECTS]),
+        suspects=tuple(_suspect(evidence, index) for index in whole[:NUM_SUSPECTS]),
         detection=None if known is None or not len(known) else _detection(evidence, np.asarray(known), order),
     )
 

@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
+from deel_dualview.auditing.broken import zero_not_finite
 from deel_dualview.auditing.duplicates import Sketcher
+from deel_dualview.examples import not_finite_rows
 from deel_dualview.report.findings import ExampleReference
 
 
@@ -22,19 +24,24 @@ class SplitContents(NamedTuple):
         sketches: shape (n, s) float32; zero rows for inputs that are not sketched.
         labels: as the dataset has them, shape (n, ...), or None.
         ids: shape (n,), or None.
+        not_finite: positions of examples with NaN or infinity in their inputs, which were read as 0, increasing.
     """
 
     hashes: np.ndarray
     sketches: np.ndarray
     labels: np.ndarray | None
     ids: np.ndarray | None
+    not_finite: np.ndarray
 
 
 def read_contents(dataset: tf.data.Dataset, sketcher: Sketcher) -> SplitContents:
     """Hash and sketch every example of a dataset, in one pass."""
-    hashes, sketches, labels, ids = [], [], [], []
-    for _, element in data.enumerate_examples(dataset):
+    hashes, sketches, labels, ids, broken = [], [], [], [], [np.empty(0, np.int64)]
+    for positions, element in data.enumerate_examples(dataset):
         batch = data.unpack(element)
+        if len(rows := not_finite_rows(batch.inputs)):
+            broken.append(positions[rows])
+            batch = batch._replace(inputs=zero_not_finite(batch.inputs))
         hashes.append(hash_inputs(batch.inputs))
         sketches.append(sketcher.sketch(to_arrays(batch.inputs)))
         if batch.labels is not None:
@@ -46,6 +53,7 @@ def read_contents(dataset: tf.data.Dataset, sketcher: Sketcher) -> SplitContents
         np.concatenate(sketches),
         np.concatenate(labels) if labels else None,
         np.concatenate(ids) if ids else None,
+        np.concatenate(broken),
     )
 
 

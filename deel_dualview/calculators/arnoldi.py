@@ -90,7 +90,7 @@ class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
     def _check_first_vectors(self) -> None:
         """Refuse stored projections onto other eigenvectors: those of nearly equal eigenvalues may turn."""
         stored = next(iter(self._vector_blocks()))[1][0]
-        batch = data.unpack(next(iter(self.train_set)))
+        batch = data.unpack(data.first_batch(self.train_set, "train_set"))
         (fresh,), (queries,) = (
             self._influence_vectors(batch),
             self._queries(batch, self.model.to_classes(batch.labels)),

@@ -1,5 +1,6 @@
 """BaseInfluenceCalculator: influence is an inner product of a query with a training example's vector."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 from deel_dualview import data, witness
 from deel_dualview._checks import check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
+from deel_dualview.examples import RowsError
 from deel_dualview.gathering import gather_examples, gathered_spec
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, TopK, check_order
@@ -143,14 +145,15 @@ class BaseInfluenceCalculator(ABC):
         self._check_queries(dataset_to_evaluate)
         self._check_same_train_set(train_set)
         return data.lazy_dataset(
-            lambda: (self._values(data.unpack(element)) for element in dataset_to_evaluate),
+            lambda: data.map_batches(self._values, dataset_to_evaluate),
             tf.TensorSpec([None, self.num_train], tf.float32),
         )
 
     def sparse_influence_values(self, dataset_to_evaluate: tf.data.Dataset) -> scipy.sparse.csr_array:
         """Return all influence values, shape (m, n), zeros left out; memory grows with the number of the others."""
         self._check_queries(dataset_to_evaluate)
-        parts = [self._sparse_values(data.unpack(element)) for element in dataset_to_evaluate]
+        data.check_bounded(dataset_to_evaluate, "dataset_to_evaluate")
+        parts = list(data.map_batches(self._sparse_values, dataset_to_evaluate))
         return scipy.sparse.vstack(parts, format="csr")
 
     def _sparse_values(self, batch: data.Batch) -> scipy.sparse.csr_array:
@@ -168,7 +171,7 @@ class BaseInfluenceCalculator(ABC):
         check_k(k, self.num_train)
         check_order(order)
         return data.lazy_dataset(
-            lambda: (self._top_k(data.unpack(element), k, order) for element in dataset_to_evaluate),
+            lambda: data.map_batches(functools.partial(self._top_k, k=k, order=order), dataset_to_evaluate),
             (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
         )
 
@@ -200,8 +203,9 @@ class BaseInfluenceCalculator(ABC):
         train_set = self._check_same_train_set(train_set)
 
         def found() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-            for element in dataset_to_evaluate:
-                yield element, *self._top_k(data.unpack(element), k, order)
+            find = functools.partial(self._top_k, k=k, order=order)
+            for element, best in data.map_elements(find, dataset_to_evaluate):
+                yield element, *best
 
         def gathered() -> Iterator[TopK]:
             for (samples, values, indices), examples in gather_examples(train_set, self._hashes(), found()):
@@ -225,12 +229,13 @@ class BaseInfluenceCalculator(ABC):
     def _features_and_logits(self, batch: data.Batch) -> tuple[tf.Tensor, tf.Tensor]:
         features, logits = self.model.features_and_logits(batch.inputs)
         finite = np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
-        require(
-            bool(finite.all()),
-            "The model computes NaN or infinite features or logits for evaluated examples: mend or filter out those "
-            "examples.",
-            {"rows of the batch": np.flatnonzero(~finite).tolist()},
-        )
+        if not finite.all():
+            raise RowsError(
+                "The model computes NaN or infinite features or logits for evaluated examples: filter out those "
+                "examples, or check the model's weights.",
+                np.flatnonzero(~finite),
+                {},
+            )
         return features, logits
 
     def _explained_classes(self, batch: data.Batch, logits: tf.Tensor) -> np.ndarray:
@@ -265,7 +270,7 @@ class BaseInfluenceCalculator(ABC):
     def _train_batches(self, train_set: tf.data.Dataset) -> Iterator[data.Batch]:
         """Yield the batches of another pass over the training set; one that differs from the first is refused."""
         known, num_seen = self._hashes(), 0
-        for element in train_set:
+        for _, element in data.enumerate_examples(train_set):
             hashes = data.hash_examples(element)
             witness.check(known, num_seen, hashes, "train_set")
             num_seen += len(hashes)
@@ -276,9 +281,8 @@ class BaseInfluenceCalculator(ABC):
         """Return the training set to read; one that begins otherwise than the constructor's is refused."""
         if train_set is None or train_set is self.train_set:
             return self.train_set
-        data.check_batched(train_set, "train_set")
-        first = next(iter(train_set))
-        hashes = data.hash_examples(first)
+        data.check_bounded(train_set, "train_set")
+        hashes = data.hash_examples(data.first_batch(train_set, "train_set"))
         require(
             np.array_equal(hashes, self._hashes()[: len(hashes)]),
             "`train_set` must hold the examples that the calculator was built with, in the same order; build another "

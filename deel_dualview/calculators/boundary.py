@@ -73,11 +73,11 @@ class BoundaryCalculator(ABC):
             )
         self.max_iterations = check_count("max_iterations", max_iterations)
         self.tolerance = check_positive("tolerance", tolerance)
-        data.check_batched(train_set, "train_set")
+        data.check_bounded(train_set, "train_set")
         data.check_same_twice(train_set, "train_set")
         self.model = model
         self.train_set = train_set
-        model.prepare(data.unpack(next(iter(train_set))).inputs)
+        model.prepare(data.unpack(data.first_batch(train_set, "train_set")).inputs)
         self.num_candidates = min(check_count("num_candidates", num_candidates), model.num_classes - 1)
 
     @abstractmethod
@@ -99,9 +99,7 @@ class BoundaryCalculator(ABC):
 
     def _values(self, examples: tf.data.Dataset) -> Iterator[np.ndarray]:
         num_unreached = num_examples = 0
-        own = examples is self.train_set
-        for element in (part for *_, part in data.compared_examples(examples)) if own else examples:
-            distances = self._distances(data.unpack(element).inputs)
+        for distances in self._all_distances(examples):
             num_unreached += int(np.isinf(distances).sum())
             num_examples += len(distances)
             yield -distances.astype(np.float32)
@@ -112,6 +110,11 @@ class BoundaryCalculator(ABC):
             )
             received = {"examples": num_unreached, "of": num_examples, "max_iterations": self.max_iterations}
             warnings.warn(describe(needed, received), ConvergenceWarning, stacklevel=2)
+
+    def _all_distances(self, examples: tf.data.Dataset) -> Iterator[np.ndarray]:
+        if examples is not self.train_set:
+            return data.map_batches(lambda batch: self._distances(batch.inputs), examples, "train_set")
+        return (self._distances(data.unpack(part).inputs) for *_, part in data.compared_examples(examples))
 
     def _walk(self, linearise: Callable[[list[tf.Tensor]], Linearised], start: list[tf.Tensor]) -> np.ndarray:
         """Step until the decision changes; return how far that is from the start, shape (m,)."""
@@ -165,7 +168,7 @@ class SampleBoundaryCalculator(BoundaryCalculator):
 
     def _check_differentiable(self) -> None:
         """Refuse a model through which no gradient reaches the inputs: all would seem infinitely far."""
-        first = tf.cast(data.unpack(next(iter(self.train_set))).inputs[:1], tf.float32)
+        first = tf.cast(data.unpack(data.first_batch(self.train_set, "train_set")).inputs[:1], tf.float32)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(first)
             logits = logits_of_real_inputs(self.model, first)

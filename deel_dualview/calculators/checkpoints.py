@@ -58,7 +58,7 @@ class CheckpointGradients:
         function: Function,
         projection: Projection | None,
     ) -> None:
-        first = data.unpack(next(iter(train_set)))
+        first = data.unpack(data.first_batch(train_set, "train_set"))
         for model in models:
             model.prepare(first.inputs)
         _check_same_architecture(models)

@@ -112,8 +112,7 @@ class DualView(BaseInfluenceCalculator):
     @property
     def train_ids(self) -> np.ndarray | None:
         """The user's ids of the training examples, shape (n,), integers or bytes; None if there are none."""
-        stored = self._stored()
-        return stored.array("ids") if "ids" in stored.names else None
+        return self._stored().array("ids") if "ids" in self._stored().names else None
 
     @cached_property
     def train_labels(self) -> np.ndarray:
@@ -152,42 +151,39 @@ class DualView(BaseInfluenceCalculator):
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily: `OuterProduct(alpha_i (b, c), phi_i (b, d))` for each batch."""
         self._check_same_train_set(train_set)
-        num_classes = self.model.num_classes
         return data.lazy_dataset(
             self._vectors,
             OuterProduct(
-                tf.TensorSpec([None, num_classes], tf.float32),
+                tf.TensorSpec([None, self.model.num_classes], tf.float32),
                 tf.TensorSpec([None, self.surrogate.weights.shape[0]], tf.float32),
             ),
         )
 
     def compute_influence_values(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         self._check_same_train_set(train_set)
-        values = self._support_vectors.self_influence(self.train_labels)
-        return tf.data.Dataset.from_tensor_slices(values).batch(1024)
+        own = self._support_vectors.self_influence(self.train_labels)
+        return tf.data.Dataset.from_tensor_slices(own).batch(1024)
 
     def evaluate(self, dataset: tf.data.Dataset) -> Iterator[Evaluation]:
         """Yield what model and surrogate make of each batch of a dataset, labelled or not."""
         data.check_batched(dataset, "dataset")
-        for element in dataset:
-            yield self._evaluate(data.unpack(element))
+        yield from data.map_batches(self._evaluate, dataset, "dataset")
 
     def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
         """Return the surrogate's logits, shape (m, c), float64."""
-        return np.concatenate([batch.surrogate_logits for batch in self.evaluate(dataset)])
+        return np.concatenate([batch.surrogate_logits for batch in self._evaluate_all(dataset)])
 
     def logit_error_bound(self, dataset: tf.data.Dataset) -> np.ndarray:
         """Return for every example how far any of its surrogate logits can be from the exact solution's, shape (m,).
 
         Strong convexity turns the certified gap into `sqrt(2 gap) ||phi(x)||`.
         """
-        norms = [np.linalg.norm(batch.kernel_features, axis=1) for batch in self.evaluate(dataset)]
+        norms = [np.linalg.norm(batch.kernel_features, axis=1) for batch in self._evaluate_all(dataset)]
         return self.surrogate.weight_error_bound * np.concatenate(norms)
 
     def surrogate_fidelity(self, dataset: tf.data.Dataset) -> fidelity.SurrogateFidelity:
         """Measure how far the surrogate agrees with the model on a dataset."""
-        batches = list(self.evaluate(dataset))
-        head = self.model.head
+        batches = self._evaluate_all(dataset)
         explained = [batch.model_logits.argmax(axis=1) for batch in batches]
         sums = [
             self._support_vectors.values(batch.kernel_features, classes).sum(axis=1, dtype=np.float64)
@@ -197,7 +193,7 @@ class DualView(BaseInfluenceCalculator):
             model_logits=np.concatenate([batch.model_logits for batch in batches]),
             surrogate_logits=np.concatenate([batch.surrogate_logits for batch in batches]),
             contributions=(np.concatenate(explained), np.concatenate(sums)),
-            kernel=None if head is None else head.kernel,
+            kernel=None if self.model.head is None else self.model.head.kernel,
             weights=self.feature_map.weights_on_features(self.surrogate.weights),
         )
 
@@ -270,6 +266,10 @@ class DualView(BaseInfluenceCalculator):
             alpha = self.surrogate.coefficients[start:stop].toarray().astype(np.float32)
             yield OuterProduct(alpha, self.feature_map(block["features"]))
             start = stop
+
+    def _evaluate_all(self, dataset: tf.data.Dataset) -> list[Evaluation]:
+        data.check_bounded(dataset, "dataset")
+        return list(self.evaluate(dataset))
 
     def _evaluate(self, batch: data.Batch) -> Evaluation:
         features, logits = self._features_and_logits(batch)

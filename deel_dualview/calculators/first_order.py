@@ -76,8 +76,8 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
 
         def values() -> Iterator[tf.Tensor]:
             vector = self._group_vector(group)
-            for element in dataset_to_evaluate:
-                yield self._scores(self._queries_of(data.unpack(element)), vector)[:, 0]
+            for queries in data.map_batches(self._queries_of, dataset_to_evaluate):
+                yield self._scores(queries, vector)[:, 0]
 
         return data.lazy_dataset(values, tf.TensorSpec([None], tf.float32))
 
@@ -145,9 +145,5 @@ def _checked(group: tf.data.Dataset) -> tf.data.Dataset:
         "The examples of a group need labels: elements (inputs, labels).",
         {"element_spec": group.element_spec},
     )
-    require(
-        int(group.cardinality()) != tf.data.INFINITE_CARDINALITY,
-        "A group must end: remove `.repeat()`, or stop it with `.take(num_batches)`.",
-        {"group": group},
-    )
+    data.check_bounded(group, "group")
     return group

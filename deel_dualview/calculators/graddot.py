@@ -65,7 +65,7 @@ class GradDot(VectorInfluenceCalculator):
     ) -> None:
         super().__init__(model, train_set, target=target, store=store)
         self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
-        first = data.unpack(next(iter(train_set)))
+        first = data.unpack(data.first_batch(train_set, "train_set"))
         self.gradients.prepare(first.inputs, model.to_classes(first.labels))
         self._stored()
 

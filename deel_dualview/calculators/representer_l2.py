@@ -148,9 +148,8 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
 
     def _evaluate(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the model's and the surrogate's logits (b, c), and sums of contributions (b,)."""
-        data.check_batched(dataset, "dataset")
-        for element in dataset:
-            features, logits = self.model.features_and_logits(data.unpack(element).inputs)
+        data.check_bounded(dataset, "dataset")
+        for features, logits in data.map_batches(self._features_and_logits, dataset, "dataset"):
             queries = self._queries(self._with_constant(features), logits.numpy().argmax(axis=1))
             scores = [self._scores(queries, vectors) for _, vectors, _ in self._blocks()]
             sums = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float64), axis=1) for part in scores])

@@ -118,16 +118,18 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
     def correlation(self, dataset: tf.data.Dataset) -> float:
         """Return Pearson's correlation of the explained logits of the model with sums of contributions."""
         self._check_queries(dataset)
+        data.check_bounded(dataset, "dataset")
         logits, sums = [], []
-        for element in dataset:
-            batch = data.unpack(element)
-            features, own = self.model.features_and_logits(batch.inputs)
-            classes = self._explained_classes(batch, own)
+        for (features, own), classes in data.map_batches(self._explained, dataset, "dataset"):
             queries = self._queries(self._with_constant(features), classes)
             parts = [self._scores(queries, vectors) for _, vectors, _ in self._blocks()]
             sums.append(sum(part.numpy().sum(axis=1, dtype=np.float64) for part in parts))
             logits.append(tf.gather(own, classes, batch_dims=1).numpy())
         return float(np.corrcoef(np.concatenate(logits), np.concatenate(sums))[0, 1])
+
+    def _explained(self, batch: data.Batch) -> tuple[tuple[tf.Tensor, tf.Tensor], np.ndarray]:
+        found = self._features_and_logits(batch)
+        return found, self._explained_classes(batch, found[1])
 
     def check_feature_contributions(self) -> None:
         """Allow it: `v_i phi(x)` is a sum over features of x and, but for theta*'s share, over those of example i."""

@@ -100,7 +100,9 @@ class VectorInfluenceCalculator(BaseInfluenceCalculator):
     @cached_property
     def _spec(self) -> Any:
         """Structure of the vectors, learnt from the first batch."""
-        return blocks.spec_of(self._influence_vectors(data.unpack(next(iter(self.train_set)))))
+        return blocks.spec_of(
+            self._influence_vectors(data.unpack(data.first_batch(self.train_set, "train_set")))
+        )
 
     def _stored(self) -> StoredVectors:
         return self._training

@@ -93,8 +93,8 @@ def audit(
     SPEC is NAME:SPLIT of TensorFlow Datasets, such as "mnist:test[:1000]", or package.module:function, a
     function without arguments that returns a batched tf.data.Dataset of (inputs, labels).
 
-    Shares for --fail-on: label-errors, wrong-predictions, leaks, duplicates-conflicting, unfaithful (of
-    dualview).
+    Shares for --fail-on: label-errors, wrong-predictions, leaks, duplicates-conflicting, not-finite,
+    unfaithful (of dualview).
     """
     from deel_dualview.report.thresholds import exceeded_thresholds, parse_thresholds
     from deel_dualview.report.writing import check_output_directory

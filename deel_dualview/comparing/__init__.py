@@ -66,7 +66,8 @@ def compare(
     steps = Steps(len(makers) + 2, progress=progress)
     try:
         with steps.step("Contents of both sets"):
-            data.check_batched(train_set, "train_set")
+            for name, dataset in (("train_set", train_set), ("test_set", test_set)):
+                data.check_bounded(dataset, name)
             train = read_contents(train_set, Sketcher())
             check_k(k, len(train.hashes))
             queries = Queries.read(own, test_set, num_queries, num_train=len(train.hashes))

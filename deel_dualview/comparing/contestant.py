@@ -57,12 +57,15 @@ class Queries(NamedTuple):
         taken = next(iter(test_set.unbatch().take(num_queries).batch(num_queries)), None)
         require(taken is not None, "The test set must hold an example.", {"test_set": test_set})
         batch = data.unpack(taken)
+        data.check_finite(batch.inputs, 0, "test_set")
+        with data.naming_positions(0, "test_set"):
+            labels = None if batch.labels is None else model.to_classes(batch.labels)
         logits = model.logits(batch.inputs).numpy()
         num_batches = -(-len(logits) // max(1, min(MAX_BATCH, MAX_VALUES // num_train)))
         return cls(
             tf.data.Dataset.from_tensor_slices(taken).batch(-(-len(logits) // num_batches)),
             batch,
-            None if batch.labels is None else model.to_classes(batch.labels),
+            labels,
             logits.argmax(axis=1),
             scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1),
         )

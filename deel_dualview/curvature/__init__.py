@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from deel_dualview import data
 from deel_dualview.curvature.base import Curvature as Curvature
 from deel_dualview.curvature.base import CurvatureKind as CurvatureKind
 from deel_dualview.curvature.last_layer import LastLayerCurvature as LastLayerCurvature
@@ -25,6 +26,7 @@ def curvature_of(
         weights: `"last"`, `"all"` or names of layers.
         kind: `"hessian"` or `"gauss-newton"`; the same for the last layer.
     """
+    data.check_bounded(examples, "examples")
     if weights == "last":
         return LastLayerCurvature(model, examples)
     return LayersCurvature(model, examples, weights=weights, kind=kind)

@@ -40,7 +40,7 @@ class LastLayerCurvature(Curvature):
         self.examples = examples
         self._store = MemoryStore() if store is None else store
         if not model.is_prepared:
-            model.prepare(data.unpack(next(iter(examples))).inputs)
+            model.prepare(data.unpack(data.first_batch(examples, "examples")).inputs)
         self._gradients = LastLayerGradients(model)
         head = self._gradients.head
         self._num_inputs, self._num_outputs = map(int, head.kernel.shape)

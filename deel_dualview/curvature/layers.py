@@ -47,7 +47,7 @@ class LayersCurvature(Curvature):
         self.examples = examples
         self.kind = kind
         if not model.is_prepared:
-            model.prepare(data.unpack(next(iter(examples))).inputs)
+            model.prepare(data.unpack(data.first_batch(examples, "examples")).inputs)
         self._groups = select_groups(model, weights)
         self._products: dict[str, Callable[..., tf.Tensor]] = {}
 
@@ -61,10 +61,11 @@ class LayersCurvature(Curvature):
 
     def matmul(self, rows: tf.Tensor) -> tf.Tensor:
         total, num_examples = tf.zeros_like(rows), 0
-        for element in self.examples:
-            batch = data.unpack(element)
-            total += self.batch_sum(batch, rows)
-            num_examples += data.num_examples((batch.inputs, batch.labels))
+        for element, part in data.map_elements(
+            lambda batch: self.batch_sum(batch, rows), self.examples, "examples"
+        ):
+            total += part
+            num_examples += data.num_examples(element)
         return total / num_examples
 
     def to_dense(self) -> tf.Tensor:

@@ -82,7 +82,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
             damping=damping,
             regularisation=regularisation,
         )
-        first = data.unpack(next(iter(train_set)))
+        first = data.unpack(data.first_batch(train_set, "train_set"))
         self.gradients.prepare(first.inputs, model.to_classes(first.labels))
         self.seed = seed
         self.num_curvature_examples = num_curvature_examples
@@ -125,13 +125,15 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
 
     def _curvature_examples(self) -> tf.data.Dataset:
         """Return the examples to estimate the curvature on, their losses checked before long work."""
-        examples = self.train_set
+        examples, name = self.train_set, "train_set"
         if self.num_curvature_examples is not None:
             num_examples = check_count("num_curvature_examples", self.num_curvature_examples)
             examples = draw_examples(examples, num_examples, seed=self.seed, batch_size=_BATCH_SIZE)
-        for indices, _, element in data.compared_examples(examples) if self.weights != "last" else ():
+            name = "examples drawn for the curvature"
+        for indices, _, element in data.compared_examples(examples, name) if self.weights != "last" else ():
             batch = data.unpack(element)
-            is_finite = np.isfinite(self.model.losses(batch.inputs, batch.labels))
+            with data.naming_positions(int(indices[0]), name):
+                is_finite = np.isfinite(self.model.losses(batch.inputs, batch.labels))
             require(
                 bool(is_finite.all()),
                 "The model computes NaN or infinite losses for some training examples: mend or filter them "

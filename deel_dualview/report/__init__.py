@@ -1,6 +1,7 @@
 """The report of an audit: findings as plain data, written as one page, JSON and sparse attributions."""
 
 from deel_dualview.report.audit_report import SCHEMA_VERSION, AuditReport
+from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.findings import (
     ClassInfluence,
     ConflictingDuplicates,
@@ -54,6 +55,7 @@ __all__ = [
     "LabelErrors",
     "Leaks",
     "Measure",
+    "NotFiniteInputs",
     "Overview",
     "PairMaps",
     "PairShares",

@@ -13,6 +13,7 @@ import scipy.sparse
 
 from deel_dualview._checks import require
 from deel_dualview.pair_panels import COLOURS, Colours
+from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.findings import Finding
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Overview
@@ -56,7 +57,8 @@ class AuditReport:
     @property
     def rates(self) -> dict[str, float]:
         """Share of each kind of problem, by the names that `--fail-on` takes."""
-        return {finding.name: finding.share for finding in self.findings if finding.name in RATES}
+        found = {finding.name: finding.share for finding in self.findings if finding.name in RATES}
+        return {NotFiniteInputs.name: 0.0, **found}
 
     def finding(self, name: str) -> Finding:
         """Return the finding of that name, such as `"label-errors"`.
@@ -90,7 +92,8 @@ class AuditReport:
 
         `index.html` needs no other file and no network. `attributions.npz` is read by
         `scipy.sparse.load_npz` as the values (m, n), and by `numpy.load` with `test_predictions`,
-        `test_labels`, `surrogate_logits` (of DualView), `train_labels` and ids beside them.
+        `test_labels`, `surrogate_logits` (of DualView), `train_labels` and ids beside them (`train_ids`; of ids
+        that differ much in length, or end in a zero byte, `train_ids_bytes` on end and `train_ids_lengths`).
 
         Args:
             directory: created, parents included.

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from deel_dualview import plots
 from deel_dualview.pair_panels import Colours
 from deel_dualview.report import findings as kinds
+from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.rendering import ExampleRenderer
 from deel_dualview.wording import brief
@@ -31,6 +32,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.Leaks: "pairs",
     kinds.ConflictingDuplicates: "pairs",
     kinds.SparsityPath: "path",
+    NotFiniteInputs: "broken",
 }
 MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""

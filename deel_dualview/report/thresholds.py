@@ -10,6 +10,7 @@ RATES = {
     "leaks": "share of test examples that are, or almost are, in the training set",
     "duplicates-conflicting": "share of training examples with a duplicate of another label",
     "unfaithful": "share of test predictions on which the surrogate differs from the model",
+    "not-finite": "share of training and test examples with NaN or infinity in their inputs",
 }
 """Every rate that a threshold can name, with its meaning."""
 

@@ -62,6 +62,61 @@ def test_batch_sizes_change_no_value(train_size, query_size, make_calculator, ca
     )
 
 
+def with_empty_batches(dataset):
+    """Insert batches of no example first, last and in between."""
+    elements = list(dataset)
+    empty = tf.nest.map_structure(lambda tensor: tensor[:0], elements[0])
+    parts = [empty, elements[0], empty, empty, *elements[1:], empty]
+    return tf.data.Dataset.from_generator(lambda: iter(parts), output_signature=dataset.element_spec)
+
+
+def test_empty_batches_change_no_value(make_calculator, calculator, problem):
+    other = make_calculator(with_empty_batches(problem.train()))
+    queries = with_empty_batches(problem.test())
+    np.testing.assert_allclose(
+        all_values(other, queries), all_values(calculator, problem.test()), **TOLERANCE
+    )
+    np.testing.assert_allclose(
+        np.concatenate(list(other.compute_influence_values())),
+        np.concatenate(list(calculator.compute_influence_values())),
+        **TOLERANCE,
+    )
+    (first, *_) = other.top_k(queries, k=3)
+    assert first.training_samples[0].shape == (5, 3, 6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf])
+def test_inputs_that_are_not_numbers_are_refused_by_position(wrong, make_calculator, calculator, problem):
+    inputs, queries = problem.train_inputs.copy(), problem.test_inputs.copy()
+    inputs[[37, 38], 2] = queries[12, 1] = wrong
+    with pytest.raises(ValueError, match=r"NaN or infinity in the inputs.*indices=\[37, 38\]"):
+        make_calculator(problem._replace(train_inputs=inputs).train(10))
+    broken = problem._replace(test_inputs=queries).test()
+    for results in (
+        calculator.estimate_influence_values_in_batches(broken),
+        calculator.top_k(broken, k=2),
+        calculator.top_k_indices(broken, k=2),
+    ):
+        with pytest.raises(ValueError, match=r"`dataset_to_evaluate` has NaN or infinity.*indices=\[12\]"):
+            list(results)
+
+
+def test_a_label_that_is_no_class_is_refused_by_position(make_calculator, problem):
+    labels = problem.train_labels.copy()
+    labels[37] = 3
+    with pytest.raises(ValueError, match=r"Labels must be classes.*indices=\[37\]"):
+        make_calculator(problem._replace(train_labels=labels).train(10))
+
+
+def test_what_never_ends_is_refused_where_all_of_it_is_needed(make_calculator, calculator, problem):
+    with pytest.raises(ValueError, match="`train_set` never ends.*take"):
+        make_calculator(problem.train().repeat())
+    with pytest.raises(ValueError, match="`dataset_to_evaluate` never ends"):
+        calculator.sparse_influence_values(problem.test().repeat())
+    (top,) = calculator.top_k(problem.test().repeat(), k=2).take(1)
+    assert top.training_indices.shape == (5, 2)
+
+
 def test_permuting_the_training_set_permutes_the_result(make_calculator, calculator, problem):
     permutation = np.random.default_rng(1).permutation(60)
     shuffled = problem._replace(

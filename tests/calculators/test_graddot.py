@@ -117,7 +117,7 @@ def test_evaluated_examples_that_are_not_finite_are_named(split, problem):
     inputs = problem.test_inputs.copy()
     inputs[3] = np.inf
     calculator = GradDot(split, problem.train(), weights="all")
-    with pytest.raises(ValueError, match=r"rows of the batch=\[3\]"):
+    with pytest.raises(ValueError, match=r"`dataset_to_evaluate` has NaN or infinity.*indices=\[3\]"):
         values(calculator, problem._replace(test_inputs=inputs).test(15))
 
 

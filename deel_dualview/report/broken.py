@@ -1,0 +1,20 @@
+"""The finding about inputs that are not numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deel_dualview.report.findings import Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotFiniteInputs(Finding):
+    """Examples with NaN or infinity in their inputs, by position; `share` of all training and test examples.
+
+    Only in audits that found some. The audit reads these numbers as 0, and shows none of these examples elsewhere.
+    """
+
+    name: ClassVar[str] = "not-finite"
+    train_positions: tuple[int, ...]
+    test_positions: tuple[int, ...]

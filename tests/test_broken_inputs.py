@@ -1,0 +1,131 @@
+"""An audit of data with NaN or infinity in the inputs: it goes on, and says which examples they are."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_dualview import DualView, InfluenceModel, audit, compare
+from deel_dualview.auditing.evidence import id_arrays
+from deel_dualview.report import NotFiniteInputs, Severity
+
+TRAIN, TEST = [4, 20, 31], [0, 7]
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(3)]
+    )
+
+
+def make_sets(dtype: str = "float32", *, broken: bool = True) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    rng = np.random.default_rng(0)
+    inputs, queries = rng.normal(size=(60, 8)), rng.normal(size=(30, 8))
+    if broken:
+        inputs[TRAIN, 1] = np.nan
+        queries[TEST, 2] = [np.inf, -np.inf]
+    return tuple(
+        tf.data.Dataset.from_tensor_slices((tf.cast(part, dtype), np.arange(len(part)) % 3)).batch(9)
+        for part in (inputs, queries)
+    )
+
+
+@pytest.mark.parametrize("method", ["dualview", "graddot"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_examples_that_are_not_finite_are_found_and_shown_nowhere_else(model, method, dtype):
+    report = audit(model, *make_sets(dtype), calculator=method, k=3, progress=False)
+    first, *others = report.findings
+    assert isinstance(first, NotFiniteInputs) and first.severity is Severity.WARNING
+    assert (first.train_positions, first.test_positions) == (tuple(TRAIN), tuple(TEST))
+    assert report.rates["not-finite"] == 5 / 90
+    suspects = {item.example.index for item in report.finding("label-errors").suspects}
+    influential = {
+        item.example.index
+        for group in report.finding("influential-examples").classes
+        for item in group.examples
+    }
+    explained = {item.example.index for item in report.finding("wrong-predictions").predictions}
+    assert suspects and influential and explained
+    assert not (suspects | influential) & set(TRAIN) and not explained & set(TEST)
+
+
+def test_the_other_values_are_those_of_the_set_with_zeros(model):
+    def zeros(inputs, labels):
+        return tf.where(tf.math.is_finite(inputs), inputs, 0), labels
+
+    found = audit(model, *make_sets(), k=3, progress=False)
+    expected = audit(model, *(part.map(zeros) for part in make_sets()), k=3, progress=False)
+    np.testing.assert_array_equal(found.attributions.toarray(), expected.attributions.toarray())
+
+
+def test_page_and_json_list_the_positions(model, tmp_path):
+    page = audit(model, *make_sets(), k=2, progress=False).to_html(tmp_path / "audit")
+    text = page.read_text()
+    assert "Positions in the training set: 4, 20, 31." in text
+    assert "Positions in the test set: 0, 7." in text
+    finding = json.loads((page.parent / "audit.json").read_text())["findings"][0]
+    assert (finding["name"], finding["train_positions"]) == ("not-finite", TRAIN)
+
+
+def test_finite_data_have_no_such_finding_and_a_rate_of_zero(model):
+    report = audit(model, *make_sets(broken=False), k=2, progress=False)
+    assert report.rates["not-finite"] == 0
+    assert "not-finite" not in [finding.name for finding in report.findings]
+
+
+def test_elsewhere_they_are_refused(model):
+    train, test = make_sets()
+    finite_train, _ = make_sets(broken=False)
+    with pytest.raises(ValueError, match=r"indices=\[4\]"):
+        DualView(InfluenceModel(model), train)
+    view = DualView(InfluenceModel(model), finite_train)
+    for use in (view.surrogate_logits, view.surrogate_fidelity, view.sparse_influence_values):
+        with pytest.raises(ValueError, match=r"NaN or infinity.*indices=\[0, 7\]"):
+            use(test)
+    with pytest.raises(ValueError, match=r"NaN or infinity.*indices=\[0, 7\]"):
+        compare(model, finite_train, test, methods=["dualview", "graddot"], progress=False)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_an_audit_refuses_what_never_ends(model, name):
+    sets = dict(zip(("train", "test"), make_sets(broken=False), strict=True))
+    sets[name] = sets[name].repeat()
+    with pytest.raises(ValueError, match=f"`{name}` never ends"):
+        audit(model, **sets, progress=False)
+    with pytest.raises(ValueError, match=f"`{name}_set` never ends"):
+        compare(model, sets["train"], sets["test"], progress=False)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_an_audit_names_the_position_of_a_bad_label_before_the_model_is_used(model, name):
+    sets = dict(zip(("train", "test"), make_sets(broken=False), strict=True))
+    sets[name] = (
+        sets[name]
+        .unbatch()
+        .enumerate()
+        .map(lambda i, e: (e[0], tf.where(tf.equal(i, 25), tf.constant(9, e[1].dtype), e[1])))
+        .batch(4)
+    )
+
+    def no_calculator(*arguments, **options):
+        raise AssertionError("long work")
+
+    with pytest.raises(ValueError, match=rf"dataset='{name}', indices=\[25\], labels=\[9\]"):
+        audit(model, **sets, calculator=no_calculator, progress=False)
+
+
+def test_ids_are_written_at_one_width_unless_that_multiplies_or_changes_them():
+    names = np.array([b"a", b"bcd"], object)
+    assert {key: value.tolist() for key, value in id_arrays("ids", names).items()} == {"ids": [b"a", b"bcd"]}
+    for awkward in (np.array([b"a", b"a\0"], object), np.array([b"x" * 2**20, *[b"a"] * 300], object)):
+        found = id_arrays("ids", awkward)
+        stops = np.cumsum(found["ids_lengths"])
+        content = found["ids_bytes"].tobytes()
+        assert [
+            content[stop - n : stop] for stop, n in zip(stops, found["ids_lengths"], strict=True)
+        ] == list(awkward)
+        assert sum(array.nbytes for array in found.values()) < 2 * 2**20
