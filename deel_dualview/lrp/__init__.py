@@ -11,6 +11,7 @@ from deel_dualview.lrp.composites import EPSILON_PLUS as EPSILON_PLUS
 from deel_dualview.lrp.composites import EPSILON_PLUS_FLAT as EPSILON_PLUS_FLAT
 from deel_dualview.lrp.composites import Composite as Composite
 from deel_dualview.lrp.composites import epsilon_gamma_box as epsilon_gamma_box
+from deel_dualview.lrp.normalization import ScaleAsGiven as ScaleAsGiven
 from deel_dualview.lrp.propagate import LRP as LRP
 from deel_dualview.lrp.routing import Pass as Pass
 from deel_dualview.lrp.routing import Route as Route

@@ -91,7 +91,8 @@ def pull_back(
     """Return the product of a cotangent with the Jacobian of a function, for each input; zeros if it has no part."""
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        outputs = function(inputs)
+        # A layer of half precision gives outputs of it.
+        outputs = tf.cast(function(inputs), cotangent.dtype)
     return tape.gradient(
         outputs, list(inputs), output_gradients=cotangent, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )

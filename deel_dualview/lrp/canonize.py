@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from deel_dualview.lrp.graph import Graph, Ref, Step, walk
+from deel_dualview.lrp.linear import WEIGHTED
 
 layers = keras.layers
 
@@ -16,6 +17,7 @@ _CHANNELS_LAST_IN_KERNEL = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.C
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_HALF = ("float16", "bfloat16")
 _FOLDABLE = _CHANNELS_LAST_IN_KERNEL + _SEPARABLE + _DEPTHWISE + _TRANSPOSED
 
 
@@ -71,6 +73,38 @@ def fold_batch_norms(graph: Graph) -> Graph:
             dropped.add(id(step))
     steps = tuple(replaced.get(id(step), step) for step in graph.steps if id(step) not in dropped)
     return replace(graph, steps=steps)
+
+
+def in_float32(graph: Graph) -> Graph:
+    """Return the graph with copies in float32 of Keras' layers of half precision that have no kernel.
+
+    Relevance spans more orders of magnitude than half precision holds; of layers with a kernel the linear maps are
+    in float32 anyway.
+    """
+    copies: dict[int, keras.Layer] = {}
+
+    def single(step: Step) -> Step:
+        layer = step.operation
+        if not _is_half(layer):
+            return step
+        if id(layer) not in copies:
+            copies[id(layer)] = _copy_in_float32(layer)
+        return replace(step, operation=copies[id(layer)])
+
+    return replace(graph, steps=tuple(single(step) for step in graph.steps))
+
+
+def _is_half(layer: Any) -> bool:
+    is_own = isinstance(layer, keras.Layer) and type(layer).__module__.startswith("keras.")
+    return is_own and layer.compute_dtype in _HALF and not isinstance(layer, (*WEIGHTED, layers.Wrapper))
+
+
+def _copy_in_float32(layer: keras.Layer) -> keras.Layer:
+    copied = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+    if layer.weights:
+        copied.build_from_config(layer.get_build_config())
+        copied.set_weights(layer.get_weights())
+    return copied
 
 
 def _can_fold(layer: Any, norm: Any) -> bool:

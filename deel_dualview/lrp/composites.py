@@ -10,6 +10,7 @@ import keras
 from deel_dualview._checks import describe, require
 from deel_dualview.lrp import linear, signs
 from deel_dualview.lrp.calls import Rule
+from deel_dualview.lrp.normalization import ScaleAsGiven
 from deel_dualview.lrp.routing import (
     Nothing,
     Pass,
@@ -24,7 +25,7 @@ from deel_dualview.lrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WeightedRul
 layers = keras.layers
 
 Key = type | str
-"""A type of layer, or the name of the class of a Keras operation that is no layer."""
+"""A type of layer, or the name of a class: of an operation that is no layer, of a layer that Keras does not export."""
 
 Named = Literal[
     "epsilon",
@@ -59,10 +60,8 @@ _PASSED: list[Key] = [
     layers.GaussianNoise,
     layers.ActivityRegularization,
     layers.BatchNormalization,
-    layers.LayerNormalization,
-    layers.GroupNormalization,
-    layers.SpectralNormalization,
     layers.UnitNormalization,
+    "RMSNormalization",
     layers.Normalization,
     layers.Rescaling,
     layers.Masking,
@@ -122,11 +121,16 @@ _ROUTED: list[Key] = [
     ),
     *("MaxPool", "Moveaxis", "Swapaxes", "Stack", "BroadcastTo", "Roll"),
 ]
+# By name stand here layers of keras.applications that Keras does not export, and of KerasHub. `Share` holds for what
+# is affine, whatever it is: a layer that returns positions alone gives its inputs nothing, one that adds them leaves
+# them their share.
 _SHARED: list[Key] = [
     layers.Add,
     layers.Subtract,
     layers.Average,
     layers.Resizing,
+    *("LayerScale", "CustomScaleLayer", "StochasticDepth", "DropPath"),
+    *("PositionEmbedding", "SinePositionEncoding", "RotaryEmbedding"),
     *_all_ranks("AveragePooling", "GlobalAveragePooling", "UpSampling"),
     *("Add", "Subtract", "Mean", "Sum", "AveragePool"),
 ]
@@ -144,7 +148,8 @@ _BASE: dict[Key, Rule] = {
         ),
         ValuesTakeAll(),
     ),
-    layers.Embedding: SumOverFeatures(),
+    **_each((layers.LayerNormalization, layers.GroupNormalization), ScaleAsGiven()),
+    **_each((layers.Embedding, "TokenAndPositionEmbedding"), SumOverFeatures()),
     **_each(signs.COMPARISONS, Nothing()),
 }
 
@@ -154,7 +159,7 @@ class Composite:
     """A rule for each kind of layer.
 
     Attributes:
-        rules: by type of layer (subclasses included), or by class name for Keras operations that are no layers.
+        rules: by type of layer (subclasses included), or by name of its class.
         first: for the first layer with weights on every way from the inputs, instead of the rule of its type.
         by_name: for single layers by name; goes before everything else.
     """
@@ -197,6 +202,10 @@ class Composite:
             needed = _why_no_rule(operation)
             raise ValueError(describe(needed, {"rule": rule}))
         return rule
+
+    def has_rule(self, operation: Any) -> bool:
+        """Tell whether there is a rule by the name or the type of a layer."""
+        return operation.name in self.by_name or self._by_type(type(operation)) is not None
 
     def _by_type(self, kind: type) -> Rule | None:
         for base in kind.__mro__:

@@ -129,6 +129,19 @@ def walk(model: keras.Model) -> Graph:
     return graph.ending_at(outputs)
 
 
+def graph_of(layer: keras.Layer) -> Graph:
+    """Return the graph of a model, or that of a layer called on one tensor.
+
+    Raises:
+        ValueError: it is (or holds) a subclassed model.
+    """
+    if isinstance(layer, keras.Model):
+        return walk(layer)
+    before, after = Ref(0), Ref(1)
+    step = Step(layer, ((before,), {}), (before,), (after,))
+    return Graph((before,), (step,), (after,), None, {})
+
+
 def ending_at_layer(graph: Graph, layer: keras.Layer, *, takes_input: bool) -> Graph:
     """Return the part of a graph that ends in the input or the output of a layer.
 
@@ -183,14 +196,18 @@ class _Walker:
     def _call(self, node: Any, known: Mapping[int, Ref]) -> tuple[Ref, ...]:
         arguments = (node.arguments.args, node.arguments.kwargs)
         arguments = keras.tree.map_structure(lambda leaf: known.get(id(leaf), leaf), arguments)
-        if isinstance(node.operation, keras.Model):
+        operation = node.operation
+        while isinstance(operation, keras.layers.SpectralNormalization):
+            # At inference it is the layer inside, whose kernel training has divided by its norm.
+            operation = operation.layer
+        if isinstance(operation, keras.Model):
             args, kwargs = arguments
             # Not their masks, which Keras adds to the arguments and which tensors carry along.
             given = args[0] if args else kwargs["inputs"]
-            return self.run(node.operation, _refs(given))
+            return self.run(operation, _refs(given))
         inputs = _refs(arguments)
         outputs = tuple(self.new_ref() for _ in node.outputs)
-        self.steps.append(Step(node.operation, arguments, inputs, outputs))
+        self.steps.append(Step(operation, arguments, inputs, outputs))
         return outputs
 
 

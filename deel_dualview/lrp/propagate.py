@@ -1,6 +1,7 @@
 """LRP: relevance of a model's outputs, propagated back to its inputs layer by layer."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -8,12 +9,12 @@ import keras
 import tensorflow as tf
 
 from deel_dualview._checks import require
-from deel_dualview.lrp import linear, signs
+from deel_dualview.lrp import linear, signs, wrappers
 from deel_dualview.lrp.calls import Applied, Call, Rule, mask_of, masked
-from deel_dualview.lrp.canonize import fold_batch_norms
+from deel_dualview.lrp.canonize import fold_batch_norms, in_float32
 from deel_dualview.lrp.composites import Composite, Named, to_composite
 from deel_dualview.lrp.discrete import check_no_look_up
-from deel_dualview.lrp.graph import Graph, Ref, Step, walk
+from deel_dualview.lrp.graph import Graph, Ref, Step, graph_of, walk
 from deel_dualview.typing import Inputs
 
 
@@ -103,11 +104,11 @@ class LRP:
         check_no_look_up(graph)
         # Of the layers as the user knows them, before any are folded.
         for step in graph.steps:
-            composite.rule_of(step.operation)
-        self._graph = fold_batch_norms(graph)
-        first = signs.first_weighted(self._graph, linear.is_weighted)
+            _rule_of(step, composite, is_first=False)
+        self._graph = in_float32(fold_batch_norms(graph))
+        first = signs.first_weighted(self._graph, wrappers.is_weighted)
         self._rules: list[Rule] = [
-            composite.rule_of(step.operation, is_first=step in first) for step in self._graph.steps
+            _rule_of(step, composite, is_first=step in first) for step in self._graph.steps
         ]
         for step in self._graph.steps:
             require(
@@ -204,6 +205,15 @@ class LRP:
             received.append(_row_sums(own))
             passed.append(tf.add_n([_row_sums(part) for part in parts]))
         return received, passed
+
+
+def _rule_of(step: Step, composite: Composite, *, is_first: bool) -> Rule:
+    """Return the rule of a step; of a layer over time that of the layer inside."""
+    operation = step.operation
+    if not isinstance(operation, wrappers.TimeDistributed) or composite.has_rule(operation):
+        return composite.rule_of(operation, is_first=is_first)
+    inside = composite if is_first else replace(composite, first=None)
+    return wrappers.OverTime(LRP.of_graph(graph_of(operation.layer), inside)._propagate)
 
 
 def _of_input(

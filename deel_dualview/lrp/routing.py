@@ -18,10 +18,9 @@ _WITH_HEADS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention
 class Pass(Rule):
     """An output's relevance goes to the input in its place: activations, dropout, normalisation with fixed statistics.
 
-    Layer normalisation and batch normalisation that could not be folded belong here: relevance is conserved, and what
-    they shift takes none.
+    Batch normalisation that could not be folded belongs here: relevance is conserved, and what it shifts takes none.
 
-    Source: Achtibat et al. (2024), AttnLRP, proposition 3.4, for layer normalisation.
+    Source: Achtibat et al. (2024), AttnLRP, section 3.3, the identity rule of functions of one variable.
     """
 
     def propagate(self, call: Call, relevance: tf.Tensor) -> list[tf.Tensor]:

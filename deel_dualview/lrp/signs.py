@@ -11,6 +11,7 @@ layers = keras.layers
 _NONNEGATIVE = frozenset(("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential"))
 _RECTIFIERS = frozenset(("relu", "relu6"))
 _GATES = frozenset(("sigmoid", "hard_sigmoid", "softmax", "sparse_sigmoid"))
+_KEEPS_A_GATE = frozenset(("Reshape", "Permute", "Flatten", "Multiply", "TrueDivide", "Divide"))
 COMPARISONS = (
     *("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"),
     *("LogicalAnd", "LogicalOr", "LogicalNot", "OnesLike", "ZerosLike", "All", "Any"),
@@ -54,11 +55,21 @@ def nonnegative_refs(graph: Graph) -> frozenset[Ref]:
 
 
 def gate_refs(graph: Graph) -> frozenset[Ref]:
-    """Return the tensors that come out of a sigmoid or softmax, perhaps reshaped."""
+    """Return the tensors that come out of a sigmoid or softmax, perhaps reshaped or times a number.
+
+    A bounded ReLU of a tensor plus a number is a hard sigmoid, as MobileNetV3 writes it.
+    """
     found: set[Ref] = set()
+    shifted: set[Ref] = set()
     for step in graph.steps:
-        is_reshaped = isinstance(step.operation, layers.Reshape | layers.Permute | layers.Flatten)
-        if activation_name(step.operation) in _GATES or is_reshaped and found.issuperset(step.inputs):
+        kind = type(step.operation).__name__
+        is_alone = len(step.inputs) == 1
+        if is_alone and kind == "Add":
+            shifted.update(step.outputs)
+        is_bounded = isinstance(step.operation, layers.ReLU) and step.operation.max_value is not None
+        is_hard_sigmoid = shifted.issuperset(step.inputs) and (is_bounded or kind == "Relu6")
+        is_kept = is_alone and found.issuperset(step.inputs) and kind in _KEEPS_A_GATE
+        if activation_name(step.operation) in _GATES or is_hard_sigmoid or is_kept:
             found.update(step.outputs)
     return frozenset(found)
 

@@ -122,10 +122,6 @@ PASSING = {
     "dropout": lambda: layers.Dropout(0.5),
     "spatial dropout": lambda: layers.SpatialDropout2D(0.5),
     "noise": lambda: layers.GaussianNoise(1.0),
-    "layer normalisation": lambda: layers.LayerNormalization(
-        gamma_initializer=ANY, beta_initializer="random_normal"
-    ),
-    "group normalisation": lambda: layers.GroupNormalization(1),
     "unit normalisation": layers.UnitNormalization,
     "batch normalisation alone": lambda: layers.BatchNormalization(
         gamma_initializer=ANY, moving_mean_initializer="random_normal"
