@@ -1,6 +1,5 @@
 """InfluenceModel: a Keras classifier seen as penultimate features, a linear head and class logits."""
 
-import hashlib
 import threading
 import warnings
 from typing import NamedTuple
@@ -9,10 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import links, tracing
-from deel_dualview.inputs import Structure, structure_of, used
+from deel_dualview import determinism, identity, links, recording, tracing
+from deel_dualview.inputs import structure_of, used
 from deel_dualview.labels import to_classes
+from deel_dualview.parts import Composed
 from deel_dualview.typing import Inputs
+
+# Examples of the first batch that are kept, for models that take no made-up ones.
+_NUM_KEPT = 4
 
 
 class LinearHead(NamedTuple):
@@ -57,16 +60,18 @@ class InfluenceModel:
             )
         self.model = model
         self._requested_layer = feature_layer
-        self._lock = threading.RLock()
+        self._lock = recording.lock_of(model)
         self._split: tracing.Split | None = None
         self._link: str | None = None
         self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
         self._traced: set[str] = set()
+        self._seen: Inputs | None = None
+        self._changing: frozenset[int] = frozenset()
         if isinstance(feature_layer, str):
             tracing.layer_by_name(model, feature_layer)
         specs = tracing.input_specs(model)
         # The head of parts may have no weights yet, which no trace may create.
-        if specs is not None and not isinstance(model, _Composed):
+        if specs is not None and not isinstance(model, Composed):
             self._split = self._find_split(specs)
 
     @classmethod
@@ -82,7 +87,7 @@ class InfluenceModel:
                 raise TypeError(
                     f"`{name}` must be a Keras model or layer. Received: {name} of type {type(part).__name__}."
                 )
-        return cls(_Composed(feature_extractor, head), feature_layer=feature_extractor)
+        return cls(Composed(feature_extractor, head), feature_layer=feature_extractor)
 
     @property
     def num_classes(self) -> int:
@@ -108,7 +113,7 @@ class InfluenceModel:
     @property
     def feature_extractor(self) -> keras.Layer | None:
         """The part before the head where the model was built from parts, else None."""
-        return self.model.feature_extractor if isinstance(self.model, _Composed) else None
+        return self.model.feature_extractor if isinstance(self.model, Composed) else None
 
     @property
     def link(self) -> str:
@@ -144,19 +149,19 @@ class InfluenceModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights, the kinds of layers and the split; stored vectors of another model are refused by it."""
-        digest = hashlib.blake2b(digest_size=16)
-        for weight in self.model.weights:
-            array = tf.convert_to_tensor(weight).numpy()
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        for layer in [self.model, *tracing.all_layers(self.model)]:
-            activation = getattr(layer, "activation", None)
-            digest.update(f"{type(layer).__name__}:{getattr(activation, '__name__', '')};".encode())
-        split = self._known_split()
-        position = [layer is split.layer for layer in tracing.all_layers(self.model)].index(True)
-        digest.update(f"{position}{split.takes_input}".encode())
-        return digest.hexdigest()
+        """Hash of what the model computes; stored vectors of another model are refused by it.
+
+        It covers weights, settings, wiring and the split, whatever the layers are called; of code that is not Keras'
+        own (custom layers, Lambda, subclassed models) the features and outputs of a fixed batch.
+        """
+        with self._lock:
+            return identity.fingerprint(
+                self.model, self._known_split(), self._features_and_outputs, self._seen, self._changing
+            )
+
+    def record_weights(self) -> identity.WeightsRecord:
+        """Return a record of the weights as they are now, which finds out later whether they have changed."""
+        return identity.WeightsRecord(self.model, self._changing)
 
     def features(self, inputs: Inputs) -> tf.Tensor:
         """Return the penultimate features, shape (b, d), float32."""
@@ -201,8 +206,11 @@ class InfluenceModel:
         """Find the split and verify it on one batch; a prepared model returns at once.
 
         Raises:
-            ValueError: the head applied to the features does not give the model's outputs.
+            TypeError: inside of a `tf.function`, or where functions are run eagerly.
+            ValueError: the head applied to the features does not give the model's outputs, or the model is random
+                at inference.
         """
+        determinism.check_eager()
         with self._lock:
             if self._link is not None:
                 return
@@ -216,6 +224,7 @@ class InfluenceModel:
                     UserWarning,
                     stacklevel=2,
                 )
+            self._check_repeatable(inputs, own_outputs)
             if self._split is None:
                 self._split = self._find_split(tf.nest.map_structure(tracing.relaxed_spec, inputs))
             native = tf.cast(own_outputs, tf.float32).numpy()
@@ -236,6 +245,14 @@ class InfluenceModel:
                 )
             else:
                 self._link = "logits"
+            self._seen = tf.nest.map_structure(lambda part: part[:_NUM_KEPT], inputs)
+
+    def _check_repeatable(self, inputs: Inputs, first: tf.Tensor) -> None:
+        second: list[tf.Tensor] = []
+        self._changing = identity.weights_that_change(
+            self.model, lambda: second.append(tracing.call_model(self.model, inputs))
+        )
+        determinism.check_repeatable(self.model, inputs, first, second[0])
 
     def _call(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         self.prepare(inputs)
@@ -246,6 +263,8 @@ class InfluenceModel:
         if (key := repr(specs)) not in self._traced:
             with self._lock:
                 self._forward.get_concrete_function(specs)
+                traced, own = self._forward(inputs), self._features_and_outputs(inputs)
+                determinism.check_traced(self.model, inputs, traced, own)
                 self._traced.add(key)
         return self._forward(inputs)
 
@@ -259,7 +278,7 @@ class InfluenceModel:
 
     def _features_and_outputs(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         split = self._known_split()
-        with tracing.recorded([split.layer]) as calls:
+        with recording.recorded([split.layer]) as calls:
             outputs = tracing.call_model(self.model, inputs)
         taken = calls[0].inputs if split.takes_input else calls[0].outputs
         features = tf.cast(taken, tf.float32)
@@ -274,24 +293,6 @@ class InfluenceModel:
     def _find_split(self, specs: Inputs) -> tracing.Split:
         with self._lock:
             return tracing.find_split(self.model, self._requested_layer, specs)
-
-
-@keras.saving.register_keras_serializable("deel_dualview")
-class _Composed(keras.Model):
-    """A feature extractor followed by a head."""
-
-    def __init__(self, feature_extractor: keras.Layer, head: keras.Layer) -> None:
-        super().__init__(name="feature_extractor_and_head")
-        self.feature_extractor = feature_extractor
-        self.head = head
-
-    @property
-    def _inputs_struct(self) -> Structure:
-        """The feature extractor's inputs, where Keras and `structure_of` look for them."""
-        return structure_of(self.feature_extractor)
-
-    def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
-        return self.head(self.feature_extractor(inputs, training=training), training=training)
 
 
 def _variables(model: keras.Model) -> set[int]:

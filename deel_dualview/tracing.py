@@ -1,7 +1,5 @@
-"""Where a Keras model can be split: its layers' calls, recorded while it is traced."""
+"""Where a Keras model can be split."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import keras
@@ -9,15 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview.inputs import arranged, structure_of
+from deel_dualview.recording import LayerCall, recorded
 from deel_dualview.typing import Inputs
-
-
-class LayerCall(NamedTuple):
-    """One call of a layer during one call of its model."""
-
-    layer: keras.Layer
-    inputs: tf.Tensor
-    outputs: tf.Tensor
 
 
 class Split(NamedTuple):
@@ -38,30 +29,6 @@ class Split(NamedTuple):
     num_outputs: int
 
 
-@contextmanager
-def recorded(layers: list[keras.Layer]) -> Iterator[list[LayerCall]]:
-    """Record every call of `layers` inside the block, in order.
-
-    Keras has no public hook on a layer's call, so an instance attribute shadows the method for the time of one
-    trace. It goes around Keras' attribute tracking and is removed whatever happens.
-    """
-    calls: list[LayerCall] = []
-    with ExitStack() as stack:
-        for layer in layers:
-            object.__setattr__(layer, "call", _recording(layer, layer.call, calls))
-            stack.callback(object.__delattr__, layer, "call")
-        yield calls
-
-
-def _recording(layer: keras.Layer, original: Callable, calls: list[LayerCall]) -> Callable:
-    def call(inputs, *args, **kwargs):  # type: ignore[no-untyped-def]
-        outputs = original(inputs, *args, **kwargs)
-        calls.append(LayerCall(layer, inputs, outputs))
-        return outputs
-
-    return call
-
-
 def call_model(model: keras.Model, inputs: Inputs) -> tf.Tensor:
     """Call the model in inference mode on inputs of any numeric type, in any form that `model.predict` takes."""
     structure = structure_of(model)
@@ -79,6 +46,12 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
     """Return every layer below the model, each once, parents before children."""
     found = model._flatten_layers(include_self=False, recursive=True)
     return list({id(layer): layer for layer in found}.values())
+
+
+def place_of(model: keras.Model, layer: keras.Layer) -> str:
+    """Return which of the model's layers one is: the same for equal models, whatever Keras named them."""
+    position = [other is layer for other in all_layers(model)].index(True)
+    return f"layer {position} ({type(layer).__name__})"
 
 
 def layer_by_name(model: keras.Model, name: str) -> keras.Layer:

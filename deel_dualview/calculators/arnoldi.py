@@ -68,6 +68,7 @@ class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
             "`ihvp` must be built with the model that is explained.",
             {"ihvp": type(self.ihvp).__name__},
         )
+        self._rely_on(self.ihvp.record)
         self._check_first_vectors()
 
     @property

@@ -12,6 +12,7 @@ import tensorflow as tf
 from deel_dualview import data, witness
 from deel_dualview._checks import check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
+from deel_dualview.calculators.unchanged import UnchangedModels
 from deel_dualview.examples import RowsError
 from deel_dualview.gathering import gather_examples, gathered_spec
 from deel_dualview.models import InfluenceModel
@@ -21,7 +22,7 @@ from deel_dualview.train_sets import check_train_set
 from deel_dualview.typing import Target
 
 
-class BaseInfluenceCalculator(ABC):
+class BaseInfluenceCalculator(UnchangedModels, ABC):
     """Maps training examples to influence vectors and evaluated examples to queries in one space.
 
     Positive influence values mean that the training example supports the explained output (a proponent), negative
@@ -66,6 +67,7 @@ class BaseInfluenceCalculator(ABC):
         self.store = MemoryStore() if store is None else store
         check_train_set(model, train_set)
         self._check_target()
+        self._rely_on(model.record_weights())
 
     @property
     @abstractmethod
@@ -123,6 +125,7 @@ class BaseInfluenceCalculator(ABC):
 
     def explained_features(self, batch: data.Batch) -> tuple[tf.Tensor, np.ndarray]:
         """Return the penultimate features (m, d) of evaluated examples and the class that is explained of each (m,)."""
+        self.check_unchanged()
         features, logits = self._features_and_logits(batch)
         return features, self._explained_classes(batch, logits)
 
@@ -144,7 +147,7 @@ class BaseInfluenceCalculator(ABC):
         """
         self._check_queries(dataset_to_evaluate)
         self._check_same_train_set(train_set)
-        return data.lazy_dataset(
+        return self._lazy_dataset(
             lambda: data.map_batches(self._values, dataset_to_evaluate),
             tf.TensorSpec([None, self.num_train], tf.float32),
         )
@@ -153,6 +156,7 @@ class BaseInfluenceCalculator(ABC):
         """Return all influence values, shape (m, n), zeros left out; memory grows with the number of the others."""
         self._check_queries(dataset_to_evaluate)
         data.check_bounded(dataset_to_evaluate, "dataset_to_evaluate")
+        self.check_unchanged()
         parts = list(data.map_batches(self._sparse_values, dataset_to_evaluate))
         return scipy.sparse.vstack(parts, format="csr")
 
@@ -170,7 +174,7 @@ class BaseInfluenceCalculator(ABC):
         self._check_queries(dataset_to_evaluate)
         check_k(k, self.num_train)
         check_order(order)
-        return data.lazy_dataset(
+        return self._lazy_dataset(
             lambda: data.map_batches(functools.partial(self._top_k, k=k, order=order), dataset_to_evaluate),
             (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
         )
@@ -217,7 +221,7 @@ class BaseInfluenceCalculator(ABC):
             gathered_spec(train_set.element_spec),
             tf.TensorSpec([None, k], tf.int64),
         )
-        return data.lazy_dataset(gathered, signature)
+        return self._lazy_dataset(gathered, signature)
 
     def compute_top_k_from_training_dataset(
         self, train_set: tf.data.Dataset | None = None, k: int = 5, order: ORDER = ORDER.DESCENDING

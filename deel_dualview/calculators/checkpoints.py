@@ -63,6 +63,7 @@ class CheckpointGradients:
             model.prepare(first.inputs)
         _check_same_architecture(models)
         self.models = models
+        self.records = tuple(model.record_weights() for model in models)
         self.of_models = [
             PerExampleGradients(model, weights, function=function, projection=projection) for model in models
         ]

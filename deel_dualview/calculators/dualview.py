@@ -14,6 +14,7 @@ from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
 from deel_dualview.calculators.feature_maps import fit_feature_map
+from deel_dualview.calculators.feature_vectors import key_of_features
 from deel_dualview.calculators.support_vectors import SupportVectors
 from deel_dualview.linalg.outer_product import OuterProduct
 from deel_dualview.models import InfluenceModel
@@ -151,7 +152,7 @@ class DualView(BaseInfluenceCalculator):
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily: `OuterProduct(alpha_i (b, c), phi_i (b, d))` for each batch."""
         self._check_same_train_set(train_set)
-        return data.lazy_dataset(
+        return self._lazy_dataset(
             self._vectors,
             OuterProduct(
                 tf.TensorSpec([None, self.model.num_classes], tf.float32),
@@ -161,12 +162,14 @@ class DualView(BaseInfluenceCalculator):
 
     def compute_influence_values(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         self._check_same_train_set(train_set)
-        own = self._support_vectors.self_influence(self.train_labels)
-        return tf.data.Dataset.from_tensor_slices(own).batch(1024)
+        values = self._support_vectors.self_influence(self.train_labels)
+        parts = np.array_split(values, -(-len(values) // 1024))
+        return self._lazy_dataset(lambda: iter(parts), tf.TensorSpec([None], tf.float32))
 
     def evaluate(self, dataset: tf.data.Dataset) -> Iterator[Evaluation]:
         """Yield what model and surrogate make of each batch of a dataset, labelled or not."""
         data.check_batched(dataset, "dataset")
+        self.check_unchanged()
         yield from data.map_batches(self._evaluate, dataset, "dataset")
 
     def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
@@ -214,12 +217,7 @@ class DualView(BaseInfluenceCalculator):
 
     @cached_property
     def _training(self) -> StoredVectors:
-        key = {
-            "contents": "penultimate features",
-            "model": self.model.fingerprint,
-            "feature_layer": self.model.feature_layer,
-            "examples": data.describe_elements(self.train_set),
-        }
+        key = key_of_features(self.model, self.train_set)
         return self.store.open(key, self.train_set, self._compute_features)
 
     def _compute_features(self, element: data.Batch) -> dict[str, np.ndarray]:

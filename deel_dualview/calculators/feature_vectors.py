@@ -8,13 +8,25 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import data
+from deel_dualview import data, tracing
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, streaming_top_k
 from deel_dualview.stores import StoredVectors
+
+
+def key_of_features(model: InfluenceModel, train_set: tf.data.Dataset) -> dict[str, str]:
+    """Return the key of a store of penultimate features: all that they depend on."""
+    side = "input" if model.split.takes_input else "output"
+    return {
+        "contents": "penultimate features",
+        "model": model.fingerprint,
+        "feature_layer": f"{side} of {tracing.place_of(model.model, model.split.layer)}",
+        "examples": data.describe_elements(train_set),
+    }
 
 
 class FeatureInfluenceCalculator(BaseInfluenceCalculator):
@@ -67,7 +79,7 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
         """Return the influence vectors, lazily, as `Blocks`: a matrix or an OuterProduct for each block."""
         self._check_same_train_set(train_set)
         spec = blocks.spec_of(next(self._blocks())[1])
-        return data.lazy_dataset(lambda: (vectors for _, vectors, _ in self._blocks()), spec)
+        return self._lazy_dataset(lambda: (vectors for _, vectors, _ in self._blocks()), spec)
 
     def compute_influence_values(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the self-influence of every training example, lazily, elements of shape (b,), float32.
@@ -76,7 +88,7 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
         `train_set`.
         """
         self._check_same_train_set(train_set)
-        return data.lazy_dataset(
+        return self._lazy_dataset(
             lambda: (
                 self._row_scores(self._queries(features, self.train_labels[rows]), vectors)
                 for rows, vectors, features in self._blocks()
@@ -139,12 +151,7 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
 
     @cached_property
     def _training(self) -> StoredVectors:
-        key = {
-            "contents": "penultimate features",
-            "model": self.model.fingerprint,
-            "feature_layer": self.model.feature_layer,
-            "examples": data.describe_elements(self.train_set),
-        }
+        key = key_of_features(self.model, self.train_set)
         return self.store.open(key, self.train_set, self._compute_features)
 
     def _compute_features(self, element: Any) -> dict[str, np.ndarray]:

@@ -54,6 +54,7 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
             ValueError: a group that is empty, endless, unbatched, unlabelled, larger than the training set,
                 not a part of it or with examples repeated; gradients that are not finite.
         """
+        self.check_unchanged()
         return self._group_vector(_checked(group))
 
     def estimate_influence_values_group(
@@ -79,7 +80,7 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
             for queries in data.map_batches(self._queries_of, dataset_to_evaluate):
                 yield self._scores(queries, vector)[:, 0]
 
-        return data.lazy_dataset(values, tf.TensorSpec([None], tf.float32))
+        return self._lazy_dataset(values, tf.TensorSpec([None], tf.float32))
 
     def _settings(self) -> dict[str, str]:
         return self.ihvp.gradients.describe() | self.ihvp.describe_coordinates()

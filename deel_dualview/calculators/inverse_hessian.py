@@ -65,6 +65,7 @@ class InverseHessianCalculator(BoundedSearchCalculator):
             "`ihvp` must be built with the model that is explained.",
             {"ihvp": type(self.ihvp).__name__},
         )
+        self._rely_on(self.ihvp.record)
         self._prepare()
         self._stored()
         if self.ihvp.train_set is not train_set and self.ihvp.num_train != self.num_train:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import links, tracing
+from deel_dualview import links, recording
 from deel_dualview.gradients.capture import call_for_logits
 from deel_dualview.inputs import structure_of, used
 from deel_dualview.models import InfluenceModel
@@ -88,7 +88,7 @@ def logits_of_real_inputs(model: InfluenceModel, inputs: tf.Tensor) -> tf.Tensor
         return call_for_logits(model, inputs)
     # A call would round the inputs to the declared type and stop gradients there; its graph does not.
     split = model.split
-    with tracing.recorded([split.layer]) as calls:
+    with recording.recorded([split.layer]) as calls:
         flat = used(structure_of(model.model), inputs)
         outputs = functional._run_through_graph(flat, operation_fn=lambda operation: operation)
     if split.head is None:

@@ -149,6 +149,7 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
     def _evaluate(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the model's and the surrogate's logits (b, c), and sums of contributions (b,)."""
         data.check_bounded(dataset, "dataset")
+        self.check_unchanged()
         for features, logits in data.map_batches(self._features_and_logits, dataset, "dataset"):
             queries = self._queries(self._with_constant(features), logits.numpy().argmax(axis=1))
             scores = [self._scores(queries, vectors) for _, vectors, _ in self._blocks()]

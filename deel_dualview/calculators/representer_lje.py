@@ -119,6 +119,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
         """Return Pearson's correlation of the explained logits of the model with sums of contributions."""
         self._check_queries(dataset)
         data.check_bounded(dataset, "dataset")
+        self.check_unchanged()
         logits, sums = [], []
         for (features, own), classes in data.map_batches(self._explained, dataset, "dataset"):
             queries = self._queries(self._with_constant(features), classes)

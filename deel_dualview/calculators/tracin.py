@@ -69,6 +69,7 @@ class TracIn(VectorInfluenceCalculator):
         self.gradients = CheckpointGradients(
             checkpoints, train_set, weights=weights, function=function, projection=projection
         )
+        self._rely_on(*self.gradients.records)
         self._stored()
 
     def _settings(self) -> dict[str, str]:

@@ -11,7 +11,6 @@ from deel_dualview._checks import check_positive, require
 from deel_dualview.calculators.checkpoints import CheckpointGradients, check_models
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
 from deel_dualview.gradients import Weights
-from deel_dualview.lazy import lazy_dataset
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.factors import scaled
@@ -76,6 +75,7 @@ class Trak(VectorInfluenceCalculator):
         self.gradients = CheckpointGradients(
             checkpoints, train_set, weights=weights, function="margin", projection=projection
         )
+        self._rely_on(*self.gradients.records)
         if isinstance(projection, IdentityProjection | None):
             _check_size(self.gradients.of_models[0].size)
         _check_size(self._spec[0].shape[1])
@@ -86,7 +86,7 @@ class Trak(VectorInfluenceCalculator):
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors phi_m(x_i) * mean_m (1 - p_m), lazily, a block (b, k) a checkpoint."""
         self._check_same_train_set(train_set)
-        return lazy_dataset(
+        return self._lazy_dataset(
             lambda: (_weighted(features) for _, features in self._vector_blocks()), self._spec[:-1]
         )
 

@@ -46,12 +46,12 @@ class VectorInfluenceCalculator(BaseInfluenceCalculator):
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily, as `Blocks`: a matrix or an OuterProduct for each layer."""
         self._check_same_train_set(train_set)
-        return data.lazy_dataset(lambda: (vectors for _, vectors in self._vector_blocks()), self._spec)
+        return self._lazy_dataset(lambda: (vectors for _, vectors in self._vector_blocks()), self._spec)
 
     def compute_influence_values(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the self-influence of every training example, lazily, elements of shape (b,), float32."""
         train_set = self._check_same_train_set(train_set)
-        return data.lazy_dataset(
+        return self._lazy_dataset(
             lambda: (self._self_influences(batch) for batch in self._train_batches(train_set)),
             tf.TensorSpec([None], tf.float32),
         )

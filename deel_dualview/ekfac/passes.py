@@ -116,7 +116,7 @@ class _Passes:
         for indices, inputs, mixtures in self._chunks():
             key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, mixtures)))
             if key not in traced:
-                with self._model._lock:
+                with self._model.lock:
                     traced[key] = function.get_concrete_function(*specs)
             parts = [None if part is None else part.numpy() for part in traced[key](inputs, mixtures)]
             if not _is_finite(parts):

@@ -33,6 +33,7 @@ import tensorflow as tf
 
 from deel_dualview import links, tracing
 from deel_dualview.models import InfluenceModel
+from deel_dualview.recording import Around, intercepted
 from deel_dualview.typing import Inputs
 
 Objective = Callable[[tf.Tensor], tf.Tensor]
@@ -133,7 +134,7 @@ def _pre_activations(layers: Sequence[keras.Layer]) -> Iterator[list[tf.Tensor]]
 
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_hooked_activation(layer, note))
+            stack.enter_context(intercepted(layer, "activation", _before_activation(note, layer)))
         yield seen
 
 
@@ -164,9 +165,9 @@ def _recording(
 
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_hooked_call(layer, finish))
+            stack.enter_context(intercepted(layer, "call", _after_call(finish, layer)))
             if _has_activation(layer):
-                stack.enter_context(_hooked_activation(layer, note))
+                stack.enter_context(intercepted(layer, "activation", _before_activation(note, layer)))
         yield calls, hidden
 
 
@@ -175,34 +176,22 @@ def _has_activation(layer: keras.Layer) -> bool:
     return vars(layer).get("activation") is not None
 
 
-@contextmanager
-def _hooked_call(layer: keras.Layer, finish: Callable[[keras.Layer, Any, Any], None]) -> Iterator[None]:
-    """Have `finish` told of every call of a layer in the block, by the technique of `tracing.recorded`."""
-    original = layer.call
+def _after_call(finish: Callable[[keras.Layer, Any, Any], None], layer: keras.Layer) -> Around:
+    """Have `finish` called after every call of a layer, with the layer, its inputs and its outputs."""
 
-    def call(*args, **kwargs):  # type: ignore[no-untyped-def]
-        outputs = original(*args, **kwargs)
+    def around(call: Callable, *args: Any, **kwargs: Any) -> Any:
+        outputs = call(*args, **kwargs)
         finish(layer, args[0] if args else next(iter(kwargs.values())), outputs)
         return outputs
 
-    object.__setattr__(layer, "call", call)
-    try:
-        yield
-    finally:
-        object.__delattr__(layer, "call")
+    return around
 
 
-@contextmanager
-def _hooked_activation(layer: keras.Layer, note: Callable[[keras.Layer, tf.Tensor], None]) -> Iterator[None]:
-    """Have `note` told of what a layer's activation is applied to inside the block, before it is."""
-    original = layer.activation
+def _before_activation(note: Callable[[keras.Layer, tf.Tensor], None], layer: keras.Layer) -> Around:
+    """Have `note` called with a layer and what its activation is applied to, before it is."""
 
-    def activation(outputs: tf.Tensor) -> tf.Tensor:
+    def around(activation: Callable, outputs: tf.Tensor) -> tf.Tensor:
         note(layer, outputs)
-        return original(outputs)
+        return activation(outputs)
 
-    object.__setattr__(layer, "activation", activation)
-    try:
-        yield
-    finally:
-        object.__setattr__(layer, "activation", original)
+    return around

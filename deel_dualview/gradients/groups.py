@@ -109,9 +109,11 @@ def select_groups(model: InfluenceModel, weights: Weights) -> tuple[WeightGroup,
     return tuple(group for group in groups if id(group.layer) in inside)
 
 
-def describe_weights(weights: Weights) -> str:
-    """Return the choice of weights as text that keys a store."""
-    return weights if isinstance(weights, str) else ", ".join(weights)
+def describe_weights(model: InfluenceModel, weights: Weights) -> str:
+    """Return the choice of weights as text that keys a store: layers by position, as names count up in a process."""
+    if isinstance(weights, str):
+        return weights
+    return ", ".join(tracing.place_of(model.model, _named(model.model, name)) for name in weights)
 
 
 def _last_group(model: InfluenceModel, groups: tuple[WeightGroup, ...]) -> tuple[WeightGroup, ...]:

@@ -145,12 +145,11 @@ class PerExampleGradients:
     def describe(self) -> dict[str, str]:
         """Return all settings that the gradients depend on, as text that keys a store."""
         return {
-            "weights": describe_weights(self.weights),
+            "weights": describe_weights(self.model, self.weights),
             "function": self.function,
             "projection": self.projection.describe(),
-            "in closed form": ", ".join(
-                self.groups[index].layer.name for index in sorted(self._in_closed_form or ())
-            ),
+            # By position: the same layers may have other names.
+            "in closed form": ", ".join(map(str, sorted(self._in_closed_form or ()))),
         }
 
     @property

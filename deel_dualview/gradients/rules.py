@@ -1,7 +1,6 @@
 """Gradients of single layers in closed form, from captured (input, output gradient) pairs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -179,20 +178,14 @@ def _sum_of_axes(weighted: tf.Tensor, layer: keras.Layer) -> tf.Tensor:
     return tf.reshape(sums, (tf.shape(sums)[0], sums.shape[1:].num_elements()))
 
 
-@contextmanager
-def _unscaled(layer: keras.Layer) -> Iterator[None]:
-    """Shadow a normalisation's scale by ones and its offset by zeros inside the block."""
-    originals = {name: vars(layer)[name] for name in ("gamma", "beta") if vars(layer).get(name) is not None}
-    if type(layer) is layers.RMSNormalization:
-        originals["scale"] = layer.scale
-    try:
-        for name, variable in originals.items():
-            neutral = tf.zeros if name == "beta" else tf.ones
-            object.__setattr__(layer, name, neutral(variable.shape, tf.float32))
-        yield
-    finally:
-        for name, variable in originals.items():
-            object.__setattr__(layer, name, variable)
+def _unscaled(layer: keras.Layer) -> keras.StatelessScope:
+    """Return a scope in which this thread sees a normalisation's scale as ones and its offset as zeros."""
+    # The layer itself must not change: another thread may be calling it.
+    mapping = []
+    for variable in layer.trainable_variables:
+        neutral = tf.zeros if variable.name == "beta" else tf.ones
+        mapping.append((variable, neutral(variable.shape, variable.dtype)))
+    return keras.StatelessScope(mapping)
 
 
 def _is_plain(layer: keras.Layer) -> bool:

@@ -63,6 +63,7 @@ class InverseHessianVectorProduct(LinearOperator):
 
     Attributes:
         gradients: per-example gradients of the loss in the same weights and the same order.
+        record: of the model's weights when this was built, whose curvature it is.
 
     Raises:
         TypeError: `model` is not an InfluenceModel, or `train_set` is not a dataset.
@@ -93,6 +94,7 @@ class InverseHessianVectorProduct(LinearOperator):
         self.regularisation = _check_not_negative("regularisation", regularisation)
         self._damping = _check_damping(damping, self.regularisation)
         check_train_set(model, train_set, self._read_first)
+        self.record = model.record_weights()
         self.gradients = PerExampleGradients(model, weights)
         self._lock = threading.Lock()
         self._has_warned = False
@@ -138,8 +140,9 @@ class InverseHessianVectorProduct(LinearOperator):
             The solution, its value of shape (n, p) and of the dtype of the rows.
 
         Raises:
-            ValueError: rows of another size, or not finite.
+            ValueError: rows of another size, or not finite, or a model whose weights have changed.
         """
+        self.record.check("inverse Hessian")
         dense = tf.convert_to_tensor(rows) if not isinstance(rows, tuple) else blocks.to_dense(rows)
         require(
             dense.shape.rank == 2 and dense.shape[1] == self.size,
@@ -194,7 +197,7 @@ class InverseHessianVectorProduct(LinearOperator):
         """Return everything besides the model and the training set that solutions depend on, as text."""
         return {
             "inverse": type(self).__name__,
-            "weights": describe_weights(self.weights),
+            "weights": describe_weights(self.model, self.weights),
             "curvature": self.kind,
             "damping": str(self._damping),
             "regularisation": str(self.regularisation),

@@ -168,6 +168,34 @@ def _places(graph: Graph, layer: keras.Layer, takes_input: bool) -> Iterator[tup
         yield from graph.models.get(id(layer), ())
 
 
+def wiring(layer: keras.Layer) -> list[tuple[Any, Any]]:
+    """Return the calls that a Functional model makes, nested models closed: (what is called, arguments with Refs).
+
+    First comes its input structure and last its outputs, both called None; empty for a layer that is no such model.
+    """
+    if not hasattr(layer, "_nodes_by_depth"):
+        return []
+    refs: dict[int, Ref] = {}
+
+    def to_refs(tensors: Any) -> Any:
+        return keras.tree.map_structure(lambda leaf: refs.get(id(leaf), leaf), tensors)
+
+    refs.update((id(tensor), Ref(index)) for index, tensor in enumerate(layer.inputs))
+    found = [(None, to_refs(layer._inputs_struct))]
+    for node in _nodes(layer):
+        found.append((node.operation, to_refs((node.arguments.args, node.arguments.kwargs))))
+        refs.update((id(tensor), Ref(len(refs) + index)) for index, tensor in enumerate(node.outputs))
+    return [*found, (None, to_refs(layer._outputs_struct))]
+
+
+def _nodes(functional: Any) -> Iterator[Any]:
+    """Yield the calls of a Functional model in an order in which they can run."""
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        for node in functional._nodes_by_depth[depth]:
+            if node.operation and not node.is_input:
+                yield node
+
+
 class _Walker:
     """Collects steps while nested models are opened."""
 
@@ -184,11 +212,9 @@ class _Walker:
         """Append the steps of a model called on `inputs`; return its outputs."""
         functional = _functional(model)
         known = {id(tensor): ref for tensor, ref in zip(functional.inputs, inputs, strict=True)}
-        for depth in sorted(functional._nodes_by_depth, reverse=True):
-            for node in functional._nodes_by_depth[depth]:
-                if node.operation and not node.is_input:
-                    for tensor, ref in zip(node.outputs, self._call(node, known), strict=True):
-                        known[id(tensor)] = ref
+        for node in _nodes(functional):
+            for tensor, ref in zip(node.outputs, self._call(node, known), strict=True):
+                known[id(tensor)] = ref
         outputs = tuple(known[id(tensor)] for tensor in functional.outputs)
         self.models.setdefault(id(model), []).append(outputs)
         return outputs

@@ -1,0 +1,41 @@
+"""What calculators do so that a model which is trained further does not go unnoticed."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview.identity import WeightsRecord
+
+
+class UnchangedModels:
+    """Base of calculators that keep what they have computed from weights, and refuse to mix it with other weights."""
+
+    _records: tuple[WeightsRecord, ...] = ()
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on with a model whose weights have changed since the calculator was built.
+
+        Every method that computes checks it once: when it is called, or when its dataset is iterated over.
+
+        Raises:
+            ValueError: they have; the message names them.
+        """
+        for record in self._records:
+            record.check("calculator")
+
+    def _rely_on(self, *records: WeightsRecord) -> None:
+        """Have the weights of these records checked, too; those that have changed already are refused now."""
+        for record in records:
+            record.check("calculator")
+        self._records = (*self._records, *records)
+
+    def _lazy_dataset(self, make_generator: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
+        """Return `data.lazy_dataset`, which checks the weights whenever an iteration begins."""
+
+        def checked() -> Iterator[Any]:
+            self.check_unchanged()
+            yield from make_generator()
+
+        return data.lazy_dataset(checked, signature)
