@@ -46,6 +46,18 @@ if TYPE_CHECKING:
     from deel_dualview.svm import ConvergenceWarning, DualSVMSolution, DualSVMSolver
 
 __version__ = "0.1.0"
+_PUBLIC_MODULES = (
+    "datasets",
+    "evaluation",
+    "ihvp",
+    "lrp",
+    "metrics",
+    "plots",
+    "relevance",
+    "report",
+    "stores",
+    "svm",
+)
 
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
@@ -162,4 +174,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *_PUBLIC_MODULES, "__version__"])

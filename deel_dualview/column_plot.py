@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from deel_dualview.fonts import drawn
 from deel_dualview.pair_panels import (
     INK,
     LINE,
@@ -19,7 +20,7 @@ from deel_dualview.pair_panels import (
     Sides,
     both_sides,
 )
-from deel_dualview.wording import brief, name_column, plain, shorten, signed
+from deel_dualview.wording import brief, name_column, signed
 
 _THICKNESS = 0.36
 
@@ -37,7 +38,7 @@ def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: C
         num_columns: at most how many are drawn.
         colours: of relevance from negative to positive.
     """
-    names = [plain(shorten(name_column(place, column_names))) for place in range(len(found.inputs))]
+    names = [drawn(name_column(place, column_names)) for place in range(len(found.inputs))]
     panels = [*reversed(found.opponents), *found.proponents]
     strength = np.abs(both_sides(panels))
     shown = np.argsort(-strength.sum(axis=0), kind="stable")[:num_columns]

@@ -7,8 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+__all__ = ["SwappedLabels", "load_digits", "swap_labels"]
+
 _MAX_PIXEL = 16
 _SPLIT_SEED = 0
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 class SwappedLabels(NamedTuple):

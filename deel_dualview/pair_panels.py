@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 
 from deel_dualview._checks import describe, require
-from deel_dualview.wording import plain, shorten
+from deel_dualview.fonts import drawn
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -91,7 +91,7 @@ def take_sides(
     inputs = samples[0] if isinstance(samples, tuple) else samples
     return Sides(
         np.asarray(inputs[index]),
-        plain(shorten(_class_name(int(pair.classes[index]), class_names))),
+        drawn(_class_name(int(pair.classes[index]), class_names)),
         [panel for panel in panels if panel.value >= 0],
         sorted(against, key=lambda panel: panel.value),
     )
@@ -203,7 +203,7 @@ def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) 
             np.asarray(pair.train_relevance[index, rank]),
             np.asarray(pair.test_relevance[index, rank]),
             float(pair.top.influence_values[index, rank]),
-            plain(shorten(_class_name(int(classes[rank]), class_names))),
+            drawn(_class_name(int(classes[rank]), class_names)),
             int(pair.top.training_indices[index, rank]),
         )
         for rank in range(len(classes))

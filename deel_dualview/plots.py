@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from matplotlib.ticker import FuncFormatter
 
 from deel_dualview import column_plot, pair_plot, token_plot
 from deel_dualview._checks import check_count, require
+from deel_dualview.fonts import font_settings
 from deel_dualview.pair_panels import Colours, check_pair, colour_map, sum_channels, take_sides
 from deel_dualview.wording import check_column_names, check_names, to_words
 from deel_dualview.wording import plain as plain
@@ -23,10 +25,16 @@ from deel_dualview.wording import shorten as shorten
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
 
+__all__ = ["column_relevance", "pair_relevance", "token_relevance"]
+
 # Okabe and Ito's colours, told apart by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
 INK, _FAINT = "#1b1f24", "#d8dee4"
 _SVG_SETTINGS: Any = {"svg.fonttype": "none"}
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def plot_slack(ranks: Sequence[int], slacks: Sequence[float], num_suspected: int) -> Figure:
@@ -166,13 +174,14 @@ def pair_relevance(
     )
     check_pair(pair, index, colours, rank=5, what=what)
     sides = take_sides(pair, index, opponents, class_names)
-    return pair_plot.draw(
-        sides.inputs,
-        f"explained as\n{sides.name}",
-        proponents=sum_channels(sides.proponents),
-        opponents=sum_channels(sides.opponents),
-        colours=colour_map(colours),
-    )
+    with matplotlib.rc_context(font_settings()):
+        return pair_plot.draw(
+            sides.inputs,
+            f"explained as\n{sides.name}",
+            proponents=sum_channels(sides.proponents),
+            opponents=sum_channels(sides.opponents),
+            colours=colour_map(colours),
+        )
 
 
 def token_relevance(
@@ -206,7 +215,8 @@ def token_relevance(
     check_pair(pair, index, colours, rank=3, what=what)
     sides = take_sides(pair, index, opponents, class_names)
     require(sides.inputs.dtype.kind in "iu", f"{what}.", {"dtype": sides.inputs.dtype})
-    return token_plot.draw(sides, to_words(vocabulary), colour_map(colours))
+    with matplotlib.rc_context(font_settings()):
+        return token_plot.draw(sides, to_words(vocabulary), colour_map(colours))
 
 
 def column_relevance(
@@ -241,7 +251,8 @@ def column_relevance(
     names = check_names("column_names", column_names)
     check_column_names("column_names", names, np.shape(pair.train_relevance)[2])
     sides = take_sides(pair, index, opponents, class_names)
-    return column_plot.draw(sides, names, num_columns, colour_map(colours))
+    with matplotlib.rc_context(font_settings()):
+        return column_plot.draw(sides, names, num_columns, colour_map(colours))
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:
@@ -252,7 +263,9 @@ def to_inline_svg(figure: Figure, prefix: str) -> str:
         prefix: put before every id, so that two drawings on a page share none.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(_SVG_SETTINGS | {"svg.hashsalt": prefix}):
+    with matplotlib.rc_context(_SVG_SETTINGS | {"svg.hashsalt": prefix}), warnings.catch_warnings():
+        # The browser that shows the page has fonts of its own.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -264,7 +277,7 @@ def to_inline_svg(figure: Figure, prefix: str) -> str:
     svg = svg.replace(BLUE, "var(--blue)").replace(VERMILLION, "var(--vermillion)")
     head, rest = svg.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
-    return f'{head} aria-hidden="true">{rest}'
+    return f'{head} overflow="visible" aria-hidden="true">{rest}'
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -34,22 +34,24 @@ class Source(NamedTuple):
     description: str
 
 
-def import_data_module(spec: str, *, name: str, data_dir: str | None = None) -> None:
-    """Import the module of a `package.module:function`, for what it registers with Keras, before a model is loaded.
+def find_source(spec: str, *, name: str, data_dir: str | None = None) -> None:
+    """Find what a `NAME:SPLIT` or `package.module:function` means, without reading it, and import the module.
+
+    So it is known before a model is loaded that there is such data, and what the module registers with Keras.
 
     Args:
-        spec: as of `read_dataset`, which reports what it does not understand.
+        spec: as of `read_dataset`.
         name: the option it came by, for messages.
         data_dir: where TFDS keeps its datasets; what is there, or known to TFDS, is not imported.
 
     Raises:
-        ValueError: no such module, or its code raised an error or called `sys.exit`.
+        ValueError: nothing of that name, or the module's code raised an error or called `sys.exit`.
     """
-    module, _, function = spec.partition(":")
-    if _FUNCTION.fullmatch(spec):
-        builder, why_not_tfds = _find_builder(module, data_dir)
-        if builder is None:
-            _find_function(module, function, name, why_not_tfds)
+    left, right = _split(spec, name)
+    builder, why_not_tfds = _find_builder(left, data_dir)
+    if builder is None:
+        _check_function(spec, name, why_not_tfds)
+        _find_function(left, right, name, why_not_tfds)
 
 
 def read_dataset(
@@ -71,19 +73,28 @@ def read_dataset(
         ValueError: nothing of that name, it is not in `data_dir`, or what was found is not a batched dataset of
             inputs and labels.
     """
+    left, right = _split(spec, name)
+    builder, why_not_tfds = _find_builder(left, data_dir)
+    if builder is not None:
+        return _read_tfds(builder, right, name, batch_size, download)
+    _check_function(spec, name, why_not_tfds)
+    return _call_function(left, right, name, why_not_tfds)
+
+
+def _split(spec: str, name: str) -> tuple[str, str]:
+    """Return what stands on either side of the colon."""
     parts = _SPEC.fullmatch(spec)
     if parts is None:
         raise ValueError(
             f"--{name} needs `NAME:SPLIT` of a TFDS dataset (mnist:train) or `package.module:function`. "
             f"Received: {spec!r}."
         )
-    left, right = parts["left"], parts["right"]
-    builder, why_not_tfds = _find_builder(left, data_dir)
-    if builder is not None:
-        return _read_tfds(builder, right, name, batch_size, download)
+    return parts["left"], parts["right"]
+
+
+def _check_function(spec: str, name: str, why_not_tfds: str) -> None:
     if not _FUNCTION.fullmatch(spec):
         raise ValueError(f"--{name}: {why_not_tfds} Received: {spec!r}.")
-    return _call_function(left, right, name, why_not_tfds)
 
 
 def _find_builder(name: str, data_dir: str | None) -> tuple[Any | None, str]:

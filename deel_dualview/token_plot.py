@@ -13,6 +13,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextPath
 
+from deel_dualview.fonts import drawn
 from deel_dualview.pair_panels import (
     INK,
     LINE,
@@ -23,7 +24,7 @@ from deel_dualview.pair_panels import (
     heat_limit,
     shown_tokens,
 )
-from deel_dualview.wording import brief, name_token, plain, shorten, signed
+from deel_dualview.wording import brief, name_token, signed
 
 MAX_TOKENS = 60
 # From this share of a text's relevance on, it is told what padding received.
@@ -40,7 +41,6 @@ _SIZE, _LINE_HEIGHT, _GAP, _BLOCK_GAP, _MARGIN, _HEAD, _SIDE, _BETWEEN = (
     18.0,
 )
 _WIDTH = 2 * _MARGIN + _HEAD + 2 * _SIDE + _BETWEEN
-_FONT = FontProperties(size=_SIZE)
 
 
 class Passage(NamedTuple):
@@ -79,7 +79,7 @@ def passage(tokens: np.ndarray, relevance: np.ndarray, vocabulary: Sequence[str]
         notes.append(f"{num_hidden:,} more tokens {brief(rest)}")
     if abs(padding) > _TOLD * np.abs(relevance).sum():
         notes.append(f"padding {brief(padding)}")
-    words = [plain(shorten(name_token(int(token), vocabulary))) for token in tokens[places]]
+    words = [drawn(name_token(int(token), vocabulary)) for token in tokens[places]]
     return Passage(words, relevance[places], ", ".join(notes))
 
 
@@ -201,4 +201,6 @@ def _luminance(colour: Sequence[float]) -> float:
 def _measure(word: str) -> float:
     """Return the width of a word in points."""
     # Blanks at the ends have no outline to measure.
-    return float(TextPath((0, 0), word.strip() or "·", prop=_FONT).get_extents().x1) + 0.8
+    return (
+        float(TextPath((0, 0), word.strip() or "·", prop=FontProperties(size=_SIZE)).get_extents().x1) + 0.8
+    )

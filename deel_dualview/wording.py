@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from deel_dualview._checks import describe, require
+
+# Control characters, lone surrogates, and what is not seen but changes what is seen: marks of direction, line
+# separators, zero widths. Joiners stay, which scripts and emojis need.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return text in which control characters, lone surrogates and marks of direction are written as `\x1b`, `\u202e`.
+
+    Args:
+        text: a name of a class, an id, a title or a path, which may hold anything.
+        keep: characters that stay, such as line breaks.
+    """
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in keep else escape(found[0]), text)
+
+
+def escape(character: str) -> str:
+    r"""Return the escape of a character, such as `\x1b`."""
+    code = ord(character)
+    digits = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return _SHORT.get(character, digits)
+
+
+def escaped_json(text: str) -> str:
+    """Return JSON in which these characters are escapes of JSON; what it holds stays the same."""
+    # Outside of strings JSON has none of them but line breaks, and those in strings are escapes already.
+    # DEL is ASCII, which `json.dumps` leaves as it is.
+    return _UNSEEN.sub(
+        lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f"),
+        text,
+    )
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -81,5 +118,5 @@ def shorten(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Keep Matplotlib from reading mathematics between dollar signs."""
-    return text.replace("$", r"\$")
+    """Return text as Matplotlib draws it: without mathematics between dollar signs, with what is unseen as escapes."""
+    return visible(text).replace("$", r"\$")

@@ -55,6 +55,7 @@ FLOORS = {
     "methods": 5,
     "relevance": 5,
     "wording": 6,
+    "fonts": 6,
     "pair_panels": 6,
     "pair_plot": 6,
     "token_plot": 6,

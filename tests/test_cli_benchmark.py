@@ -76,6 +76,7 @@ def test_ctrl_c_says_that_results_are_kept(monkeypatch, tmp_path):
         (["--metrics", "accuracy"], ["identical-class", "lds", "accuracy"]),
         (["--seeds", "many"], ["a number"]),
         (["--seeds", "0"], ["at least 1"]),
+        (["--seeds", "4294967296,"], ["4,294,967,295"]),
         (["--num-test", "1000"], ["288 may be asked"]),
     ],
 )

@@ -129,6 +129,34 @@ def test_thresholds_without_a_clear_meaning_are_refused(fail_on, words, folder):
     assert refused(gate("--model", "missing.keras", fail_on=fail_on), *words)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--K", "nan"], ["--K", "inf"], ["--K", "-1"], ["--top-k", "0"], ["--seed", str(2**32)], ["--seed", "-1"],
+        ["--kernel", "rbf"], ["--colours", "grey"], ["--batch-size", "0"], ["--relevance", "rainbow"],
+        ["--output", "gate_data.py"], ["--input-names", "nowhere"], ["--train", "gate_data"],
+        ["--test", "nowhere:test"], ["--test", "gate_data:nothing"], ["--test", "no/where:x"], ["--method", "magic"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_bad_values_are_refused_before_the_model_and_the_data_are_read(options, folder, monkeypatch):
+    def read(*arguments, **settings):
+        raise AssertionError("read before the options were checked")
+
+    monkeypatch.setattr("deel_dualview.model_files.load_model", read)
+    monkeypatch.setattr("deel_dualview.sources.read_dataset", read)
+    own = ["--model", "model.keras", "--train", "gate_data:train", "--test", "gate_data:test"]
+    assert refused(run(*own, *options), "Error: ")
+
+
+def test_a_layer_that_the_model_has_not_is_refused_before_the_data_are_read(folder, monkeypatch):
+    def read(*arguments, **settings):
+        raise AssertionError("read before the options were checked")
+
+    monkeypatch.setattr("deel_dualview.sources.read_dataset", read)
+    assert refused(gate("--feature-layer", "nowhere"), "nowhere")
+
+
 def test_a_threshold_on_wrong_predictions_of_unlabelled_examples_is_refused_before_the_audit(folder):
     result = gate(test="gate_data:unlabelled", fail_on=["wrong-predictions=0.5"])
     assert refused(result, "wrong-predictions needs a test set with labels")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
 from deel_dualview.cli.subject import (
     Subject,
     check_files,
@@ -17,14 +18,24 @@ from deel_dualview.cli.subject import (
     load_subject,
     output_options,
     subject_options,
+    top_k_option,
 )
 from deel_dualview.methods import METHODS
 from deel_dualview.quiet import quieten
+from deel_dualview.wording import visible
 
 if TYPE_CHECKING:
     from deel_dualview.report import AuditReport
 
 _SURROGATE = "dualview"
+
+
+def _number(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse "nan", which lies in no range and outside of none."""
+    del context, parameter
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("a number is needed.")
+    return value
 
 
 @click.command(cls=CleanCommand)
@@ -37,11 +48,12 @@ _SURROGATE = "dualview"
     metavar="NAME",
     help=f"The attribution method: {', '.join(METHODS)}.",
 )
-@click.option("--k", "k", default=5, show_default=True, type=click.IntRange(1), help="Examples a prediction.")
+@top_k_option("Examples a prediction.")
 @click.option(
     "--K",
     "penalty",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, math.inf, min_open=True, max_open=True),
+    callback=_number,
     help="Penalty of misfits, free of scale (dualview; default: 600 / n, tempered 30 / n).",
 )
 @click.option(
@@ -112,14 +124,14 @@ def audit(
     loaded = load_subject(options, [method])
     _check_labels(thresholds, loaded)
     for line in loaded.planted:
-        click.echo(line)
+        say(line)
     shown = {"input_names": names, **rule}
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
     report.to_html(directory, overwrite=overwrite, colours=colours)
     failures = exceeded_thresholds(report.rates, thresholds)
     _tell(report, directory)
     for failure in failures:
-        click.echo(f"Failed: {failure}", err=True)
+        say(f"Failed: {failure}", err=True)
     return FAILED_THRESHOLD if failures else 0
 
 
@@ -197,11 +209,11 @@ def _audit(
 def _tell(report: AuditReport, directory: pathlib.Path) -> None:
     """Say what was found and where it was written."""
     for finding in report.findings:
-        click.echo(f"- {finding.title}")
+        say(f"- {finding.title}")
     values = "all influence values" if report.overview.certificate else "the strongest influence values"
     for name, meaning in (
         ("index.html", "the report, for a browser"),
         ("audit.json", "the same as data"),
         ("attributions.npz", f"{values}, sparse"),
     ):
-        click.echo(f"{directory / name}  ({meaning})")
+        say(f"{visible(str(directory / name))}  ({meaning})")

@@ -6,7 +6,8 @@ import os
 
 import click
 
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
+from deel_dualview.cli.subject import LARGEST_SEED
 from deel_dualview.methods import METHODS
 from deel_dualview.quiet import quieten
 
@@ -18,9 +19,13 @@ def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> in
     """Read how many seeds, or which: "3" is 0, 1 and 2; "3," is the third alone."""
     del context, parameter
     try:
-        return [int(part) for part in value.split(",") if part.strip()] if "," in value else int(value)
+        seeds = [int(part) for part in value.split(",") if part.strip()] if "," in value else int(value)
     except ValueError:
         raise click.BadParameter("a number, or numbers between commas, are needed.") from None
+    largest = max(seeds, default=0) if isinstance(seeds, list) else seeds
+    if largest > LARGEST_SEED:
+        raise click.BadParameter(f"seeds go from 0 to {LARGEST_SEED:,}.")
+    return seeds
 
 
 class _Resumable(CleanCommand):
@@ -95,14 +100,14 @@ def benchmark(
         overwrite=overwrite,
         progress=not no_progress,
     )
-    click.echo(found.to_text())
-    click.echo(f"\n{found.folder / 'index.html'}  (table and figures, for a browser)")
-    click.echo(f"{found.folder / 'table.md'}  (the table as Markdown)")
+    say(found.to_text())
+    say(f"\n{found.folder / 'index.html'}  (table and figures, for a browser)")
+    say(f"{found.folder / 'table.md'}  (the table as Markdown)")
     failed = [cell for cell in found.failed if cell.identity.method in names]
     for cell in failed:
         error = cell.error or {}
         told = f"{cell.identity.method}, {cell.identity.protocol}, seed {cell.identity.seed}"
-        click.echo(f"Failed: {told}: {error.get('type')}: {error.get('message')}", err=True)
+        say(f"Failed: {told}: {error.get('type')}: {error.get('message')}", err=True)
     return FAILED_THRESHOLD if failed else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from deel_dualview.cli.running import CleanCommand
+from deel_dualview.cli.running import CleanCommand, say
 from deel_dualview.cli.subject import (
     check_files,
     check_subject,
@@ -12,6 +12,7 @@ from deel_dualview.cli.subject import (
     load_subject,
     output_options,
     subject_options,
+    top_k_option,
 )
 from deel_dualview.methods import DEFAULT_METHODS, METHODS, method_of
 from deel_dualview.quiet import quieten
@@ -41,7 +42,7 @@ def _split(context: click.Context, parameter: click.Parameter, value: str) -> li
     callback=_split,
     help=f"At least two of {', '.join(METHODS)}.",
 )
-@click.option("--k", "k", default=5, show_default=True, type=click.IntRange(1), help="Proponents compared.")
+@top_k_option("Proponents compared.")
 @click.option(
     "--queries",
     default=100,
@@ -89,8 +90,8 @@ def compare(
         class_names=loaded.class_names,
         progress=not no_progress,
     )
-    click.echo(f"Explained: the first {comparison.num_queries:,} test examples (--queries takes more).\n")
+    say(f"Explained: the first {comparison.num_queries:,} test examples (--queries takes more).\n")
     comparison.to_html(directory, overwrite=overwrite)
-    click.echo(f"{comparison}\n")
-    click.echo(f"{directory / 'index.html'}  (the comparison, for a browser)")
-    click.echo(f"{directory / 'compare.json'}  (the same as data)")
+    say(f"{comparison}\n")
+    say(f"{directory / 'index.html'}  (the comparison, for a browser)")
+    say(f"{directory / 'compare.json'}  (the same as data)")

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import click
 
+from deel_dualview.wording import visible
+
 FAILED_THRESHOLD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _UNTIL_AGAIN = 0.1  # seconds, in which a callback ends
 
@@ -45,7 +47,7 @@ class CleanCommand(click.Command):
         ctx.exit(code or 0)
 
     def _end_interrupted(self, ctx: click.Context) -> NoReturn:
-        click.echo(f"\nInterrupted. {self.interrupted}", err=True)
+        say(f"\nInterrupted. {self.interrupted}", err=True)
         ctx.exit(INTERRUPTED)
 
 
@@ -94,6 +96,12 @@ class _Interrupts:
         self._again.start()
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print text: names in it cannot move the cursor, and what the terminal cannot encode is escaped."""
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    click.echo(visible(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
 class _BadInput(click.ClickException):
     """An error of the user's: one line, and an exit code that differs from a failed threshold's."""
 
@@ -108,7 +116,8 @@ def _one_line(error: BaseException) -> str:
             f"Code of yours, or of a library, ended the command: sys.exit({code!r}). (--debug shows where.)"
         )
     # TensorFlow puts the traceback of a function of the user's into its message.
-    text = " ".join(str(error).split("Traceback (most recent call last)")[0].split()) or "no message"
+    text = str(error).split("Traceback (most recent call last)")[0]
+    text = visible(" ".join(text.split())) or "no message"
     if isinstance(error, (ValueError, TypeError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where.)"

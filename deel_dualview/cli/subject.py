@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from deel_dualview.cli.running import say
 from deel_dualview.methods import METHODS, check_checkpoints, method_of
 from deel_dualview.model_files import check_model_file
 from deel_dualview.user_code import import_registering
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from deel_dualview.demo import Demo
     from deel_dualview.models import InfluenceModel
 
+LARGEST_SEED = 2**32 - 1  # of `keras.utils.set_random_seed`
 _SWAPS_A_LINE = 5
 _DEMO_EPOCHS_A_CHECKPOINT = 3
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -89,11 +91,29 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
         kept(
             "--batch-size", default=256, show_default=True, type=click.IntRange(1), help="For TFDS datasets."
         ),
-        kept("--seed", default=0, show_default=True, type=click.IntRange(0), help="For the demo."),
+        kept(
+            "--seed", default=0, show_default=True, type=click.IntRange(0, LARGEST_SEED), help="For the demo."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
     return command
+
+
+class _Renamed(click.Option):
+    """An option whose last name is an earlier one, which is taken but not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return None if record is None else (record[0].replace(f", {self.opts[-1]}", ""), record[1])
+
+
+def top_k_option(text: str) -> Decorator:
+    """Return a decorator that adds the number of examples; its earlier name `--k` differs from `--K` by case alone."""
+    kind = click.IntRange(1)
+    return click.option(
+        "--top-k", "--k", "k", default=5, show_default=True, type=kind, cls=_Renamed, help=text
+    )
 
 
 def output_options(default: str) -> Decorator:
@@ -158,13 +178,13 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
     from deel_dualview.callbacks import load_checkpoints
     from deel_dualview.model_files import load_model
     from deel_dualview.models import InfluenceModel
-    from deel_dualview.sources import import_data_module, read_dataset
+    from deel_dualview.sources import find_source, read_dataset
 
     specs = {"train": str(options.train_spec), "test": str(options.test_spec)}
     # The user's modules come first: they register the layers and functions that the model is made of.
     import_registering(options.modules)
     for name, spec in specs.items():
-        import_data_module(spec, name=name, data_dir=options.data_dir)
+        find_source(spec, name=name, data_dir=options.data_dir)
     model = load_model(options.model_path)
     layer, folder = options.feature_layer, options.checkpoints
     own = InfluenceModel(model, layer)
@@ -179,7 +199,7 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
         )
         for name, spec in specs.items()
     )
-    click.echo(f"Model {options.model_path}. Trained on {train.description}. Explained: {test.description}.")
+    say(f"Model {options.model_path}. Trained on {train.description}. Explained: {test.description}.")
     return Subject(own, train.dataset, test.dataset, train.class_names, None, checkpoints, [])
 
 
@@ -189,7 +209,7 @@ def _demo(options: SubjectOptions, methods: list[str]) -> Subject:
     from deel_dualview.demo import make_demo
     from deel_dualview.models import InfluenceModel
 
-    click.echo("No --model: a demo. Training a small network on the handwritten digits of the package ...")
+    say("No --model: a demo. Training a small network on the handwritten digits of the package ...")
     needed = any(method_of(name).checkpoints == "needed" for name in methods)
     with tempfile.TemporaryDirectory() as temporary:
         directory = pathlib.Path(temporary) / "checkpoints"

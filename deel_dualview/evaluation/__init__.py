@@ -25,3 +25,7 @@ __all__ = [
     "read_benchmark",
     "subject",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

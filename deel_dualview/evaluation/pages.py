@@ -18,6 +18,7 @@ from deel_dualview.evaluation.protocols import PROTOCOLS
 from deel_dualview.evaluation.tables import MEASURES, Benchmark
 from deel_dualview.report.html import make_environment, read_style
 from deel_dualview.report.overview import format_seconds
+from deel_dualview.wording import visible
 
 PAGE, TABLE, FIGURES = "index.html", "table.md", "figures"
 NAMES = (PAGE, TABLE, FIGURES)
@@ -141,5 +142,5 @@ def _models(benchmark: Benchmark) -> list[tuple[str, int, float, float]]:
 
 def _write(path: pathlib.Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_text(visible(text, keep="\n\t"), encoding="utf-8")
     os.replace(unfinished, path)

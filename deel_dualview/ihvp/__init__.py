@@ -1,11 +1,25 @@
 """Inverse-Hessian-vector products: one class for each algorithm, on one interface."""
 
-from deel_dualview.ihvp.arnoldi import ArnoldiIHVP as ArnoldiIHVP
-from deel_dualview.ihvp.base import Damping as Damping
-from deel_dualview.ihvp.base import InverseHessianVectorProduct as InverseHessianVectorProduct
-from deel_dualview.ihvp.base import RelativeDamping as RelativeDamping
-from deel_dualview.ihvp.conjugate_gradient import ConjugateGradientDescentIHVP as ConjugateGradientDescentIHVP
-from deel_dualview.ihvp.ekfac import EkfacIHVP as EkfacIHVP
-from deel_dualview.ihvp.exact import ExactIHVP as ExactIHVP
-from deel_dualview.ihvp.identity import IdentityIHVP as IdentityIHVP
-from deel_dualview.ihvp.lissa import LissaIHVP as LissaIHVP
+from deel_dualview.ihvp.arnoldi import ArnoldiIHVP
+from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct, RelativeDamping
+from deel_dualview.ihvp.conjugate_gradient import ConjugateGradientDescentIHVP
+from deel_dualview.ihvp.ekfac import EkfacIHVP
+from deel_dualview.ihvp.exact import ExactIHVP
+from deel_dualview.ihvp.identity import IdentityIHVP
+from deel_dualview.ihvp.lissa import LissaIHVP
+
+__all__ = [
+    "ArnoldiIHVP",
+    "ConjugateGradientDescentIHVP",
+    "Damping",
+    "EkfacIHVP",
+    "ExactIHVP",
+    "IdentityIHVP",
+    "InverseHessianVectorProduct",
+    "LissaIHVP",
+    "RelativeDamping",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

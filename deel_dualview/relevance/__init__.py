@@ -1,13 +1,27 @@
 """Which parts of a training and of an evaluated example carry the influence of one on the other."""
 
-from deel_dualview.relevance.back_ends import to_back_end as to_back_end
-from deel_dualview.relevance.base import BackEnd as BackEnd
-from deel_dualview.relevance.base import Side as Side
-from deel_dualview.relevance.dual import DualRelevance as DualRelevance
-from deel_dualview.relevance.dual import PairRelevance as PairRelevance
-from deel_dualview.relevance.grad_cam import GradCAM as GradCAM
-from deel_dualview.relevance.gradients import GradientsInputs as GradientsInputs
-from deel_dualview.relevance.gradients import IntegratedGradients as IntegratedGradients
-from deel_dualview.relevance.gradients import SmoothGrad as SmoothGrad
-from deel_dualview.relevance.layerwise import LayerwisePropagation as LayerwisePropagation
-from deel_dualview.relevance.occlusion import Occlusion as Occlusion
+from deel_dualview.relevance.back_ends import to_back_end
+from deel_dualview.relevance.base import BackEnd, Side
+from deel_dualview.relevance.dual import DualRelevance, PairRelevance
+from deel_dualview.relevance.grad_cam import GradCAM
+from deel_dualview.relevance.gradients import GradientsInputs, IntegratedGradients, SmoothGrad
+from deel_dualview.relevance.layerwise import LayerwisePropagation
+from deel_dualview.relevance.occlusion import Occlusion
+
+__all__ = [
+    "BackEnd",
+    "DualRelevance",
+    "GradCAM",
+    "GradientsInputs",
+    "IntegratedGradients",
+    "LayerwisePropagation",
+    "Occlusion",
+    "PairRelevance",
+    "Side",
+    "SmoothGrad",
+    "to_back_end",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

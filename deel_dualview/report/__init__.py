@@ -75,3 +75,7 @@ __all__ = [
     "parse_threshold",
     "parse_thresholds",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -26,6 +26,7 @@ from deel_dualview.report.writing import (
     write_report,
     write_text,
 )
+from deel_dualview.wording import visible
 
 SCHEMA_VERSION = 1
 
@@ -125,4 +126,4 @@ class AuditReport:
 
     def __repr__(self) -> str:
         lines = [f"  {finding.severity.value:8}{finding.title}" for finding in self.findings]
-        return "\n".join([f"AuditReport of {self.overview.model_name}:", *lines])
+        return "\n".join([f"AuditReport of {visible(self.overview.model_name)}:", *lines])

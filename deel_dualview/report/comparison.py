@@ -11,6 +11,7 @@ from typing import Any
 from deel_dualview.report.findings import ExampleReference, Influence
 from deel_dualview.report.overview import Setting, format_bytes, format_seconds
 from deel_dualview.report.writing import check_output_directory, to_json, write_json, write_report, write_text
+from deel_dualview.wording import visible
 
 SCHEMA_VERSION = 1
 COMPARISON_FILES = ("index.html", "compare.json")
@@ -165,11 +166,12 @@ class Comparison:
         return [f"{number:>2} {name}" for number, name in zip(numbers, self.names, strict=True)], numbers
 
     def __repr__(self) -> str:
-        return f"Comparison of {', '.join(self.names)} on {self.num_queries} predictions of {self.model_name}"
+        return f"Comparison of {', '.join(self.names)} on {self.num_queries} predictions of {visible(self.model_name)}"
 
 
 def _table(title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Return a table of text; columns are as wide as they need to be."""
+    rows, columns = [visible(name) for name in rows], [visible(name) for name in columns]
     first = max(map(len, rows))
     widths = [max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(columns)]
     lines = [" " * first + "".join(f"  {name:>{width}}" for name, width in zip(columns, widths, strict=True))]

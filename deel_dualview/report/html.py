@@ -16,7 +16,7 @@ from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.rendering import ExampleRenderer
-from deel_dualview.wording import brief
+from deel_dualview.wording import brief, visible
 
 if TYPE_CHECKING:
     from deel_dualview.report.audit_report import AuditReport
@@ -79,6 +79,7 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_finalize,
     )
     filters: dict[str, Callable[..., str]] = {
         "percent": percent,
@@ -98,6 +99,11 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
     environment.globals["much_unseen"] = MUCH_UNSEEN
     environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
     return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Write what is unseen, in names and texts of the user's, so that it is seen; line breaks are blanks in a page."""
+    return type(value)(visible(value, keep="\n\t")) if isinstance(value, str) else value
 
 
 def off_sums(item: kinds.Influence) -> tuple[float, float] | None:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from deel_dualview.wording import escaped_json
+
 FILE_NAMES = ("index.html", "audit.json", "attributions.npz")
 
 
@@ -112,7 +114,7 @@ def to_json(value: Any) -> Any:
 def write_json(path: pathlib.Path, payload: Mapping[str, Any]) -> None:
     """Write `payload` as JSON that any reader accepts (no NaN)."""
     text = json.dumps(to_json(payload), allow_nan=False, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(escaped_json(text) + "\n", encoding="utf-8")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

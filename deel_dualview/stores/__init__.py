@@ -5,3 +5,7 @@ from deel_dualview.stores.disk import DiskStore
 from deel_dualview.stores.memory import MemoryStore, NoStore
 
 __all__ = ["DiskStore", "MemoryStore", "NoStore", "Store", "StoreError", "StoredVectors"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

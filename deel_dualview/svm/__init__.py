@@ -4,3 +4,7 @@ from deel_dualview.svm.dual import DualSVMSolver
 from deel_dualview.svm.solution import ConvergenceWarning, DualSVMSolution, SolverProgress
 
 __all__ = ["ConvergenceWarning", "DualSVMSolution", "DualSVMSolver", "SolverProgress"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
