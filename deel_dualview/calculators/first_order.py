@@ -113,7 +113,10 @@ class FirstOrderInfluenceCalculator(InverseHessianCalculator):
                 "A group must consist of training examples, with inputs and labels as in the training set.",
                 {"unknown examples of the group": indices[~is_known].tolist()},
             )
-            gradients = check_finite(self._training_gradients(data.unpack(element)), "examples of the group")
+            with data.naming_positions(int(indices[0]), "group"):
+                gradients = check_finite(
+                    self._training_gradients(data.unpack(element)), "examples of the group"
+                )
             row = tf.reduce_sum(blocks.to_dense(gradients), axis=0, keepdims=True)
             total, size = (row if total is None else total + row), size + len(indices)
             require(

@@ -106,7 +106,7 @@ def load_images(name: str, data_dir: str | None = None) -> ImageData:
         data_dir: where TFDS keeps its datasets; None for its own default.
 
     Raises:
-        ValueError: an unknown name, or a dataset that TFDS cannot find or fetch.
+        ValueError: an unknown name, or a dataset that TFDS cannot find; nothing is downloaded.
     """
     require(name in RECIPES, f"`data` is one of {', '.join(RECIPES)}.", {"data": name})
     splits = (

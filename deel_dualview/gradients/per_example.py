@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from deel_dualview import tracing
 from deel_dualview._checks import describe, require
+from deel_dualview.examples import RowsError
 from deel_dualview.gradients.capture import capture
 from deel_dualview.gradients.groups import WeightGroup, Weights, describe_weights, select_groups
 from deel_dualview.gradients.last_layer import LastLayerGradients
@@ -244,16 +245,15 @@ def check_finite(gradients: Blocks, examples: str) -> Blocks:
         examples: what the examples are, for the message.
 
     Raises:
-        ValueError: some are NaN or infinite; the message names the rows of the batch.
+        RowsError: some are NaN or infinite; a pass over a dataset names their positions.
     """
     parts = [np.asarray(part) for part in tf.nest.flatten(gradients)]
     if all(np.isfinite(part).all() for part in parts):
         return gradients
     finite = np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts], axis=0)
-    raise ValueError(
-        describe(
-            f"Gradients must be finite, but those of some {examples} are NaN or infinite: mend or filter out "
-            "these examples, or check the model's weights.",
-            {"rows of the batch": np.flatnonzero(~finite).tolist()},
-        )
+    raise RowsError(
+        f"Gradients must be finite, but those of some {examples} are NaN or infinite: fix or filter out "
+        "these examples, or check the model's weights.",
+        np.flatnonzero(~finite),
+        {},
     )

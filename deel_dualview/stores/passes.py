@@ -198,7 +198,7 @@ def _check_finite(name: str, array: np.ndarray, indices: np.ndarray) -> None:
     wrong = indices[~np.isfinite(array).reshape(len(array), -1).all(axis=1)]
     raise ValueError(
         describe(
-            f"The model computes NaN or infinite {name} for {len(wrong)} example(s) of a batch: mend or "
+            f"The model computes NaN or infinite {name} for {len(wrong)} example(s) of a batch: fix or "
             "filter out those examples, or check the model's weights.",
             {"indices": wrong.tolist()},
         )
