@@ -82,7 +82,7 @@ def check_bounded(dataset: tf.data.Dataset, name: str) -> None:
     check_batched(dataset, name)
     require(
         not never_ends(dataset),
-        f"`{name}` never ends, and every example of it is needed: remove `.repeat()`, or stop it with "
+        f"`{name}` never ends, and must end where every example of it is needed: remove `.repeat()`, or stop it with "
         "`.take(num_batches)`.",
         {"cardinality": "infinite"},
     )
