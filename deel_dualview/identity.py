@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import tracing
+from deel_dualview import splits, tracing
 from deel_dualview._checks import require
 from deel_dualview.architecture import Architecture, digest
 from deel_dualview.typing import Inputs
@@ -25,7 +25,7 @@ _NUM_PROBED = 4
 
 def fingerprint(
     model: keras.Model,
-    split: tracing.Split,
+    split: splits.Split,
     forward: Callable[[Inputs], tuple[tf.Tensor, tf.Tensor]],
     seen: Inputs | None,
     changing: Set[int],

@@ -28,7 +28,7 @@ def finite_rows(native: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.
     return native[finite], logits[finite]
 
 
-def tolerance_of(head: keras.layers.Dense) -> float:
+def tolerance_of(head: keras.Layer) -> float:
     """Return the relative error to expect between the head's arithmetic and ours in float32."""
     return 5e-2 if head.compute_dtype in ("float16", "bfloat16") else 1e-3
 
@@ -40,6 +40,9 @@ def link_of(native: np.ndarray, logits: np.ndarray, tolerance: float) -> str | N
         candidates = {
             "logits": logits,
             "softmax": shifted / shifted.sum(axis=1, keepdims=True),
+            "log-softmax": logits
+            - logits.max(axis=1, keepdims=True)
+            - np.log(shifted.sum(axis=1, keepdims=True)),
             "sigmoid": 1.0 / (1.0 + np.exp(-logits)),
         }
     for name, values in candidates.items():

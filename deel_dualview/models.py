@@ -2,13 +2,14 @@
 
 import threading
 import warnings
-from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import determinism, identity, links, recording, tracing
+from deel_dualview import determinism, identity, links, recording, splits, tracing
+from deel_dualview.heads import Head
+from deel_dualview.heads import LinearHead as LinearHead
 from deel_dualview.inputs import structure_of, used
 from deel_dualview.labels import to_classes
 from deel_dualview.parts import Composed
@@ -18,26 +19,14 @@ from deel_dualview.typing import Inputs
 _NUM_KEPT = 4
 
 
-class LinearHead(NamedTuple):
-    """The last Dense layer: `logits = features @ kernel + bias`.
-
-    Attributes:
-        kernel: shape (d, c), float32.
-        bias: shape (c,), zeros where the layer has none.
-        has_bias: whether the layer has a bias of its own.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    has_bias: bool
-
-
 class InfluenceModel:
     """A Keras classifier split at its penultimate features.
 
-    The features are the input of the last Dense layer that the model calls, or the output of `feature_layer`
-    (flattened). The model always runs in inference mode and its weights are only read. On the first batch that
-    it sees, the split is verified: the head applied to the features must give the model's own outputs.
+    The features are the input of the last Dense layer that the model calls (of a last convolution whose outputs are
+    averaged: its mean patch), or the output of `feature_layer` (flattened). A fixed affine step after that layer, such
+    as a temperature or a logit adjustment, is part of the head. The model always runs in inference mode and its
+    weights are only read. On the first batch that it sees, the split is verified: the head applied to the features
+    must give the model's own outputs. Where it does not, named features go without a linear head.
 
     A model with one (sigmoid) output is a classifier of two classes with logits (-z / 2, z / 2).
 
@@ -61,7 +50,7 @@ class InfluenceModel:
         self.model = model
         self._requested_layer = feature_layer
         self._lock = recording.lock_of(model)
-        self._split: tracing.Split | None = None
+        self._split: splits.Split | None = None
         self._link: str | None = None
         self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
         self._traced: set[str] = set()
@@ -106,7 +95,7 @@ class InfluenceModel:
         return f"input of {split.layer.name}" if split.takes_input else split.layer.name
 
     @property
-    def split(self) -> tracing.Split:
+    def split(self) -> splits.Split:
         """Where the model is split: the layer of the features, and the Dense layer that they feed, if any."""
         return self._known_split()
 
@@ -133,19 +122,10 @@ class InfluenceModel:
     @property
     def head(self) -> LinearHead | None:
         """The linear head as two or more classes, or None where the features do not feed the last Dense layer."""
-        layer = self._known_split().head
-        if layer is None:
+        head = self._known_split().head
+        if head is None:
             return None
-        kernel = np.asarray(tf.convert_to_tensor(layer.kernel), np.float32)
-        bias = (
-            np.asarray(tf.convert_to_tensor(layer.bias), np.float32)
-            if layer.bias is not None
-            else np.zeros(kernel.shape[1], np.float32)
-        )
-        if kernel.shape[1] == 1:
-            half = np.array([-0.5, 0.5], np.float32)
-            kernel, bias = kernel * half, bias * half
-        return LinearHead(kernel, bias, layer.bias is not None)
+        return head.of_classes()
 
     @property
     def fingerprint(self) -> str:
@@ -229,22 +209,11 @@ class InfluenceModel:
                 self._split = self._find_split(tf.nest.map_structure(tracing.relaxed_spec, inputs))
             native = tf.cast(own_outputs, tf.float32).numpy()
             _, outputs = self._traced_forward(inputs)
-            if self._split.head is None:
-                self._link = links.guess_link(native)
-            elif (
-                links.link_of(
-                    *links.finite_rows(native, outputs.numpy()), links.tolerance_of(self._split.head)
-                )
-                is None
-            ):
-                raise ValueError(
-                    "The last Dense layer applied to its input does not give the model's outputs (nor does its "
-                    "softmax or sigmoid), so it is not the classification head. Name the layer whose output to take as "
-                    "features: InfluenceModel(model, feature_layer=NAME), or pass both parts to "
-                    f"InfluenceModel.from_parts. Received: Dense layer {self._split.head.name!r}."
-                )
-            else:
-                self._link = "logits"
+            head = self._split.head
+            if head is not None and not head.gives(native, outputs.numpy()):
+                self._leave_head(self._split, head)
+                head = None
+            self._link = links.guess_link(native) if head is None else "logits"
             self._seen = tf.nest.map_structure(lambda part: part[:_NUM_KEPT], inputs)
 
     def _check_repeatable(self, inputs: Inputs, first: tf.Tensor) -> None:
@@ -253,6 +222,24 @@ class InfluenceModel:
             self.model, lambda: second.append(tracing.call_model(self.model, inputs))
         )
         determinism.check_repeatable(self.model, inputs, first, second[0])
+
+    def _leave_head(self, split: splits.Split, head: Head) -> None:
+        """Go on with the features that the user named and no linear head.
+
+        Raises:
+            ValueError: none were named.
+        """
+        if self._requested_layer is None:
+            raise ValueError(
+                "The last Dense layer applied to its input does not give the model's outputs (nor does its softmax or "
+                "sigmoid, nor an affine step after it), so it is not the classification head. Name the layer whose "
+                "output to take as features, which then come without a linear head: "
+                "InfluenceModel(model, feature_layer=NAME), or pass both parts to InfluenceModel.from_parts. "
+                f"Received: Dense layer {head.layer.name!r}."
+            )
+        self._split = split._replace(head=None)
+        self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
+        self._traced = set()
 
     def _call(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         self.prepare(inputs)
@@ -268,7 +255,7 @@ class InfluenceModel:
                 self._traced.add(key)
         return self._forward(inputs)
 
-    def _known_split(self) -> tracing.Split:
+    def _known_split(self) -> splits.Split:
         if self._split is None:
             raise ValueError(
                 "The model has not been called yet, so its layers are unknown. Call it on one batch, or hand the "
@@ -280,19 +267,16 @@ class InfluenceModel:
         split = self._known_split()
         with recording.recorded([split.layer]) as calls:
             outputs = tracing.call_model(self.model, inputs)
-        taken = calls[0].inputs if split.takes_input else calls[0].outputs
-        features = tf.cast(taken, tf.float32)
-        features = tf.reshape(features, (tf.shape(features)[0], split.num_features))
+        features = split.features(calls[0])
         if split.head is None:
             return features, tf.cast(outputs, tf.float32)
-        logits = tf.matmul(features, tf.cast(split.head.kernel, tf.float32))
-        if split.head.bias is not None:
-            logits += tf.cast(split.head.bias, tf.float32)
-        return features, logits
+        kernel, bias = split.head.weights()
+        logits = tf.matmul(features, kernel)
+        return features, logits if bias is None else logits + bias
 
-    def _find_split(self, specs: Inputs) -> tracing.Split:
+    def _find_split(self, specs: Inputs) -> splits.Split:
         with self._lock:
-            return tracing.find_split(self.model, self._requested_layer, specs)
+            return splits.find_split(self.model, self._requested_layer, specs)
 
 
 def _variables(model: keras.Model) -> set[int]:

@@ -1,32 +1,11 @@
-"""Where a Keras model can be split."""
-
-from typing import NamedTuple
+"""Calls of a Keras model, and what it is made of."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview.inputs import arranged, structure_of
-from deel_dualview.recording import LayerCall, recorded
 from deel_dualview.typing import Inputs
-
-
-class Split(NamedTuple):
-    """Where the features are taken, and the linear head that they feed (None if there is none).
-
-    Attributes:
-        layer: the layer whose input or output is the features.
-        takes_input: whether it is its input.
-        head: the Dense layer that the features feed.
-        num_features: width d of the flattened features.
-        num_outputs: width of the model's output.
-    """
-
-    layer: keras.Layer
-    takes_input: bool
-    head: keras.layers.Dense | None
-    num_features: int
-    num_outputs: int
 
 
 def call_model(model: keras.Model, inputs: Inputs) -> tf.Tensor:
@@ -77,81 +56,3 @@ def input_specs(model: keras.Model) -> Inputs | None:
     """Return the specs of the model's inputs where it knows them before it is called, else None."""
     structure = structure_of(model)
     return None if structure is None else tf.nest.map_structure(relaxed_spec, structure)
-
-
-def find_split(model: keras.Model, feature_layer: str | keras.Layer | None, specs: Inputs) -> Split:
-    """Trace the model once and find where its features are.
-
-    Args:
-        model: the user's classifier.
-        feature_layer: the layer whose output is the features; None for the input of the last Dense layer.
-        specs: specs of the inputs, batch dimension None.
-
-    Raises:
-        ValueError: no Dense layer, an output that is not (b, c), a shared head or feature layer.
-    """
-    named = layer_by_name(model, feature_layer) if isinstance(feature_layer, str) else feature_layer
-    dense = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.Dense)]
-    watched = list({id(layer): layer for layer in [*dense, *([named] if named is not None else [])]}.values())
-    seen: dict[str, list[LayerCall] | tf.Tensor] = {}
-
-    def trace(inputs: Inputs) -> None:
-        with recorded(watched) as seen["calls"]:
-            seen["outputs"] = call_model(model, inputs)
-
-    # autograph=False: Keras does not convert the calls of layers either, and errors stay readable.
-    tf.function(trace, autograph=False).get_concrete_function(specs)
-    calls, width = seen["calls"], _output_width(seen["outputs"])
-    return _split_at_head(calls, width) if named is None else _split_after(calls, named, width)
-
-
-def _output_width(outputs: tf.Tensor) -> int:
-    if not tf.is_tensor(outputs) or outputs.shape.rank != 2 or outputs.shape[1] is None:
-        found = getattr(outputs, "shape", type(outputs).__name__)
-        raise ValueError(
-            "A classifier must have one output of shape (batch, classes); wrap a model with several outputs in one "
-            f"that returns the logits to explain. Received: output={found}."
-        )
-    return int(outputs.shape[1])
-
-
-def _split_at_head(calls: list[LayerCall], width: int) -> Split:
-    advice = "Name the layer whose output to take as features: InfluenceModel(model, feature_layer=NAME)."
-    if not calls:
-        raise ValueError(
-            f"The features are the input of the last Dense layer, but this model calls none. {advice} "
-            "Received: a model without a Dense layer."
-        )
-    last = calls[-1]
-    if last.layer.units != width or last.inputs.shape.rank != 2:
-        raise ValueError(
-            f"The last Dense layer of the model does not make its {width} outputs. {advice} Received: layer "
-            f"{last.layer.name!r} with {last.layer.units} units on inputs of shape {last.inputs.shape}."
-        )
-    if sum(call.layer is last.layer for call in calls) > 1:
-        raise ValueError(
-            "The classification head is called more than once in one forward pass, so its input is not unique. "
-            f"{advice} Received: shared layer {last.layer.name!r}."
-        )
-    return Split(last.layer, True, last.layer, int(last.inputs.shape[1]), width)
-
-
-def _split_after(calls: list[LayerCall], named: keras.Layer, width: int) -> Split:
-    own = [call for call in calls if call.layer is named]
-    if len(own) != 1 or not tf.is_tensor(own[0].outputs):
-        raise ValueError(
-            "`feature_layer` must be called exactly once in a forward pass and return one tensor. "
-            "Name another by InfluenceModel(model, feature_layer=...), or wrap the model's parts: "
-            "InfluenceModel.from_parts(feature_extractor, head). "
-            f"Received: layer {named.name!r}, called {len(own)} time(s)."
-        )
-    features = own[0].outputs
-    num_features = features.shape[1:].num_elements()
-    if not num_features:
-        raise ValueError(
-            "The features must have a fixed size; pool or pad the sequence before the layer that you name. "
-            f"Received: feature_layer={named.name!r} with output of shape {features.shape}."
-        )
-    feeds = [call for call in calls if isinstance(call.layer, keras.layers.Dense) and call.inputs is features]
-    is_head = len(feeds) == 1 and feeds[0].layer.units == width and features.shape.rank == 2
-    return Split(named, False, feeds[0].layer if is_head else None, num_features, width)

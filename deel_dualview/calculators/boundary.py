@@ -239,7 +239,8 @@ class WeightsBoundaryCalculator(BoundaryCalculator):
         self._linearise = tf.function(self._linearised, autograph=False, reduce_retracing=True)
 
     def _distances(self, inputs: Any) -> np.ndarray:
-        if self.weights == "last":
+        head = self.model.split.head
+        if self.weights == "last" and head is not None and head.is_plain and head.step is None:
             return self._distances_in_last_layer(inputs)
         ranked = self._rank(self.model.logits(inputs))
         start = [tf.convert_to_tensor(variable)[tf.newaxis] for variable in self._variables]

@@ -136,8 +136,8 @@ class FeatureInfluenceCalculator(BaseInfluenceCalculator):
     @cached_property
     def _num_outputs(self) -> int:
         """Number of the last layer's own outputs: one in a binary model with one output, else c."""
-        head = self.model.split.head
-        return self.model.num_classes if head is None else int(head.kernel.shape[1])
+        split = self.model.split
+        return 1 if split.head is not None and split.num_outputs == 1 else self.model.num_classes
 
     def _logit_gradients(self, classes: np.ndarray) -> tf.Tensor:
         """Return the derivatives of the logits of `classes` (m,) by the outputs, shape (m, outputs)."""

@@ -71,7 +71,9 @@ class GradDot(VectorInfluenceCalculator):
 
     def check_feature_contributions(self) -> None:
         """Allow it for whole gradients in the last layer, which are outer products with the features."""
-        if self.gradients.weights != "last" or not isinstance(self.gradients.projection, IdentityProjection):
+        if not self.gradients.is_closed_last_layer or not isinstance(
+            self.gradients.projection, IdentityProjection
+        ):
             super().check_feature_contributions()
 
     def feature_contributions(self, pairs: Pairs) -> FeatureContributions:

@@ -113,6 +113,13 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
 
     def _exact(self) -> ExactIHVP:
         if isinstance(self.ihvp, ExactIHVP) and self.ihvp.weights == "last":
+            head = self.ihvp.model.split.head
+            require(
+                head is not None and head.is_plain and head.step is None,
+                "The leverage correction knows a last layer that gives the logits by its kernel and bias alone: leave "
+                "out the step after it (a temperature, a logit adjustment), LoRA and quantization.",
+                {"feature_layer": self.ihvp.model.feature_layer},
+            )
             return self.ihvp
         raise ValueError(
             describe(

@@ -93,9 +93,6 @@ def logits_of_real_inputs(model: InfluenceModel, inputs: tf.Tensor) -> tf.Tensor
         outputs = functional._run_through_graph(flat, operation_fn=lambda operation: operation)
     if split.head is None:
         return links.as_logits(tf.cast(tf.nest.flatten(outputs)[0], tf.float32), model.link)
-    taken = tf.cast(calls[0].inputs if split.takes_input else calls[0].outputs, tf.float32)
-    features = tf.reshape(taken, (tf.shape(taken)[0], split.num_features))
-    logits = tf.matmul(features, tf.cast(split.head.kernel, tf.float32))
-    if split.head.bias is not None:
-        logits += tf.cast(split.head.bias, tf.float32)
-    return links.as_logits(logits, "logits")
+    kernel, bias = split.head.weights()
+    logits = tf.matmul(split.features(calls[0]), kernel)
+    return links.as_logits(logits if bias is None else logits + bias, "logits")

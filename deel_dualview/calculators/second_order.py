@@ -56,7 +56,8 @@ class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
     def _influence_vectors(self, batch: data.Batch) -> Blocks:
         gradients = self._training_gradients(batch)
         solved = self._solved(gradients)
-        if self.ihvp.weights == "last":
+        gradients_of, head = self.ihvp.gradients, self.model.split.head
+        if gradients_of.is_closed_last_layer and head is not None and head.step is None:
             bent = self._bent_last(batch, gradients, solved)
         else:
             bent = blocks.from_dense(self._bent_one_by_one(batch, blocks.to_dense(solved)), gradients)

@@ -27,6 +27,9 @@ def curvature_of(
         kind: `"hessian"` or `"gauss-newton"`; the same for the last layer.
     """
     data.check_bounded(examples, "examples")
-    if weights == "last":
+    if not model.is_prepared:
+        model.prepare(data.unpack(next(iter(examples))).inputs)
+    head = model.split.head
+    if weights == "last" and (head is None or head.is_plain):
         return LastLayerCurvature(model, examples)
     return LayersCurvature(model, examples, weights=weights, kind=kind)

@@ -12,6 +12,7 @@ from deel_dualview._checks import require
 from deel_dualview.curvature.base import Curvature
 from deel_dualview.curvature.softmax import SoftmaxGram, mean_products, traces
 from deel_dualview.gradients import LastLayerGradients
+from deel_dualview.heads import AffineMap
 from deel_dualview.linalg.operators import LinearOperator
 from deel_dualview.models import InfluenceModel
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
@@ -43,23 +44,26 @@ class LastLayerCurvature(Curvature):
             model.prepare(data.unpack(data.first_batch(examples, "examples")).inputs)
         self._gradients = LastLayerGradients(model)
         head = self._gradients.head
-        self._num_inputs, self._num_outputs = map(int, head.kernel.shape)
-        self._num_inputs += head.bias is not None
+        self._num_inputs = model.num_features + head.has_bias
+        # Of the logits; those of the layer itself may be others, where a fixed step follows it.
+        self._num_outputs = 1 if model.split.num_outputs == 1 else model.num_classes
+        self._units, self._step = head.units, head.step
 
     @property
     def size(self) -> int:
-        return self._num_outputs * self._num_inputs
+        return self._units * self._num_inputs
 
     @property
     def num_examples(self) -> int:
         return self._dense[1] if "_dense" in vars(self) else len(self._factors)
 
     def matmul(self, rows: tf.Tensor) -> tf.Tensor:
-        total = tf.zeros_like(rows, tf.float64)
+        pushed = _pushed(rows, self._step)
+        total = tf.zeros_like(pushed, tf.float64)
         for features, probabilities in self._blocks():
             weight = len(features) / self.num_examples
-            total += weight * tf.cast(mean_products(features, probabilities, rows), tf.float64)
-        return tf.cast(total, rows.dtype)
+            total += weight * tf.cast(mean_products(features, probabilities, pushed), tf.float64)
+        return _pulled(tf.cast(total, rows.dtype), self._step)
 
     def to_dense(self) -> tf.Tensor:
         """Return the matrix, shape (p, p), float64."""
@@ -71,6 +75,8 @@ class LastLayerCurvature(Curvature):
     def trace(self) -> float:
         if "_dense" in vars(self):
             return float(np.trace(self.to_array()))
+        if self._step is not None:
+            return float(np.trace(self.to_array()))
         return sum(float(tf.reduce_sum(traces(*block))) for block in self._blocks()) / self.num_examples
 
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
@@ -78,7 +84,9 @@ class LastLayerCurvature(Curvature):
         generator = np.random.default_rng(seed)
         while True:
             rows = generator.integers(0, len(features), batch_size)
-            yield _BatchCurvature(tf.constant(features[rows]), tf.constant(probabilities[rows]))
+            yield _BatchCurvature(
+                tf.constant(features[rows]), tf.constant(probabilities[rows]), self.size, self._step
+            )
 
     @cached_property
     def _dense(self) -> tuple[np.ndarray, int]:
@@ -89,7 +97,9 @@ class LastLayerCurvature(Curvature):
                 features, probabilities = self._features_and_probabilities(element)
                 _check_finite(features, probabilities, indices)
                 gram.add(features, probabilities)
-        return gram.mean(), gram.num_examples
+        # Symmetric, so that both of its sides are pulled back as rows are.
+        half = _pulled(tf.constant(gram.mean()), self._step)
+        return _pulled(tf.transpose(half), self._step).numpy(), gram.num_examples
 
     @cached_property
     def _factors(self) -> StoredVectors:
@@ -114,7 +124,7 @@ class LastLayerCurvature(Curvature):
         There are c probabilities, or for a model with one output its one.
         """
         features, logits = self.model.features_and_logits(data.unpack(element).inputs)
-        if self._gradients.head.bias is not None:
+        if self._gradients.head.has_bias:
             features = tf.concat([features, tf.ones((len(features), 1))], axis=1)
         probabilities = tf.nn.softmax(tf.cast(logits, tf.float64))
         return features, probabilities[:, -self._num_outputs :]
@@ -123,15 +133,37 @@ class LastLayerCurvature(Curvature):
 class _BatchCurvature(LinearOperator):
     """Curvature of one batch: features (b, d) and probabilities (b, c)."""
 
-    def __init__(self, features: tf.Tensor, probabilities: tf.Tensor) -> None:
+    def __init__(
+        self, features: tf.Tensor, probabilities: tf.Tensor, size: int, step: AffineMap | None
+    ) -> None:
         self._features, self._probabilities = features, probabilities
+        self._size, self._step = size, step
 
     @property
     def size(self) -> int:
-        return int(self._features.shape[1]) * int(self._probabilities.shape[1])
+        return self._size
 
     def matmul(self, rows: tf.Tensor) -> tf.Tensor:
-        return mean_products(self._features, self._probabilities, rows)
+        pushed = _pushed(rows, self._step)
+        return _pulled(mean_products(self._features, self._probabilities, pushed), self._step)
+
+
+def _pushed(rows: tf.Tensor, step: AffineMap | None) -> tf.Tensor:
+    """Return changes of the layer's weights (n, u * d) as changes of weights that give the logits, (n, c * d)."""
+    return rows if step is None else _mixed(rows, step.matrix)
+
+
+def _pulled(rows: tf.Tensor, step: AffineMap | None) -> tf.Tensor:
+    """Return gradients in weights that give the logits (n, c * d) as gradients in the layer's weights, (n, u * d)."""
+    return rows if step is None else _mixed(rows, step.matrix.T)
+
+
+def _mixed(rows: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
+    """Mix the outputs of rows (n, outputs * d) by a matrix (outputs, new outputs)."""
+    width = rows.shape[1] // len(matrix)
+    shaped = tf.reshape(rows, (-1, len(matrix), width))
+    mixed = tf.einsum("nod,oc->ncd", shaped, tf.cast(matrix, rows.dtype))
+    return tf.reshape(mixed, (-1, matrix.shape[1] * width))
 
 
 def _check_finite(features: tf.Tensor, probabilities: tf.Tensor, indices: np.ndarray) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ import tensorflow as tf
 from deel_dualview._checks import require
 from deel_dualview.evaluation.locks import locked
 from deel_dualview.evaluation.subjects import Subject
+from deel_dualview.heads import Head
 from deel_dualview.models import InfluenceModel
 from deel_dualview.softmax_regression import fit_softmax_regression
 
@@ -82,8 +83,8 @@ def with_converged_head(chosen: Subject, folder: pathlib.Path | None = None) -> 
     model.prepare(first)
     head = model.split.head
     require(
-        head is not None and head.kernel.shape[1] == model.num_classes,
-        "Only the last Dense layer, of one output a class, can be trained again.",
+        head is not None and head.units == model.num_classes and head == Head(head.layer),
+        "Only a last Dense layer of one output a class, with nothing after it, can be trained again.",
         {"feature_layer": model.feature_layer},
     )
 
@@ -93,7 +94,7 @@ def with_converged_head(chosen: Subject, folder: pathlib.Path | None = None) -> 
     weights = train() if folder is None else _kept(folder / f"head-{model.fingerprint}.npy", train)
     copy = keras.models.clone_model(chosen.model)
     copy.set_weights(chosen.model.get_weights())
-    twin: Any = InfluenceModel(copy).split.head
+    twin: Any = cast(Head, InfluenceModel(copy).split.head).layer
     num_inputs = twin.kernel.shape[0]
     twin.set_weights([weights[:num_inputs], *([weights[num_inputs]] if twin.bias is not None else [])])
     return dataclasses.replace(chosen, model=copy)

@@ -33,7 +33,7 @@ import tensorflow as tf
 
 from deel_dualview import links, tracing
 from deel_dualview.models import InfluenceModel
-from deel_dualview.recording import Around, intercepted
+from deel_dualview.recording import Around, intercepted, recorded
 from deel_dualview.typing import Inputs
 
 Objective = Callable[[tf.Tensor], tf.Tensor]
@@ -116,11 +116,15 @@ def call_for_logits(model: InfluenceModel, inputs: Inputs) -> tf.Tensor:
     Where the model ends in a linear head these are the head's output before its activation.
     """
     head = model.split.head
-    with _pre_activations([] if head is None else [head]) as seen:
-        outputs = tracing.call_model(model.model, inputs)
     if head is None:
-        return links.as_logits(tf.cast(outputs, tf.float32), model.link)
-    return links.as_logits(tf.cast(seen[-1], tf.float32), "logits")
+        return links.as_logits(tf.cast(tracing.call_model(model.model, inputs), tf.float32), model.link)
+    with (
+        _pre_activations([head.layer]) as seen,
+        recorded([] if head.is_plain else [head.layer]) as calls,
+    ):
+        tracing.call_model(model.model, inputs)
+    # A class of one's own may add its activation by itself; a linear one leaves the outputs as they are.
+    return links.as_logits(head.logits(seen[-1] if seen else calls[-1].outputs), "logits")
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def describe_weights(model: InfluenceModel, weights: Weights) -> str:
 
 def _last_group(model: InfluenceModel, groups: tuple[WeightGroup, ...]) -> tuple[WeightGroup, ...]:
     head = model.split.head
-    found = tuple(group for group in groups if group.layer is head)
+    found = tuple(group for group in groups if head is not None and group.layer is head.layer)
     require(
         bool(found),
         "weights='last' needs a trainable last Dense layer that the features feed; choose layers by name "

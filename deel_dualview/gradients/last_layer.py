@@ -2,12 +2,12 @@
 
 from functools import cached_property
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import describe
 from deel_dualview.gradients.objective import Function, check_function, logit_gradients
+from deel_dualview.heads import Head
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.outer_product import OuterProduct
 from deel_dualview.models import InfluenceModel
@@ -20,7 +20,7 @@ class LastLayerGradients:
     The function that is differentiated is the cross-entropy of a class, that class' logit or its log odds.
     Rows of the gradient are those of the transposed kernel with the bias as its last column: size p = outputs
     * (d + has_bias). A model with one output z has one row: its logits are (-z / 2, z / 2), so the gradient
-    of a logit is +-phi / 2.
+    of a logit is +-phi / 2. A fixed affine step after the layer, such as a temperature, is differentiated through.
 
     Args:
         model: a model with a linear head.
@@ -44,7 +44,9 @@ class LastLayerGradients:
     ) -> tuple[OuterProduct]:
         """Return the gradients where features (b, d) and class logits (b, c) are known already."""
         classes = tf.convert_to_tensor(classes)
-        return (OuterProduct(*_factors(features, logits, classes, self.function, *self._shape)),)
+        is_single = self.model.split.num_outputs == 1
+        delta, extended = _factors(features, logits, classes, self.function, is_single, self.head.has_bias)
+        return (OuterProduct(self.head.pulled(delta), extended),)
 
     @property
     def size(self) -> int:
@@ -53,25 +55,31 @@ class LastLayerGradients:
         return num_outputs * (self.model.num_features + has_bias)
 
     @cached_property
-    def head(self) -> keras.layers.Dense:
-        """The last Dense layer.
+    def head(self) -> Head:
+        """The last layer.
 
         Raises:
-            ValueError: the model's features feed none.
+            ValueError: the model's features feed none, or its weights are not a kernel and a bias.
         """
-        layer = self.model.split.head
-        if layer is None:
+        head = self.model.split.head
+        if head is not None and not head.is_plain:
+            needed = (
+                "The last layer has no closed form: what it multiplies by is not its kernel itself (LoRA, or a class "
+                "of one's own)."
+            )
+            raise ValueError(describe(needed, {"layer": head.layer.name}))
+        if head is None:
             needed = (
                 "Gradients in the last layer need a model whose features feed its last Dense layer; choose "
                 "layers by name instead: weights=[NAME, ...] or weights='all'."
             )
             raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
-        return layer
+        return head
 
     @property
     def _shape(self) -> tuple[int, bool]:
         """Number of the layer's own outputs (one in a model with one output), whether it has a bias."""
-        return int(self.head.kernel.shape[1]), self.head.bias is not None
+        return self.head.units, self.head.has_bias
 
 
 @tf.function(reduce_retracing=True, autograph=False)
@@ -80,11 +88,11 @@ def _factors(
     logits: tf.Tensor,
     classes: tf.Tensor,
     function: Function,
-    num_outputs: int,
+    is_single: bool,
     has_bias: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     delta = logit_gradients(logits, classes, function)
-    if num_outputs == 1:
+    if is_single:
         # d(-z / 2, z / 2) / dz.
         delta = (delta[:, 1:] - delta[:, :1]) / 2.0
     ones = tf.ones((tf.shape(features)[0], int(has_bias)))

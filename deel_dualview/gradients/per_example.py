@@ -82,9 +82,9 @@ class PerExampleGradients:
 
     def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
         """Return the gradients of a batch for `classes` (b,), each block (b, ...)."""
-        if self._is_last:
-            return self.projection(self._last(inputs, classes))
         self.prepare(inputs, classes)
+        if self.is_closed_last_layer:
+            return self.projection(self._last(inputs, classes))
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         classes = tf.convert_to_tensor(classes, tf.int64)
         key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes)))
@@ -106,7 +106,7 @@ class PerExampleGradients:
         object, prepared on the training set.
         """
         self.model.prepare(inputs)
-        if self._is_last:
+        if self.is_closed_last_layer:
             return
         with self.model.lock:
             if self._in_closed_form is not None:
@@ -134,7 +134,7 @@ class PerExampleGradients:
     @property
     def groups_in_closed_form(self) -> tuple[WeightGroup, ...]:
         """The groups whose closed form agreed with differentiation, in their order; after `prepare`."""
-        if self._is_last:
+        if self.is_closed_last_layer:
             return self.groups
         return tuple(self.groups[index] for index in sorted(self._in_closed_form or ()))
 
@@ -160,8 +160,12 @@ class PerExampleGradients:
         return automatic_mapping(self.model.model)
 
     @property
-    def _is_last(self) -> bool:
-        return self.weights == "last" and self.route == "auto"
+    def is_closed_last_layer(self) -> bool:
+        """Whether gradients are outer products with the features: in a last layer that is plain; after `prepare`."""
+        if self.weights != "last" or self.route != "auto":
+            return False
+        head = self.model.split.head
+        return head is None or head.is_plain
 
     def _projected(self, inputs: Inputs, classes: tf.Tensor) -> Blocks:
         return self.projection(self._gradients(inputs, classes, self._in_closed_form or frozenset()))

@@ -110,6 +110,14 @@ class Graph:
                 kept.append(step)
         return replace(self, steps=tuple(reversed(kept)), outputs=tuple(outputs))
 
+    def followed_by(self, layers: Sequence[keras.Layer]) -> "Graph":
+        """Return the graph with layers called on its one output, one after the other."""
+        steps, (last,) = list(self.steps), self.outputs
+        for number, layer in enumerate(layers, start=1):
+            steps.append(Step(layer, ((last,), {}), (last,), (Ref(-number),)))
+            last = Ref(-number)
+        return replace(self, steps=tuple(steps), outputs=(last,))
+
 
 def walk(model: keras.Model) -> Graph:
     """Return the steps of a Functional or Sequential model, those of nested models among them.

@@ -50,7 +50,9 @@ def feature_graph(model: InfluenceModel) -> Graph:
     """
     if model.feature_extractor is not None:
         return walk(model.feature_extractor)
-    return ending_at_layer(walk(model.model), model.split.layer, takes_input=model.split.takes_input)
+    split = model.split
+    graph = ending_at_layer(walk(model.model), split.layer, takes_input=split.takes_input)
+    return graph.followed_by(split.head.pooling) if split.takes_input and split.head is not None else graph
 
 
 def feature_function(model: InfluenceModel) -> Callable[[tf.Tensor], tf.Tensor]:
