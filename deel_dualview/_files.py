@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_UNFINISHED = re.compile(r"\.unfinished-(\d+)-.+", re.DOTALL)
+_OWN = re.compile(r"\.dualview-(unfinished|rehearsed|replaced)-(\d+)-(.+)", re.DOTALL)
 _READ_SIZE = 1 << 20
 
 
@@ -32,7 +33,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     The file is seen either as before (or not at all) or whole, even after a power cut. The yielded name ends
     as `path` does; a killed process leaves it behind, for `remove_unfinished`.
     """
-    aside = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    aside = _beside(path, "unfinished")
     try:
         yield aside
         _sync(aside)
@@ -99,18 +100,71 @@ def read_checked_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def replaced_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory, which takes the name `path` when the block ends without an error.
+
+    After an error, the earlier directory is as it was; after a kill, `recover_directory` brings it back.
+    """
+    aside = _beside(path, "unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside.mkdir()
+    try:
+        yield aside
+        _swap(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def rehearse_directory(path: Path) -> None:
+    """Make, rename and remove a directory beside `path`, as `replaced_directory` does, and rename `path` to and fro.
+
+    Raises:
+        OSError: one of these cannot be done; everything is as it was.
+    """
+    aside, renamed = _beside(path, "unfinished"), _beside(path, "rehearsed")
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.mkdir()
+        (aside / "file").touch()
+        aside.rename(renamed)
+        if path.exists():
+            retired = _beside(path, "replaced")
+            path.rename(retired)
+            retired.rename(path)
+        shutil.rmtree(renamed)
+    finally:
+        for left in (aside, renamed):
+            shutil.rmtree(left, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def recover_directory(path: Path) -> None:
+    """Undo what a killed process left of `replaced_directory`: unfinished files go, an earlier directory comes back."""
+    for left, kind, name in _left_behind(path.parent):
+        if name != path.name:
+            continue
+        if kind == "replaced" and not path.exists():
+            left.rename(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def is_unfinished(name: str) -> bool:
-    """Return whether a file or folder has a name that `written_aside` gives."""
-    return _UNFINISHED.fullmatch(name) is not None
+    """Return whether a file or folder has a name that this module gives while it writes."""
+    return _OWN.fullmatch(name) is not None
 
 
 def remove_unfinished(directory: Path) -> None:
     """Delete the files in a directory that writers left behind when their process was killed."""
-    for path in directory.glob(".unfinished-*"):
-        match = _UNFINISHED.fullmatch(path.name)
-        if match and not is_running(int(match[1])):
-            with suppress(OSError):
-                path.unlink()
+    for left, kind, _ in _left_behind(directory):
+        if kind == "replaced":
+            continue
+        with suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def is_running(process: int) -> bool:
@@ -124,6 +178,33 @@ def is_running(process: int) -> bool:
     except PermissionError:
         return True
     return process > 0
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".dualview-{what}-{os.getpid()}-{path.name}")
+
+
+def _swap(aside: Path, path: Path) -> None:
+    """Give a directory the name of another, which is deleted; or neither."""
+    if not path.exists():
+        aside.rename(path)
+        return
+    retired = _beside(path, "replaced")
+    path.rename(retired)
+    try:
+        aside.rename(path)
+    except BaseException:
+        retired.rename(path)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _left_behind(directory: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield (path, kind, name) of what processes that have ended left in a directory under our names."""
+    for path in list(directory.glob(".dualview-*")):
+        match = _OWN.fullmatch(path.name)
+        if match and not is_running(int(match[2])):
+            yield path, match[1], match[3]
 
 
 def _head(body: bytes) -> bytes:

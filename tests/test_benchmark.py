@@ -1,5 +1,7 @@
 """A benchmark on the embedded digits: what it measures, what it writes, and how it goes on after an interruption."""
 
+import dataclasses
+import errno
 import functools
 import json
 import shutil
@@ -9,6 +11,7 @@ import pytest
 
 from deel_dualview import DualView, GradCos, InfluenceModel, metrics
 from deel_dualview.evaluation import Recipe, benchmark, load_images, read_benchmark, running, subject, working
+from deel_dualview.evaluation.cells import read_cell
 from deel_dualview.evaluation.pages import NAMES
 from deel_dualview.evaluation.trials import Queries, Trial, draw_tests
 
@@ -201,6 +204,47 @@ class TestResuming:
         run(output, ["gradcos"], KINDS)
         assert path.exists()
 
+    @pytest.mark.parametrize("found", ["{}", "[]", '{"format": 1}', "edited"])
+    def test_a_result_that_was_changed_by_hand_is_refused(self, output, found):
+        path = output / "digits" / "cells" / "random" / "superclass-0.json"
+        path.write_text(path.read_text().replace('"seed": 0', '"seed": 1') if found == "edited" else found)
+        with pytest.raises(ValueError, match=r"superclass-0\.json is no result.*checksum.*Move or remove"):
+            read_benchmark(output, "digits")
+
+    def test_a_run_that_was_killed_while_pages_were_written_goes_on(self, output):
+        for place in (".", "figures", "cells/random"):
+            (output / "digits" / place / ".dualview-unfinished-0-table.md").write_text("half")
+        (output / "digits" / "cells" / ".dualview-rehearsed-0-result").mkdir()
+        (output / "digits" / "table.md").unlink()
+        run(output, ["random"], ["superclass"])
+        assert (output / "digits" / "table.md").exists()
+        assert not list(output.rglob(".dualview-*"))
+
+    def test_a_full_disk_while_pages_are_written_loses_no_result(self, output, monkeypatch):
+        def savefig(figure, path, **options):
+            path.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        before = {path: path.read_bytes() for path in files(output)}
+        path = output / "digits" / "cells" / "random" / "superclass-0.json"
+        path.unlink()
+        with monkeypatch.context() as patched:
+            patched.setattr("matplotlib.figure.Figure.savefig", savefig)
+            with pytest.raises(OSError, match="No space left"):
+                run(output, ["random"], ["superclass"])
+        run(output, ["random"], ["superclass"])
+        assert set(files(output)) == set(before)
+        assert not list(output.rglob(".dualview-*"))
+
+    @pytest.mark.parametrize("name", ["n" * 300, "nul\0", "loop/deep"])
+    def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_trained(
+        self, name, tmp_path, monkeypatch
+    ):
+        (tmp_path / "loop").symlink_to("loop")
+        monkeypatch.setattr("deel_dualview.evaluation.running.rehearse", None)
+        with pytest.raises(NotADirectoryError, match="Choose another"):
+            benchmark("digits", ["random"], ["superclass"], output=tmp_path / name)
+
     def test_results_of_other_settings_are_refused_unless_they_may_be_replaced(self, output):
         with pytest.raises(ValueError, match=r"other settings.*overwrite.*num_test='30 there, 20 now'"):
             run(output, ["random"], ["superclass"], num_test=20)
@@ -214,9 +258,8 @@ class TestResuming:
 
     def test_results_of_another_model_are_refused(self, output):
         path = output / "digits" / "cells" / "random" / "superclass-0.json"
-        result = json.loads(path.read_text())
-        result["model"]["fingerprint"] = "another"
-        path.write_text(json.dumps(result))
+        cell = read_cell(path)
+        dataclasses.replace(cell, model={**cell.model, "fingerprint": "another"}).write(output)
         with pytest.raises(ValueError, match="Results of other models"):
             run(output, ["graddot"], ["superclass"])
         run(output, ["graddot", "random"], ["superclass"], overwrite=True)

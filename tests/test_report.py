@@ -1,7 +1,9 @@
 """The report as data and as files: complete, escaped, written whole or not at all."""
 
 import dataclasses
+import errno
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -165,6 +167,72 @@ def test_a_new_directory_can_be_read_by_others_as_the_umask_says(report, tmp_pat
 def test_an_output_directory_can_be_checked_before_the_work(tmp_path):
     assert check_output_directory(tmp_path / "new") == tmp_path / "new"
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 255, "n" * 256, "nul\0", "loop/deep", "file/deep", "", ".", "..", "\udcff\ud800"]
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_directory_that_cannot_be_written_is_refused_by_the_check(name, overwrite, tmp_path, monkeypatch):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    place = name if name in ("", ".", "..") else str(tmp_path / name)
+    with pytest.raises(NotADirectoryError, match="cannot be written.*Received"):
+        check_output_directory(place, overwrite=overwrite)
+    assert sorted(os.listdir(tmp_path)) == ["file", "here", "loop"]
+
+
+@pytest.mark.parametrize("failing", ["unfinished", "audit", "replaced"])
+def test_what_the_check_accepts_was_done(failing, report, tmp_path, monkeypatch):
+    report.to_html(tmp_path / "audit")
+    before = (tmp_path / "audit" / "index.html").read_bytes()
+    rename = pathlib.Path.rename
+
+    def refused(path, target):
+        if path.name == "audit" if failing == "audit" else failing in path.name:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, "rename", refused)
+        with pytest.raises(NotADirectoryError, match="Device or resource busy"):
+            check_output_directory(tmp_path / "audit", overwrite=True)
+    check_output_directory(
+        tmp_path / "audit", overwrite=True
+    )  # and brings back what could not be renamed back
+    assert (tmp_path / "audit" / "index.html").read_bytes() == before
+    assert os.listdir(tmp_path) == ["audit"]
+
+
+def test_the_earlier_report_comes_back_if_the_new_one_cannot_take_its_name(report, tmp_path, monkeypatch):
+    report.to_html(tmp_path / "audit")
+    before, rename = (tmp_path / "audit" / "index.html").read_bytes(), pathlib.Path.rename
+
+    def refused(path, target):
+        if "unfinished" in path.name and target == tmp_path / "audit":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", refused)
+    with pytest.raises(OSError, match="Input/output error"):
+        report.to_html(tmp_path / "audit", overwrite=True)
+    assert (tmp_path / "audit" / "index.html").read_bytes() == before
+    assert os.listdir(tmp_path) == ["audit"]
+
+
+def test_what_a_killed_run_left_is_tidied_up_and_nothing_of_the_user(report, tmp_path):
+    report.to_html(tmp_path / "audit")
+    before = (tmp_path / "audit" / "index.html").read_bytes()
+    (tmp_path / "audit").rename(tmp_path / ".dualview-replaced-0-audit")
+    own = [".dualview-unfinished-0-other", ".audit-12345678-new", ".dualview-unfinished-audit"]
+    for name in (*own, ".dualview-unfinished-0-audit", ".dualview-rehearsed-0-audit"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(FileExistsError):
+        check_output_directory(tmp_path / "audit")
+    assert (tmp_path / "audit" / "index.html").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == sorted([*own, "audit"])
 
 
 def test_the_json_has_every_finding_and_no_nan(report, tmp_path):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deel_dualview import _files
 from deel_dualview._checks import describe, require
 from deel_dualview.report.writing import to_json
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "cells"
 
 
@@ -75,30 +75,30 @@ class Cell:
     context: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, output: pathlib.Path) -> None:
-        """Write the cell below the output folder, at once."""
+        """Write the cell below the output folder, whole or not at all."""
         path = output / self.identity.place
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": FORMAT, **to_json(asdict(self))}, allow_nan=False, indent=1)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        _files.write_checked_json(path, {"format": FORMAT, **to_json(asdict(self))})
 
 
 def read_cell(path: pathlib.Path) -> Cell:
     """Read what `Cell.write` wrote.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file holds something else, or was damaged or changed.
     """
-    needed = f"{path} is no result of `deel-dualview benchmark` of this version: move or remove the file."
+    needed = f"{path} is no result of `deel-dualview benchmark` of this version"
+    remedy = "Move or remove the file, and the result is computed again."
     try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
-        require(payload.pop("format") == FORMAT, needed, {})
+        payload = _files.read_checked_json(path)
+        require(payload.pop("format") == FORMAT, "it has another format", {})
         payload["identity"] = Identity(**payload["identity"])
         payload["warnings"] = tuple(payload["warnings"])
         return Cell(**payload)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(needed) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{needed}: {str(error).rstrip('.')}. {remedy}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{needed}. {remedy}") from error
 
 
 def read_cells(output: pathlib.Path, data: str) -> list[Cell]:
@@ -107,7 +107,8 @@ def read_cells(output: pathlib.Path, data: str) -> list[Cell]:
     Raises:
         ValueError: a file that is no cell.
     """
-    return [read_cell(path) for path in sorted((output / data / FOLDER).glob("*/*.json"))]
+    paths = sorted((output / data / FOLDER).glob("*/*.json"))
+    return [read_cell(path) for path in paths if not _files.is_unfinished(path.name)]
 
 
 def check_folder(output: pathlib.Path, data: str, names: Iterable[str]) -> None:
@@ -122,13 +123,15 @@ def check_folder(output: pathlib.Path, data: str, names: Iterable[str]) -> None:
         FileExistsError: it holds files that no benchmark wrote.
         NotADirectoryError: a file has that name.
     """
-    for folder in (output, output / data):
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(
-                describe("Results go into a folder, but a file has this name.", {"output": str(folder)})
-            )
-    folder = output / data
-    foreign = sorted({path.name for path in folder.iterdir()} - {FOLDER, *names}) if folder.exists() else []
+    with _refusing(output):
+        for folder in (output, output / data):
+            if folder.exists() and not folder.is_dir():
+                raise NotADirectoryError(
+                    describe("Results go into a folder, but a file has this name.", {"output": str(folder)})
+                )
+        folder = output / data
+        found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = sorted(name for name in found - {FOLDER, *names} if not _files.is_unfinished(name))
     if foreign:
         raise FileExistsError(
             describe(
@@ -136,6 +139,39 @@ def check_folder(output: pathlib.Path, data: str, names: Iterable[str]) -> None:
                 {"output": str(folder)},
             )
         )
+
+
+def prepare_folders(output: pathlib.Path, data: str, models: pathlib.Path) -> None:
+    """Make the folders of results and models, remove what killed runs left, and rehearse the writing.
+
+    Raises:
+        NotADirectoryError: they cannot be made or written to.
+    """
+    cells = output / data / FOLDER
+    with _refusing(output):
+        cells.mkdir(parents=True, exist_ok=True)
+        for place in (*cells.parent.glob("*/"), *cells.glob("*/"), cells.parent):
+            _files.remove_unfinished(place)
+        _files.rehearse_directory(cells / "result")
+    with _refusing(models):
+        _files.rehearse_directory(models / "model")
+
+
+@contextlib.contextmanager
+def _refusing(folder: pathlib.Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that names the folder."""
+    try:
+        yield
+    except NotADirectoryError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a NUL is a ValueError, a loop may be a RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        message = f"This folder cannot be written to: {reason}. Choose another one."
+        raise NotADirectoryError(describe(message, {"folder": str(folder)})) from error
 
 
 def _flat(identity: Identity) -> dict[str, object]:

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from deel_dualview import comparison_plots, plots
+from deel_dualview import _files, comparison_plots, plots
 from deel_dualview._checks import require
 from deel_dualview.evaluation import figures
 from deel_dualview.evaluation.cells import FOLDER, read_cells
@@ -68,9 +68,10 @@ def write_pages(benchmark: Benchmark) -> None:
     folder = benchmark.folder / FIGURES
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png", dpi=_DOTS, facecolor="white", metadata={"Software": None})
-    _write(benchmark.folder / TABLE, benchmark.to_markdown())
-    _write(benchmark.folder / PAGE, render(benchmark, drawn))
+        with _files.written_aside(folder / f"{name}.png") as aside:
+            figure.savefig(aside, dpi=_DOTS, facecolor="white", metadata={"Software": None})
+    _files.write_file(benchmark.folder / TABLE, _encoded(benchmark.to_markdown()))
+    _files.write_file(benchmark.folder / PAGE, _encoded(render(benchmark, drawn)))
 
 
 def draw(benchmark: Benchmark) -> dict[str, Figure]:
@@ -140,7 +141,5 @@ def _models(benchmark: Benchmark) -> list[tuple[str, int, float, float]]:
     return [found[key] for key in sorted(found)]
 
 
-def _write(path: pathlib.Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(visible(text, keep="\n\t"), encoding="utf-8")
-    os.replace(unfinished, path)
+def _encoded(text: str) -> bytes:
+    return visible(text, keep="\n\t").encode()

@@ -7,7 +7,6 @@ be saved and loaded.
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import zipfile
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import data
+from deel_dualview import _files, data
 from deel_dualview._checks import require
 
 
@@ -38,11 +37,9 @@ class Perturbation(ABC):
         arrays: dict[str, Any] = {
             field.name: np.asarray(getattr(self, field.name)) for field in dataclasses.fields(self)
         }
-        unfinished = pathlib.Path(f"{path}.unfinished")
         arrays["kind"] = np.array(type(self).__name__)
-        with unfinished.open("wb") as file:
+        with _files.written_aside(pathlib.Path(path)) as aside, aside.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        os.replace(unfinished, path)
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> Self:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,6 +13,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
+from deel_dualview import _files
 from deel_dualview._checks import require
 from deel_dualview.evaluation.locks import locked
 from deel_dualview.evaluation.subjects import Subject
@@ -123,9 +123,7 @@ class KeptOutputs:
             {"folder": str(folder)},
         )
         if not path.exists():  # other processes may read it just now
-            unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-            unfinished.write_text(model, encoding="utf-8")
-            os.replace(unfinished, path)
+            _files.write_file(path, model.encode())
 
     def get(self, kept: np.ndarray, retrainer: HeadRetrainer) -> np.ndarray:
         """Return the log-probabilities (m, c) of the model trained on some examples, trained now if need be."""
@@ -145,10 +143,9 @@ def _kept(path: pathlib.Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
         if found is not None:
             return found
         array = compute()
-        unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(unfinished, path)
+        _files.remove_unfinished(path.parent)
+        with _files.written_aside(path) as aside:
+            np.save(aside, array, allow_pickle=False)
     return array
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from deel_dualview._checks import check_count, require
-from deel_dualview.evaluation.cells import Cell, Identity, check_folder, read_cells
+from deel_dualview.evaluation.cells import Cell, Identity, check_folder, prepare_folders, read_cells
 from deel_dualview.evaluation.entrants import Entrant, Maker, check_can_travel, read_entrants
 from deel_dualview.evaluation.networks import Recipe
 from deel_dualview.evaluation.pages import NAMES, read_benchmark, write_pages
@@ -87,6 +87,7 @@ def benchmark(
             other settings or models, a damaged model, or with jobs > 1 a method that another process cannot be
             told of.
         FileExistsError: a folder of something else.
+        NotADirectoryError: a folder that cannot be written to.
     """
     entrants, names, seeds = read_entrants(methods), protocols_of(metrics), _seeds(seeds)
     if check_count("jobs", jobs) > 1:
@@ -111,6 +112,7 @@ def benchmark(
     known = read_cells(output, data)
     done = _done(plan, known, wanted, overwrite=overwrite)
     new = {one.method for one in wanted.values()} - {wanted[place].method for place in done}
+    prepare_folders(output, data, models)
     rehearse([one for one in entrants if one.name in new], data, images, recipe, progress=progress)
     with tqdm(
         total=len(wanted), initial=len(done), unit="result", smoothing=0, disable=None if progress else True

@@ -8,15 +8,13 @@ import json
 import math
 import os
 import pathlib
-import shutil
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
+from deel_dualview import _files
 from deel_dualview.wording import escaped_json
 
 FILE_NAMES = ("index.html", "audit.json", "attributions.npz")
@@ -27,18 +25,33 @@ def check_output_directory(
 ) -> pathlib.Path:
     """Say before long work whether a report of the files `names` could be written to `directory`.
 
+    What a killed process left of an earlier report is tidied up, and the writing is rehearsed.
+
     Raises:
         FileExistsError: the directory exists and `overwrite` is off, or it holds files that no report wrote.
-        NotADirectoryError: a file has that name, or the parent of the directory.
+        NotADirectoryError: a file has that name, or the directory cannot be made and renamed there.
     """
     path = pathlib.Path(directory)
+    with _refusing(path):
+        _check_place(path)
+        _files.recover_directory(path)
+        is_there = path.exists()
+    if is_there:
+        _check_content(path, overwrite=overwrite, names=names)
+    with _refusing(path):
+        _files.rehearse_directory(path)
+    return path
+
+
+def _check_place(path: pathlib.Path) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise NotADirectoryError(
-            f"A report is a directory, but this name is taken by a file or a link. Received: {str(path)!r}."
-        )
-    if not path.exists():
-        _check_writable(path)
-        return path
+        raise _cannot_write(path, "this name is taken by a file or a link")
+    here = pathlib.Path.cwd().resolve()
+    if path.resolve() in (here, *here.parents) or path.name in ("", ".."):
+        raise _cannot_write(path, "the current directory, or one above it, cannot be replaced")
+
+
+def _check_content(path: pathlib.Path, *, overwrite: bool, names: Sequence[str]) -> None:
     if not overwrite:
         raise FileExistsError(
             "A report goes into a new directory, but this one exists. Choose another, or replace the "
@@ -51,47 +64,33 @@ def check_output_directory(
             f"({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}). Choose another directory, or "
             f"move them. Received: {str(path)!r}."
         )
-    return path
-
-
-def _check_writable(path: pathlib.Path) -> None:
-    """Make and remove a directory where the report's would be made."""
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    try:
-        tempfile.TemporaryDirectory(dir=parent).cleanup()
-    except OSError as error:
-        raise NotADirectoryError(
-            f"The report cannot be written: {error.strerror} in {str(parent)!r}. Choose another directory. "
-            f"Received: {str(path)!r}."
-        ) from error
 
 
 @contextlib.contextmanager
-def replaced_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield an empty directory that takes the name of `directory` when the block ends without an error.
-
-    After an error, or an interruption, the earlier directory is as it was.
-    """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
-    aside = directory.with_name(f".{directory.name}-{token}-new")
-    aside.mkdir()
+def _refusing(path: pathlib.Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that says what a report needs."""
     try:
-        yield aside
-        if directory.exists():
-            retired = directory.with_name(f".{directory.name}-{token}-old")
-            directory.rename(retired)
-            aside.rename(directory)
-            shutil.rmtree(retired)
-        else:
-            aside.rename(directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        yield
+    except NotADirectoryError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a NUL is a ValueError, a loop may be a RuntimeError
+        raise _cannot_write(path, str(getattr(error, "strerror", None) or error)) from error
+
+
+def _cannot_write(path: pathlib.Path, reason: str) -> NotADirectoryError:
+    return NotADirectoryError(
+        f"The report cannot be written: {reason}. It is a directory that is written beside its place and then renamed: "
+        f"choose a name in a directory that can be written to, and no mount point. Received: {str(path)!r}."
+    )
 
 
 def write_report(directory: pathlib.Path, writers: Mapping[str, Callable[[pathlib.Path], None]]) -> None:
     """Write every file of a report beside `directory`, then put them in its place at once."""
-    with replaced_directory(directory) as aside:
+    with _files.replaced_directory(directory) as aside:
         for name, write in writers.items():
             write(aside / name)
 
