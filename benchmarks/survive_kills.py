@@ -124,7 +124,7 @@ def _read_results(folder: pathlib.Path) -> dict[str, str]:
 
 
 def write_checkpoints(folder: pathlib.Path) -> None:
-    """Train with checkpoints, from the last backup."""
+    """Train with checkpoints, from the last one."""
     _train(folder)
 
 
@@ -134,8 +134,12 @@ def _train(folder: pathlib.Path) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
     data = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
-    callbacks = [SaveCheckpoints(folder / "run"), keras.callbacks.BackupAndRestore(folder / "backup")]
-    model.fit(data, np.arange(ROWS) % 3, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=callbacks)
+    start = max(map(int, _read_epochs(folder)), default=0)
+    if start:  # Keras' own BackupAndRestore is not used: a kill may leave half a file of it
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(folder / "run" / f"epoch_{start:05d}.weights.h5")
+    options = {"initial_epoch": start, "epochs": EPOCHS, "shuffle": False, "verbose": 0}
+    model.fit(data, np.arange(ROWS) % 3, callbacks=[SaveCheckpoints(folder / "run")], **options)
     return model
 
 

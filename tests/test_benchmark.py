@@ -211,31 +211,6 @@ class TestResuming:
         with pytest.raises(ValueError, match=r"superclass-0\.json is no result.*checksum.*Move or remove"):
             read_benchmark(output, "digits")
 
-    def test_a_run_that_was_killed_while_pages_were_written_goes_on(self, output):
-        for place in (".", "figures", "cells/random"):
-            (output / "digits" / place / ".dualview-unfinished-0-table.md").write_text("half")
-        (output / "digits" / "cells" / ".dualview-rehearsed-0-result").mkdir()
-        (output / "digits" / "table.md").unlink()
-        run(output, ["random"], ["superclass"])
-        assert (output / "digits" / "table.md").exists()
-        assert not list(output.rglob(".dualview-*"))
-
-    def test_a_full_disk_while_pages_are_written_loses_no_result(self, output, monkeypatch):
-        def savefig(figure, path, **options):
-            path.write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        before = {path: path.read_bytes() for path in files(output)}
-        path = output / "digits" / "cells" / "random" / "superclass-0.json"
-        path.unlink()
-        with monkeypatch.context() as patched:
-            patched.setattr("matplotlib.figure.Figure.savefig", savefig)
-            with pytest.raises(OSError, match="No space left"):
-                run(output, ["random"], ["superclass"])
-        run(output, ["random"], ["superclass"])
-        assert set(files(output)) == set(before)
-        assert not list(output.rglob(".dualview-*"))
-
     @pytest.mark.parametrize("name", ["n" * 300, "nul\0", "loop/deep"])
     def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_trained(
         self, name, tmp_path, monkeypatch
@@ -348,3 +323,30 @@ class TestFailures:
         files(output)[0].write_text("{")
         with pytest.raises(ValueError, match=r"poisoned-0\.json is no result.*remove the file"):
             run(output, metrics=KINDS)
+
+
+def test_a_run_that_was_killed_while_pages_were_written_goes_on(output):
+    for place in (".", "figures", "cells/random"):
+        (output / "digits" / place / ".dualview-unfinished-0-table.md").write_text("half")
+    (output / "digits" / "cells" / ".dualview-rehearsed-0-result").mkdir()
+    (output / "digits" / "table.md").unlink()
+    run(output, ["random"], ["superclass"])
+    assert (output / "digits" / "table.md").exists()
+    assert not list(output.rglob(".dualview-*"))
+
+
+def test_a_full_disk_while_pages_are_written_loses_no_result(output, monkeypatch):
+    def savefig(figure, path, **options):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path: path.read_bytes() for path in files(output)}
+    path = output / "digits" / "cells" / "random" / "superclass-0.json"
+    path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr("matplotlib.figure.Figure.savefig", savefig)
+        with pytest.raises(OSError, match="No space left"):
+            run(output, ["random"], ["superclass"])
+    run(output, ["random"], ["superclass"])
+    assert set(files(output)) == set(before)
+    assert not list(output.rglob(".dualview-*"))
