@@ -3,7 +3,7 @@
 import math
 import numbers
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def describe(needed: str, received: Mapping[str, object]) -> str:
@@ -30,6 +30,40 @@ def require(condition: bool, needed: str, received: Mapping[str, object]) -> Non
     """
     if not condition:
         raise ValueError(describe(needed, received))
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse what is not one of the words that an argument takes.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    # An array would be compared entry by entry.
+    is_known = isinstance(value, str) and value in choices
+    require(is_known, f"`{name}` must be one of {tuple(choices)}.", {name: value})
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Return `value`, True or False.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(describe(f"`{name}` must be True or False.", {name: value}))
+    return value
+
+
+def check_instance(name: str, value: object, kind: type, example: str) -> None:
+    """Refuse what is neither of a class nor None.
+
+    Raises:
+        TypeError: it is of another class.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(
+            describe(f"`{name}` must be a {kind.__name__}, for instance {example}.", {name: value})
+        )
 
 
 def check_positive(name: str, value: float) -> float:

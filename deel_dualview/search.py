@@ -1,6 +1,7 @@
 """Streaming top-k of influence values, exact and with ties broken by the lower index."""
 
 import enum
+import importlib
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from deel_dualview.gathering import gather_examples as gather_examples
 
 _CHUNK = 64
 _COLUMNS_PER_BLOCK = 65536
+_MOST_LINES, _MOST_PAIRS = 5, 6
 
 
 class ORDER(enum.Enum):
@@ -22,18 +24,26 @@ class ORDER(enum.Enum):
     ASCENDING = 1
     DESCENDING = 2
 
+    @property
+    def opposite(self) -> "ORDER":
+        """The other order."""
+        return ORDER.ASCENDING if self is ORDER.DESCENDING else ORDER.DESCENDING
 
-def check_order(order: ORDER) -> None:
-    """Refuse what is no order.
+
+def to_order(order: ORDER | str) -> ORDER:
+    """Return an order given as such or by its name, in small or capital letters.
 
     Raises:
-        TypeError: it is not an `ORDER`.
+        TypeError: it is neither.
     """
+    if isinstance(order, str) and order.upper() in ORDER.__members__:
+        return ORDER[order.upper()]
     if not isinstance(order, ORDER):
         raise TypeError(
-            "`order` must be ORDER.DESCENDING (proponents first) or ORDER.ASCENDING (opponents first). "
-            f"Received: order={order!r}."
+            "`order` must be ORDER.DESCENDING (proponents first) or ORDER.ASCENDING (opponents first), or "
+            f"'descending' or 'ascending'. Received: order={order!r}."
         )
+    return order
 
 
 class TopK(NamedTuple):
@@ -50,6 +60,16 @@ class TopK(NamedTuple):
     influence_values: Any
     training_samples: Any
     training_indices: Any
+
+    def __repr__(self) -> str:
+        if not isinstance(self.training_indices, np.ndarray) and not hasattr(self.training_indices, "numpy"):
+            return f"TopK of {self.influence_values!r}"
+        values, indices = to_array(self.influence_values), to_array(self.training_indices)
+        title = f"TopK: {len(values)} evaluated examples, {values.shape[1]} training examples of each"
+        return "\n".join([f"{title} (index: influence value)", *_to_lines(values, indices)])
+
+    def _repr_html_(self) -> str:
+        return importlib.import_module("deel_dualview.report.notebook").top_k_to_html(self)
 
 
 Best = tuple[np.ndarray, np.ndarray]
@@ -135,6 +155,16 @@ def inner_product_blocks(
             yield indices[block], to_array(queries) @ vectors[block].T
         else:
             yield indices[block], tf.matmul(queries, vectors[block], transpose_b=True)
+
+
+def _to_lines(values: np.ndarray, indices: np.ndarray) -> list[str]:
+    """Return one line for each of the first evaluated examples."""
+    lines = []
+    for row in range(min(len(values), _MOST_LINES)):
+        pairs = zip(indices[row, :_MOST_PAIRS], values[row, :_MOST_PAIRS], strict=True)
+        rest = [] if values.shape[1] <= _MOST_PAIRS else ["..."]
+        lines.append(f"  {row}  {', '.join([*(f'{index}: {value:.4g}' for index, value in pairs), *rest])}")
+    return lines if len(values) <= _MOST_LINES else [*lines, "  ..."]
 
 
 def _candidate_columns(keys: np.ndarray, k: int) -> np.ndarray:

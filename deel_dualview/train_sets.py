@@ -1,15 +1,33 @@
-"""What calculators and inverse Hessians ask of a training set before they begin."""
+"""What calculators and inverse Hessians need of a model and a training set before they begin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.models import InfluenceModel
+
+
+def to_influence_model(model: keras.Model | InfluenceModel) -> InfluenceModel:
+    """Return an InfluenceModel: the one given, or one of a Keras model.
+
+    Raises:
+        TypeError: `model` is neither.
+    """
+    return model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+
+
+def is_split(model: InfluenceModel) -> bool:
+    """Return whether a model's layers and classes are known before it is called."""
+    try:
+        return model.split is not None
+    except ValueError:
+        return False
 
 
 def check_train_set(

@@ -15,6 +15,7 @@ FLOORS = {
     "typing": 0,
     "_checks": 0,
     "_files": 0,
+    "_summaries": 0,
     "quiet": 0,
     "datasets": 1,
     "examples": 1,

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_k, describe, require
+from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.auditing import labels, leaks, making, pairs, predictions, ranking, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
@@ -77,6 +77,7 @@ def audit(
         TypeError: `model` or a dataset is of another type.
         ValueError: data that cannot be audited, or arguments that do not fit each other.
     """
+    check_count("k", k)
     pairs.check_rule(relevance)
     if known_label_errors is not None:
         checked_marks("known_label_errors", known_label_errors)

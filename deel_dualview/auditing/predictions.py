@@ -85,9 +85,11 @@ def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
 def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
     """Find, per predicted class, the training examples most often among the k strongest proponents."""
     strongest = _top_proponents(evidence)
+    # Where every value is 0 there is no order.
+    is_ranked = np.array([_row(evidence, index)[1].any() for index in range(evidence.num_test)])
     classes = []
     for label in range(evidence.num_classes):
-        queries = np.flatnonzero(evidence.predictions == label)
+        queries = np.flatnonzero((evidence.predictions == label) & is_ranked)
         if len(queries):
             classes.append(_class_influence(evidence, label, queries, strongest))
     few = min(FEW_PREDICTIONS, evidence.num_test)
@@ -98,17 +100,25 @@ def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
     classes = sorted(classes, key=lambda group: -group.num_predictions)[:NUM_CLASSES_SHOWN]
     distinct = len(np.unique(np.concatenate([*strongest, np.empty(0, np.int64)])))
     return InfluentialExamples(
-        severity=Severity.NOTICE if busiest > 0.5 else Severity.GOOD,
+        severity=Severity.NOTICE if busiest > 0.5 or not is_ranked.all() else Severity.GOOD,
         title=f"{distinct:,} of {evidence.num_train:,} training examples stand behind the predictions",
         summary=(
             f"Counted are the {evidence.k} strongest proponents of every test prediction. The busiest single "
             f"example is behind {busiest:.0%} of the predictions of its class: if it is odd, so are they."
+            + _left_out(int((~is_ranked).sum()))
         ),
         count=distinct,
         share=busiest,
         k=evidence.k,
         classes=tuple(sorted(classes, key=lambda group: group.label)),
     )
+
+
+def _left_out(count: int) -> str:
+    if count == 0:
+        return ""
+    predictions = "One prediction is" if count == 1 else f"{count:,} predictions are"
+    return f" {predictions} left out: every influence value is exactly 0, which ranks no training example."
 
 
 def _class_influence(

@@ -1,5 +1,6 @@
 """ArnoldiInfluenceCalculator: influence functions on the eigenvectors of the curvature that matter most."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -47,24 +48,22 @@ class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         ihvp: ArnoldiIHVP | None = None,
         *,
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
-        super().__init__(model, train_set, target=target, store=store)
-        self.ihvp = ArnoldiIHVP(model, train_set) if ihvp is None else ihvp
-        if not isinstance(self.ihvp, ArnoldiIHVP):
-            raise TypeError(
-                describe(
-                    "`ihvp` must be an ArnoldiIHVP; other inverses belong into FirstOrderInfluenceCalculator.",
-                    {"type": type(ihvp).__name__},
-                )
+        if not isinstance(ihvp, ArnoldiIHVP | None):
+            needed = (
+                "`ihvp` must be an ArnoldiIHVP; other inverses belong into FirstOrderInfluenceCalculator."
             )
+            raise TypeError(describe(needed, {"type": type(ihvp).__name__}))
+        super().__init__(model, train_set, target=target, store=store)
+        self.ihvp = ArnoldiIHVP(self.model, train_set) if ihvp is None else ihvp
         require(
-            self.ihvp.model is model or self.ihvp.model.fingerprint == model.fingerprint,
+            self.ihvp.model is self.model or self.ihvp.model.fingerprint == self.model.fingerprint,
             "`ihvp` must be built with the model that is explained.",
             {"ihvp": type(self.ihvp).__name__},
         )

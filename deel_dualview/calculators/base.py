@@ -1,28 +1,28 @@
 """BaseInfluenceCalculator: influence is an inner product of a query with a training example's vector."""
 
-import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
+import keras
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import data, witness
-from deel_dualview._checks import check_k, describe, require
+from deel_dualview._checks import check_instance, check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
-from deel_dualview.calculators.unchanged import UnchangedModels
+from deel_dualview.calculators.ranking import RankingCalculator
+from deel_dualview.calculators.targets import check_target, explained_classes
 from deel_dualview.examples import RowsError
 from deel_dualview.gathering import gather_examples, gathered_spec
 from deel_dualview.models import InfluenceModel
-from deel_dualview.search import ORDER, TopK, check_order
+from deel_dualview.search import ORDER, TopK, to_order
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
-from deel_dualview.train_sets import check_train_set
+from deel_dualview.train_sets import check_train_set, to_influence_model
 from deel_dualview.typing import Target
 
 
-class BaseInfluenceCalculator(UnchangedModels, ABC):
+class BaseInfluenceCalculator(RankingCalculator):
     """Maps training examples to influence vectors and evaluated examples to queries in one space.
 
     Positive influence values mean that the training example supports the explained output (a proponent), negative
@@ -33,41 +33,33 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
     Results are `tf.data.Dataset`s that compute nothing until they are iterated.
 
     Args:
-        model: the classifier to explain.
+        model: the classifier to explain: a Keras model, or an InfluenceModel where its features have to be named.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
         store: where vectors of the training examples are kept; a `MemoryStore` by default.
 
     Raises:
-        TypeError: `model` is not an InfluenceModel, or `train_set` is not a dataset.
+        TypeError: `model` is not a Keras model, or `train_set` is not a dataset.
         ValueError: a dataset that is not batched, empty, without labels or with another order at a second pass.
     """
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
-        if not isinstance(model, InfluenceModel):
-            raise TypeError(
-                "A calculator needs an InfluenceModel; wrap the Keras model: InfluenceModel(model). "
-                f"Received: model of type {type(model).__name__}."
-            )
-        if store is not None and not isinstance(store, Store):
-            raise TypeError(
-                "`store` must be a store, for instance DiskStore(directory) or MemoryStore(). "
-                f"Received: store={store!r}."
-            )
-        self.model = model
+        self.model = to_influence_model(model)
+        check_instance("store", store, Store, "DiskStore(directory) or MemoryStore()")
+        check_target(target, self.model)
         self.train_set = train_set
         self.target = target
         self.store = MemoryStore() if store is None else store
-        check_train_set(model, train_set)
-        self._check_target()
-        self._rely_on(model.record_weights())
+        check_train_set(self.model, train_set)
+        check_target(target, self.model)
+        self._rely_on(self.model.record_weights())
 
     @property
     @abstractmethod
@@ -92,10 +84,6 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
     @abstractmethod
     def _values(self, batch: data.Batch) -> np.ndarray:
         """Return the influence of every training example on every query of a batch, shape (m, n), float32."""
-
-    @abstractmethod
-    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k first values (m, k) and their training indices (m, k) of one batch of queries."""
 
     @abstractmethod
     def _stored(self) -> StoredVectors:
@@ -164,7 +152,7 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
         return scipy.sparse.csr_array(self._values(batch))
 
     def top_k_indices(
-        self, dataset_to_evaluate: tf.data.Dataset, k: int = 5, order: ORDER = ORDER.DESCENDING
+        self, dataset_to_evaluate: tf.data.Dataset, k: int = 5, order: ORDER | str = ORDER.DESCENDING
     ) -> tf.data.Dataset:
         """Return the k most influential training examples of every query by position, without gathering them.
 
@@ -173,9 +161,9 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
         """
         self._check_queries(dataset_to_evaluate)
         check_k(k, self.num_train)
-        check_order(order)
+        order = to_order(order)
         return self._lazy_dataset(
-            lambda: data.map_batches(functools.partial(self._top_k, k=k, order=order), dataset_to_evaluate),
+            lambda: (found[1:] for found in self._ranked(dataset_to_evaluate, k, order)),
             (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
         )
 
@@ -184,7 +172,7 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
         dataset_to_evaluate: tf.data.Dataset,
         train_set: tf.data.Dataset | None = None,
         k: int = 5,
-        order: ORDER = ORDER.DESCENDING,
+        order: ORDER | str = ORDER.DESCENDING,
     ) -> tf.data.Dataset:
         """Return the k most influential training examples of every query, lazily, one `TopK` a batch.
 
@@ -192,7 +180,7 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
             dataset_to_evaluate: batched queries, `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`.
             train_set: the training set itself, perhaps batched otherwise; the constructor's by default.
             k: how many, 1 <= k <= n. Ties break by the lower index.
-            order: `ORDER.DESCENDING` for proponents, `ORDER.ASCENDING` for opponents.
+            order: `ORDER.DESCENDING` or `"descending"` for proponents, `"ascending"` for opponents.
 
         Returns:
             A dataset of `TopK`: the queries, influence_values (m, k), the training examples with their labels and
@@ -200,19 +188,18 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
 
         Raises:
             ValueError: k out of range, queries that are not batched or have no labels where the target needs them.
+
+        Warns:
+            UserWarning: every influence value of an evaluated example is exactly 0, so that nothing is ranked.
         """
         self._check_queries(dataset_to_evaluate)
         check_k(k, self.num_train)
-        check_order(order)
+        order = to_order(order)
         train_set = self._check_same_train_set(train_set)
 
-        def found() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-            find = functools.partial(self._top_k, k=k, order=order)
-            for element, best in data.map_elements(find, dataset_to_evaluate):
-                yield element, *best
-
         def gathered() -> Iterator[TopK]:
-            for (samples, values, indices), examples in gather_examples(train_set, self._hashes(), found()):
+            found = self._ranked(dataset_to_evaluate, k, order)
+            for (samples, values, indices), examples in gather_examples(train_set, self._hashes(), found):
                 yield TopK(samples, values, examples, indices)
 
         signature = TopK(
@@ -224,7 +211,7 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
         return self._lazy_dataset(gathered, signature)
 
     def compute_top_k_from_training_dataset(
-        self, train_set: tf.data.Dataset | None = None, k: int = 5, order: ORDER = ORDER.DESCENDING
+        self, train_set: tf.data.Dataset | None = None, k: int = 5, order: ORDER | str = ORDER.DESCENDING
     ) -> tf.data.Dataset:
         """Return `top_k` of the training examples themselves, one `TopK` for each training batch."""
         train_set = self._check_same_train_set(train_set)
@@ -244,23 +231,7 @@ class BaseInfluenceCalculator(UnchangedModels, ABC):
 
     def _explained_classes(self, batch: data.Batch, logits: tf.Tensor) -> np.ndarray:
         """Return the class to explain of every query, shape (m,), int64."""
-        if self.target == "prediction":
-            return tf.argmax(logits, axis=1).numpy()
-        if self.target == "label":
-            return self.model.to_classes(batch.labels)
-        return np.full(logits.shape[0], self.target, np.int64)
-
-    def _check_target(self) -> None:
-        target, num_classes = self.target, self.model.num_classes
-        if isinstance(target, int | np.integer) and not isinstance(target, bool):
-            is_known = 0 <= target < num_classes
-        else:
-            is_known = target in ("prediction", "label")
-        require(
-            is_known,
-            f"`target` must be 'prediction', 'label' or a class 0..{num_classes - 1}.",
-            {"target": target},
-        )
+        return explained_classes(self.target, self.model, batch, logits)
 
     def _check_queries(self, dataset: tf.data.Dataset) -> None:
         data.check_batched(dataset, "dataset_to_evaluate")

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_positive, describe, require
+from deel_dualview._summaries import Summarised
 from deel_dualview.calculators.linearised import (
     Linearised,
     dense_gradient,
@@ -21,14 +22,15 @@ from deel_dualview.calculators.linearised import (
     squared_norms,
 )
 from deel_dualview.gradients.capture import call_for_logits
-from deel_dualview.gradients.groups import Weights, select_groups
+from deel_dualview.gradients.groups import Weights, check_weights, select_groups
 from deel_dualview.models import InfluenceModel
 from deel_dualview.svm import ConvergenceWarning
+from deel_dualview.train_sets import is_split, to_influence_model
 
 _ROUNDING = 1e-6
 
 
-class BoundaryCalculator(ABC):
+class BoundaryCalculator(Summarised, ABC):
     """Base of self-influence by the distance to the decision boundary.
 
     A value is *minus* the distance that must be gone until the model predicts another class: at most 0, and
@@ -49,7 +51,7 @@ class BoundaryCalculator(ABC):
         num_candidates: how many other classes, the most probable ones, are tried as nearest.
 
     Raises:
-        TypeError: `model` is not an InfluenceModel, or `train_set` is not a dataset.
+        TypeError: `model` is not a Keras model, or `train_set` is not a dataset.
         ValueError: bad settings, or a dataset that is not batched or empty.
 
     Source: Moosavi-Dezfooli et al. (2016), DeepFool, algorithm 2.
@@ -57,28 +59,22 @@ class BoundaryCalculator(ABC):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         max_iterations: int = 50,
         tolerance: float = 1e-4,
         num_candidates: int = 9,
     ) -> None:
-        if not isinstance(model, InfluenceModel):
-            raise TypeError(
-                describe(
-                    "A calculator needs an InfluenceModel; wrap the Keras model: InfluenceModel(model).",
-                    {"type": type(model).__name__},
-                )
-            )
+        self.model = to_influence_model(model)
         self.max_iterations = check_count("max_iterations", max_iterations)
         self.tolerance = check_positive("tolerance", tolerance)
+        check_count("num_candidates", num_candidates)
         data.check_bounded(train_set, "train_set")
         data.check_same_twice(train_set, "train_set")
-        self.model = model
         self.train_set = train_set
-        model.prepare(data.unpack(data.first_batch(train_set, "train_set")).inputs)
-        self.num_candidates = min(check_count("num_candidates", num_candidates), model.num_classes - 1)
+        self.model.prepare(data.unpack(data.first_batch(train_set, "train_set")).inputs)
+        self.num_candidates = min(num_candidates, self.model.num_classes - 1)
 
     @abstractmethod
     def _distances(self, inputs: Any) -> np.ndarray:
@@ -148,7 +144,7 @@ class SampleBoundaryCalculator(BoundaryCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         max_iterations: int = 50,
@@ -217,7 +213,7 @@ class WeightsBoundaryCalculator(BoundaryCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -225,17 +221,19 @@ class WeightsBoundaryCalculator(BoundaryCalculator):
         tolerance: float = 1e-4,
         num_candidates: int = 9,
     ) -> None:
+        own = to_influence_model(model)
+        check_weights(weights)
+        if is_split(own):
+            select_groups(own, weights)
         super().__init__(
-            model,
+            own,
             train_set,
             max_iterations=max_iterations,
             tolerance=tolerance,
             num_candidates=num_candidates,
         )
         self.weights = weights
-        self._variables = [
-            variable for group in select_groups(model, weights) for variable in group.variables
-        ]
+        self._variables = [variable for group in select_groups(own, weights) for variable in group.variables]
         self._linearise = tf.function(self._linearised, autograph=False, reduce_retracing=True)
 
     def _distances(self, inputs: Any) -> np.ndarray:

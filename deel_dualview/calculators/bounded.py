@@ -50,11 +50,11 @@ class BoundedSearchCalculator(VectorInfluenceCalculator):
 
     def _vector_norms(self, vectors: Blocks) -> tf.Tensor:
         """Return a norm of every vector, shape (b,); its product with `_query_norms` bounds inner products."""
-        return tf.sqrt(blocks.squared_norms(vectors))
+        return blocks.norms(vectors)
 
     def _query_norms(self, queries: Blocks) -> tf.Tensor:
         """Return the dual norm of every query, shape (m,)."""
-        return tf.sqrt(blocks.squared_norms(queries))
+        return blocks.norms(queries)
 
     @cached_property
     def _norms(self) -> np.ndarray:

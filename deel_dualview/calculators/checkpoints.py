@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from deel_dualview import data, tracing
@@ -10,29 +11,28 @@ from deel_dualview.gradients import Function, PerExampleGradients, Weights, chec
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import Projection
 from deel_dualview.models import InfluenceModel
+from deel_dualview.train_sets import to_influence_model
 from deel_dualview.typing import Inputs
 
+Models = keras.Model | InfluenceModel | Sequence[keras.Model | InfluenceModel]
+"""One model or several checkpoints of it."""
 
-def check_models(models: InfluenceModel | Sequence[InfluenceModel]) -> tuple[InfluenceModel, ...]:
+
+def check_models(models: Models) -> tuple[InfluenceModel, ...]:
     """Return one or several models as a tuple.
 
     Raises:
-        TypeError: something is not an InfluenceModel.
+        TypeError: something is not a model.
         ValueError: there is none.
     """
-    if isinstance(models, InfluenceModel):
-        return (models,)
     is_sequence = isinstance(models, Sequence) and not isinstance(models, str)
-    wrong = [model for model in models if not isinstance(model, InfluenceModel)] if is_sequence else [models]
+    listed = list(models) if is_sequence else [models]
+    require(bool(listed), "At least one checkpoint is needed.", {"models": models})
+    wrong = [model for model in listed if not isinstance(model, keras.Model | InfluenceModel)]
     if wrong:
-        raise TypeError(
-            describe(
-                "Checkpoints must be InfluenceModels; wrap each Keras model: InfluenceModel(model).",
-                {"model of type": type(wrong[0]).__name__},
-            )
-        )
-    require(bool(models), "At least one checkpoint is needed.", {"models": models})
-    return tuple(models)
+        needed = "Checkpoints must be Keras models, or InfluenceModel(model) of each."
+        raise TypeError(describe(needed, {"model of type": type(wrong[0]).__name__}))
+    return tuple(to_influence_model(model) for model in listed)
 
 
 class CheckpointGradients:
@@ -40,35 +40,41 @@ class CheckpointGradients:
 
     Args:
         models: checkpoints of one architecture.
-        train_set: whose first batch prepares the models.
         weights: in which weights gradients are taken.
         function: what is differentiated.
         projection: the same for all checkpoints; none by default.
 
     Raises:
-        ValueError: checkpoints of different architectures.
+        TypeError: `weights` or `projection` is of another type.
+        ValueError: an unknown function, or weights that the models do not have.
     """
 
     def __init__(
         self,
         models: tuple[InfluenceModel, ...],
-        train_set: tf.data.Dataset,
         *,
         weights: Weights,
         function: Function,
         projection: Projection | None,
     ) -> None:
-        first = data.unpack(data.first_batch(train_set, "train_set"))
-        for model in models:
-            model.prepare(first.inputs)
-        _check_same_architecture(models)
         self.models = models
-        self.records = tuple(model.record_weights() for model in models)
         self.of_models = [
             PerExampleGradients(model, weights, function=function, projection=projection) for model in models
         ]
+
+    def prepare(self, train_set: tf.data.Dataset) -> None:
+        """Prepare all models on the first batch of the training set.
+
+        Raises:
+            ValueError: checkpoints of different architectures.
+        """
+        first = data.unpack(data.first_batch(train_set, "train_set"))
+        for model in self.models:
+            model.prepare(first.inputs)
+        _check_same_architecture(self.models)
+        self.records = tuple(model.record_weights() for model in self.models)
         for gradients in self.of_models:
-            gradients.prepare(first.inputs, models[0].to_classes(first.labels))
+            gradients.prepare(first.inputs, self.models[0].to_classes(first.labels))
 
     def __call__(self, inputs: Inputs, classes: tf.Tensor) -> list[Blocks]:
         """Return the gradients of a batch at each checkpoint."""

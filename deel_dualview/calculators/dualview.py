@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, get_args
 
+import keras
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import data, search
-from deel_dualview._checks import check_positive, require
+from deel_dualview._checks import check_choice, check_flag, check_instance, check_positive, require
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
@@ -82,7 +83,7 @@ class DualView(BaseInfluenceCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         K: float | None = None,
@@ -94,9 +95,9 @@ class DualView(BaseInfluenceCalculator):
     ) -> None:
         if K is not None:
             check_positive("K", K)
-        require(
-            kernel in get_args(Kernel), f"`kernel` must be one of {get_args(Kernel)}.", {"kernel": kernel}
-        )
+        check_choice("kernel", kernel, get_args(Kernel))
+        check_flag("bias", bias)
+        check_instance("solver", solver, DualSVMSolver, "DualSVMSolver(tolerance=1e-6)")
         super().__init__(model, train_set, target=target, store=store)
         self.kernel, self.solver = kernel, solver or DualSVMSolver()
         self.feature_map = fit_feature_map(self._stored().array("features"), kernel, bias)

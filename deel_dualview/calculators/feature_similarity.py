@@ -2,11 +2,13 @@
 
 from typing import Literal, get_args
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview._checks import require
+from deel_dualview._checks import check_choice
 from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
+from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.outer_product import OuterProduct
 from deel_dualview.models import InfluenceModel
@@ -43,15 +45,14 @@ class FeatureSimilarity(FeatureInfluenceCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         similarity: Similarity = "cosine",
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
-        known = get_args(Similarity)
-        require(similarity in known, f"`similarity` must be one of {known}.", {"similarity": similarity})
+        check_choice("similarity", similarity, get_args(Similarity))
         super().__init__(model, train_set, target=target, store=store)
         self.similarity = similarity
         self._stored()
@@ -69,9 +70,7 @@ class FeatureSimilarity(FeatureInfluenceCalculator):
         return (OuterProduct(tf.one_hot(classes, self.model.num_classes), self._scaled(features)),)
 
     def _scaled(self, features: tf.Tensor) -> tf.Tensor:
-        if self.similarity != "cosine":
-            return features
-        return tf.math.divide_no_nan(features, tf.norm(features, axis=1, keepdims=True))
+        return blocks.unit((features,))[0] if self.similarity == "cosine" else features
 
     def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
         if self.similarity != "euclidean":

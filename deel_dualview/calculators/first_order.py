@@ -10,8 +10,7 @@ from deel_dualview._checks import require
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.gradients import check_finite
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.factors import scaled
+from deel_dualview.linalg.blocks import Blocks, scaled
 
 
 class FirstOrderInfluenceCalculator(InverseHessianCalculator):

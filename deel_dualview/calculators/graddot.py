@@ -2,18 +2,16 @@
 
 from typing import Literal, cast, get_args
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import require
+from deel_dualview._checks import check_choice
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
-from deel_dualview.gradients import Function, PerExampleGradients, Weights, check_finite
-from deel_dualview.gradients.last_layer import LastLayerGradients
-from deel_dualview.linalg import blocks
+from deel_dualview.gradients import Function, PerExampleGradients, UnitGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.factors import scaled
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel, LinearHead
 from deel_dualview.stores import Store
@@ -21,6 +19,7 @@ from deel_dualview.typing import Target
 
 Normalized = Literal["both", "train"]
 """Which gradients GradCos divides by their norm."""
+Side = PerExampleGradients | UnitGradients
 
 
 class GradDot(VectorInfluenceCalculator):
@@ -54,7 +53,7 @@ class GradDot(VectorInfluenceCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -63,10 +62,11 @@ class GradDot(VectorInfluenceCalculator):
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
-        super().__init__(model, train_set, target=target, store=store)
         self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
+        super().__init__(self.gradients.model, train_set, target=target, store=store)
         first = data.unpack(data.first_batch(train_set, "train_set"))
-        self.gradients.prepare(first.inputs, model.to_classes(first.labels))
+        self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
+        self._of_vectors, self._of_queries = self._sides()
         self._stored()
 
     def check_feature_contributions(self) -> None:
@@ -78,33 +78,26 @@ class GradDot(VectorInfluenceCalculator):
 
     def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
         self.check_feature_contributions()
-        (query,) = self._as_query(self._last_layer(pairs.features, pairs.classes))
-        (vector,) = self._as_vector(self._last_layer(pairs.train_features, pairs.train_labels))
+        (query,) = self._last_layer(self._of_queries, pairs.features, pairs.classes)
+        (vector,) = self._last_layer(self._of_vectors, pairs.train_features, pairs.train_labels)
         return split_outer_products(query, vector, self.model.num_features)
 
-    def _last_layer(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+    def _last_layer(self, gradients: Side, features: tf.Tensor, classes: np.ndarray) -> Blocks:
         head = cast(LinearHead, self.model.head)
-        logits = tf.matmul(features, head.kernel) + head.bias
-        return LastLayerGradients(self.model, self.gradients.function).from_features(
-            features, logits, classes
-        )
+        return gradients.from_features(features, tf.matmul(features, head.kernel) + head.bias, classes)
 
-    def _as_vector(self, gradients: Blocks) -> Blocks:
-        """Return what is kept of the gradients of training examples."""
-        return gradients
-
-    def _as_query(self, gradients: Blocks) -> Blocks:
-        """Return what is made of the gradients of evaluated examples."""
-        return gradients
+    def _sides(self) -> tuple[Side, Side]:
+        """Return what gives the vectors of training examples and the queries of evaluated ones."""
+        return self.gradients, self.gradients
 
     def _settings(self) -> dict[str, str]:
         return self.gradients.describe()
 
     def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        return self._as_vector(self.gradients(batch.inputs, self.model.to_classes(batch.labels)))
+        return self._of_vectors(batch.inputs, self.model.to_classes(batch.labels))
 
     def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        return self._as_query(check_finite(self.gradients(batch.inputs, classes), "examples"))
+        return check_finite(self._of_queries(batch.inputs, classes), "examples")
 
 
 class GradCos(GradDot):
@@ -116,7 +109,8 @@ class GradCos(GradDot):
     the paper's SIM-rp.
 
     The sign is that of `GradDot`. Norms are those of the projected gradients where there is a projection. A
-    gradient that is zero has value 0 with everything. Self-influence is 1, or the norm of the gradient for
+    gradient that is zero has value 0 with everything; that of the loss of a confident prediction is not, however
+    small it is: its direction stays right at any margin. Self-influence is 1, or the norm of the gradient for
     `normalize="train"`.
 
     Args:
@@ -138,7 +132,7 @@ class GradCos(GradDot):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         normalize: Normalized = "both",
@@ -148,8 +142,7 @@ class GradCos(GradDot):
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
-        choices = get_args(Normalized)
-        require(normalize in choices, f"`normalize` must be one of {choices}.", {"normalize": normalize})
+        check_choice("normalize", normalize, get_args(Normalized))
         self.normalize = normalize
         super().__init__(
             model,
@@ -161,15 +154,6 @@ class GradCos(GradDot):
             store=store,
         )
 
-    def _as_vector(self, gradients: Blocks) -> Blocks:
-        return _unit(gradients)
-
-    def _as_query(self, gradients: Blocks) -> Blocks:
-        return _unit(gradients) if self.normalize == "both" else gradients
-
-
-@tf.function(reduce_retracing=True)
-def _unit(vectors: Blocks) -> Blocks:
-    """Divide every row by its norm; a row of zeros stays."""
-    norms = tf.sqrt(blocks.squared_norms(vectors))
-    return scaled(vectors, tf.math.divide_no_nan(1.0, norms)[:, tf.newaxis])
+    def _sides(self) -> tuple[Side, Side]:
+        directions = UnitGradients(self.gradients)
+        return directions, directions if self.normalize == "both" else self.gradients

@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -44,24 +45,19 @@ class InverseHessianCalculator(BoundedSearchCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         ihvp: InverseHessianVectorProduct | None = None,
         *,
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
+        if ihvp is not None:
+            self._check_ihvp(ihvp)
         super().__init__(model, train_set, target=target, store=store)
-        self.ihvp = ExactIHVP(model, train_set) if ihvp is None else ihvp
-        if not isinstance(self.ihvp, InverseHessianVectorProduct):
-            raise TypeError(
-                describe(
-                    "`ihvp` must be an inverse Hessian, for instance ExactIHVP(model, train_set).",
-                    {"type": type(ihvp).__name__},
-                )
-            )
+        self.ihvp = ExactIHVP(self.model, train_set) if ihvp is None else ihvp
         require(
-            self.ihvp.model is model or self.ihvp.model.fingerprint == model.fingerprint,
+            self.ihvp.model is self.model or self.ihvp.model.fingerprint == self.model.fingerprint,
             "`ihvp` must be built with the model that is explained.",
             {"ihvp": type(self.ihvp).__name__},
         )
@@ -75,6 +71,12 @@ class InverseHessianCalculator(BoundedSearchCalculator):
                 UserWarning,
                 stacklevel=2,
             )
+
+    def _check_ihvp(self, ihvp: InverseHessianVectorProduct) -> None:
+        """Refuse an inverse Hessian that does not fit the calculator, before any data is read."""
+        if not isinstance(ihvp, InverseHessianVectorProduct):
+            needed = "`ihvp` must be an inverse Hessian, for instance ExactIHVP(model, train_set)."
+            raise TypeError(describe(needed, {"type": type(ihvp).__name__}))
 
     def _prepare(self) -> None:
         """Check or compute what influence vectors need, before the pass over the training set."""

@@ -9,7 +9,7 @@ from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
-from deel_dualview.ihvp import ExactIHVP
+from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.outer_product import OuterProduct
 from deel_dualview.search import ORDER
@@ -46,7 +46,11 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
     """
 
     def _prepare(self) -> None:
-        self._exact()
+        _exact(self.ihvp)
+
+    def _check_ihvp(self, ihvp: InverseHessianVectorProduct) -> None:
+        super()._check_ihvp(ihvp)
+        _exact(ihvp)
 
     def leverages(self, batch: data.Batch) -> tf.Tensor:
         """Return the leverage of every example of a batch, from 0 to the number of outputs, shape (b,).
@@ -109,24 +113,7 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         num_outputs = 1 if self.model.split.num_outputs == 1 else self.model.num_classes
         num_inputs = self.ihvp.size // num_outputs
         shape = (num_outputs, num_inputs, num_outputs, num_inputs)
-        return tf.reshape(tf.cast(self._exact().inverse, tf.float32), shape)
-
-    def _exact(self) -> ExactIHVP:
-        if isinstance(self.ihvp, ExactIHVP) and self.ihvp.weights == "last":
-            head = self.ihvp.model.split.head
-            require(
-                head is not None and head.is_plain and head.step is None,
-                "The leverage correction knows a last layer that gives the logits by its kernel and bias alone: leave "
-                "out the step after it (a temperature, a logit adjustment), LoRA and quantization.",
-                {"feature_layer": self.ihvp.model.feature_layer},
-            )
-            return self.ihvp
-        raise ValueError(
-            describe(
-                "The leverage correction needs ExactIHVP(model, train_set) in the last layer.",
-                {"ihvp": type(self.ihvp).__name__, "weights": self.ihvp.weights},
-            )
-        )
+        return tf.reshape(tf.cast(_exact(self.ihvp).inverse, tf.float32), shape)
 
     def _logit_curvatures(self, batch: data.Batch, num_outputs: int) -> tf.Tensor:
         """Return C = (diag(p) - p p') / n of every example, shape (b, c, c), float64."""
@@ -137,6 +124,21 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
             outer = probabilities[:, :, tf.newaxis] * probabilities[:, tf.newaxis, :]
             matrices = tf.linalg.diag(probabilities) - outer
         return matrices / self.ihvp.num_train
+
+
+def _exact(ihvp: InverseHessianVectorProduct) -> ExactIHVP:
+    """Return an exact inverse in the last layer; any other is refused."""
+    if isinstance(ihvp, ExactIHVP) and ihvp.weights == "last":
+        head = ihvp.model.split.head
+        require(
+            head is not None and head.is_plain and head.step is None,
+            "The leverage correction knows a last layer that gives the logits by its kernel and bias alone: leave "
+            "out the step after it (a temperature, a logit adjustment), LoRA and quantization.",
+            {"feature_layer": ihvp.model.feature_layer},
+        )
+        return ihvp
+    needed = "The leverage correction needs ExactIHVP(model, train_set) in the last layer."
+    raise ValueError(describe(needed, {"ihvp": type(ihvp).__name__, "weights": ihvp.weights}))
 
 
 @tf.function(reduce_retracing=True, autograph=False)

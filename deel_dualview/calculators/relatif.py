@@ -2,17 +2,17 @@
 
 from typing import Literal, get_args
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import require
+from deel_dualview._checks import check_choice
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
+from deel_dualview.gradients import UnitGradients
 from deel_dualview.ihvp import InverseHessianVectorProduct
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.factors import scaled
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.models import InfluenceModel
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
@@ -30,8 +30,8 @@ class RelatIF(InverseHessianCalculator):
     the root of the summed squared changes of the training losses (`"loss"`). Positive: a proponent. The sizes
     of different examples' changes are not compared, so a sum over examples means nothing.
 
-    An example without a gradient (fitted exactly, to the precision of float32) changes nothing: its influence
-    is 0.
+    An example without a gradient (features that are all zero) changes nothing: its influence is 0. One that is
+    fitted well counts by the direction of its gradient, however small that is.
 
     The constructor needs one solve for every training example, in batches; use large ones.
 
@@ -51,7 +51,7 @@ class RelatIF(InverseHessianCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         ihvp: InverseHessianVectorProduct | None = None,
         *,
@@ -59,32 +59,34 @@ class RelatIF(InverseHessianCalculator):
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
-        names = get_args(Normalisation)
-        require(
-            normalisation in names,
-            f"`normalisation` must be one of {names}.",
-            {"normalisation": normalisation},
-        )
+        check_choice("normalisation", normalisation, get_args(Normalisation))
         self.normalisation = normalisation
         super().__init__(model, train_set, ihvp, target=target, store=store)
 
     def _settings(self) -> dict[str, str]:
         return {"normalisation": self.normalisation, **self.ihvp.describe()}
 
+    def _prepare(self) -> None:
+        first = data.unpack(data.first_batch(self.train_set, "train_set"))
+        self.ihvp.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
+        self._directions = UnitGradients(self.ihvp.gradients)
+
+    def _training_gradients(self, batch: data.Batch) -> Blocks:
+        """Return the gradients of the losses of a batch's labels at unit length: their size does not matter."""
+        return self._directions(batch.inputs, self.model.to_classes(batch.labels))
+
     def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        gradients = _unit_scaled(self._training_gradients(batch))
+        gradients = blocks.unit(self._training_gradients(batch))
         solved = self._solved(gradients)
-        changes = blocks.squared_norms(solved)
-        if self.normalisation == "loss":
-            changes = tf.maximum(blocks.row_products(solved, gradients), 0.0)
-        return scaled(gradients, tf.math.divide_no_nan(1.0, tf.sqrt(changes))[:, tf.newaxis])
+        if self.normalisation == "theta":
+            return scaled(gradients, _inverses(blocks.norms(solved)))
+        changes = tf.cast(blocks.row_products(solved, gradients), tf.float64)
+        return scaled(gradients, _inverses(tf.sqrt(tf.maximum(changes, 0.0))))
 
     def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
         return self._solved(self._query_gradients(batch, classes))
 
 
-def _unit_scaled(vectors: Blocks) -> Blocks:
-    """Return every row at a largest entry near 1, so that the squares of tiny gradients do not vanish."""
-    lefts = [block.left if isinstance(block, OuterProduct) else block for block in vectors]
-    largest = tf.reduce_max([tf.reduce_max(tf.abs(left), axis=1) for left in lefts], axis=0)
-    return scaled(vectors, tf.math.divide_no_nan(1.0, largest)[:, tf.newaxis])
+def _inverses(sizes: tf.Tensor) -> tf.Tensor:
+    """Return 1 / sizes (n,) as a column, 0 where a size is 0."""
+    return tf.cast(tf.math.divide_no_nan(tf.constant(1.0, tf.float64), sizes), tf.float32)[:, tf.newaxis]

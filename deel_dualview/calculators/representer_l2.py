@@ -1,18 +1,19 @@
 """RepresenterPointL2: the last layer, retrained with a penalty, is a sum over training examples."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_positive, describe, require
+from deel_dualview._checks import check_choice, check_positive, describe
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.outer_product import OuterProduct
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, LinearHead
 from deel_dualview.softmax_regression import SoftmaxRegression, fit_softmax_regression
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
@@ -66,7 +67,7 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         lambda_regularization: float = 0.003,
@@ -75,10 +76,12 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
         store: Store | None = None,
     ) -> None:
         self.lambda_regularization = check_positive("lambda_regularization", lambda_regularization)
-        require(fit_to in get_args(FitTo), f"`fit_to` must be one of {get_args(FitTo)}.", {"fit_to": fit_to})
+        check_choice("fit_to", fit_to, get_args(FitTo))
         super().__init__(model, train_set, target=target, store=store)
         self.fit_to = fit_to
-        self.has_constant_feature = model.head is None or model.head.has_bias
+        if fit_to == "probabilities":
+            self._check_head()
+        self.has_constant_feature = self.model.head is None or self.model.head.has_bias
         self.surrogate = self._fit()
 
     @property
@@ -111,6 +114,14 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
     def check_feature_contributions(self) -> None:
         """Allow it: alpha_ij phi_ik phi_k(x)."""
 
+    def _check_head(self) -> None:
+        if self.model.head is None:
+            needed = (
+                "The model's probabilities are found from its features by its linear last layer, and it has "
+                "none: use fit_to='labels'."
+            )
+            raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
+
     def _fit(self) -> SoftmaxRegression:
         features = self._stored().array("features")
         if self.has_constant_feature:
@@ -125,13 +136,7 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
         return targets[:, 1:] if self._num_outputs == 1 else targets
 
     def _model_probabilities(self, features: np.ndarray) -> np.ndarray:
-        head = self.model.head
-        if head is None:
-            needed = (
-                "The model's probabilities are found from its features by its linear last layer, and it has "
-                "none: use fit_to='labels'."
-            )
-            raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
+        head = cast(LinearHead, self.model.head)
         logits = features[:, : len(head.kernel)] @ head.kernel + head.bias
         return tf.nn.softmax(tf.constant(logits, tf.float64)).numpy()
 

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 from typing import cast
 
+import keras
 import numpy as np
 import scipy.linalg
 import tensorflow as tf
@@ -101,7 +102,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         gamma: float = 1e-4,

@@ -108,10 +108,10 @@ class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
         return self._solved(self._query_gradients(batch, classes), 1 / self.num_train)
 
     def _vector_norms(self, vectors: Blocks) -> tf.Tensor:
-        return tf.sqrt(blocks.squared_norms(vectors))
+        return blocks.norms(vectors)
 
     def _query_norms(self, queries: Blocks) -> tf.Tensor:
-        return tf.sqrt(blocks.squared_norms(queries))
+        return blocks.norms(queries)
 
 
 def _weighted_sum(first: float, own: Any, second: float, other: Any) -> Any:

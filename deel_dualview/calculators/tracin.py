@@ -9,13 +9,11 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import describe, require
-from deel_dualview.calculators.checkpoints import CheckpointGradients, check_models
+from deel_dualview.calculators.checkpoints import CheckpointGradients, Models, check_models
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
 from deel_dualview.gradients import Function, Weights
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.factors import scaled
+from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import Projection
-from deel_dualview.models import InfluenceModel
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
@@ -43,7 +41,7 @@ class TracIn(VectorInfluenceCalculator):
         store: where vectors of the training examples are kept.
 
     Raises:
-        TypeError: a checkpoint that is not an InfluenceModel, a learning rate that is not a number.
+        TypeError: a checkpoint that is not a model, a learning rate that is not a number.
         ValueError: checkpoints of different architectures, another number of learning rates than checkpoints,
             a learning rate that is negative or not finite, or gradients that are not finite (of which
             examples).
@@ -53,7 +51,7 @@ class TracIn(VectorInfluenceCalculator):
 
     def __init__(
         self,
-        models: InfluenceModel | Sequence[InfluenceModel],
+        models: Models,
         train_set: tf.data.Dataset,
         *,
         learning_rates: float | Sequence[float] = 1.0,
@@ -65,10 +63,11 @@ class TracIn(VectorInfluenceCalculator):
     ) -> None:
         checkpoints = check_models(models)
         self.learning_rates = _check_learning_rates(learning_rates, len(checkpoints))
-        super().__init__(checkpoints[-1], train_set, target=target, store=store)
         self.gradients = CheckpointGradients(
-            checkpoints, train_set, weights=weights, function=function, projection=projection
+            checkpoints, weights=weights, function=function, projection=projection
         )
+        super().__init__(checkpoints[-1], train_set, target=target, store=store)
+        self.gradients.prepare(train_set)
         self._rely_on(*self.gradients.records)
         self._stored()
 

@@ -1,21 +1,17 @@
 """Trak: random features of gradients, as if the model were a logistic regression on them."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_positive, require
-from deel_dualview.calculators.checkpoints import CheckpointGradients, check_models
+from deel_dualview.calculators.checkpoints import CheckpointGradients, Models, check_models
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
 from deel_dualview.gradients import Weights
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.factors import scaled
+from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import IdentityProjection, Projection
-from deel_dualview.models import InfluenceModel
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
@@ -51,7 +47,7 @@ class Trak(VectorInfluenceCalculator):
         store: where features of the training examples are kept.
 
     Raises:
-        TypeError: a checkpoint that is not an InfluenceModel.
+        TypeError: a checkpoint that is not a model.
         ValueError: checkpoints of different architectures, too many features for a matrix k x k, gradients
             that are all zero or not finite (of which examples).
 
@@ -60,7 +56,7 @@ class Trak(VectorInfluenceCalculator):
 
     def __init__(
         self,
-        models: InfluenceModel | Sequence[InfluenceModel],
+        models: Models,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -71,10 +67,11 @@ class Trak(VectorInfluenceCalculator):
     ) -> None:
         checkpoints = check_models(models)
         self.relative_damping = check_positive("relative_damping", relative_damping)
-        super().__init__(checkpoints[-1], train_set, target=target, store=store)
         self.gradients = CheckpointGradients(
-            checkpoints, train_set, weights=weights, function="margin", projection=projection
+            checkpoints, weights=weights, function="margin", projection=projection
         )
+        super().__init__(checkpoints[-1], train_set, target=target, store=store)
+        self.gradients.prepare(train_set)
         self._rely_on(*self.gradients.records)
         if isinstance(projection, IdentityProjection | None):
             _check_size(self.gradients.of_models[0].size)

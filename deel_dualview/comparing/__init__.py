@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deel_dualview import data
-from deel_dualview._checks import check_k, describe, require
+from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.reading import read_contents
 from deel_dualview.auditing.steps import Steps, peak_memory_bytes
@@ -62,6 +62,8 @@ def compare(
             that cannot be explained.
     """
     makers = _makers(methods, checkpoints)
+    check_count("k", k)
+    check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     steps = Steps(len(makers) + 2, progress=progress)
     try:

@@ -31,7 +31,11 @@ class Agreement:
         self._correlations.append(np.einsum("abn,cbn->bac", ranks, ranks, optimize=True))
         columns = np.arange(values[0].shape[1])
         best = [block_top_k(method, columns, self._k) for method in values]
-        self._overlaps.append(_overlaps(np.stack([indices for _, indices in best])))
+        overlaps = _overlaps(np.stack([indices for _, indices in best]))
+        # Where every value of a method is 0 there is no order, and the first indices mean nothing.
+        is_ranked = np.stack([method.any(axis=1) for method in values], axis=1)
+        both = is_ranked[:, :, np.newaxis] & is_ranked[:, np.newaxis]
+        self._overlaps.append(np.where(both, overlaps, np.nan))
         self._best.append(best)
 
     def rank_correlations(self) -> np.ndarray:
@@ -42,7 +46,10 @@ class Agreement:
         return np.concatenate(self._correlations)
 
     def overlaps(self) -> np.ndarray:
-        """Return which share of the k strongest proponents two methods have in common, shape (m, a, a)."""
+        """Return which share of the k strongest proponents two methods have in common, shape (m, a, a).
+
+        NaN where every value of one of them is 0: such values have no order.
+        """
         return np.concatenate(self._overlaps)
 
     def strongest(self) -> list[Best]:

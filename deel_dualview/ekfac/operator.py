@@ -61,12 +61,14 @@ class KroneckerCurvature(LinearOperator):
         return self._divide_rotated(vectors, tf.constant(damping, tf.float32))
 
     def norms(self, matrices: Blocks, damping: float) -> tf.Tensor:
-        """Return sqrt(q' (this + damping * I) q) of vectors in the bases, multiplied out, shape (n,)."""
-        return self._norms(matrices, tf.constant(damping, tf.float32))
+        """Return sqrt(q' (this + damping * I) q) of vectors in the bases, multiplied out, shape (n,), float64."""
+        rows, sizes = blocks.split_sizes(matrices)
+        return sizes * tf.cast(self._norms(rows, tf.constant(damping, tf.float32)), tf.float64)
 
     def inverse_norms(self, vectors: Blocks, damping: float) -> tf.Tensor:
-        """Return sqrt(v' (this + damping * I)^-1 v) of vectors in the bases, shape (n,)."""
-        return self._inverse_norms(vectors, tf.constant(damping, tf.float32))
+        """Return sqrt(v' (this + damping * I)^-1 v) of vectors in the bases, shape (n,), float64."""
+        rows, sizes = blocks.split_sizes(vectors)
+        return sizes * tf.cast(self._inverse_norms(rows, tf.constant(damping, tf.float32)), tf.float64)
 
     def fingerprint(self) -> str:
         """Return a hash of the bases as text."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview._summaries import Summarised
 from deel_dualview.models import InfluenceModel
 
 _OWN = "deel_dualview"
@@ -53,8 +54,9 @@ def python_name(made: Any) -> tuple[str, str]:
 def _describe_value(value: object) -> str:
     if hasattr(value, "describe"):
         return f"{type(value).__name__}({value.describe()})"
-    has_address = type(value).__repr__ is object.__repr__ or callable(value)
-    return describe_maker(value) if has_address else repr(value)
+    # A summary leaves out what it has no short form for.
+    is_partial = type(value).__repr__ in (object.__repr__, Summarised.__repr__) or callable(value)
+    return describe_maker(value) if is_partial else repr(value)
 
 
 def _state(value: Any, above: tuple[int, ...]) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Per-example gradients of a model, by layers, factored where the layer allows it."""
 
+from deel_dualview.gradients.directions import UnitGradients
 from deel_dualview.gradients.groups import WeightGroup, Weights, select_groups
 from deel_dualview.gradients.last_layer import LastLayerGradients
 from deel_dualview.gradients.objective import Function
@@ -9,6 +10,7 @@ __all__ = [
     "Function",
     "LastLayerGradients",
     "PerExampleGradients",
+    "UnitGradients",
     "WeightGroup",
     "Weights",
     "check_finite",

@@ -91,12 +91,12 @@ def select_groups(model: InfluenceModel, weights: Weights) -> tuple[WeightGroup,
         ValueError: no such layer, a name twice, a layer without trainable parameters, or none at all.
     """
     groups = _all_groups(model.model)
+    names = check_weights(weights)
     if weights == "last":
         return _last_group(model, groups)
     if weights == "all":
         require(bool(groups), "The model has no trainable weights.", {"model": model.model.name})
         return groups
-    names = _check_names(weights)
     inside = {id(layer) for name in names for layer in _with_inner(_named(model.model, name))}
     for name in names:
         own = {id(layer) for layer in _with_inner(_named(model.model, name))}
@@ -107,6 +107,28 @@ def select_groups(model: InfluenceModel, weights: Weights) -> tuple[WeightGroup,
             {"layer": name},
         )
     return tuple(group for group in groups if id(group.layer) in inside)
+
+
+def check_weights(weights: Weights) -> tuple[str, ...]:
+    """Return the names of layers that a choice of weights holds: none of a word.
+
+    Raises:
+        TypeError: `weights` is neither a word nor a sequence of names.
+        ValueError: no name, or one twice.
+    """
+    if isinstance(weights, str) and weights in ("last", "all"):
+        return ()
+    if isinstance(weights, str) or not isinstance(weights, Sequence):
+        raise TypeError(
+            describe(
+                "`weights` must be 'last', 'all' or a list of names of layers, as in weights=['dense_1'].",
+                {"weights": weights},
+            )
+        )
+    names = tuple(weights)
+    is_right = bool(names) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    require(is_right, "`weights` must name at least one layer, each once.", {"weights": weights})
+    return names
 
 
 def describe_weights(model: InfluenceModel, weights: Weights) -> str:
@@ -126,20 +148,6 @@ def _last_group(model: InfluenceModel, groups: tuple[WeightGroup, ...]) -> tuple
         {"feature_layer": model.feature_layer},
     )
     return found
-
-
-def _check_names(weights: Weights) -> tuple[str, ...]:
-    if isinstance(weights, str) or not isinstance(weights, Sequence):
-        raise TypeError(
-            describe(
-                "`weights` must be 'last', 'all' or a list of names of layers, as in weights=['dense_1'].",
-                {"weights": weights},
-            )
-        )
-    names = tuple(weights)
-    is_right = bool(names) and len(set(names)) == len(names) and all(isinstance(name, str) for name in names)
-    require(is_right, "`weights` must name at least one layer, each once.", {"weights": weights})
-    return names
 
 
 def _named(model: keras.Model, name: str) -> keras.Layer:

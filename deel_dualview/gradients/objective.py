@@ -4,7 +4,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from deel_dualview._checks import require
+from deel_dualview._checks import check_choice
 
 Function = Literal["loss", "logit", "margin"]
 """What is differentiated. For class y: `"loss"` the cross-entropy -log p_y; `"logit"` the logit z_y;
@@ -19,7 +19,7 @@ def check_function(function: str) -> None:
     Raises:
         ValueError: it is none of those in `Function`.
     """
-    require(function in _FUNCTIONS, f"`function` must be one of {_FUNCTIONS}.", {"function": function})
+    check_choice("function", function, _FUNCTIONS)
 
 
 def evaluate(logits: tf.Tensor, classes: tf.Tensor, function: Function) -> tf.Tensor:

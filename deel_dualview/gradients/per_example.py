@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import tracing
-from deel_dualview._checks import describe, require
+from deel_dualview._checks import check_choice, describe, require
 from deel_dualview.examples import RowsError
 from deel_dualview.gradients.capture import capture
-from deel_dualview.gradients.groups import WeightGroup, Weights, describe_weights, select_groups
+from deel_dualview.gradients.groups import (
+    WeightGroup,
+    Weights,
+    check_weights,
+    describe_weights,
+    select_groups,
+)
 from deel_dualview.gradients.last_layer import LastLayerGradients
 from deel_dualview.gradients.mapped import Mapping, automatic_mapping, batch_gradient, mapped_gradients
 from deel_dualview.gradients.objective import Function, check_function, evaluate
@@ -20,6 +27,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.factors import LayerGradients, to_block
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel
+from deel_dualview.train_sets import is_split, to_influence_model
 from deel_dualview.typing import Inputs
 
 Route = Literal["auto", "closed-form", "vectorized-map", "map"]
@@ -56,7 +64,7 @@ class PerExampleGradients:
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         weights: Weights = "last",
         *,
         function: Function = "loss",
@@ -64,21 +72,24 @@ class PerExampleGradients:
         route: Route = "auto",
     ) -> None:
         check_function(function)
-        require(route in get_args(Route), f"`route` must be one of {get_args(Route)}.", {"route": route})
+        check_choice("route", route, get_args(Route))
+        check_weights(weights)
         if not isinstance(projection, Projection | None):
             raise TypeError(
                 describe("`projection` must be one of linalg.projections.", {"projection": projection})
             )
-        self.model = model
+        self.model = to_influence_model(model)
         self.weights = weights
         self.function = function
         self.projection = IdentityProjection() if projection is None else projection
         self.route = route
-        self._last = LastLayerGradients(model, function)
+        self._last = LastLayerGradients(self.model, function)
         self._groups: tuple[WeightGroup, ...] | None = None
         self._in_closed_form: frozenset[int] | None = None
         self._compute = tf.function(self._projected, autograph=False, reduce_retracing=True)
         self._traced: set[str] = set()
+        if is_split(self.model):
+            self._check_layers()
 
     def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
         """Return the gradients of a batch for `classes` (b,), each block (b, ...)."""
@@ -98,6 +109,18 @@ class PerExampleGradients:
             one = tf.nest.map_structure(_one_of_zeros, (inputs, classes))
             return tf.nest.map_structure(lambda part: part[:0], self._compute(*one))
         return self._compute(inputs, classes)
+
+    def from_features(self, features: tf.Tensor, logits: tf.Tensor, classes: np.ndarray) -> Blocks:
+        """Return the gradients in the last layer where features (b, d) and class logits (b, c) are known."""
+        return self.projection(self._last.from_features(features, logits, classes))
+
+    def of_function(self, function: Function) -> "PerExampleGradients":
+        """Return the gradients of another function, in the same weights and by the same routes."""
+        other = PerExampleGradients(
+            self.model, self.weights, function=function, projection=self.projection, route=self.route
+        )
+        other._groups, other._in_closed_form = self._groups, self._in_closed_form
+        return other
 
     def prepare(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> None:
         """Choose the route of every layer, by a comparison on the first examples; later calls do nothing.
@@ -153,6 +176,13 @@ class PerExampleGradients:
             "in closed form": ", ".join(map(str, sorted(self._in_closed_form or ()))),
         }
 
+    def _check_layers(self) -> None:
+        """Refuse weights that the model does not have, before any data is read."""
+        if self.is_closed_last_layer:
+            self._last.head  # noqa: B018
+        else:
+            self._groups = select_groups(self.model, self.weights)
+
     @property
     def _mapping(self) -> Mapping:
         if self.route == "map" or self.route == "vectorized-map":
@@ -167,6 +197,11 @@ class PerExampleGradients:
         head = self.model.split.head
         return head is None or head.is_plain
 
+    @property
+    def _compared_function(self) -> Function:
+        """By which routes are compared: not the loss, whose gradient may be too small to tell them apart."""
+        return "margin" if self.function == "loss" else self.function
+
     def _projected(self, inputs: Inputs, classes: tf.Tensor) -> Blocks:
         return self.projection(self._gradients(inputs, classes, self._in_closed_form or frozenset()))
 
@@ -174,7 +209,7 @@ class PerExampleGradients:
         self, inputs: Inputs, classes: tf.Tensor, in_closed_form: frozenset[int]
     ) -> LayerGradients:
         """Return the gradients of all groups, those at the given positions in closed form; while tracing."""
-        found = self._closed_forms(inputs, classes, sorted(in_closed_form))
+        found = self._closed_forms(inputs, classes, sorted(in_closed_form), self.function)
         rest = [index for index in range(len(self.groups)) if index not in in_closed_form]
         if rest:
             variables = [variable for index in rest for variable in self.groups[index].variables]
@@ -183,12 +218,14 @@ class PerExampleGradients:
             found |= dict(zip(rest, self._flattened(parts, rest), strict=True))
         return tuple(found[index] for index in range(len(self.groups)))
 
-    def _closed_forms(self, inputs: Inputs, classes: tf.Tensor, indices: Sequence[int]) -> dict:
+    def _closed_forms(
+        self, inputs: Inputs, classes: tf.Tensor, indices: Sequence[int], function: Function
+    ) -> dict:
         """Return gradients by position, of those groups found to have a closed form; while tracing."""
         layers = [self.groups[index].layer for index in indices]
         if not layers:
             return {}
-        calls = capture(self.model, layers, inputs, lambda logits: evaluate(logits, classes, self.function))
+        calls = capture(self.model, layers, inputs, lambda logits: evaluate(logits, classes, function))
         found = {
             index: layer_gradients(layer, calls.get(layer, ()))
             for index, layer in zip(indices, layers, strict=True)
@@ -206,7 +243,7 @@ class PerExampleGradients:
         """Return the positions of groups whose closed form gives what differentiating an example does."""
 
         def closed_forms(inputs: Inputs, classes: tf.Tensor) -> dict:
-            found = self._closed_forms(inputs, classes, range(len(self.groups)))
+            found = self._closed_forms(inputs, classes, range(len(self.groups)), self._compared_function)
             return {index: blocks.to_dense((to_block(rows),)) for index, rows in found.items()}
 
         specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes))
@@ -220,7 +257,7 @@ class PerExampleGradients:
         examples = []
         for row in range(classes.shape[0]):
             single, label = _examples((inputs, classes), row, row + 1)
-            examples.append(batch_gradient(self.model, variables, single, label, self.function))
+            examples.append(batch_gradient(self.model, variables, single, label, self._compared_function))
         parts = [tf.stack(rows) for rows in zip(*examples, strict=True)]
         return self._flattened(parts, range(len(self.groups)))
 

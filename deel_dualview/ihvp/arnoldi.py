@@ -2,11 +2,12 @@
 
 import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_count, require
+from deel_dualview._checks import check_count, check_seed, require
 from deel_dualview.curvature import CurvatureKind
 from deel_dualview.gathering import draw_examples
 from deel_dualview.gradients import Weights
@@ -62,7 +63,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -74,6 +75,12 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
         num_curvature_examples: int | None = None,
         seed: int = 0,
     ) -> None:
+        for name, number in (("rank", rank), ("num_iterations", num_iterations)):
+            if number is not None:
+                check_count(name, number)
+        if num_curvature_examples is not None:
+            check_count("num_curvature_examples", num_curvature_examples)
+        self.seed, self.num_curvature_examples = check_seed("seed", seed), num_curvature_examples
         super().__init__(
             model,
             train_set,
@@ -83,9 +90,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
             regularisation=regularisation,
         )
         first = data.unpack(data.first_batch(train_set, "train_set"))
-        self.gradients.prepare(first.inputs, model.to_classes(first.labels))
-        self.seed = seed
-        self.num_curvature_examples = num_curvature_examples
+        self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
         self.rank = min(_RANK, self.size) if rank is None else _at_most("rank", rank, self.size)
         if num_iterations is None:
             self.num_iterations = min(2 * self.rank, self.size)
@@ -127,8 +132,9 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
         """Return the examples to estimate the curvature on, their losses checked before long work."""
         examples, name = self.train_set, "train_set"
         if self.num_curvature_examples is not None:
-            num_examples = check_count("num_curvature_examples", self.num_curvature_examples)
-            examples = draw_examples(examples, num_examples, seed=self.seed, batch_size=_BATCH_SIZE)
+            examples = draw_examples(
+                examples, self.num_curvature_examples, seed=self.seed, batch_size=_BATCH_SIZE
+            )
             name = "examples drawn for the curvature"
         for indices, _, element in data.compared_examples(examples, name) if self.weights != "last" else ():
             batch = data.unpack(element)
@@ -156,7 +162,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
 
 
 def _at_most(name: str, value: int, size: int) -> int:
-    if check_count(name, value) > size:
+    if value > size:
         warnings.warn(f"`{name}`={value} is reduced to {size}, the number of parameters.", stacklevel=3)
     return min(value, size)
 

@@ -7,11 +7,13 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import Any, NamedTuple, get_args
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_positive, describe, require
+from deel_dualview._checks import check_choice, check_positive, require
+from deel_dualview._summaries import Summarised
 from deel_dualview.curvature import Curvature, CurvatureKind, curvature_of
 from deel_dualview.gradients import PerExampleGradients, Weights
 from deel_dualview.gradients.groups import describe_weights
@@ -41,7 +43,7 @@ Damping = float | RelativeDamping | None
 """What is added to every eigenvalue: a number, a multiple of their mean, or None for the default."""
 
 
-class InverseHessianVectorProduct(LinearOperator):
+class InverseHessianVectorProduct(Summarised, LinearOperator):
     """(C + (regularisation + damping) I)^-1, where C is the curvature of the mean loss over the training set.
 
     The Hessian of softmax cross-entropy is singular without any damping: adding one vector to the weights of
@@ -50,7 +52,7 @@ class InverseHessianVectorProduct(LinearOperator):
     Subclasses implement `_solve`, and `_describe_algorithm` if they have settings.
 
     Args:
-        model: the classifier.
+        model: the classifier: a Keras model or an InfluenceModel.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         weights: in which weights: `"last"` for the last Dense layer, `"all"`, or names of layers.
         curvature: `"hessian"` or `"gauss-newton"` (never negative; the same in the last layer).
@@ -66,14 +68,14 @@ class InverseHessianVectorProduct(LinearOperator):
         record: of the model's weights when this was built, whose curvature it is.
 
     Raises:
-        TypeError: `model` is not an InfluenceModel, or `train_set` is not a dataset.
+        TypeError: `model` is not a Keras model, or `train_set` is not a dataset.
         ValueError: bad settings, or a training set that is not batched, empty, unlabelled or shuffled at
             every pass.
     """
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -81,21 +83,14 @@ class InverseHessianVectorProduct(LinearOperator):
         damping: Damping = None,
         regularisation: float = 0.0,
     ) -> None:
-        if not isinstance(model, InfluenceModel):
-            raise TypeError(
-                describe(
-                    "A calculator needs an InfluenceModel; wrap the Keras model: InfluenceModel(model).",
-                    {"type": type(model).__name__},
-                )
-            )
-        kinds = get_args(CurvatureKind)
-        require(curvature in kinds, f"`curvature` must be one of {kinds}.", {"curvature": curvature})
-        self.model, self.train_set, self.weights, self.kind = model, train_set, weights, curvature
+        check_choice("curvature", curvature, get_args(CurvatureKind))
+        self.gradients = PerExampleGradients(model, weights)
+        self.model, self.train_set = self.gradients.model, train_set
+        self.weights, self.kind = weights, curvature
         self.regularisation = _check_not_negative("regularisation", regularisation)
         self._damping = _check_damping(damping, self.regularisation)
-        check_train_set(model, train_set, self._read_first)
-        self.record = model.record_weights()
-        self.gradients = PerExampleGradients(model, weights)
+        check_train_set(self.model, train_set, self._read_first)
+        self.record = self.model.record_weights()
         self._lock = threading.Lock()
         self._has_warned = False
 
@@ -179,11 +174,11 @@ class InverseHessianVectorProduct(LinearOperator):
 
         Its product with `solution_norms` of another bounds the inner product of the two.
         """
-        return tf.sqrt(blocks.squared_norms(coordinates))
+        return blocks.norms(coordinates)
 
     def solution_norms(self, solutions: Blocks) -> tf.Tensor:
         """Return the dual norm of what `solve_coordinates` returned, shape (n,)."""
-        return tf.sqrt(blocks.squared_norms(solutions))
+        return blocks.norms(solutions)
 
     def describe_coordinates(self) -> dict[str, str]:
         """Return what `coordinates` depend on besides the weights, as text that keys a store."""

@@ -1,5 +1,6 @@
 """ConjugateGradientDescentIHVP: solves for all rows of a batch at once."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -40,7 +41,7 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -51,14 +52,6 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
         tolerance: float = 1e-5,
         preconditioner: LinearOperator | None = None,
     ) -> None:
-        super().__init__(
-            model,
-            train_set,
-            weights=weights,
-            curvature=curvature,
-            damping=damping,
-            regularisation=regularisation,
-        )
         self.max_iterations = check_count("max_iterations", max_iterations)
         self.tolerance = check_positive("tolerance", tolerance)
         if not isinstance(preconditioner, LinearOperator | None):
@@ -68,6 +61,14 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
                 )
             )
         self.preconditioner = preconditioner
+        super().__init__(
+            model,
+            train_set,
+            weights=weights,
+            curvature=curvature,
+            damping=damping,
+            regularisation=regularisation,
+        )
 
     def _solve(self, rows: tf.Tensor) -> LinearSolution:
         solution = conjugate_gradient(

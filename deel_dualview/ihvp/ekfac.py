@@ -2,11 +2,12 @@
 
 from functools import cached_property
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_count, describe, require
+from deel_dualview._checks import check_count, check_seed, describe, require
 from deel_dualview.ekfac import KroneckerCurvature, estimate_curvature
 from deel_dualview.ekfac.layers import EkfacLayer, ekfac_layer
 from deel_dualview.gradients import Weights
@@ -61,7 +62,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -70,6 +71,8 @@ class EkfacIHVP(InverseHessianVectorProduct):
         num_samples: int | None = 1,
         seed: int = 0,
     ) -> None:
+        self.num_samples = None if num_samples is None else check_count("num_samples", num_samples)
+        self.seed = check_seed("seed", seed)
         super().__init__(
             model,
             train_set,
@@ -78,10 +81,8 @@ class EkfacIHVP(InverseHessianVectorProduct):
             damping=damping,
             regularisation=regularisation,
         )
-        self.num_samples = None if num_samples is None else check_count("num_samples", num_samples)
-        self.seed = seed
         self.approximation: KroneckerCurvature = estimate_curvature(
-            model, self._layers(), train_set, num_samples=self.num_samples, seed=seed
+            self.model, self._layers(), train_set, num_samples=self.num_samples, seed=seed
         )
         self._check_positive_definite()
 

@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Any
 
+import keras
 import numpy as np
 import scipy.linalg
 import tensorflow as tf
@@ -42,7 +43,7 @@ class ExactIHVP(InverseHessianVectorProduct):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",

@@ -1,5 +1,6 @@
 """IdentityIHVP: no curvature at all."""
 
+import keras
 import tensorflow as tf
 
 from deel_dualview.gradients import Weights
@@ -19,7 +20,11 @@ class IdentityIHVP(InverseHessianVectorProduct):
     """
 
     def __init__(
-        self, model: InfluenceModel, train_set: tf.data.Dataset, *, weights: Weights = "last"
+        self,
+        model: keras.Model | InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        weights: Weights = "last",
     ) -> None:
         super().__init__(model, train_set, weights=weights, damping=1.0)
         self.hessian = DampedOperator(_Zero(self.size), 1.0)

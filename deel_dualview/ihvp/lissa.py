@@ -4,9 +4,10 @@ import itertools
 from collections.abc import Iterator
 from functools import cached_property
 
+import keras
 import tensorflow as tf
 
-from deel_dualview._checks import check_count, check_positive
+from deel_dualview._checks import check_count, check_positive, check_seed
 from deel_dualview.curvature import CurvatureKind
 from deel_dualview.gradients import Weights
 from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
@@ -56,7 +57,7 @@ class LissaIHVP(InverseHessianVectorProduct):
 
     def __init__(
         self,
-        model: InfluenceModel,
+        model: keras.Model | InfluenceModel,
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
@@ -69,6 +70,11 @@ class LissaIHVP(InverseHessianVectorProduct):
         tolerance: float = 1e-3,
         seed: int = 0,
     ) -> None:
+        self._scale = None if scale is None else check_positive("scale", scale)
+        self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
+        self.max_iterations = check_count("max_iterations", max_iterations)
+        self.tolerance = check_positive("tolerance", tolerance)
+        self.seed = check_seed("seed", seed)
         super().__init__(
             model,
             train_set,
@@ -77,11 +83,6 @@ class LissaIHVP(InverseHessianVectorProduct):
             damping=damping,
             regularisation=regularisation,
         )
-        self._scale = None if scale is None else check_positive("scale", scale)
-        self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
-        self.max_iterations = check_count("max_iterations", max_iterations)
-        self.tolerance = check_positive("tolerance", tolerance)
-        self.seed = seed
 
     @cached_property
     def scale(self) -> float:

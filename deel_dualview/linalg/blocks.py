@@ -26,6 +26,46 @@ def squared_norms(vectors: Blocks) -> tf.Tensor:
     return row_products(vectors, vectors)
 
 
+def norms(vectors: Blocks) -> tf.Tensor:
+    """Return the Euclidean norm of every row, shape (n,), float64: no square of a small entry becomes zero."""
+    rows, sizes = split_sizes(vectors)
+    return sizes * tf.sqrt(tf.cast(squared_norms(rows), tf.float64))
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def unit(vectors: Blocks) -> Blocks:
+    """Divide every row by its norm, differentiably; a row of zeros stays."""
+    rows, _ = split_sizes(vectors)
+    squares = squared_norms(rows)
+    # A zero row is divided by 1, so that its gradient is finite too.
+    lengths = tf.sqrt(tf.where(squares > 0, squares, tf.ones_like(squares)))
+    return scaled(rows, 1.0 / lengths[:, tf.newaxis])
+
+
+def split_sizes(vectors: Blocks) -> tuple[Blocks, tf.Tensor]:
+    """Return rows whose squares neither vanish nor overflow, and what they were divided by.
+
+    Returns:
+        The rows with entries of at most 1 in absolute value, and sizes (n,), float64; a row of zeros stays and has size
+        0. Sizes are constants for automatic differentiation, which is right for what does not depend on them.
+    """
+    parts = [_split_size(block) for block in vectors]
+    sizes = tf.stop_gradient(tf.reduce_max([size for _, size in parts], axis=0))
+    shares = [tf.math.divide_no_nan(size, sizes)[:, tf.newaxis] for _, size in parts]
+    pairs = zip(parts, shares, strict=True)
+    return tuple(scaled((block,), tf.cast(share, tf.float32))[0] for (block, _), share in pairs), sizes
+
+
+def scaled(vectors: Blocks, factors: tf.Tensor | float) -> Blocks:
+    """Return vectors times one factor for each row, shape (n, 1), or one for all."""
+    return tuple(
+        OuterProduct(block.left * factors, block.right)
+        if isinstance(block, OuterProduct)
+        else block * factors
+        for block in vectors
+    )
+
+
 def to_dense(vectors: Blocks) -> tf.Tensor:
     """Multiply everything out, shape (n, p); outer products row by row: left_i right_j at i * d + j."""
     return tf.concat([_to_dense(block) for block in vectors], axis=1)
@@ -86,3 +126,13 @@ def _to_dense(block: Any) -> tf.Tensor:
     flat = tf.reshape(product, (tf.shape(product)[0], tf.shape(product)[1] * tf.shape(product)[2]))
     left, right = block.left.shape[1], block.right.shape[1]
     return tf.ensure_shape(flat, (None, left * right if left and right else None))
+
+
+def _split_size(block: Any) -> tuple[Any, tf.Tensor]:
+    """Return rows of largest entry 1 and their sizes (n,), float64: that of an outer product may leave float32."""
+    if isinstance(block, OuterProduct):
+        (left, left_size), (right, right_size) = _split_size(block.left), _split_size(block.right)
+        return OuterProduct(left, right), left_size * right_size
+    size = tf.stop_gradient(tf.reduce_max(tf.abs(block), axis=1))
+    divisors = tf.where(size > 0, size, tf.ones_like(size))
+    return block / divisors[:, tf.newaxis], tf.cast(size, tf.float64)

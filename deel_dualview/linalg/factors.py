@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.outer_product import OuterProduct
 
 
@@ -100,16 +99,6 @@ def to_block(gradients: tf.Tensor | OuterProduct | Factored) -> tf.Tensor | Oute
     if isinstance(gradients, Factors) and gradients.left.shape[1] == 1:
         return OuterProduct(gradients.left[:, 0], gradients.right[:, 0])
     return gradients.multiplied() if isinstance(gradients, Factored) else gradients
-
-
-def scaled(vectors: Blocks, factors: tf.Tensor | float) -> Blocks:
-    """Return vectors times one factor for each row, shape (n, 1), or one for all."""
-    return tuple(
-        OuterProduct(block.left * factors, block.right)
-        if isinstance(block, OuterProduct)
-        else block * factors
-        for block in vectors
-    )
 
 
 def _rows_times(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:

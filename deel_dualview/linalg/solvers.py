@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import describe
+from deel_dualview._summaries import briefly, to_text
 from deel_dualview.linalg.operators import LinearOperator
 
 _DIVERGED = 1e3
@@ -31,6 +32,9 @@ class LinearSolution(NamedTuple):
     num_iterations: int
     relative_residual: tf.Tensor
     negative_curvature: float | None = None
+
+    def __repr__(self) -> str:
+        return to_text("LinearSolution", briefly(self._asdict()))
 
 
 def conjugate_gradient(

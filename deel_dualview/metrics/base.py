@@ -13,6 +13,7 @@ import scipy.stats
 import tensorflow as tf
 
 from deel_dualview._checks import check_count, check_seed, require
+from deel_dualview._summaries import Summarised
 from deel_dualview.data import to_array
 
 # Rows are made dense and float64 a block at a time.
@@ -36,7 +37,7 @@ class MetricResult(NamedTuple):
     interval: tuple[float, float]
 
 
-class Metric(ABC):
+class Metric(Summarised, ABC):
     """A figure of merit of training-data attributions, fed batch by batch.
 
     Influence values are matrices (m, n), one row a test example, positive for proponents: NumPy arrays,

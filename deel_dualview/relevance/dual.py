@@ -47,6 +47,12 @@ class PairRelevance(NamedTuple):
     train_leak: Any
     test_leak: Any
 
+    def __repr__(self) -> str:
+        return f"PairRelevance of\n{self.top!r}"
+
+    def _repr_html_(self) -> str:
+        return self.top._repr_html_()
+
     def of_input(self, name: Any) -> "PairRelevance":
         """Return the relevance of one input of a model of several; its leaks have what the others received.
 
@@ -120,14 +126,14 @@ class DualRelevance:
         self._explain = to_back_end(rule).prepare(calculator.model)
 
     def explain(
-        self, dataset: tf.data.Dataset, k: int = 5, order: ORDER = ORDER.DESCENDING
+        self, dataset: tf.data.Dataset, k: int = 5, order: ORDER | str = ORDER.DESCENDING
     ) -> tf.data.Dataset:
         """Return the relevance of the k most influential pairs of every evaluated example, lazily.
 
         Args:
             dataset: batched examples to evaluate.
             k: how many training examples for each.
-            order: `ORDER.DESCENDING` for proponents, `ORDER.ASCENDING` for opponents.
+            order: `ORDER.DESCENDING` or `"descending"` for proponents, `"ascending"` for opponents.
 
         Returns:
             A dataset of `PairRelevance`, one for each batch.

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from deel_dualview._checks import require
+from deel_dualview._summaries import to_html
 from deel_dualview.pair_panels import COLOURS, Colours
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.findings import Finding
@@ -127,3 +128,12 @@ class AuditReport:
     def __repr__(self) -> str:
         lines = [f"  {finding.severity.value:8}{finding.title}" for finding in self.findings]
         return "\n".join([f"AuditReport of {visible(self.overview.model_name)}:", *lines])
+
+    def _repr_html_(self) -> str:
+        return to_html(
+            f"AuditReport of {visible(self.overview.model_name)}",
+            {
+                f"{number}. {finding.severity.value}": finding.title
+                for number, finding in enumerate(self.findings, 1)
+            },
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -167,6 +168,9 @@ class Comparison:
 
     def __repr__(self) -> str:
         return f"Comparison of {', '.join(self.names)} on {self.num_queries} predictions of {visible(self.model_name)}"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def _table(title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

@@ -42,17 +42,18 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
         for word, position in (("most alike", np.nanargmax(values)), ("least alike", np.nanargmin(values))):
             pair = f"{names[rows[position]]} and {names[columns[position]]}"
             tiles.append(("agreement", word, f"{pair}: rank correlation {values[position]:.2f}"))
-    overlap = np.array(comparison.top_k_overlap)[rows, columns].mean()
-    share = (
-        f"Two methods share {percent(float(overlap))} of the {comparison.k} strongest proponents on average"
-    )
+    overlaps = np.array(comparison.top_k_overlap)[rows, columns]
+    if np.isfinite(overlaps).any():
+        share = percent(float(np.nanmean(overlaps)))
+        sentence = f"Two methods share {share} of the {comparison.k} strongest proponents on average"
+        tiles.append(("agreement", "overlap", sentence))
     soonest = min(comparison.methods, key=lambda method: method.setup_seconds)
     fastest = min(comparison.methods, key=lambda method: method.seconds_per_query)
     ready, answer = (format_seconds(value) for value in (soonest.setup_seconds, fastest.seconds_per_query))
     cost = f"{soonest.name} is ready first, in {ready}; {fastest.name} answers fastest, in {answer}"
     if soonest is fastest:
         cost = f"{soonest.name} is ready first, in {ready}, and answers fastest, in {answer}"
-    return [*tiles, ("agreement", "overlap", share), ("cost", "cheapest", cost)]
+    return [*tiles, ("cost", "cheapest", cost)]
 
 
 def _draw(comparison: Comparison) -> dict[str, Markup]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deel_dualview._checks import require
+from deel_dualview._summaries import Summarised
 from deel_dualview.data import array_bytes
 
 HASHES = "hashes"
@@ -66,7 +67,7 @@ class StoredVectors(ABC):
         return column.array()
 
 
-class Store(ABC):
+class Store(Summarised, ABC):
     """Where the vectors of a dataset's examples are kept once a model has computed them.
 
     Attributes:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
+from deel_dualview._summaries import Summarised
+
 
 class ConvergenceWarning(UserWarning):
     """The solver stopped at its iteration limit, above the gap that was asked for."""
@@ -33,8 +35,8 @@ class SolverProgress(NamedTuple):
     num_active: int
 
 
-@dataclass(frozen=True)
-class DualSVMSolution:
+@dataclass(frozen=True, repr=False)
+class DualSVMSolution(Summarised):
     """Solution of the Crammer-Singer dual together with its certificate.
 
     The certificate is on `weights` themselves, W_a = F' alpha: the surrogate whose logits the
@@ -65,6 +67,10 @@ class DualSVMSolution:
     support_vectors: np.ndarray
     mean_squared_norm: float
     tolerance: float
+
+    def summary(self) -> dict[str, str]:
+        """Return the settings, the certificate and the shapes, by name."""
+        return super().summary() | {"relative_gap": f"{self.relative_gap:.3g}"}
 
     @property
     def relative_gap(self) -> float:

@@ -4,7 +4,6 @@ from deel_dualview import (
     ConjugateGradientDescentIHVP,
     FirstOrderInfluenceCalculator,
     IdentityIHVP,
-    InfluenceModel,
     LeverageCorrectedInfluenceCalculator,
     RelatIF,
     SecondOrderInfluenceCalculator,
@@ -12,9 +11,8 @@ from deel_dualview import (
 
 
 def first_order(model, train, ihvp, **settings):
-    """First order with an inverse of its own; only a calculator is to say what is wrong with a bare model."""
-    inverse = ihvp(model, train) if isinstance(model, InfluenceModel) else None
-    return FirstOrderInfluenceCalculator(model, train, inverse, **settings)
+    """First order with an inverse of its own."""
+    return FirstOrderInfluenceCalculator(model, train, ihvp(model, train), **settings)
 
 
 def by_conjugate_gradients(model, train, **settings):

@@ -327,12 +327,24 @@ def test_examples_with_features_that_are_not_finite_are_named(make_calculator, p
         make_calculator(problem._replace(train_inputs=inputs).train(64))
 
 
-def test_arrays_and_bare_keras_models_are_refused(make_calculator, problem):
+def test_arrays_are_refused(make_calculator, problem):
     with pytest.raises(TypeError, match="from_tensor_slices"):
         make_calculator((problem.train_inputs, problem.train_labels))
+
+
+def test_a_keras_model_is_taken_as_it_is(make_calculator, problem):
     calculator_class = type(make_calculator(problem.train()))
-    with pytest.raises(TypeError, match=r"InfluenceModel\(model\)"):
-        calculator_class(problem.model, problem.train())
+    bare = calculator_class(problem.model, problem.train())
+    wrapped = calculator_class(InfluenceModel(problem.model), problem.train())
+    np.testing.assert_allclose(
+        all_values(bare, problem.test()), all_values(wrapped, problem.test()), **TOLERANCE
+    )
+
+
+def test_what_is_no_model_is_refused(make_calculator, problem):
+    calculator_class = type(make_calculator(problem.train()))
+    with pytest.raises(TypeError, match="Keras"):
+        calculator_class("model.keras", problem.train())
 
 
 def test_a_store_of_another_model_is_refused(make_calculator, problem, tmp_path):
@@ -345,7 +357,17 @@ def test_a_store_of_another_model_is_refused(make_calculator, problem, tmp_path)
         calculator_class(InfluenceModel(other), problem.train(), store=DiskStore(tmp_path / "store"))
 
 
-@pytest.mark.parametrize("order", ["descending", "DESC", None])
+@pytest.mark.parametrize("order", ["descending", "Ascending"])
+def test_an_order_can_be_given_by_its_name(order, calculator, problem):
+    ((values, indices),) = calculator.top_k_indices(problem.test(15), k=4, order=order)
+    ((expected, positions),) = calculator.top_k_indices(problem.test(15), k=4, order=ORDER[order.upper()])
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(indices, positions)
+    (top,) = calculator.top_k(problem.test(15), k=4, order=order)
+    np.testing.assert_array_equal(top.training_indices, positions)
+
+
+@pytest.mark.parametrize("order", ["down", "DESC", None])
 def test_an_order_that_is_none_is_refused(order, calculator, problem):
     for search in (calculator.top_k, calculator.top_k_indices):
         with pytest.raises(TypeError, match="ORDER.DESCENDING"):

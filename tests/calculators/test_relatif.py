@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_first_order import all_values, convex
 
 from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
@@ -53,12 +54,21 @@ def test_self_influence_relative_to_the_loss_ranks_labels_as_first_order_does(co
 
 
 @pytest.mark.parametrize("normalisation", ["theta", "loss"])
-def test_an_example_fitted_exactly_has_no_influence_and_spoils_nothing(normalisation, convex):
+def test_an_example_fitted_exactly_spoils_nothing(normalisation, convex):
     calculator = make(convex, convex.with_fitted_example(5), normalisation=normalisation)
     values = all_values(calculator, convex.test)
-    np.testing.assert_array_equal(values[:, 5], np.zeros(30))
     assert np.isfinite(values).all()
     values, _ = next(iter(calculator.top_k_indices(convex.test, k=90)))
+    assert np.isfinite(values).all()
+
+
+def test_an_example_without_a_gradient_has_no_influence(convex):
+    """Its inputs are zero, and the layer has no bias."""
+    inputs = convex.inputs.copy()
+    inputs[5] = 0
+    train = tf.data.Dataset.from_tensor_slices((inputs, convex.labels)).batch(32)
+    values = all_values(make(convex, train), convex.test)
+    np.testing.assert_array_equal(values[:, 5], np.zeros(30))
     assert np.isfinite(values).all()
 
 

@@ -1,0 +1,37 @@
+"""Per-example gradients at unit length, right also where the gradient itself is too small for float32."""
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview.gradients.per_example import PerExampleGradients
+from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.typing import Inputs
+
+
+class UnitGradients:
+    """Gradients of every example divided by their norms; one that is zero stays zero.
+
+    The gradient of the loss of class y is -(1 - p_y) times that of its margin, and 1 - p_y is 0 in float32 beyond a
+    margin of about 100. The direction is therefore taken from the margin, whose gradient has the size of the
+    features however certain the model is.
+
+    Args:
+        gradients: what is divided by its norm: the weights, the function and the projection.
+    """
+
+    def __init__(self, gradients: PerExampleGradients) -> None:
+        self._sign, self._gradients = 1.0, gradients
+        if gradients.function == "loss":
+            self._sign, self._gradients = -1.0, gradients.of_function("margin")
+
+    def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
+        """Return the unit gradients of a batch for `classes` (b,), each block (b, ...)."""
+        return self._unit(self._gradients(inputs, classes))
+
+    def from_features(self, features: tf.Tensor, logits: tf.Tensor, classes: np.ndarray) -> Blocks:
+        """Return the unit gradients in the last layer where features (b, d) and logits (b, c) are known."""
+        return self._unit(self._gradients.from_features(features, logits, classes))
+
+    def _unit(self, gradients: Blocks) -> Blocks:
+        return blocks.scaled(blocks.unit(gradients), self._sign)
