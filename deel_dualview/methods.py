@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from deel_dualview._checks import require
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
     from deel_dualview.calculators.base import BaseInfluenceCalculator
@@ -204,7 +205,7 @@ class NamedMethod:
         return method_of(self.name)
 
     def __call__(
-        self, model: InfluenceModel, train_set: tf.data.Dataset, *, store: Store | None = None
+        self, model: keras.Model | InfluenceModel, train_set: tf.data.Dataset, *, store: Store | None = None
     ) -> BaseInfluenceCalculator:
         """Return the calculator, with target `"prediction"`.
 
@@ -216,7 +217,9 @@ class NamedMethod:
         Raises:
             ValueError: checkpoints that end in another model.
         """
-        method = self.method
+        from deel_dualview.train_sets import to_influence_model
+
+        method, model = self.method, to_influence_model(model)
         calculator = getattr(import_module(f"deel_dualview.{method.home}"), method.class_name)
         inverse_settings, own = split_settings(self.settings)
         settings = dict(method.settings) | {"store": store} | own

@@ -56,8 +56,7 @@ class InfluenceModel:
         self._traced: set[str] = set()
         self._seen: Inputs | None = None
         self._changing: frozenset[int] = frozenset()
-        if isinstance(feature_layer, str):
-            tracing.layer_by_name(model, feature_layer)
+        tracing.named_layer(model, feature_layer)
         specs = tracing.input_specs(model)
         # The head of parts may have no weights yet, which no trace may create.
         if specs is not None and not isinstance(model, Composed):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from deel_dualview import heads
 from deel_dualview.heads import AffineMap, Head
 from deel_dualview.recording import LayerCall, intercepted, recorded
-from deel_dualview.tracing import all_layers, call_model, layer_by_name
+from deel_dualview.tracing import all_layers, call_model, named_layer
 from deel_dualview.typing import Inputs
 
 _LINKS = ("Softmax", "LogSoftmax", "Sigmoid")
@@ -52,7 +52,7 @@ def find_split(model: keras.Model, feature_layer: str | keras.Layer | None, spec
     Raises:
         ValueError: no last layer that is linear, an output that is not (b, c), a shared head or feature layer.
     """
-    named = layer_by_name(model, feature_layer) if isinstance(feature_layer, str) else feature_layer
+    named = named_layer(model, feature_layer)
     weighted = [layer for layer in all_layers(model) if isinstance(layer, heads.KINDS)]
     watched = list(
         {id(layer): layer for layer in [*weighted, *([named] if named is not None else [])]}.values()

@@ -33,8 +33,20 @@ def place_of(model: keras.Model, layer: keras.Layer) -> str:
     return f"layer {position} ({type(layer).__name__})"
 
 
-def layer_by_name(model: keras.Model, name: str) -> keras.Layer:
-    """Return the one layer of that name, at any depth."""
+def named_layer(model: keras.Model, name: str | keras.Layer | None) -> keras.Layer | None:
+    """Return the one layer of that name, at any depth; a layer, or None, as it is.
+
+    Raises:
+        TypeError: `name` is something else.
+        ValueError: no layer has this name, or several have it.
+    """
+    if name is None or isinstance(name, keras.Layer):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(
+            "`feature_layer` must be the name of a layer, as in feature_layer='dense_1', or the layer itself. "
+            f"Received: feature_layer={name!r}."
+        )
     named = [layer for layer in all_layers(model) if layer.name == name]
     if len(named) != 1:
         names = ", ".join(layer.name for layer in all_layers(model))

@@ -145,3 +145,9 @@ def test_a_bad_k_is_refused_before_queries_are_read(k, search):
 def test_audit_and_compare_refuse_a_bad_k_before_data_is_read(name):
     with pytest.raises((TypeError, ValueError), match="k"):
         getattr(dv, name)(small_model(), unreadable(), unreadable(), k=2.5)
+
+
+@pytest.mark.parametrize("layer", [3, ["hidden"], np.array([1, 2]), "nowhere"])
+def test_a_feature_layer_that_is_none_is_refused_when_the_model_is_wrapped(layer):
+    with pytest.raises((TypeError, ValueError), match="feature_layer"):
+        dv.InfluenceModel(small_model(), layer)

@@ -143,3 +143,18 @@ def test_an_unlabelled_test_set_is_audited(model, train, test):
 def test_an_unknown_method_is_refused(model, train, test):
     with pytest.raises(ValueError, match="dualview.*'magic'"):
         audit(model, train, test, calculator="magic", progress=False)
+
+
+def test_predictions_whose_values_are_all_zero_stand_behind_nothing(model, train, test):
+    """The model is so certain that GradDot's gradients are zero for most examples."""
+    network = keras.models.clone_model(model.model)
+    network.set_weights(model.model.get_weights())
+    network.layers[-1].set_weights([1e4 * weight for weight in network.layers[-1].get_weights()])
+    own = InfluenceModel(network)
+    agreeing = train.unbatch().map(lambda x, y: (x, tf.argmax(network(x[tf.newaxis]), 1)[0])).batch(64)
+    with pytest.warns(UserWarning, match="exactly 0"):
+        finding = audit(own, agreeing, test, calculator="graddot", progress=False).finding(
+            "influential-examples"
+        )
+    assert finding.count == 0 and finding.title.startswith("0 of 400")
+    assert "100 predictions are left out" in finding.summary

@@ -235,3 +235,26 @@ def test_the_text_has_a_row_for_every_method(comparison):
     lines = str(comparison).splitlines()
     for name in NAMES:
         assert len([line for line in lines if line.startswith(name)]) == 3
+
+
+def test_queries_whose_values_are_all_zero_have_no_overlap(rng):
+    """Of the second query the first method says nothing: its first positions are no proponents."""
+    first, second = rng.normal(size=(2, 2, 9)).astype(np.float32)
+    first[1] = 0
+    agreement = Agreement(3)
+    agreement.update([first, second])
+    overlaps = agreement.overlaps()
+    assert np.isnan(overlaps[1][[0, 0, 1], [0, 1, 0]]).all()
+    assert overlaps[1, 1, 1] == 1 and np.isfinite(overlaps[0]).all()
+    np.testing.assert_allclose(mean_over_queries(overlaps), [[1, overlaps[0, 0, 1]], [overlaps[0, 0, 1], 1]])
+
+
+def test_a_comparison_with_a_method_that_ranks_nothing_is_written_down(model, train, test, tmp_path):
+    network = keras.models.clone_model(model.model)
+    network.set_weights(model.model.get_weights())
+    network.layers[-1].set_weights([1e5 * weight for weight in network.layers[-1].get_weights()])
+    agreeing = train.unbatch().map(lambda x, y: (x, tf.argmax(network(x[tf.newaxis]), 1)[0])).batch(16)
+    found = compare(network, agreeing, test, methods=("graddot", "gradcos", "sim"), k=3, progress=False)
+    assert np.isnan(found.top_k_overlap[0]).all() and np.isfinite(found.top_k_overlap[1][2])
+    assert "nan%" not in found.to_html(tmp_path / "compare").read_text()
+    assert "nan" not in str(found) and "–" in str(found)

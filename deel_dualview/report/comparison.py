@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -140,8 +141,8 @@ class Comparison:
 
     def __str__(self) -> str:
         title = f"Mean rank correlation of influence values over {self.num_queries:,} predictions"
-        correlations = [[f"{value:.2f}" for value in row] for row in self.rank_correlation]
-        overlaps = [[f"{value:.0%}" for value in row] for row in self.top_k_overlap]
+        correlations = [[_number(value, ".2f") for value in row] for row in self.rank_correlation]
+        overlaps = [[_number(value, ".0%") for value in row] for row in self.top_k_overlap]
         costs = [
             [
                 format_seconds(method.setup_seconds),
@@ -171,6 +172,11 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def _number(value: float, form: str) -> str:
+    """Return a number as text; a dash where no prediction has one."""
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def _table(title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
