@@ -68,10 +68,8 @@ def _brief(value: Any) -> str | None:
         return f"array of shape {tuple(value.shape)}"
     if isinstance(value, tuple | list):
         return _brief_entries(value)
-    model = getattr(value, "model", None)
-    if isinstance(getattr(model, "name", None), str):
-        return shorten(f"{type(value).__name__} of {model.name!r}")
-    return None
+    name = getattr(getattr(value, "model", None), "name", None)
+    return shorten(f"{type(value).__name__} of {name!r}") if isinstance(name, str) else None
 
 
 def _brief_entries(values: tuple[Any, ...] | list[Any]) -> str | None:

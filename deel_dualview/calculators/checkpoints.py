@@ -1,6 +1,7 @@
 """Several checkpoints of one model: checked to be alike, and their gradients side by side."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -14,7 +15,7 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.train_sets import to_influence_model
 from deel_dualview.typing import Inputs
 
-Models = keras.Model | InfluenceModel | Sequence[keras.Model | InfluenceModel]
+Models: TypeAlias = keras.Model | InfluenceModel | Sequence[keras.Model | InfluenceModel]
 """One model or several checkpoints of it."""
 
 
@@ -25,8 +26,7 @@ def check_models(models: Models) -> tuple[InfluenceModel, ...]:
         TypeError: something is not a model.
         ValueError: there is none.
     """
-    is_sequence = isinstance(models, Sequence) and not isinstance(models, str)
-    listed = list(models) if is_sequence else [models]
+    listed = list(models) if isinstance(models, Sequence) and not isinstance(models, str) else [models]
     require(bool(listed), "At least one checkpoint is needed.", {"models": models})
     wrong = [model for model in listed if not isinstance(model, keras.Model | InfluenceModel)]
     if wrong:

@@ -17,10 +17,12 @@ def check_target(target: Target, model: InfluenceModel) -> None:
         ValueError: it is neither a word nor a class.
     """
     last = model.num_classes - 1 if is_split(model) else None
-    is_class = isinstance(target, int | np.integer) and not isinstance(target, bool)
-    is_word = isinstance(target, str) and target in ("prediction", "label")
+    if isinstance(target, int | np.integer) and not isinstance(target, bool):
+        is_known = target >= 0 and (last is None or target <= last)
+    else:
+        is_known = isinstance(target, str) and target in ("prediction", "label")
     require(
-        is_word or (is_class and target >= 0 and (last is None or target <= last)),
+        is_known,
         f"`target` must be 'prediction', 'label' or a class{'' if last is None else f' 0..{last}'}.",
         {"target": target},
     )
