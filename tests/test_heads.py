@@ -330,3 +330,10 @@ def test_several_outputs_are_refused_by_name():
     outputs = [layers.Dense(2, name="kind")(inputs), layers.Dense(3, name="colour")(inputs)]
     with pytest.raises(ValueError, match="of outputs kind, colour"):
         InfluenceModel(keras.Model(inputs, outputs))
+
+
+def test_models_of_other_numbers_of_classes_do_not_share_a_trace(vectors):
+    for num_classes in (3, 4, 5):
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(num_classes, name="logits")])
+        found = blocks.to_dense(PerExampleGradients(InfluenceModel(model))(vectors, LABELS))
+        assert found.shape == (NUM, 5 * num_classes)

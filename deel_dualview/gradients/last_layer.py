@@ -44,8 +44,9 @@ class LastLayerGradients:
     ) -> tuple[OuterProduct]:
         """Return the gradients where features (b, d) and class logits (b, c) are known already."""
         classes = tf.convert_to_tensor(classes)
-        is_single = self.model.split.num_outputs == 1
-        delta, extended = _factors(features, logits, classes, self.function, is_single, self.head.has_bias)
+        # A number for each number of classes, so that no trace is relaxed to any number of them.
+        num_outputs = self.model.split.num_outputs
+        delta, extended = _factors(features, logits, classes, self.function, num_outputs, self.head.has_bias)
         return (OuterProduct(self.head.pulled(delta), extended),)
 
     @property
@@ -88,11 +89,11 @@ def _factors(
     logits: tf.Tensor,
     classes: tf.Tensor,
     function: Function,
-    is_single: bool,
+    num_outputs: int,
     has_bias: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     delta = logit_gradients(logits, classes, function)
-    if is_single:
+    if num_outputs == 1:
         # d(-z / 2, z / 2) / dz.
         delta = (delta[:, 1:] - delta[:, :1]) / 2.0
     ones = tf.ones((tf.shape(features)[0], int(has_bias)))
