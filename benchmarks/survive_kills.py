@@ -100,11 +100,11 @@ def _read_report(folder: pathlib.Path) -> dict[str, str]:
 
 
 def write_benchmark(folder: pathlib.Path) -> None:
-    """Compare two methods on two questions."""
+    """Compare two methods on one question."""
     benchmark(
         "digits",
         ["random", "gradcos"],
-        ["superclass", "marked"],
+        ["superclass"],
         output=folder / "results",
         models=folder.parent / "models",
         num_test=20,
