@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import zlib
 
 import numpy as np
 
@@ -40,6 +41,11 @@ def hash_rows(array: np.ndarray) -> np.ndarray:
         block = slice(start, start + step)
         hashes[block] = _fold_words(hashes[block], _to_words(octets[block]))
     return hashes
+
+
+def checksum(array: np.ndarray) -> int:
+    """Return a 32-bit checksum of the bytes of an array, faster than a hash: for changes that are not on purpose."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def mix(hashes: np.ndarray) -> np.ndarray:

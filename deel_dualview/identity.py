@@ -1,6 +1,5 @@
 """Whether two models are the same, and whether one still is what it was."""
 
-import zlib
 from collections.abc import Callable, Iterator, Set
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ import tensorflow as tf
 from deel_dualview import splits, tracing
 from deel_dualview._checks import require
 from deel_dualview.architecture import Architecture, digest
+from deel_dualview.hashing import checksum
 from deel_dualview.typing import Inputs
 
 _PROBE_ROWS = 8
@@ -81,7 +81,7 @@ class WeightsRecord:
 
     def _current(self) -> dict[int, tuple[str, int]]:
         return {
-            id(weight): (weight.path, _checksum(value))
+            id(weight): (weight.path, checksum(value))
             for weight, value in _weights(self._model, self._changing)
         }
 
@@ -90,7 +90,7 @@ def weights_that_change(model: keras.Model, call: Callable[[], Any]) -> frozense
     """Return the ids of the weights that a call of the model in inference mode changes, such as counters."""
 
     def current() -> dict[int, int]:
-        return {id(weight): _checksum(_array(weight)) for weight in model.non_trainable_weights}
+        return {id(weight): checksum(_array(weight)) for weight in model.non_trainable_weights}
 
     before = current()
     call()
@@ -101,10 +101,6 @@ def _weights(model: keras.Model, left_out: Set[int]) -> Iterator[tuple[keras.Var
     for weight in model.weights:
         if id(weight) not in left_out:
             yield weight, _array(weight)
-
-
-def _checksum(value: np.ndarray) -> int:
-    return zlib.crc32(memoryview(value).cast("B"))
 
 
 def _array(weight: keras.Variable) -> np.ndarray:

@@ -15,7 +15,9 @@ from deel_dualview import (
     TracIn,
     Trak,
 )
+from deel_dualview.hashing import checksum
 from deel_dualview.ihvp import ExactIHVP
+from deel_dualview.lrp import LRP
 from deel_dualview.models import InfluenceModel
 from deel_dualview.relevance import DualRelevance
 
@@ -113,6 +115,18 @@ def test_relevance_notices():
         next(iter(relevance.explain(QUERIES)))
 
 
+def test_relevance_propagation_by_itself_notices_where_it_holds_folded_weights():
+    inputs = keras.Input((6,))
+    hidden = layers.BatchNormalization()(layers.Dense(5)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.ReLU()(hidden)))
+    lrp = LRP(model)
+    lrp.explain(INPUTS[:2])
+    model.layers[2].beta.assign_add(tf.ones(5))
+    with pytest.raises(ValueError, match="build another LRP"):
+        lrp.explain(INPUTS[:2])
+    LRP(model).explain(INPUTS[:2])
+
+
 def test_the_message_names_the_weights_that_changed():
     model = network()
     calculator = GradDot(InfluenceModel(model), TRAIN)
@@ -152,6 +166,11 @@ def test_a_change_of_an_equal_model_that_the_inverse_hessian_belongs_to_is_notic
     assign(twin)
     with pytest.raises(ValueError, match="have changed"):
         USES["top_k"](calculator)
+
+
+def test_weights_in_half_precision_and_empty_ones_have_checksums():
+    arrays = [tf.constant([1.5], dtype).numpy() for dtype in (tf.bfloat16, tf.float16, tf.float32)]
+    assert len({checksum(array) for array in [*arrays, np.empty((0, 3)), np.array(2.0)]}) == 5
 
 
 class Counter(layers.Layer):

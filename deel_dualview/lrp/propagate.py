@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from deel_dualview._checks import require
+from deel_dualview.hashing import checksum
 from deel_dualview.lrp import linear, signs, wrappers
 from deel_dualview.lrp.calls import Applied, Call, Rule, mask_of, masked
 from deel_dualview.lrp.canonize import fold_batch_norms, in_float32
@@ -72,10 +73,12 @@ class LRP:
         Returns:
             In the structure of the inputs, each tensor of its shape, with b r examples, float32.
         """
+        self._check_unchanged()
         return _called(self._propagated, inputs, tf.cast(relevance, tf.float32))
 
     def forward(self, inputs: Inputs) -> tf.Tensor:
         """Return the model's output, float32: of a final softmax too, whose input it is that LRP explains."""
+        self._check_unchanged()
         return _called(self._outputs, inputs)
 
     def explain(self, inputs: Inputs, classes: tf.Tensor | None = None) -> Inputs:
@@ -91,6 +94,7 @@ class LRP:
 
     def by_step(self, inputs: Inputs, relevance: tf.Tensor) -> list[StepRelevance]:
         """Return what every layer received and passed on, from the output to the inputs: where relevance is lost."""
+        self._check_unchanged()
         received, passed = _called(self._sums, inputs, tf.cast(relevance, tf.float32))
         names = [step.name for step in reversed(self._graph.steps)]
         return [StepRelevance(*parts) for parts in zip(names, received, passed, strict=True)]
@@ -106,6 +110,9 @@ class LRP:
         for step in graph.steps:
             _rule_of(step, composite, is_first=False)
         self._graph = in_float32(fold_batch_norms(graph))
+        kept = {id(step.operation) for step in self._graph.steps}
+        self._copied = [step.operation for step in graph.steps if id(step.operation) not in kept]
+        self._checksums = _checksums(self._copied)
         first = signs.first_weighted(self._graph, wrappers.is_weighted)
         self._rules: list[Rule] = [
             _rule_of(step, composite, is_first=step in first) for step in self._graph.steps
@@ -120,6 +127,15 @@ class LRP:
         self._gates = signs.gate_refs(self._graph)
         self._masks = signs.mask_refs(self._graph)
         self._rectified = signs.rectified_steps(self._graph)
+
+    def _check_unchanged(self) -> None:
+        """Refuse to mix copies of layers with other weights than they were copied from."""
+        require(
+            _checksums(self._copied) == self._checksums,
+            "The model's weights have changed since this LRP was built (by `fit`, `load_weights` or an assignment), "
+            "and it holds batch normalisations folded from the earlier ones: build another LRP.",
+            {"layers": [layer.name for layer in self._copied]},
+        )
 
     @cached_property
     def _propagated(self) -> Callable:
@@ -223,6 +239,11 @@ def _of_input(
     return (
         found[ref] if ref in found else tf.zeros(tf.concat([[num_rows], tf.shape(values[ref])[1:]], axis=0))
     )
+
+
+def _checksums(copied: list[Any]) -> list[int]:
+    weights = [weight for layer in copied for weight in getattr(layer, "weights", ())]
+    return [checksum(tf.convert_to_tensor(weight).numpy()) for weight in weights]
 
 
 def _called(function: Any, *arguments: Inputs) -> Any:
