@@ -101,9 +101,9 @@ class Architecture:
         if kind in ("function", "__lambda__"):
             self.is_complete = False
             return "function"
-        if kind in ("__numpy__", "__tensor__"):
-            return self._text(config["value"])
         if kind is not None and isinstance(config, Mapping):
+            if kind in ("__numpy__", "__tensor__"):
+                return self._text(config["value"])
             # An object that Keras wrote down; a layer in it is one of the model's, and has lines of its own.
             is_layer = "trainable" in config
             return f"{kind} {'' if is_layer else self._text(config)}"

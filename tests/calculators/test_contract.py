@@ -303,7 +303,10 @@ BAD_TRAINING_SETS = {
     "empty": (lambda train: train.take(0), "empty"),
     "empty, of unknown size": (lambda train: train.filter(lambda x, y: False), "empty"),
     "unlabelled": (lambda train: train.map(lambda x, y: x), "labels"),
-    "float labels": (lambda train: train.map(lambda x, y: (x, tf.cast(y, tf.float32) + 0.5)), "integers|whole"),
+    "float labels": (
+        lambda train: train.map(lambda x, y: (x, tf.cast(y, tf.float32) + 0.5)),
+        "integers|whole",
+    ),
     "labels out of range": (lambda train: train.map(lambda x, y: (x, y + 1)), "0..2"),
     "one-hot of another width": (lambda train: train.map(lambda x, y: (x, tf.one_hot(y, 5))), "as wide as"),
     "sample weights": (
