@@ -16,6 +16,7 @@ from deel_dualview.pair_panels import (
     INK,
     LINE,
     MUTED,
+    WARNING,
     Panel,
     Sides,
     both_sides,
@@ -23,6 +24,8 @@ from deel_dualview.pair_panels import (
 from deel_dualview.wording import brief, name_column, signed
 
 _THICKNESS = 0.36
+# Inches that a note in one line needs.
+_WIDTH_OF_A_NOTE = 4.2
 
 
 def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: Colormap) -> Figure:
@@ -106,6 +109,8 @@ def _explain(figure: Figure, found: Sides, num_hidden: int) -> None:
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_color(MUTED)
+    note = found.note if width > _WIDTH_OF_A_NOTE else found.note.replace(", ", ",\n")
+    figure.text(0.1 / width, 0.33 / height, note, fontsize=6.2, color=WARNING, va="center", linespacing=1)
     if num_hidden:
         note = f"and {num_hidden:,} more columns"
         figure.text(1.69 / width, 0.5 / height, note, fontsize=7, color=MUTED, ha="right", va="center")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -20,7 +21,7 @@ Colours = Literal["red-blue", "orange-purple"]
 """Colours of positive and negative relevance."""
 COLOURS = get_args(Colours)
 
-INK, MUTED, LINE = "#1b1f24", "#5b6570", "#c9d1d9"
+INK, MUTED, LINE, WARNING = "#1b1f24", "#5b6570", "#c9d1d9", "#a40e26"
 # Diverging from white, equal in lightness on both sides: red is positive, as in the papers.
 _RED_BLUE = ("#053061", "#2b75b4", "#8dc2dd", "#ffffff", "#f2a385", "#ca3e3e", "#67001f")
 # Orange and purple (Brewer's PuOr): told apart by readers of every colour vision.
@@ -55,12 +56,14 @@ class Sides(NamedTuple):
         name: of the class that is explained.
         proponents: the strongest first.
         opponents: the strongest first.
+        note: what must be known of the heatmaps; empty if nothing.
     """
 
     inputs: np.ndarray
     name: str
     proponents: list[Panel]
     opponents: list[Panel]
+    note: str
 
 
 def take_sides(
@@ -94,7 +97,50 @@ def take_sides(
         drawn(_class_name(int(pair.classes[index]), class_names)),
         [panel for panel in panels if panel.value >= 0],
         sorted(against, key=lambda panel: panel.value),
+        _note_on_cancellation([pair] if opponents is None else [pair, opponents], index),
     )
+
+
+def cancellation_note(own: Sequence[float | None], of_gradients: Sequence[float | None]) -> str:
+    """Return how much of the colours cancels, beside gradients times inputs; empty where it is little.
+
+    Args:
+        own: cancellation of some heatmaps; None for one that is not finite.
+        of_gradients: that of gradients times inputs for the same; None or NaN where it is unknown.
+    """
+    # TensorFlow here: the command line reads this module's names before it quietens TensorFlow.
+    from deel_dualview.relevance.cancellation import MUCH_CANCELLATION, WORSE
+
+    found = [
+        (math.inf if size is None else size, math.inf if other is None or math.isnan(other) else other)
+        for size, other in zip(own, of_gradients, strict=True)
+        if size is None or not math.isnan(size)
+    ]
+    is_worse, size, other = max(
+        ((size > WORSE * other, size, other) for size, other in found), default=(False, 0.0, 0.0)
+    )
+    if size <= MUCH_CANCELLATION:
+        return ""
+    note = f"colours cancel: {size:.3g} times the influence"
+    if math.isinf(other):
+        return note
+    return f"{note}, {'worse than' if is_worse else 'with'} gradients times inputs {other:.3g}"
+
+
+def _note_on_cancellation(pairs: Sequence[PairRelevance], index: int) -> str:
+    sides = ("train", "test")
+    note = cancellation_note(
+        *(
+            [
+                float(size)
+                for pair in pairs
+                for side in sides
+                for size in getattr(pair, f"{side}_{kind}")[index]
+            ]
+            for kind in ("cancellation", "gradient_cancellation")
+        )
+    )
+    return note.replace("colours cancel:", "Colours cancel: up to")
 
 
 def _is_same_example(pair: PairRelevance, other: PairRelevance, index: int) -> bool:

@@ -10,7 +10,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deel_dualview.pair_panels import INK, LINE, MUTED, Panel, heat_limit
+from deel_dualview.pair_panels import INK, LINE, MUTED, WARNING, Panel, heat_limit
 from deel_dualview.wording import brief, signed
 
 
@@ -21,6 +21,7 @@ def draw(
     proponents: Sequence[Panel],
     opponents: Sequence[Panel],
     colours: Colormap,
+    note: str = "",
 ) -> Figure:
     """Draw the picture: opponents to the left (the strongest nearest), the evaluated example, proponents to the right.
 
@@ -30,6 +31,7 @@ def draw(
         proponents: the strongest first.
         opponents: the strongest first.
         colours: of relevance from negative to positive.
+        note: what must be known of the heatmaps, written below.
     """
     left, right = list(reversed(opponents)), list(proponents)
     panels = [*left, *right]
@@ -56,6 +58,7 @@ def draw(
     _heads(figure, axes, len(left), len(right))
     _rows(figure, [row[0] for row in axes])
     _bars(figure, [row[-1] for row in axes], limits, colours)
+    figure.text(0.5, 0.05 * inch, note, ha="center", va="bottom", color=WARNING, fontsize=6.5)
     return figure
 
 

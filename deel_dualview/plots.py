@@ -181,6 +181,7 @@ def pair_relevance(
             proponents=sum_channels(sides.proponents),
             opponents=sum_channels(sides.opponents),
             colours=colour_map(colours),
+            note=sides.note,
         )
 
 

@@ -18,6 +18,7 @@ from deel_dualview.pair_panels import (
     INK,
     LINE,
     MUTED,
+    WARNING,
     Panel,
     Sides,
     both_sides,
@@ -190,6 +191,9 @@ class _Page:
             across + width + 8, f"{ends}; relevance of a token, summed over its embedding", colour=MUTED
         )
         self._below += 8
+        if self._found.note:
+            self._below += 12
+            self._say(_MARGIN, self._found.note, colour=WARNING)
 
 
 def _luminance(colour: Sequence[float]) -> float:

@@ -120,12 +120,28 @@ def test_the_page_says_what_the_colours_add_up_to_where_it_is_far_from_the_influ
     assert told in page
 
 
+def test_the_page_says_where_a_heatmap_is_worse_than_gradients_times_inputs(report):
+    finding = report.finding("wrong-predictions")
+    item = finding.predictions[0]
+    shares = PairShares(0.0, 0.0, 0.0, 40.0, 2.0, 12.0, None)
+    changed = dataclasses.replace(
+        item, proponents=(dataclasses.replace(item.proponents[0], relevance=shares),), opponents=()
+    )
+    page = render_page(
+        dataclasses.replace(report, findings=[dataclasses.replace(finding, predictions=(changed,))])
+    )
+    assert "colours cancel: 40 times the influence, worse than gradients times inputs 12" in page
+
+
 def test_the_numbers_are_in_the_json_and_the_pixels_are_not(report, tmp_path):
     report.to_html(tmp_path / "audit")
     written = json.loads((tmp_path / "audit" / "audit.json").read_text())
     finding = next(item for item in written["findings"] if item["name"] == "wrong-predictions")
     influence = finding["predictions"][0]["proponents"][0]
-    assert set(influence["relevance"]) == {"bias_share", "train_leak", "test_leak"}
+    assert {"bias_share", "train_leak", "test_leak", "train_cancellation", "test_cancellation"} <= set(
+        influence["relevance"]
+    )
+    assert influence["relevance"]["test_cancellation"] > 0
     assert written["overview"]["relevance_rule"] == DEFAULT_RULE
     assert "png" not in (tmp_path / "audit" / "audit.json").read_text()
 

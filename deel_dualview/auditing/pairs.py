@@ -169,7 +169,10 @@ def _relate(
             )
             maps[item.example.index, index] = PairMaps(train_side, test_side, kind)
             shares[index] = PairShares(
-                *(float(part[0, place]) for part in (pair.bias_share, pair.train_leak, pair.test_leak))
+                **{
+                    part.name: _number(getattr(pair, part.name)[0, place])
+                    for part in dataclasses.fields(PairShares)
+                }
             )
     _check_finite(maps)
 
@@ -177,6 +180,11 @@ def _relate(
         return tuple(dataclasses.replace(own, relevance=shares[own.example.index]) for own in group)
 
     return dataclasses.replace(item, proponents=told(item.proponents), opponents=told(item.opponents)), maps
+
+
+def _number(value: Any) -> Any:
+    """Return a number as JSON knows it: None for one that is not finite."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _top(test: Any, influences: list[Influence], contents: Mapping[tuple[str, int], Any]) -> TopK:

@@ -14,8 +14,11 @@ from deel_dualview.calculators.pair_influence import PairInfluence, Varied
 from deel_dualview.lrp import Composite
 from deel_dualview.relevance.back_ends import Named, to_back_end
 from deel_dualview.relevance.base import BackEnd, Side
+from deel_dualview.relevance.cancellation import GradientCancellation, cancellation, is_worse
 from deel_dualview.search import ORDER, TopK
 from deel_dualview.typing import Inputs
+
+_OF_GRADIENTS = ("train_gradient_cancellation", "test_gradient_cancellation")
 
 
 class PairRelevance(NamedTuple):
@@ -37,6 +40,9 @@ class PairRelevance(NamedTuple):
             -beta R arrive there in place of R. Under integrated gradients it is the baseline's influence, under other
             gradients what is not linear.
         test_leak: the same on the evaluated side.
+        train_gradient_cancellation: that of gradients times inputs on the training side, beside `train_cancellation`,
+            shape (m, k). NaN where it was not needed (little cancellation) or cannot be had (tokens, several inputs).
+        test_gradient_cancellation: the same on the evaluated side.
     """
 
     train_relevance: Any
@@ -46,6 +52,32 @@ class PairRelevance(NamedTuple):
     bias_share: Any
     train_leak: Any
     test_leak: Any
+    train_gradient_cancellation: Any
+    test_gradient_cancellation: Any
+
+    @property
+    def train_cancellation(self) -> np.ndarray:
+        """Sum of |relevance| over what it should add up to, |value - bias share|, on the training side, shape (m, k).
+
+        1 where nothing cancels and nothing leaks. A large one says that the colours are those of large numbers of both
+        signs, of which the influence is a small difference: places cannot be compared by their strength.
+        """
+        return cancellation(self.train_relevance, 2, self._explained())
+
+    @property
+    def test_cancellation(self) -> np.ndarray:
+        """The same on the evaluated side, shape (m, k)."""
+        return cancellation(self.test_relevance, 2, self._explained())
+
+    @property
+    def is_worse_than_gradients(self) -> np.ndarray:
+        """Whether on either side the heatmap has much cancellation, and more than gradients times inputs: (m, k)."""
+        return is_worse(self.train_cancellation, self.train_gradient_cancellation) | is_worse(
+            self.test_cancellation, self.test_gradient_cancellation
+        )
+
+    def _explained(self) -> np.ndarray:
+        return np.asarray(self.top.influence_values, np.float64) - np.asarray(self.bias_share)
 
     def __repr__(self) -> str:
         return f"PairRelevance of\n{self.top!r}"
@@ -78,6 +110,7 @@ class PairRelevance(NamedTuple):
             top=self.top._replace(samples=samples, training_samples=training_samples),
             train_leak=self.train_leak + others[0],
             test_leak=self.test_leak + others[1],
+            **dict.fromkeys(_OF_GRADIENTS, np.full(np.shape(self.train_leak), np.nan, np.float32)),
         )
 
 
@@ -124,6 +157,7 @@ class DualRelevance:
         self.calculator = calculator
         self.batch_size = check_count("batch_size", batch_size)
         self._explain = to_back_end(rule).prepare(calculator.model)
+        self._gradient_cancellation = GradientCancellation(calculator.model)
 
     def explain(
         self, dataset: tf.data.Dataset, k: int = 5, order: ORDER | str = ORDER.DESCENDING
@@ -157,7 +191,7 @@ class DualRelevance:
         train, test, *others = (_concatenated(part) for part in zip(*parts, strict=True))
         return PairRelevance(train, test, top, *others)
 
-    def _propagate(self, top: TopK) -> tuple[Inputs, Inputs, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _propagate(self, top: TopK) -> tuple[Any, ...]:
         num_queries, k = top.training_indices.shape
         test, train = data.unpack(top.samples), data.unpack(top.training_samples)
         train_inputs = tf.nest.map_structure(lambda tensor: _merged(tensor), train.inputs)
@@ -176,14 +210,20 @@ class DualRelevance:
             (test.inputs, start, "features"),
         )
         sides = [
-            self._explain(Side(inputs, own_start, PairInfluence(self.calculator, pairs, field)))
+            Side(inputs, own_start, PairInfluence(self.calculator, pairs, field))
             for inputs, own_start, field in varied
         ]
+        maps = [self._explain(side) for side in sides]
         values = np.asarray(top.influence_values, np.float64)
         bias_share = np.reshape(contributions.constant, (num_queries, k))
-        leaks = [values - bias_share - _sums(side).reshape(num_queries, k) for side in sides]
+        leaks = [values - bias_share - _sums(own).reshape(num_queries, k) for own in maps]
+        explained = (values - bias_share).reshape(-1)
+        of_gradients = [
+            self._gradient_cancellation(side, cancellation(own, 1, explained), explained)
+            for side, own in zip(sides, maps, strict=True)
+        ]
         train_relevance, test_relevance = (
-            tf.nest.map_structure(lambda part: _split(part, num_queries, k), side) for side in sides
+            tf.nest.map_structure(lambda part: _split(part, num_queries, k), own) for own in maps
         )
         return (
             train_relevance,
@@ -191,6 +231,7 @@ class DualRelevance:
             classes,
             bias_share,
             *(leak.astype(np.float32) for leak in leaks),
+            *(own.reshape(num_queries, k) for own in of_gradients),
         )
 
 
@@ -204,9 +245,7 @@ def _signature(spec: TopK, k: int) -> PairRelevance:
         tf.nest.map_structure(lambda part: relevance(part, 1), data.unpack(spec.samples).inputs),
         spec,
         tf.TensorSpec([None], tf.int64),
-        pair,
-        pair,
-        pair,
+        *[pair] * 5,
     )
 
 

@@ -53,24 +53,46 @@ class ScoreBackEnd(BackEnd):
         self.check(model)
         features_of = feature_function(model)
         structure = structure_of(model.model)
-        return lambda side: spread(structure, side.inputs, [self._of_side(features_of, structure, side)])
 
-    def _of_side(
-        self, features_of: Callable[[tf.Tensor], tf.Tensor], structure: Structure, side: Side
-    ) -> tf.Tensor:
-        inputs = single_input(structure, side.inputs)
-        num_rows = side.start.shape[0]
-        repeats = num_rows // max(1, inputs.shape[0])
-        step = max(1, _ROWS_AT_ONCE // self.rows_per_pair)
+        def explain(side: Side) -> Inputs:
+            inputs, rows = single_input(structure, side.inputs), np.arange(side.start.shape[0])
+            at_once = _ROWS_AT_ONCE // self.rows_per_pair
+            return spread(
+                structure,
+                side.inputs,
+                [of_rows(features_of, side, inputs, rows, self.of_pairs, at_once=at_once)],
+            )
 
-        def score(changed: tf.Tensor, rows: np.ndarray) -> tf.Tensor:
-            return side.influence.of_features(features_of(changed), rows)
+        return explain
 
-        parts = []
-        for start in range(0, num_rows, step):
-            rows = np.arange(start, min(start + step, num_rows))
-            parts.append(self.of_pairs(tf.gather(inputs, rows // repeats), rows, score))
-        return tf.concat(parts, axis=0)
+
+def of_rows(
+    features_of: Callable[[tf.Tensor], tf.Tensor],
+    side: Side,
+    inputs: tf.Tensor,
+    rows: np.ndarray,
+    of_pairs: Callable[[tf.Tensor, np.ndarray, Score], tf.Tensor],
+    *,
+    at_once: int = _ROWS_AT_ONCE,
+) -> tf.Tensor:
+    """Return what is found of the inputs of some pairs of a side, shape (n, ...), in blocks.
+
+    Args:
+        features_of: from inputs to features.
+        side: of the pairs.
+        inputs: of its examples, (b, ...), each of which stands in as many pairs in a row.
+        rows: which pairs, shape (n,).
+        of_pairs: from inputs (p, ...), their pairs (p,) and the influence as their function to what is found.
+        at_once: at most how many pairs make a block.
+    """
+    repeats = side.start.shape[0] // max(1, inputs.shape[0])
+
+    def score(changed: tf.Tensor, own: np.ndarray) -> tf.Tensor:
+        return side.influence.of_features(features_of(changed), own)
+
+    step = max(1, at_once)
+    blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
+    return tf.concat([of_pairs(tf.gather(inputs, own // repeats), own, score) for own in blocks], axis=0)
 
 
 def single_input(structure: Structure, inputs: Inputs) -> tf.Tensor:

@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from deel_dualview.report.maps import PairShares as PairShares
+
 
 class Severity(enum.StrEnum):
     """How much a finding asks of the reader."""
@@ -27,24 +29,6 @@ class ExampleReference:
     index: int
     id: int | str | None
     label: int | None
-
-
-@dataclass(frozen=True)
-class PairShares:
-    """What the two heatmaps of a pair do not show of its influence value, in its unit.
-
-    On either side, the sum of the relevance, `bias_share` and the side's leak add up to the value. `bias_share` belongs
-    to the constant feature of a last layer with a bias; the leaks are what biases and stabilisers of the layers took.
-    """
-
-    bias_share: float
-    train_leak: float
-    test_leak: float
-
-    def seen(self, value: float) -> tuple[float, float]:
-        """Return what the training and the test heatmap add up to, as shares of the influence: above 1 is too much."""
-        shown = value - self.bias_share
-        return (shown - self.train_leak) / value, (shown - self.test_leak) / value
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deel_dualview import plots
-from deel_dualview.pair_panels import Colours
+from deel_dualview.pair_panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.heatmaps import heat_style, render_heat
@@ -96,6 +96,7 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
     environment.globals["view_of"] = lambda example: views.get((example.split, example.index))
     environment.globals["marks"] = _MARKS
     environment.globals["off_sums"] = off_sums
+    environment.globals["cancelling"] = cancelling
     environment.globals["much_unseen"] = MUCH_UNSEEN
     environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
     return environment
@@ -112,6 +113,17 @@ def off_sums(item: kinds.Influence) -> tuple[float, float] | None:
         return None
     sums = item.relevance.seen(item.value)
     return sums if max(abs(1 - share) for share in sums) > MUCH_UNSEEN else None
+
+
+def cancelling(item: kinds.Influence) -> str:
+    """Return how much of a pair's colours cancels, beside gradients times inputs; empty where it is little."""
+    own = item.relevance
+    if own is None:
+        return ""
+    return cancellation_note(
+        (own.train_cancellation, own.test_cancellation),
+        (own.train_gradient_cancellation, own.test_gradient_cancellation),
+    )
 
 
 def read_style() -> Markup:

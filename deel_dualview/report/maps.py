@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,30 @@ LARGEST_MAP_SIDE = 64
 """Larger maps are summed over squares of pixels: a report draws them no larger than this."""
 
 Kind = Literal["image", "signal", "tokens", "columns"]
+
+
+@dataclass(frozen=True)
+class PairShares:
+    """What the two heatmaps of a pair do not show of its influence value, in its unit.
+
+    On either side, the sum of the relevance, `bias_share` and the side's leak add up to the value. `bias_share` belongs
+    to the constant feature of a last layer with a bias; the leaks are what biases and stabilisers of the layers took.
+    The cancellation of a side is the sum of |relevance| over what it should add up to, without a unit; beside it that
+    of gradients times inputs, None where it was not needed (little cancellation) or cannot be had.
+    """
+
+    bias_share: float
+    train_leak: float
+    test_leak: float
+    train_cancellation: float | None = None
+    test_cancellation: float | None = None
+    train_gradient_cancellation: float | None = None
+    test_gradient_cancellation: float | None = None
+
+    def seen(self, value: float) -> tuple[float, float]:
+        """Return what the training and the test heatmap add up to, as shares of the influence: above 1 is too much."""
+        shown = value - self.bias_share
+        return (shown - self.train_leak) / value, (shown - self.test_leak) / value
 
 
 class PairMaps(NamedTuple):
