@@ -158,9 +158,11 @@ def test_images_of_any_proportion_and_channels_are_drawn_with_bad_numbers_in_the
         influence_values=np.array([[-1e-5, -2e-5, -3e-5, -4e-5]]),
         training_indices=np.arange(4)[np.newaxis],
     )
+    unknown = np.full((1, 4), np.nan)
     pair = pairs[0]._replace(
-        train_relevance=relevance, test_relevance=relevance, top=top, classes=np.zeros(1, int)
-    )
+        train_relevance=relevance, test_relevance=relevance, top=top, classes=np.zeros(1, int),
+        bias_share=np.zeros((1, 4)), train_gradient_cancellation=unknown, test_gradient_cancellation=unknown,
+    )  # fmt: skip
     figure = plots.pair_relevance(pair)
     figure.canvas.draw()
     assert "Proponents" not in texts(figure)

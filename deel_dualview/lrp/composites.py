@@ -59,7 +59,6 @@ _PASSED: list[Key] = [
     layers.GaussianDropout,
     layers.GaussianNoise,
     layers.ActivityRegularization,
-    layers.BatchNormalization,
     layers.UnitNormalization,
     "RMSNormalization",
     layers.Normalization,
@@ -134,6 +133,9 @@ _SHARED: list[Key] = [
     *_all_ranks("AveragePooling", "GlobalAveragePooling", "UpSampling"),
     *("Add", "Subtract", "Mean", "Sum", "AveragePool"),
 ]
+SHIFT_SHARES = Share()
+"""Of a batch normalisation that could not be folded: its shift takes a share, as the bias of a layer that it is folded
+into. On the model's inputs, of which it only changes the unit, relevance stays in its place instead."""
 _BASE: dict[Key, Rule] = {
     **_each(_PASSED, Pass()),
     **_each(_ROUTED, Route()),
@@ -148,6 +150,7 @@ _BASE: dict[Key, Rule] = {
         ),
         ValuesTakeAll(),
     ),
+    layers.BatchNormalization: SHIFT_SHARES,
     **_each((layers.LayerNormalization, layers.GroupNormalization), ScaleAsGiven()),
     **_each((layers.Embedding, "TokenAndPositionEmbedding"), SumOverFeatures()),
     **_each(signs.COMPARISONS, Nothing()),

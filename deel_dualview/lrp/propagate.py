@@ -13,9 +13,10 @@ from deel_dualview.hashing import checksum
 from deel_dualview.lrp import linear, signs, wrappers
 from deel_dualview.lrp.calls import Applied, Call, Rule, mask_of, masked
 from deel_dualview.lrp.canonize import fold_batch_norms, in_float32
-from deel_dualview.lrp.composites import Composite, Named, to_composite
+from deel_dualview.lrp.composites import SHIFT_SHARES, Composite, Named, to_composite
 from deel_dualview.lrp.discrete import check_no_look_up
 from deel_dualview.lrp.graph import Graph, Ref, Step, graph_of, walk
+from deel_dualview.lrp.routing import Pass
 from deel_dualview.typing import Inputs
 
 
@@ -108,14 +109,14 @@ class LRP:
         check_no_look_up(graph)
         # Of the layers as the user knows them, before any are folded.
         for step in graph.steps:
-            _rule_of(step, composite, is_first=False)
+            _rule_of(step, composite, graph, is_first=False)
         self._graph = in_float32(fold_batch_norms(graph))
         kept = {id(step.operation) for step in self._graph.steps}
         self._copied = [step.operation for step in graph.steps if id(step.operation) not in kept]
         self._checksums = _checksums(self._copied)
         first = signs.first_weighted(self._graph, wrappers.is_weighted)
         self._rules: list[Rule] = [
-            _rule_of(step, composite, is_first=step in first) for step in self._graph.steps
+            _rule_of(step, composite, self._graph, is_first=step in first) for step in self._graph.steps
         ]
         for step in self._graph.steps:
             require(
@@ -223,11 +224,12 @@ class LRP:
         return received, passed
 
 
-def _rule_of(step: Step, composite: Composite, *, is_first: bool) -> Rule:
+def _rule_of(step: Step, composite: Composite, graph: Graph, *, is_first: bool) -> Rule:
     """Return the rule of a step; of a layer over time that of the layer inside."""
     operation = step.operation
     if not isinstance(operation, wrappers.TimeDistributed) or composite.has_rule(operation):
-        return composite.rule_of(operation, is_first=is_first)
+        rule = composite.rule_of(operation, is_first=is_first)
+        return Pass() if rule is SHIFT_SHARES and step.inputs[0] in graph.inputs else rule
     inside = composite if is_first else replace(composite, first=None)
     return wrappers.OverTime(LRP.of_graph(graph_of(operation.layer), inside)._propagate)
 

@@ -16,9 +16,7 @@ _WITH_HEADS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention
 
 @dataclass(frozen=True)
 class Pass(Rule):
-    """An output's relevance goes to the input in its place: activations, dropout, normalisation with fixed statistics.
-
-    Batch normalisation that could not be folded belongs here: relevance is conserved, and what it shifts takes none.
+    """An output's relevance goes to the input in its place: activations, dropout, normalisation of the model's inputs.
 
     Source: Achtibat et al. (2024), AttnLRP, section 3.3, the identity rule of functions of one variable.
     """

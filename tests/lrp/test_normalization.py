@@ -126,3 +126,17 @@ def test_a_heatmap_of_a_transformer_is_no_larger_than_gradients_times_inputs(rng
     assert sizes[0].max() < 1.5 * of_gradients.max()
     # The same where normalisation leaves relevance in its place: this is a case in which that is far worse.
     assert sizes[1].max() > 10 * of_gradients.max()
+
+
+def test_a_batch_normalisation_after_a_sum_shares_with_its_shift(rng):
+    """As before the activation in residual networks, where it cannot be folded."""
+    norm = layers.BatchNormalization(
+        gamma_initializer=ANY, beta_initializer=SHIFT, moving_mean_initializer=SHIFT
+    )
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    model = keras.Model(inputs, norm(layers.Add()(inputs)))
+    values = [rng.normal(size=(2, 4)).astype(np.float32) for _ in range(2)]
+    found = lrp.LRP(model, "epsilon")(values, model(values))
+    scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+    for own, value in zip(found, values, strict=True):
+        np.testing.assert_allclose(own, scale * value, rtol=1e-3, atol=1e-5)
