@@ -61,14 +61,14 @@ class Counts(NamedTuple):
 
 
 def write_store(folder: pathlib.Path) -> None:
-    """Keep the vectors of a dataset, in shards of twenty."""
+    """Keep the vectors of a dataset, in shards of fifty."""
     _open(folder)
 
 
 def _open(folder: pathlib.Path) -> Any:
     data = np.arange(ROWS * 3, dtype=np.float32).reshape(ROWS, 3)
     train = tf.data.Dataset.from_tensor_slices((data, np.arange(ROWS) % 3)).batch(10)
-    return DiskStore(folder / "store", shard_size=20, progress=False).open(
+    return DiskStore(folder / "store", shard_size=50, progress=False).open(
         {"model": "squares"}, train, lambda element: {"squares": np.asarray(element[0]) ** 2}
     )
 
@@ -205,6 +205,7 @@ def survive(case: Case, kills: int, folder: pathlib.Path, draws: random.Random) 
         )
         if litter:
             print("left behind:", *sorted(litter), file=sys.stderr)
+        print(f"{counts.kills} of {kills} kills: {counts}", file=sys.stderr)
         shutil.rmtree(place)
     return counts
 
