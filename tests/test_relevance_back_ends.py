@@ -216,6 +216,7 @@ def test_images_of_integers_are_explained_as_those_of_floats(problem, rule):
     np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Every influence value:UserWarning")
 def test_features_of_zeros_pass_on_nothing(problem):
     """The cosine has no gradient where the features are all zero."""
     dead = keras.Model(

@@ -28,7 +28,7 @@ def curvature_of(
     """
     data.check_bounded(examples, "examples")
     if not model.is_prepared:
-        model.prepare(data.unpack(next(iter(examples))).inputs)
+        model.prepare(data.unpack(data.first_batch(examples, "examples")).inputs)
     head = model.split.head
     if weights == "last" and (head is None or head.is_plain):
         return LastLayerCurvature(model, examples)
