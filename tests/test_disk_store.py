@@ -354,7 +354,11 @@ class TestDiskStore:
     def test_what_a_killed_process_left_behind_is_cleaned_away(self, tmp_path):
         with pytest.raises(ValueError, match="bad"):
             disk_store(tmp_path).open(KEY, make_dataset(), fail_after(3, ValueError("bad")))
-        for name in ("00009-features.npy", "00009-ids.lengths.npy", ".unfinished-4194305-00009-features.npy"):
+        for name in (
+            "00009-features.npy",
+            "00009-ids.lengths.npy",
+            ".dualview-unfinished-4194305-00009-features.npy",
+        ):
             (tmp_path / "store" / name).write_text("")
         disk_store(tmp_path).open(KEY, make_dataset(), Compute())
         assert not list((tmp_path / "store").glob("*00009*"))

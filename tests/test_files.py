@@ -83,10 +83,10 @@ def test_only_files_of_killed_writers_are_removed(tmp_path):
     assert _files.is_unfinished(left)
     kept = [
         "a.npy",
-        ".unfinished-a.npy",
-        ".unfinished--a.npy",
+        ".dualview-unfinished-a.npy",
+        ".dualview-unfinished--a.npy",
         "unfinished-1-a.npy",
-        f".unfinished-{os.getppid()}-b",
+        f".dualview-unfinished-{os.getppid()}-b",
     ]
     for name in kept:
         (tmp_path / name).write_text("of the user, or of a process that runs")
