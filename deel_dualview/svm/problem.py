@@ -35,6 +35,11 @@ class Problem(NamedTuple):
         """Number of rows n."""
         return len(self.labels)
 
+    @property
+    def total_squared_norm(self) -> float:
+        """Sum of ||f||^2 over the rows."""
+        return float(tf.reduce_sum(tf.square(self.features), axis=1).numpy().sum(dtype=np.float64))
+
 
 def check_problem(features: Any, labels: Any, num_classes: int, K: float) -> Problem:
     """Validate and convert what the user handed over; the inputs are never modified.

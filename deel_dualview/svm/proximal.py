@@ -11,14 +11,26 @@ import tensorflow as tf
 from deel_dualview.svm.newton import complementarity
 from deel_dualview.svm.passes import RowScan, adjoint, margins, scan_rows
 from deel_dualview.svm.problem import Problem
-from deel_dualview.svm.working_set import SETTLED, DualPoint, SolverMemory, WorkingSet, frozen_weights
+from deel_dualview.svm.solution import WEIGHT_SHARE, resolved_gap
+from deel_dualview.svm.working_set import (
+    SETTLED,
+    DualPoint,
+    SolverMemory,
+    WorkingSet,
+    alpha_of,
+    frozen_weights,
+)
 
-# Widths K / sigma of the smoothed maximum, in units of the margin, on nested random subsets of the rows.
+# Widths K / sigma of the smoothed maximum on nested random subsets of the rows, in units of the margin or
+# of the largest scores that K allows, whichever is smaller.
 _LEVELS = ((2_000, 4.0), (6_000, 1.0))
 # A level only has to lead the next one: its residual may stay this much larger than that of a stage.
 _LEVEL_LOOSENESS = 30.0
 _NARROWING = 2.5
-_NARROWEST = 1e-4
+_NARROWEST = 1e-8
+# How much a nearly separating W_a is stretched: a multiple of its largest slack, and more than rounding can undo.
+_STRETCH = 2.0
+_LEAST_STRETCH = 1e-9
 # Rows whose runner-up is within this many widths of the lead may become tied in the next stage.
 _REACH = 4.0
 _LEAST_REACH = 0.03
@@ -42,6 +54,20 @@ class Certified(NamedTuple):
         """(P(W_a) - D) / P(W_a)."""
         return (self.primal - self.dual) / self.primal
 
+    @property
+    def scale(self) -> float:
+        """The yardstick of the gap, see `gap_scale`."""
+        return gap_scale(self.primal, self.weights)
+
+    def is_within(self, tolerance: float) -> bool:
+        """Whether the gap is small both next to P(W_a) and next to ||W_a||^2."""
+        return resolved_gap(self.primal, self.dual, self.scale) <= tolerance * self.scale
+
+
+def gap_scale(primal: float, weights: tf.Tensor) -> float:
+    """What the gap is measured against: the objective, or the weights where they are a small part of it."""
+    return min(primal, WEIGHT_SHARE * float(tf.reduce_sum(tf.square(weights))))
+
 
 def primal_objective(problem: Problem, weights: tf.Tensor, slack: np.ndarray) -> float:
     """P(W) = 1/2 ||W||^2 + K sum of the slacks."""
@@ -56,12 +82,12 @@ def frozen_gap(problem: Problem, point: DualPoint, scan: RowScan) -> np.ndarray:
 
 
 def _first_point(problem: Problem, weights: tf.Tensor, width: float) -> tuple[DualPoint, float]:
-    """Where a smoothing of `width` starts, at given weights: rows that may be tied, or err. And P(W)."""
+    """Where a smoothing of `width` starts, at given weights: rows that may be tied, or err. And `gap_scale`."""
     scan = scan_rows(problem, problem.labels, weights)
     is_near = scan.lead < max(_REACH * width, _LEAST_REACH)
     active = np.flatnonzero(is_near | (scan.winner != problem.labels))
     point = DualPoint(scan.winner, active, np.zeros((len(active), problem.num_classes)))
-    return point, primal_objective(problem, weights, scan.slack)
+    return point, gap_scale(primal_objective(problem, weights, scan.slack), weights)
 
 
 class ProximalPoint:
@@ -76,6 +102,8 @@ class ProximalPoint:
     ) -> None:
         self._problem, self._tolerance, self._report = problem, tolerance, report
         self._max_iterations = max_iterations
+        # Scores cannot exceed K sum ||f||^2 by much: widths in units of the margin would be blind below it.
+        self._unit = min(1.0, problem.K * problem.total_squared_norm) or 1.0
         self._memory = SolverMemory()
         self.num_iterations = 0
         self.best: Certified | None = None
@@ -88,27 +116,27 @@ class ProximalPoint:
         """
         if start is None:
             weights, width = self._levels()
-            point, primal = _first_point(self._problem, weights, width)
+            point, scale = _first_point(self._problem, weights, width)
         else:
-            self.best = start
-            weights, point, primal = start.weights, start.point, start.primal
-            if start.relative_gap <= self._tolerance:
+            self.best, width = start, width * self._unit
+            weights, point, scale = start.weights, start.point, start.scale
+            if start.is_within(self._tolerance):
                 return start
-        return self._stages(weights, point, primal, width)
+        return self._stages(weights, point, scale, width)
 
     def _levels(self) -> tuple[tf.Tensor, float]:
         problem = self._problem
         weights = tf.zeros((problem.features.shape[1], problem.num_classes), tf.float64)
         order = np.random.default_rng(0).permutation(problem.num_examples)
-        width = _LEVELS[-1][1]
-        for size, width in _LEVELS:
+        for size, relative_width in _LEVELS:
+            width = relative_width * self._unit
             index = np.sort(order[:size])
             subset = problem._replace(
                 features=tf.gather(problem.features, index), labels=problem.labels[index]
             )
             point, _ = _first_point(subset, weights, width)
             level = WorkingSet(subset, point, weights, problem.K / width, self._memory)
-            self._settle(level, 1e-4 * problem.K, _LEVEL_LOOSENESS)
+            self._settle(level, 1e-4 * self._unit * problem.K, _LEVEL_LOOSENESS)
             weights = level.weights
         return weights, width
 
@@ -122,18 +150,21 @@ class ProximalPoint:
         inner.step()
         self.num_iterations += 1
 
+    def _is_done(self) -> bool:
+        return self.best is not None and self.best.is_within(self._tolerance)
+
     def _best_gap(self) -> float:
         return self.best.relative_gap if self.best else np.inf
 
     def _is_exhausted(self) -> bool:
         return self.num_iterations >= self._max_iterations
 
-    def _stages(self, weights: tf.Tensor, point: DualPoint, primal: float, width: float) -> Certified:
+    def _stages(self, weights: tf.Tensor, point: DualPoint, scale: float, width: float) -> Certified:
         problem, idle, last = self._problem, 0, np.inf
         support: np.ndarray | None = None
         while True:
-            before = self.num_iterations, self._best_gap(), width
-            target = 0.5 * self._tolerance * primal
+            before, steps = (self._best_gap(), width), self.num_iterations
+            target = 0.5 * self._tolerance * scale
             inner = WorkingSet(problem, point, weights, problem.K / width, self._memory, support=support)
             self._settle(inner, target)
             certificate = self._certificate(inner, target)
@@ -142,19 +173,23 @@ class ProximalPoint:
             at = certificate[0] if certificate else inner.weights
             scan = scan_rows(problem, point.vertex, at)
             primal = primal_objective(problem, at, scan.slack)
+            scale = gap_scale(primal, at)
             gaps = frozen_gap(problem, point, scan)
             if certificate:
                 self._keep(inner, at, primal, float(gaps.sum()) + certificate[1], scan)
+            if not self._is_done() and float(scan.slack.max()) <= self._tolerance:
+                self._keep_stretched(inner)
             self._report(self.num_iterations, self._best_gap(), len(point.active))
-            is_done = self._best_gap() <= self._tolerance
-            if self.best and (is_done or self._is_exhausted() or idle >= _MAX_IDLE_STAGES):
+            if self.best and (self._is_done() or self._is_exhausted() or idle >= _MAX_IDLE_STAGES):
                 return self.best
             narrower = self._is_narrower(inner, target, float(gaps.sum()), certificate is not None)
             if narrower:
-                width = max(width / _NARROWING, _NARROWEST)
+                width = max(width / _NARROWING, _NARROWEST * self._unit)
             weights = inner.weights
             point, support = self._next_point(inner, scan, gaps, width, narrower)
-            moved = before != (self.num_iterations, self._best_gap(), width)
+            # A stage that spent all its steps without settling is no progress: arithmetic has nothing left to give.
+            settled = self.num_iterations > steps and inner.is_settled(target)
+            moved = settled or before != (self._best_gap(), width)
             idle = 0 if moved or inner.complementarity < 0.9 * last else idle + 1
             last = inner.complementarity
 
@@ -190,6 +225,19 @@ class ProximalPoint:
             point = inner.point._replace(multipliers=inner.multipliers.numpy())
             self.best = Certified(point, weights, primal, primal - gap, scan.slack)
 
+    def _keep_stretched(self, inner: WorkingSet) -> None:
+        """Remember the certificate of alpha, slightly longer, where W_a separates all but a rounding.
+
+        At a hard margin K times the rounding of a slack would be all of the gap.
+        """
+        point = inner.point._replace(multipliers=inner.multipliers.numpy())
+        slack = float(certify(self._problem, point).slack.max())
+        candidate = certify(
+            self._problem, stretched(self._problem, point, 1.0 + _STRETCH * slack + _LEAST_STRETCH)
+        )
+        if self.best is None or candidate.primal - candidate.dual < self.best.primal - self.best.dual:
+            self.best = candidate
+
     def _next_point(
         self, inner: WorkingSet, scan: RowScan, gaps: np.ndarray, width: float, narrower: bool
     ) -> tuple[DualPoint, np.ndarray]:
@@ -215,12 +263,28 @@ class ProximalPoint:
         return DualPoint(vertex, active, anchor), support
 
 
+def stretched(problem: Problem, point: DualPoint, factor: float) -> DualPoint:
+    """The point whose alpha is `factor` times that of `point`, or as much longer as is feasible.
+
+    Frozen rows that are off their label stand on a vertex and allow nothing.
+    """
+    frozen = point.vertex != problem.labels
+    frozen[point.active] = False
+    labels = problem.labels[point.active][:, None]
+    own = point.multipliers.sum(axis=1, keepdims=True) - np.take_along_axis(point.multipliers, labels, axis=1)
+    longest = 1.0 if frozen.any() else problem.K / max(float(own.max(initial=0.0)), np.finfo(float).tiny)
+    multipliers = point.multipliers * max(min(factor, longest), 1.0)
+    others = multipliers.sum(axis=1, keepdims=True) - np.take_along_axis(multipliers, labels, axis=1)
+    np.put_along_axis(multipliers, labels, np.maximum(problem.K - others, 0.0), axis=1)
+    return point._replace(multipliers=multipliers)
+
+
 def certify(problem: Problem, point: DualPoint) -> Certified:
     """Certificate of a feasible lambda, everything in float64."""
     rows = tf.gather(problem.features, point.active)
     labels = problem.labels[point.active]
-    vertices = problem.K * tf.one_hot(labels, problem.num_classes, dtype=tf.float64)
-    weights = frozen_weights(problem, point) + adjoint(rows, vertices - point.multipliers)
+    alpha = alpha_of(tf.constant(point.multipliers), labels)
+    weights = frozen_weights(problem, point) + adjoint(rows, alpha)
     scan = scan_rows(problem, point.vertex, weights)
     gap = float(complementarity(tf.constant(point.multipliers), margins(rows, labels, weights)))
     gap += float(frozen_gap(problem, point, scan).sum())

@@ -10,9 +10,19 @@ import scipy.sparse
 
 from deel_dualview._summaries import Summarised
 
+# The gap is also held to tolerance times this times ||W_a||^2. P alone is no measure of W where K is tiny or labels
+# contradict each other: nearly all of it is slack. At 4, influences correlate at .998 or better with the exact
+# ones, and the usual problems (K n of 30 and more) are no slower.
+WEIGHT_SHARE = 4.0
+
+
+def resolved_gap(primal: float, dual: float, scale: float) -> float:
+    """P - D, but no less than float64 resolves of P; only weights of exact zeros (`scale` 0) may have no gap."""
+    return max(primal - dual, float(np.finfo(np.float64).eps) * primal if scale > 0 else 0.0)
+
 
 class ConvergenceWarning(UserWarning):
-    """The solver stopped at its iteration limit, above the gap that was asked for."""
+    """The solver stopped above the tolerance: at its iteration limit, or at the limit of float arithmetic."""
 
 
 class SolverProgress(NamedTuple):
@@ -48,12 +58,12 @@ class DualSVMSolution(Summarised):
         weights: W_a = F' alpha, shape (d, c), float64.
         primal: P(W_a), the primal objective at `weights`.
         dual: D(lambda), a lower bound of the optimum.
-        converged: whether `relative_gap` <= `tolerance`.
+        converged: whether `relative_gap` <= `tolerance` and `relative_weight_error` <= `weight_tolerance`.
         num_iterations: Newton steps taken, levels included.
         slack: max_j c_ij at W_a for every example, shape (n,): 0 outside the margin.
-        support_vectors: indices with lambda_y < K (1 - 1e-4), ascending.
+        support_vectors: indices whose alpha_i,y_i is above 1e-4 of the largest one, ascending.
         mean_squared_norm: E||f||^2. The problem behaves according to K E||f||^2, not to K.
-        tolerance: relative gap that was asked for.
+        tolerance: largest relative gap that counts as converged.
     """
 
     K: float
@@ -88,4 +98,17 @@ class DualSVMSolution(Summarised):
 
         Every logit of the surrogate at x is within this bound times ||f(x)|| of the exact one.
         """
-        return float(np.sqrt(2.0 * max(self.primal - self.dual, 0.0)))
+        return float(np.sqrt(2.0 * resolved_gap(self.primal, self.dual, np.abs(self.weights).max())))
+
+    @property
+    def relative_weight_error(self) -> float:
+        """`weight_error_bound` over ||W_a||; 1 or more says that W* cannot be told from zero."""
+        bound, norm = self.weight_error_bound, float(np.linalg.norm(self.weights))
+        if norm == 0.0:
+            return np.inf if bound else 0.0
+        return bound / norm
+
+    @property
+    def weight_tolerance(self) -> float:
+        """Largest `relative_weight_error` that counts as converged: sqrt(8 tolerance)."""
+        return float(np.sqrt(2.0 * WEIGHT_SHARE * self.tolerance))

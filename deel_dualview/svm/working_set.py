@@ -83,6 +83,13 @@ def frozen_weights(problem: Problem, point: DualPoint) -> tf.Tensor:
     return adjoint(tf.gather(problem.features, index), tf.constant(alpha))
 
 
+def alpha_of(multipliers: tf.Tensor, labels: np.ndarray) -> tf.Tensor:
+    """alpha of rows of lambda (b, c): K - lambda_y as the sum of the others, without the rounding of a large K."""
+    is_own = tf.one_hot(labels, tf.shape(multipliers)[1], on_value=True, off_value=False)
+    others = tf.where(is_own, tf.zeros_like(multipliers), multipliers)
+    return tf.where(is_own, tf.reduce_sum(others, axis=1, keepdims=True), -others)
+
+
 class WorkingSet:
     """Rows that may move, with the current iterate of the inner problem.
 
@@ -113,7 +120,6 @@ class WorkingSet:
         self._labels = problem.labels[index]
         self._size = tf.constant(problem.K, tf.float64)
         self._sigma = tf.constant(sigma, tf.float64)
-        self._vertices = problem.K * tf.one_hot(self._labels, problem.num_classes, dtype=tf.float64)
         self._frozen = frozen_weights(problem, point)
         self._anchor = tf.constant(point.multipliers, tf.float64)
         self._memory = memory
@@ -139,7 +145,7 @@ class WorkingSet:
 
     def dual_weights(self, multipliers: tf.Tensor) -> tf.Tensor:
         """W_a in float64, frozen rows included."""
-        return self._frozen + adjoint(self._rows, self._vertices - multipliers)
+        return self._frozen + adjoint(self._rows, alpha_of(multipliers, self._labels))
 
     def step(self) -> None:
         """Take one semismooth Newton step."""

@@ -123,6 +123,15 @@ def test_K_is_scale_free(split, problem):
     np.testing.assert_array_equal(large.surrogate.support_vectors, small.surrogate.support_vectors)
 
 
+@pytest.mark.parametrize("kernel", ["tempered", "cosine", "linear", "standardized"])
+def test_K_is_the_penalty_times_exactly_the_mean_squared_norm(kernel, split, problem):
+    calculator = DualView(split, problem.train(), K=0.7, kernel=kernel)
+    phi = np.concatenate([vector[1] for vector in calculator.compute_influence_vector()]).astype(np.float64)
+    mean = np.mean(np.sum(phi**2, axis=1))
+    np.testing.assert_allclose(calculator.surrogate.K * mean, 0.7, rtol=1e-5)
+    np.testing.assert_allclose(calculator.surrogate.mean_squared_norm, mean, rtol=1e-5)
+
+
 def test_a_class_without_examples_works_with_a_warning(split, problem):
     present = problem.train().unbatch().filter(lambda x, y: y != 2).batch(16)
     with pytest.warns(UserWarning, match="2"):

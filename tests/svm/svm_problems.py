@@ -99,3 +99,30 @@ def objectives(problem, alpha, K):
     norm = 0.5 * np.sum(weights**2)
     own = alpha[np.arange(len(labels)), labels]
     return norm + K * slack.sum(), own.sum() - norm, weights, slack
+
+
+def check_certificate(problem, solution):
+    """Recompute every number of a solution in float64 from its alpha alone, and compare."""
+    features, labels, num_classes = problem
+    K, alpha, rows = solution.K, solution.coefficients.toarray(), np.arange(len(labels))
+    multipliers = K * np.eye(num_classes)[labels] - alpha
+    weights = features.astype(np.float64).T @ alpha
+    margins = features.astype(np.float64) @ weights + 1.0 - np.eye(num_classes)[labels]
+    shortfall = margins.max(axis=1, keepdims=True) - margins
+    slack = shortfall[rows, labels]
+    primal = 0.5 * np.sum(weights**2) + K * slack.sum()
+    dual = alpha[rows, labels].sum() - 0.5 * np.sum(weights**2)
+    gap = np.sum(multipliers * shortfall)
+    # lambda on its simplex; P - D cancels, the sum of non-negative terms does not.
+    assert multipliers.min() >= -1e-12 * K
+    np.testing.assert_allclose(multipliers.sum(axis=1), K, rtol=1e-12)
+    np.testing.assert_allclose(primal - dual, gap, atol=1e-12 * primal)
+    # Terms may cancel down to nothing: rounding is relative to them, not to their sum.
+    rounding = 1e-14 * K * np.abs(features).sum()
+    np.testing.assert_allclose(solution.weights, weights, atol=1e-11 * np.abs(weights).max() + rounding)
+    np.testing.assert_allclose(solution.slack, slack, atol=1e-11 * (1 + np.abs(margins).max()))
+    np.testing.assert_allclose(solution.primal, primal, rtol=1e-11)
+    np.testing.assert_allclose(solution.primal - solution.dual, gap, rtol=1e-6, atol=1e-12 * primal)
+    np.testing.assert_allclose(solution.relative_gap, gap / primal, rtol=1e-6, atol=1e-12)
+    within = gap <= solution.tolerance * min(primal, 4.0 * np.sum(weights**2)) * (1 + 1e-6)
+    assert solution.converged == within
