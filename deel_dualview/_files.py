@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,6 +140,21 @@ def rehearse_directory(path: Path) -> None:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
+
+
+@contextmanager
+def refusals_as(error_for: Callable[[str], Exception]) -> Iterator[None]:
+    """Raise what `error_for` makes of the reason where the file system refuses something inside the block.
+
+    A `NotADirectoryError` goes through: it is what these errors are.
+    """
+    try:
+        yield
+    except NotADirectoryError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        # Python gives a ValueError for a NUL in a path, and may give a RuntimeError for a loop of links.
+        raise error_for(str(getattr(error, "strerror", None) or error)) from error
 
 
 def recover_directory(path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from deel_dualview import _files
@@ -123,7 +123,7 @@ def check_folder(output: pathlib.Path, data: str, names: Iterable[str]) -> None:
         FileExistsError: it holds files that no benchmark wrote.
         NotADirectoryError: a file has that name.
     """
-    with _refusing(output):
+    with _files.refusals_as(partial(_cannot_write, output)):
         for folder in (output, output / data):
             if folder.exists() and not folder.is_dir():
                 raise NotADirectoryError(
@@ -148,30 +148,18 @@ def prepare_folders(output: pathlib.Path, data: str, models: pathlib.Path) -> No
         NotADirectoryError: they cannot be made or written to.
     """
     cells = output / data / FOLDER
-    with _refusing(output):
+    with _files.refusals_as(partial(_cannot_write, output)):
         cells.mkdir(parents=True, exist_ok=True)
         for place in (*cells.parent.glob("*/"), *cells.glob("*/"), cells.parent):
             _files.remove_unfinished(place)
         _files.rehearse_directory(cells / "result")
-    with _refusing(models):
+    with _files.refusals_as(partial(_cannot_write, models)):
         _files.rehearse_directory(models / "model")
 
 
-@contextlib.contextmanager
-def _refusing(folder: pathlib.Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that names the folder."""
-    try:
-        yield
-    except NotADirectoryError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # a NUL is a ValueError, a loop may be a RuntimeError
-        reason = getattr(error, "strerror", None) or error
-        message = f"This folder cannot be written to: {reason}. Choose another one."
-        raise NotADirectoryError(describe(message, {"folder": str(folder)})) from error
+def _cannot_write(folder: pathlib.Path, reason: str) -> NotADirectoryError:
+    message = f"This folder cannot be written to: {reason}. Choose another one."
+    return NotADirectoryError(describe(message, {"folder": str(folder)}))
 
 
 def _flat(identity: Identity) -> dict[str, object]:

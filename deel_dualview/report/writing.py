@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,13 @@ def check_output_directory(
         NotADirectoryError: a file has that name, or the directory cannot be made and renamed there.
     """
     path = pathlib.Path(directory)
-    with _refusing(path):
+    with _files.refusals_as(partial(_cannot_write, path)):
         _check_place(path)
         _files.recover_directory(path)
         is_there = path.exists()
     if is_there:
         _check_content(path, overwrite=overwrite, names=names)
-    with _refusing(path):
+    with _files.refusals_as(partial(_cannot_write, path)):
         _files.rehearse_directory(path)
     return path
 
@@ -64,21 +64,6 @@ def _check_content(path: pathlib.Path, *, overwrite: bool, names: Sequence[str])
             f"({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}). Choose another directory, or "
             f"move them. Received: {str(path)!r}."
         )
-
-
-@contextlib.contextmanager
-def _refusing(path: pathlib.Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that says what a report needs."""
-    try:
-        yield
-    except NotADirectoryError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # a NUL is a ValueError, a loop may be a RuntimeError
-        raise _cannot_write(path, str(getattr(error, "strerror", None) or error)) from error
 
 
 def _cannot_write(path: pathlib.Path, reason: str) -> NotADirectoryError:
