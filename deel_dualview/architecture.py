@@ -15,8 +15,9 @@ import tensorflow as tf
 from deel_dualview import tracing
 from deel_dualview.lrp.graph import Ref, wiring
 
-# Automatic names count up through the process; seeds and initial values play no part once weights are known.
-_IGNORED = ("name", "seed")
+# Automatic names count up through the process; seeds and initial values play no part once weights are known, and
+# what is frozen plays none at inference: keys of gradients say which weights they are taken in.
+_IGNORED = ("name", "seed", "trainable")
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 
 
@@ -39,7 +40,7 @@ class Architecture:
         calls = wiring(layer)
         is_container = bool(calls) or isinstance(layer, keras.Sequential)
         settings = "" if is_container else self._settings(layer)
-        yield f"{self._kind(layer)} trainable={layer.trainable} layers={children} {settings}"
+        yield f"{self._kind(layer)} layers={children} {settings}"
         yield from _assets(layer)
         for operation, arguments in calls:
             yield f"{self._called(operation)} {self._text(arguments)}"

@@ -21,6 +21,8 @@ _UNKNOWN_SIZES = (32, 8)
 # the same model gives them on another number of threads.
 _PROBE_STEPS = 1000
 _NUM_PROBED = 4
+# A checksum of so much takes about a millisecond, which no batch feels.
+_GLANCED_BYTES = 2**20
 
 
 def fingerprint(
@@ -78,6 +80,17 @@ class WeightsRecord:
             f"and it holds what it computed from the earlier ones: build another {user}.",
             {"model": self._model.name, "changed": names, "of": f"{len(current)} weights"},
         )
+
+    def glance(self, user: str) -> None:
+        """As `check`, of a few weights that the last layers have, which any training changes: cheap at every batch."""
+        num_bytes = 0
+        for weight in reversed(self._model.weights):
+            if id(weight) in self._changing or num_bytes > _GLANCED_BYTES:
+                continue
+            value = _array(weight)
+            num_bytes += value.nbytes
+            if self._checksums.get(id(weight)) != (weight.path, checksum(value)):
+                self.check(user)
 
     def _current(self) -> dict[int, tuple[str, int]]:
         return {

@@ -104,6 +104,24 @@ def test_a_dataset_of_results_that_was_made_before_the_change_notices():
         next(iter(results))
 
 
+def test_training_between_two_batches_of_results_is_noticed():
+    model = network()
+    calculator = DualView(InfluenceModel(model), TRAIN)
+    results = iter(calculator.top_k(TRAIN, k=1))
+    next(results)
+    fit(model)
+    with pytest.raises(ValueError, match="have changed"):
+        next(results)
+
+
+def test_other_surrogates_of_a_model_that_has_changed_are_refused():
+    model = network()
+    calculator = DualView(InfluenceModel(model), TRAIN)
+    assign(model)
+    with pytest.raises(ValueError, match="have changed"):
+        calculator.fit_path([1.0])
+
+
 def test_relevance_notices():
     model = network()
     relevance = DualRelevance(DualView(InfluenceModel(model), TRAIN))

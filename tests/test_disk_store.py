@@ -119,6 +119,12 @@ class TestDiskStoreRefuses:
         with pytest.raises(StoreError, match="damaged"):
             stored.array("features")
 
+    @pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 300, "loop/store"])
+    def test_a_path_that_leads_nowhere(self, tmp_path, name):
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        with pytest.raises(StoreError, match="directory cannot be used.*Give another"):
+            reopen(tmp_path / name)
+
     def test_a_directory_with_other_files(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("")
         with pytest.raises(StoreError, match="directory of its own.*thesis.tex"):

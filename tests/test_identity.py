@@ -261,6 +261,16 @@ def test_a_store_of_gradients_of_a_model_that_is_built_again_is_taken(tmp_path):
         GradDot(InfluenceModel(model), TRAIN, weights=names, store=DiskStore(tmp_path / "named"))
 
 
+def test_a_frozen_model_is_the_same_but_not_its_gradients_in_all_weights(tmp_path):
+    model = sequential(layers.Dense(6), layers.ReLU())
+    DualView(InfluenceModel(model), TRAIN, store=DiskStore(tmp_path / "features"))
+    GradDot(InfluenceModel(model), TRAIN, weights="all", store=DiskStore(tmp_path / "gradients"))
+    model.layers[0].trainable = False
+    DualView(InfluenceModel(model), TRAIN, store=DiskStore(tmp_path / "features"))
+    with pytest.raises(StoreError, match="another weights"):
+        GradDot(InfluenceModel(model), TRAIN, weights="all", store=DiskStore(tmp_path / "gradients"))
+
+
 def test_a_store_of_a_model_with_other_settings_is_refused(tmp_path):
     DualView(InfluenceModel(with_slope(0.3)), TRAIN, store=DiskStore(tmp_path))
     DualView(InfluenceModel(with_slope(0.3)), TRAIN, store=DiskStore(tmp_path))

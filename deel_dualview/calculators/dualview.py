@@ -135,6 +135,7 @@ class DualView(BaseInfluenceCalculator):
         """Fit the surrogate for several scale-free K, each from the last, in the order given."""
         for K in Ks:
             check_positive("K", K)
+        self.check_unchanged()
         return self._fit(Ks, self._kernel_features())
 
     def suggest_labels(self, solution: DualSVMSolution) -> np.ndarray:

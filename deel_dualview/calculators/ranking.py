@@ -55,9 +55,9 @@ def _warn_of_zeros(positions: np.ndarray) -> bool:
         return False
     needed = (
         "Every influence value of some evaluated examples is exactly 0: their training examples have no order, and "
-        "those returned are the first of the training set. The gradients or features of these examples, or of all "
-        "training examples, are zero, as the gradients of the loss are in float32 where the model is very certain; "
-        "GradCos does not depend on their size. (Said once.)"
+        "those returned are the first of the training set. Their features or gradients, or those of all training "
+        "examples, are zero. (Gradients of the loss are zero in float32 where the model is very certain: GradCos takes "
+        "their direction alone. This warning comes once.)"
     )
     received = {"positions of evaluated examples": positions.tolist()}
     warnings.warn(describe(needed, received), UserWarning, stacklevel=4)

@@ -32,10 +32,14 @@ class UnchangedModels:
         self._records = (*self._records, *records)
 
     def _lazy_dataset(self, make_generator: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
-        """Return `data.lazy_dataset`, which checks the weights whenever an iteration begins."""
+        """Return `data.lazy_dataset`, which checks all weights when an iteration begins, and a few at every element."""
 
         def checked() -> Iterator[Any]:
             self.check_unchanged()
-            yield from make_generator()
+            for element in make_generator():
+                # After it was computed: the model may be trained while an iteration waits for its next batch.
+                for record in self._records:
+                    record.glance("calculator")
+                yield element
 
         return data.lazy_dataset(checked, signature)

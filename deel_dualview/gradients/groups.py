@@ -132,10 +132,12 @@ def check_weights(weights: Weights) -> tuple[str, ...]:
 
 
 def describe_weights(model: InfluenceModel, weights: Weights) -> str:
-    """Return the choice of weights as text that keys a store: layers by position, as names count up in a process."""
-    if isinstance(weights, str):
-        return weights
-    return ", ".join(tracing.place_of(model.model, _named(model.model, name)) for name in weights)
+    """Return the chosen weights as text that keys a store: layers by position, as names count up in a process."""
+    positions = {id(layer): position for position, layer in enumerate(tracing.all_layers(model.model))}
+    return ", ".join(
+        f"{len(group.variables)} of layer {positions.get(id(group.layer), 'model')}"
+        for group in select_groups(model, weights)
+    )
 
 
 def _last_group(model: InfluenceModel, groups: tuple[WeightGroup, ...]) -> tuple[WeightGroup, ...]:

@@ -72,6 +72,7 @@ class DiskStore(Store):
         return vectors
 
     def _read(self, key: Mapping[str, str]) -> Manifest | None:
+        self._check_directory()
         manifest = read_manifest(self.directory)
         if manifest is None:
             self._refuse_other_files()
@@ -81,11 +82,22 @@ class DiskStore(Store):
         check_shards(self.directory, manifest)
         return manifest
 
+    def _check_directory(self) -> None:
+        """Refuse a path that leads nowhere: one with a NUL, a loop of links, a name too long, no right to enter."""
+        try:
+            self.directory.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (OSError, ValueError) as error:
+            message = f"This directory cannot be used: {getattr(error, 'strerror', None) or error}. Give another one."
+            raise StoreError(describe(message, {"directory": str(self.directory)})) from error
+
     def _foreign(self, stored: Mapping[str, str], key: Mapping[str, str]) -> StoreError:
         names = sorted(name for name in {*stored, *key} if stored.get(name) != key.get(name))
         received = {name: key.get(name) for name in names}
         received |= {f"stored {name}": stored.get(name) for name in names}
-        message = f"The store holds vectors of another {', '.join(names)}. {remedy(self.directory)}"
+        others = ", ".join("other examples" if name == "examples" else f"another {name}" for name in names)
+        message = f"The store holds vectors of {others}. {remedy(self.directory)}"
         return StoreError(describe(message, received))
 
     def _refuse_other_files(self) -> None:
