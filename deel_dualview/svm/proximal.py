@@ -38,6 +38,8 @@ _STEPS_PER_STAGE = 40
 _STEPS_PER_CERTIFICATE = 20
 # Stages without any progress: float32 increments have nothing left to give.
 _MAX_IDLE_STAGES = 5
+# Stages that settle, but gain nothing: as many may change the working set, and no more.
+_MAX_STUCK_STAGES = 12
 
 
 class Certified(NamedTuple):
@@ -160,7 +162,7 @@ class ProximalPoint:
         return self.num_iterations >= self._max_iterations
 
     def _stages(self, weights: tf.Tensor, point: DualPoint, scale: float, width: float) -> Certified:
-        problem, idle, last = self._problem, 0, np.inf
+        problem, idle, stuck, last, lowest = self._problem, 0, 0, np.inf, np.inf
         support: np.ndarray | None = None
         while True:
             before, steps = (self._best_gap(), width), self.num_iterations
@@ -189,8 +191,11 @@ class ProximalPoint:
             point, support = self._next_point(inner, scan, gaps, width, narrower)
             # A stage that spent all its steps without settling is no progress: arithmetic has nothing left to give.
             settled = self.num_iterations > steps and inner.is_settled(target)
-            moved = settled or before != (self._best_gap(), width)
-            idle = 0 if moved or inner.complementarity < 0.9 * last else idle + 1
+            narrowed = before != (self._best_gap(), width)
+            stuck = 0 if narrowed or inner.complementarity < 0.9 * lowest else stuck + 1
+            moved = narrowed or settled or inner.complementarity < 0.9 * last
+            idle = 0 if moved and stuck < _MAX_STUCK_STAGES else idle + 1
+            lowest = min(lowest, inner.complementarity)
             last = inner.complementarity
 
     @staticmethod
