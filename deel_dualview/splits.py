@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from deel_dualview import heads
+from deel_dualview.determinism import check_repeatable
 from deel_dualview.heads import AffineMap, Head
 from deel_dualview.recording import LayerCall, intercepted, recorded
 from deel_dualview.tracing import all_layers, call_model, named_layer
@@ -228,12 +229,17 @@ def _step(traced: _Traced, last: LayerCall, tolerance: float) -> AffineMap | Non
     spec = tf.TensorSpec([None, units], tf.float32)
     compute = tf.function(after, autograph=False).get_concrete_function(spec, traced.specs)
 
+    def any_inputs(points: tf.Tensor) -> Inputs:
+        return tf.nest.map_structure(lambda part: _zeros(part, points), traced.specs)
+
     def function(points: tf.Tensor) -> tf.Tensor:
-        return compute(points, tf.nest.map_structure(lambda part: _zeros(part, points), traced.specs))
+        return compute(points, any_inputs(points))
 
     try:
         found = heads.affine_map(function, units, tolerance)
         if found is None and heads.link_at_random(function, units, tolerance) is None:
+            points = tf.zeros((2, units))
+            check_repeatable(traced.model, any_inputs(points), function(points), function(points))
             raise _NotLinearError(
                 "What follows the last layer (a soft cap, a scale of cosines, ...) is no affine map of its outputs."
             )

@@ -142,14 +142,13 @@ def check_folder(output: pathlib.Path, data: str, names: Iterable[str]) -> None:
 
 
 def prepare_folders(output: pathlib.Path, data: str, models: pathlib.Path) -> None:
-    """Make the folders of results and models, remove what killed runs left, and rehearse the writing.
+    """Remove what killed runs left in the folders of results and models, and rehearse writing there.
 
     Raises:
-        NotADirectoryError: they cannot be made or written to.
+        NotADirectoryError: the folders cannot be made or written to.
     """
     cells = output / data / FOLDER
     with _files.refusals_as(partial(_cannot_write, output)):
-        cells.mkdir(parents=True, exist_ok=True)
         for place in (*cells.parent.glob("*/"), *cells.glob("*/"), cells.parent):
             _files.remove_unfinished(place)
         _files.rehearse_directory(cells / "result")
