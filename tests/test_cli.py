@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.sparse
+from cli_cases import refused
 from click.testing import CliRunner
 
 import deel_dualview
@@ -73,15 +74,6 @@ def demo(tmp_path_factory):
 
 def own(model_file, train="my_data:train", test="my_data:test"):
     return ["--model", model_file, "--train", train, "--test", test]
-
-
-def refused(result, *words):
-    """Whether the run ended as bad input: exit code 2, one line that holds all words, and no traceback."""
-    lines = result.stderr.strip().splitlines()
-    assert result.exit_code == 2, result.output
-    assert lines[-1].startswith("Error: ") and "Traceback" not in result.stderr, result.output
-    assert [word for word in words if word not in lines[-1]] == [], lines[-1]
-    return True
 
 
 @pytest.mark.parametrize("name", ["audit", "compare"])
