@@ -73,7 +73,9 @@ class WeightsRecord:
             ValueError: they have.
         """
         current = self._current()
-        names = [name for key, (name, value) in current.items() if self._checksums.get(key) != (name, value)]
+        paths = [path for key, (path, value) in current.items() if self._checksums.get(key) != (path, value)]
+        # Layer and weight: a message shortens long names in their middle.
+        names = ["/".join(path.split("/")[-2:]) for path in paths]
         require(
             current == self._checksums,
             f"The model's weights have changed since the {user} was built (by `fit`, `load_weights` or an assignment), "
