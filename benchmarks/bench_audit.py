@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deel_dualview.auditing.steps import peak_memory_bytes
+from deel_dualview.report.provenance import peak_memory_bytes
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -18,11 +18,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from memory import peak, reset_peak
 
-from deel_dualview.calculators.graddot import GradCos
-from deel_dualview.gradients import PerExampleGradients
+from deel_dualview import GradCos, InfluenceModel, PerExampleGradients
 from deel_dualview.linalg import projections
 from deel_dualview.linalg.blocks import Blocks, inner_products
-from deel_dualview.models import InfluenceModel
 
 _PROJECTIONS = {
     "factored": projections.FactoredProjection,

@@ -26,11 +26,14 @@ import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from deel_dualview import InfluenceModel, MemoryStore
-from deel_dualview.calculators.base import BaseInfluenceCalculator
-from deel_dualview.calculators.feature_similarity import FeatureSimilarity
-from deel_dualview.calculators.representer_l2 import RepresenterPointL2
-from deel_dualview.calculators.representer_lje import RepresenterPointLJE
+from deel_dualview import (
+    BaseInfluenceCalculator,
+    FeatureSimilarity,
+    InfluenceModel,
+    MemoryStore,
+    RepresenterPointL2,
+    RepresenterPointLJE,
+)
 
 METHODS: dict[str, Callable[..., BaseInfluenceCalculator]] = {
     "representer_l2": RepresenterPointL2,

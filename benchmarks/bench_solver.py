@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.svm import LinearSVC
 
-from deel_dualview.svm import DualSVMSolution, DualSVMSolver
+from deel_dualview import DualSVMSolution, DualSVMSolver
 
 # liblinear's stopping tolerances, loose to tight.
 PEER_TOLERANCES = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)

@@ -22,8 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import DualRelevance, FeatureSimilarity, InfluenceModel, canonize, lrp, metrics
-from deel_dualview.lrp import LRP
+from deel_dualview import LRP, DualRelevance, FeatureSimilarity, InfluenceModel, canonize, lrp, metrics
 from deel_dualview.relevance.layerwise import feature_graph
 
 layers = keras.layers

@@ -25,9 +25,8 @@ from reproduce_rps_lje import train, two_classes
 from reproducing import Results, make_parser
 from sklearn.metrics import roc_auc_score
 
-from deel_dualview import DualView, InfluenceModel
+from deel_dualview import DualView, InfluenceModel, load_digits, swap_labels
 from deel_dualview.auditing.surrogate import fit_path, judge_labels
-from deel_dualview.datasets import load_digits, swap_labels
 from deel_dualview.evaluation import subject
 
 CLASSES = {

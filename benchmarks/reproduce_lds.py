@@ -22,9 +22,9 @@ from ground_truth_models import KINDS, PENALTY
 from reproducing import Results, make_parser
 
 from deel_dualview import ExactIHVP, InfluenceModel, LeverageCorrectedInfluenceCalculator
-from deel_dualview.evaluation import ImageData, load_images
-from deel_dualview.evaluation.entrants import read_entrants
-from deel_dualview.evaluation.ground_truth import GROUND_TRUTHS, GroundTruth, load_ground_truth
+from deel_dualview.calculators.method_specs import read_entrants
+from deel_dualview.evaluation import GroundTruth, ImageData, load_ground_truth, load_images
+from deel_dualview.evaluation.ground_truth import GROUND_TRUTHS
 
 
 def make_corrected(

@@ -29,8 +29,8 @@ from deel_dualview import (
     InfluenceModel,
     RepresenterPointL2,
     RepresenterPointLJE,
+    swap_labels,
 )
-from deel_dualview.datasets import swap_labels
 from deel_dualview.evaluation import load_images
 
 CAR, HORSE = 1, 7

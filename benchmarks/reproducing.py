@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deel_dualview.evaluation import Benchmark, benchmark
-from deel_dualview.evaluation.measuring import describe_context
+from deel_dualview.report.provenance import describe_context
 from deel_dualview.report.writing import to_json
 
 DATA = ("mnist", "fashion_mnist", "cifar10", "digits")

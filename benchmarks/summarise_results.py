@@ -22,8 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from reproduce_table2 import ROWS
 
 from deel_dualview._checks import require
-from deel_dualview.evaluation.pages import read_benchmark
-from deel_dualview.evaluation.tables import Benchmark
+from deel_dualview.evaluation import Benchmark, read_benchmark
 
 COLUMNS = {
     "identical-class": "identical class (decision)",

@@ -27,10 +27,9 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from deel_dualview import SaveCheckpoints, load_checkpoints
+from deel_dualview import DiskStore, SaveCheckpoints, load_checkpoints
 from deel_dualview.evaluation import Recipe, benchmark, read_benchmark
 from deel_dualview.report import check_output_directory, writing
-from deel_dualview.stores import DiskStore
 
 KILLS_A_ROUND = 5
 ROWS, EPOCHS, VERSIONS = 400, 6, 12

@@ -4,50 +4,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deel_dualview.auditing import audit
-    from deel_dualview.calculators.arnoldi import ArnoldiInfluenceCalculator
-    from deel_dualview.calculators.base import BaseInfluenceCalculator
-    from deel_dualview.calculators.boundary import SampleBoundaryCalculator, WeightsBoundaryCalculator
-    from deel_dualview.calculators.dualview import DualView
-    from deel_dualview.calculators.feature_similarity import FeatureSimilarity
-    from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
-    from deel_dualview.calculators.graddot import GradCos, GradDot
-    from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator
-    from deel_dualview.calculators.relatif import RelatIF
-    from deel_dualview.calculators.representer_l2 import RepresenterPointL2
-    from deel_dualview.calculators.representer_lje import RepresenterPointLJE
-    from deel_dualview.calculators.second_order import SecondOrderInfluenceCalculator
-    from deel_dualview.calculators.tracin import TracIn
-    from deel_dualview.calculators.trak import Trak
-    from deel_dualview.callbacks import Checkpoints, SaveCheckpoints, load_checkpoints
-    from deel_dualview.comparing import compare
-    from deel_dualview.gradients import PerExampleGradients
-    from deel_dualview.ihvp import (
-        ArnoldiIHVP,
-        ConjugateGradientDescentIHVP,
-        EkfacIHVP,
-        ExactIHVP,
-        IdentityIHVP,
-        LissaIHVP,
-        RelativeDamping,
+    from deel_dualview.auditing import audit as audit
+    from deel_dualview.auditing.compare import compare as compare
+    from deel_dualview.calculators.arnoldi import ArnoldiInfluenceCalculator as ArnoldiInfluenceCalculator
+    from deel_dualview.calculators.base import BaseInfluenceCalculator as BaseInfluenceCalculator
+    from deel_dualview.calculators.boundary import SampleBoundaryCalculator as SampleBoundaryCalculator
+    from deel_dualview.calculators.boundary import WeightsBoundaryCalculator as WeightsBoundaryCalculator
+    from deel_dualview.calculators.dualview import DualView as DualView
+    from deel_dualview.calculators.feature_similarity import FeatureSimilarity as FeatureSimilarity
+    from deel_dualview.calculators.first_order import (
+        FirstOrderInfluenceCalculator as FirstOrderInfluenceCalculator,
     )
-    from deel_dualview.linalg.projections import (
-        FactoredProjection,
-        GaussianProjection,
-        IdentityProjection,
-        KroneckerProjection,
+    from deel_dualview.calculators.graddot import GradCos as GradCos
+    from deel_dualview.calculators.graddot import GradDot as GradDot
+    from deel_dualview.calculators.leverage import (
+        LeverageCorrectedInfluenceCalculator as LeverageCorrectedInfluenceCalculator,
     )
-    from deel_dualview.lrp import LRP, canonize
-    from deel_dualview.methods import METHODS, NamedMethod
-    from deel_dualview.models import InfluenceModel
-    from deel_dualview.relevance import DualRelevance, PairRelevance
-    from deel_dualview.search import ORDER, TopK
-    from deel_dualview.stores import DiskStore, MemoryStore, NoStore, StoreError
-    from deel_dualview.svm import ConvergenceWarning, DualSVMSolution, DualSVMSolver
+    from deel_dualview.calculators.methods import METHODS as METHODS
+    from deel_dualview.calculators.methods import NamedMethod as NamedMethod
+    from deel_dualview.calculators.relatif import RelatIF as RelatIF
+    from deel_dualview.calculators.representer_l2 import RepresenterPointL2 as RepresenterPointL2
+    from deel_dualview.calculators.representer_lje import RepresenterPointLJE as RepresenterPointLJE
+    from deel_dualview.calculators.second_order import (
+        SecondOrderInfluenceCalculator as SecondOrderInfluenceCalculator,
+    )
+    from deel_dualview.calculators.tracin import TracIn as TracIn
+    from deel_dualview.calculators.trak import Trak as Trak
+    from deel_dualview.data.digits import load_digits as load_digits
+    from deel_dualview.data.digits import swap_labels as swap_labels
+    from deel_dualview.gradients import PerExampleGradients as PerExampleGradients
+    from deel_dualview.ihvp import ArnoldiIHVP as ArnoldiIHVP
+    from deel_dualview.ihvp import ConjugateGradientDescentIHVP as ConjugateGradientDescentIHVP
+    from deel_dualview.ihvp import EkfacIHVP as EkfacIHVP
+    from deel_dualview.ihvp import ExactIHVP as ExactIHVP
+    from deel_dualview.ihvp import IdentityIHVP as IdentityIHVP
+    from deel_dualview.ihvp import LissaIHVP as LissaIHVP
+    from deel_dualview.ihvp import RelativeDamping as RelativeDamping
+    from deel_dualview.linalg.projections import FactoredProjection as FactoredProjection
+    from deel_dualview.linalg.projections import GaussianProjection as GaussianProjection
+    from deel_dualview.linalg.projections import IdentityProjection as IdentityProjection
+    from deel_dualview.linalg.projections import KroneckerProjection as KroneckerProjection
+    from deel_dualview.lrp import LRP as LRP
+    from deel_dualview.lrp import canonize as canonize
+    from deel_dualview.models import InfluenceModel as InfluenceModel
+    from deel_dualview.models.checkpoints import Checkpoints as Checkpoints
+    from deel_dualview.models.checkpoints import SaveCheckpoints as SaveCheckpoints
+    from deel_dualview.models.checkpoints import load_checkpoints as load_checkpoints
+    from deel_dualview.relevance import DualRelevance as DualRelevance
+    from deel_dualview.relevance import PairRelevance as PairRelevance
+    from deel_dualview.search import ORDER as ORDER
+    from deel_dualview.search import TopK as TopK
+    from deel_dualview.stores import DiskStore as DiskStore
+    from deel_dualview.stores import MemoryStore as MemoryStore
+    from deel_dualview.stores import NoStore as NoStore
+    from deel_dualview.stores import StoreError as StoreError
+    from deel_dualview.svm import ConvergenceWarning as ConvergenceWarning
+    from deel_dualview.svm import DualSVMSolution as DualSVMSolution
+    from deel_dualview.svm import DualSVMSolver as DualSVMSolver
 
 __version__ = "0.1.0"
 _PUBLIC_MODULES = (
-    "datasets",
     "evaluation",
     "ihvp",
     "lrp",
@@ -61,13 +77,13 @@ _PUBLIC_MODULES = (
 
 # TensorFlow takes seconds to import; the command line answers --help without it.
 _HOMES = {
-    "METHODS": "methods",
+    "METHODS": "calculators.methods",
     "LRP": "lrp",
-    "ORDER": "search",
+    "ORDER": "search.top_k",
     "ArnoldiIHVP": "ihvp",
     "ArnoldiInfluenceCalculator": "calculators.arnoldi",
     "BaseInfluenceCalculator": "calculators.base",
-    "Checkpoints": "callbacks",
+    "Checkpoints": "models.checkpoints",
     "ConjugateGradientDescentIHVP": "ihvp",
     "ConvergenceWarning": "svm",
     "DiskStore": "stores",
@@ -85,12 +101,12 @@ _HOMES = {
     "GradDot": "calculators.graddot",
     "IdentityIHVP": "ihvp",
     "IdentityProjection": "linalg.projections",
-    "InfluenceModel": "models",
+    "InfluenceModel": "models.influence_model",
     "KroneckerProjection": "linalg.projections",
     "LeverageCorrectedInfluenceCalculator": "calculators.leverage",
     "LissaIHVP": "ihvp",
     "MemoryStore": "stores",
-    "NamedMethod": "methods",
+    "NamedMethod": "calculators.methods",
     "NoStore": "stores",
     "PairRelevance": "relevance",
     "PerExampleGradients": "gradients",
@@ -99,70 +115,22 @@ _HOMES = {
     "RepresenterPointL2": "calculators.representer_l2",
     "RepresenterPointLJE": "calculators.representer_lje",
     "SampleBoundaryCalculator": "calculators.boundary",
-    "SaveCheckpoints": "callbacks",
+    "SaveCheckpoints": "models.checkpoints",
     "SecondOrderInfluenceCalculator": "calculators.second_order",
     "StoreError": "stores",
-    "TopK": "search",
+    "TopK": "search.top_k",
     "TracIn": "calculators.tracin",
     "Trak": "calculators.trak",
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
-    "compare": "comparing",
+    "compare": "auditing.compare",
     "canonize": "lrp",
-    "load_checkpoints": "callbacks",
+    "load_digits": "data.digits",
+    "swap_labels": "data.digits",
+    "load_checkpoints": "models.checkpoints",
 }
 
-__all__ = [
-    "METHODS",
-    "LRP",
-    "ORDER",
-    "ArnoldiIHVP",
-    "ArnoldiInfluenceCalculator",
-    "BaseInfluenceCalculator",
-    "Checkpoints",
-    "ConjugateGradientDescentIHVP",
-    "ConvergenceWarning",
-    "DiskStore",
-    "DualRelevance",
-    "DualSVMSolution",
-    "DualSVMSolver",
-    "DualView",
-    "EkfacIHVP",
-    "ExactIHVP",
-    "FactoredProjection",
-    "FeatureSimilarity",
-    "FirstOrderInfluenceCalculator",
-    "GaussianProjection",
-    "GradCos",
-    "GradDot",
-    "IdentityIHVP",
-    "IdentityProjection",
-    "InfluenceModel",
-    "KroneckerProjection",
-    "LeverageCorrectedInfluenceCalculator",
-    "LissaIHVP",
-    "MemoryStore",
-    "NamedMethod",
-    "NoStore",
-    "PairRelevance",
-    "PerExampleGradients",
-    "RelatIF",
-    "RelativeDamping",
-    "RepresenterPointL2",
-    "RepresenterPointLJE",
-    "SampleBoundaryCalculator",
-    "SaveCheckpoints",
-    "SecondOrderInfluenceCalculator",
-    "StoreError",
-    "TopK",
-    "TracIn",
-    "Trak",
-    "WeightsBoundaryCalculator",
-    "audit",
-    "compare",
-    "canonize",
-    "load_checkpoints",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 import deel_dualview as dd
-from deel_dualview.demo import make_demo
+from deel_dualview.cli.demo import make_demo
 from deel_dualview.plots import BLUE, GREY, VERMILLION
 
 INK, NUM_SHOWN, EPOCHS = "#1b1f24", 7, 12

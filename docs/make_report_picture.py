@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
 def run_demo(directory: pathlib.Path) -> pathlib.Path:
     """Audit the demo, as `deel-dualview audit` does."""
     from deel_dualview import audit
-    from deel_dualview.demo import make_demo
+    from deel_dualview.cli.demo import make_demo
 
     demo = make_demo()
     known = demo.swapped_indices

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import DualRelevance, DualView, InfluenceModel, plots
-from deel_dualview.datasets import load_digits
+from deel_dualview import DualRelevance, DualView, InfluenceModel, load_digits, plots
 from deel_dualview.evaluation import Marks
 
 MARKED_CLASS = 2

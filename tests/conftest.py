@@ -40,7 +40,7 @@ def tfds_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    from deel_dualview.datasets import load_digits
+    from deel_dualview import load_digits
 
     def examples(images: np.ndarray, labels: np.ndarray) -> tf.data.Dataset:
         large = np.kron(images * 255, np.ones((1, 3, 3, 1))).astype(np.uint8)

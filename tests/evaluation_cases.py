@@ -7,9 +7,9 @@ import signal
 import numpy as np
 
 from deel_dualview import GradCos
-from deel_dualview.evaluation.cells import Cell, Identity
-from deel_dualview.evaluation.protocols import PROTOCOLS
-from deel_dualview.evaluation.tables import Benchmark
+from deel_dualview.evaluation import Benchmark
+from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
+from deel_dualview.evaluation.results import Cell, Identity
 
 CURVE = {
     "inspected": [0.0, 0.5, 1.0],

@@ -12,7 +12,7 @@ from keras import layers
 
 from deel_dualview import DualRelevance, DualView, InfluenceModel, audit
 from deel_dualview.auditing.pairs import DEFAULT_RULE
-from deel_dualview.report.findings import PairShares
+from deel_dualview.report import PairShares
 from deel_dualview.report.html import render_page
 
 NUM_CLASSES = 3

@@ -10,7 +10,7 @@ from keras import layers
 from pages import Page
 
 from deel_dualview import DualRelevance, FeatureSimilarity, InfluenceModel, audit
-from deel_dualview.lrp.graph import ending_at_layer, walk
+from deel_dualview.models.keras_graph import ending_at_layer, walk
 from deel_dualview.report.heatmaps import MAX_TOKENS, heat_to_address, render_heat
 from deel_dualview.report.html import render_page
 from deel_dualview.report.maps import LARGEST_MAP_SIDE, reduce_map
@@ -224,7 +224,7 @@ def test_a_heatmap_is_clear_at_zero_and_full_at_the_scale():
 
 
 def test_of_a_long_text_the_stretch_is_shown_that_carries_most(text_report):
-    from deel_dualview.pair_panels import shown_tokens
+    from deel_dualview.plots.panels import shown_tokens
 
     tokens, relevance = np.ones(200, int), np.zeros(200)
     relevance[150:160] = -1

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import DualView, InfluenceModel, audit
+from deel_dualview import DualView, InfluenceModel, audit, load_digits, swap_labels
 from deel_dualview.auditing import duplicates, labels, surrogate
 from deel_dualview.auditing.reading import gather_inputs, hash_inputs, read_contents
-from deel_dualview.datasets import load_digits, swap_labels
 from deel_dualview.report import AuditReport, Severity
 from deel_dualview.report.html import render_page
 

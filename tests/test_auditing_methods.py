@@ -8,8 +8,15 @@ import pytest
 import tensorflow as tf
 from pages import Page
 
-from deel_dualview import DualView, FeatureSimilarity, GradDot, InfluenceModel, audit
-from deel_dualview.datasets import load_digits, swap_labels
+from deel_dualview import (
+    DualView,
+    FeatureSimilarity,
+    GradDot,
+    InfluenceModel,
+    audit,
+    load_digits,
+    swap_labels,
+)
 from deel_dualview.report import AuditReport
 
 NUM_SWAPPED = 10

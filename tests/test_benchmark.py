@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from deel_dualview import DualView, GradCos, InfluenceModel, metrics
-from deel_dualview.evaluation import Recipe, benchmark, load_images, read_benchmark, running, subject, working
-from deel_dualview.evaluation.cells import read_cell
+from deel_dualview.evaluation import Recipe, benchmark, load_images, read_benchmark, runner, subject, worker
+from deel_dualview.evaluation.method_run import Queries, Trial, draw_tests
 from deel_dualview.evaluation.pages import NAMES
-from deel_dualview.evaluation.trials import Queries, Trial, draw_tests
+from deel_dualview.evaluation.results import read_cell
 
 NUM_TEST = 30
 RECIPE = Recipe("digits-cnn", epochs=2, batch_size=32)
@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def without_pages(monkeypatch):
     """Tables and figures have their own tests."""
-    monkeypatch.setattr(running, "write_pages", lambda _: None)
+    monkeypatch.setattr(runner, "write_pages", lambda _: None)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ class TestValues:
 @pytest.mark.usefixtures("without_pages")
 class TestResuming:
     def test_nothing_that_is_there_is_computed_again(self, output, monkeypatch):
-        monkeypatch.setattr(running, "work", lambda *_: pytest.fail("computed"))
+        monkeypatch.setattr(runner, "work", lambda *_: pytest.fail("computed"))
         before = {path: path.stat().st_mtime_ns for path in files(output)}
         run(output, metrics=KINDS)
         assert {path: path.stat().st_mtime_ns for path in files(output)} == before
@@ -160,7 +160,7 @@ class TestResuming:
     def test_only_settings_without_a_result_are_tried(self, output, monkeypatch):
         tried = []
         monkeypatch.setattr(
-            running, "rehearse", lambda entrants, *_, **__: tried.append([e.name for e in entrants])
+            runner, "rehearse", lambda entrants, *_, **__: tried.append([e.name for e in entrants])
         )
         run(output, ["random", "graddot"], ["superclass"])
         run(output, ["random", "graddot"], ["superclass"])
@@ -183,8 +183,8 @@ class TestResuming:
                 raise KeyboardInterrupt
             return own(trial, protocol)
 
-        own = working._ask
-        monkeypatch.setattr(working, "_ask", ask)
+        own = worker._ask
+        monkeypatch.setattr(worker, "_ask", ask)
         with pytest.raises(KeyboardInterrupt):
             run(output, metrics=["superclass"], methods=["random", "gradcos", "graddot"])
         assert len(files(output)) == 2
@@ -216,7 +216,7 @@ class TestResuming:
         self, name, tmp_path, monkeypatch
     ):
         (tmp_path / "loop").symlink_to("loop")
-        monkeypatch.setattr("deel_dualview.evaluation.running.rehearse", None)
+        monkeypatch.setattr("deel_dualview.evaluation.runner.rehearse", None)
         with pytest.raises(NotADirectoryError, match="Choose another"):
             benchmark("digits", ["random"], ["superclass"], output=tmp_path / name)
 

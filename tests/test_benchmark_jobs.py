@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from evaluation_cases import EndsItsProcess
 
 from deel_dualview import GradCos
+from deel_dualview.calculators.method_specs import check_can_travel, read_entrants
 from deel_dualview.cli import main
 from deel_dualview.evaluation import Recipe, benchmark, read_benchmark, subject
-from deel_dualview.evaluation.entrants import check_can_travel, read_entrants
-from deel_dualview.evaluation.working import Plan
+from deel_dualview.evaluation.worker import Plan
 
 RECIPE = Recipe("digits-cnn", epochs=1, batch_size=128)
 

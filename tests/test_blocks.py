@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from gradient_cases import Case
 
-from deel_dualview.ekfac import KroneckerCurvature
-from deel_dualview.gradients import PerExampleGradients
+from deel_dualview import PerExampleGradients
+from deel_dualview.curvature.ekfac import KroneckerCurvature
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import OuterProduct
 
 SIZES = (1e-35, 1e-22, 1.0, 1e22, 1e35)
 

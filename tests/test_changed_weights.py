@@ -7,19 +7,19 @@ import tensorflow as tf
 from keras import layers
 
 from deel_dualview import (
+    LRP,
+    DualRelevance,
     DualView,
+    ExactIHVP,
     FeatureSimilarity,
     FirstOrderInfluenceCalculator,
     GradDot,
+    InfluenceModel,
     RepresenterPointL2,
     TracIn,
     Trak,
 )
-from deel_dualview.hashing import checksum
-from deel_dualview.ihvp import ExactIHVP
-from deel_dualview.lrp import LRP
-from deel_dualview.models import InfluenceModel
-from deel_dualview.relevance import DualRelevance
+from deel_dualview.data.hashing import checksum
 
 INPUTS = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
 LABELS = np.arange(40) % 3

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 import deel_dualview
 from deel_dualview.cli import main
+from deel_dualview.cli.demo import NUM_SWAPPED
 from deel_dualview.cli.running import CleanCommand
-from deel_dualview.demo import NUM_SWAPPED
 
 FILES = ["attributions.npz", "audit.json", "index.html"]
 FUNCTIONS = """

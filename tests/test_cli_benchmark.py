@@ -7,11 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from deel_dualview import evaluation
+from deel_dualview import METHODS, evaluation
 from deel_dualview.cli import main
 from deel_dualview.cli.running import CleanCommand
-from deel_dualview.evaluation import Recipe, running
-from deel_dualview.methods import METHODS
+from deel_dualview.evaluation import Recipe, runner
 
 command = importlib.import_module("deel_dualview.cli.benchmark")
 
@@ -62,7 +61,7 @@ def test_ctrl_c_says_that_results_are_kept(monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "load_images", interrupted)
+    monkeypatch.setattr(runner, "load_images", interrupted)
     result = run("--output", tmp_path)
     assert result.exit_code == 130 and "Finished results are kept" in result.stderr
 

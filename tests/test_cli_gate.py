@@ -143,8 +143,8 @@ def test_bad_values_are_refused_before_the_model_and_the_data_are_read(options, 
     def read(*arguments, **settings):
         raise AssertionError("read before the options were checked")
 
-    monkeypatch.setattr("deel_dualview.model_files.load_model", read)
-    monkeypatch.setattr("deel_dualview.sources.read_dataset", read)
+    monkeypatch.setattr("deel_dualview.cli.model_files.load_model", read)
+    monkeypatch.setattr("deel_dualview.data.sources.read_dataset", read)
     own = ["--model", "model.keras", "--train", "gate_data:train", "--test", "gate_data:test"]
     assert refused(run(*own, *options), "Error: ")
 
@@ -153,7 +153,7 @@ def test_a_layer_that_the_model_has_not_is_refused_before_the_data_are_read(fold
     def read(*arguments, **settings):
         raise AssertionError("read before the options were checked")
 
-    monkeypatch.setattr("deel_dualview.sources.read_dataset", read)
+    monkeypatch.setattr("deel_dualview.data.sources.read_dataset", read)
     assert refused(gate("--feature-layer", "nowhere"), "nowhere")
 
 

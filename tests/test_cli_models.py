@@ -10,7 +10,7 @@ import keras
 import pytest
 from cli_cases import DATA, refused, run, save_model
 
-from deel_dualview.model_files import check_model_file, load_model
+from deel_dualview.cli.model_files import check_model_file, load_model
 
 LAYER = """
 import keras

@@ -11,8 +11,8 @@ import tensorflow as tf
 from pages import Page
 
 from deel_dualview import DualView, FeatureSimilarity, GradDot, InfluenceModel, compare
-from deel_dualview.comparing import contestant
-from deel_dualview.comparing.agreement import Agreement, mean_over_queries
+from deel_dualview.auditing import compared_method
+from deel_dualview.auditing.agreement import Agreement, mean_over_queries
 from deel_dualview.report.comparison import COMPARISON_FILES, Comparison
 
 NAMES = ("graddot", "feature-similarity", "dualview")
@@ -84,15 +84,15 @@ def test_every_method_agrees_with_itself(comparison):
 
 
 def test_batches_of_queries_do_not_change_the_agreement(comparison, model, train, test, monkeypatch):
-    monkeypatch.setattr(contestant, "MAX_VALUES", 3 * 60)
+    monkeypatch.setattr(compared_method, "MAX_VALUES", 3 * 60)
     again = compare(model, train, test, methods=NAMES, k=4, num_queries=20, progress=False)
     np.testing.assert_allclose(again.rank_correlation, comparison.rank_correlation, atol=1e-3)
     np.testing.assert_allclose(again.top_k_overlap, comparison.top_k_overlap, atol=0.02)
 
 
 def test_as_many_values_are_in_memory_as_allowed(model, test, monkeypatch):
-    monkeypatch.setattr(contestant, "MAX_VALUES", 7 * 60)
-    queries = contestant.Queries.read(model, test, 20, num_train=60)
+    monkeypatch.setattr(compared_method, "MAX_VALUES", 7 * 60)
+    queries = compared_method.Queries.read(model, test, 20, num_train=60)
     assert [len(batch) for batch, _ in queries.dataset] == [7, 7, 6]
 
 

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import InfluenceModel
+from deel_dualview import InfluenceModel, PerExampleGradients
 from deel_dualview.curvature import LastLayerCurvature, LayersCurvature
-from deel_dualview.gradients import PerExampleGradients
 from deel_dualview.linalg import blocks
 
 

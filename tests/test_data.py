@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview.labels import to_classes
+from deel_dualview.models.labels import to_classes
 
 
 def make_dataset(num_examples: int = 10, batch_size: int = 4) -> tf.data.Dataset:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from deel_dualview.datasets import load_digits, swap_labels
-from deel_dualview.demo import NUM_SWAPPED, Demo, make_demo
+from deel_dualview import load_digits, swap_labels
+from deel_dualview.cli.demo import NUM_SWAPPED, Demo, make_demo
 
 
 @pytest.fixture(scope="module")

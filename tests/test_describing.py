@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import DualView, GaussianProjection, InfluenceModel
-from deel_dualview.evaluation.describing import describe_maker
-from deel_dualview.evaluation.entrants import read_entrants
-from deel_dualview.methods import NamedMethod
+from deel_dualview import DualView, GaussianProjection, InfluenceModel, NamedMethod
+from deel_dualview.calculators.describing import describe_maker
+from deel_dualview.calculators.method_specs import read_entrants
 
 FACTOR = 1
 

@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DualView
-from deel_dualview.models import InfluenceModel
+from deel_dualview import DualView, InfluenceModel
 
 INPUTS = np.random.default_rng(0).normal(size=(20, 8)).astype("float32")
 TRAIN = tf.data.Dataset.from_tensor_slices((INPUTS, np.arange(20) % 3)).batch(10)

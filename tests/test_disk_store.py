@@ -12,8 +12,7 @@ import pytest
 import tensorflow as tf
 from test_stores import KEY, NUM_EXAMPLES, Compute, disk_store, make_dataset
 
-from deel_dualview import _files
-from deel_dualview.stores import DiskStore, MemoryStore, StoreError
+from deel_dualview import DiskStore, MemoryStore, StoreError, _files
 
 
 def fail_after(num_batches: int, error: BaseException) -> Callable[[Any], dict[str, Any]]:

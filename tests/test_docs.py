@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 import deel_dualview
-from deel_dualview.datasets import load_digits
-from deel_dualview.evaluation.protocols import PROTOCOLS
-from deel_dualview.evaluation.retraining_protocols import RETRAINING
+from deel_dualview import load_digits
+from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
+from deel_dualview.evaluation.retraining_tasks import RETRAINING
 from deel_dualview.evaluation.tables import MEASURES
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"

@@ -6,13 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import (
-    ConjugateGradientDescentIHVP,
-    EkfacIHVP,
-    ExactIHVP,
-    InfluenceModel,
-    RelativeDamping,
-)
+from deel_dualview import ConjugateGradientDescentIHVP, EkfacIHVP, ExactIHVP, InfluenceModel, RelativeDamping
 
 
 def batched(inputs, labels, size=5):
@@ -122,7 +116,7 @@ def test_many_random_directions_give_the_exact_expectation(num_copies, num_sampl
 def test_the_size_of_batches_changes_no_value(model, data, monkeypatch):
     rows = tf.constant(np.random.default_rng(1).normal(size=(2, 43)), tf.float32)
     expected = EkfacIHVP(model, batched(*data, size=41), weights="all").solve(rows).value
-    monkeypatch.setattr("deel_dualview.ekfac.passes._CHUNK", 4)
+    monkeypatch.setattr("deel_dualview.curvature.ekfac_passes._CHUNK", 4)
     unknown_size = batched(*data, size=7).filter(lambda *_: True)
     found = EkfacIHVP(model, unknown_size, weights="all").solve(rows).value
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
@@ -131,7 +125,7 @@ def test_the_size_of_batches_changes_no_value(model, data, monkeypatch):
 @pytest.mark.parametrize("num_samples", [None, 5])
 def test_the_directions_in_work_at_once_change_no_value(num_samples, model, train_set, monkeypatch):
     expected = EkfacIHVP(model, train_set, weights="all", num_samples=num_samples).approximation.to_dense()
-    monkeypatch.setattr("deel_dualview.ekfac.passes._DIRECTIONS", 2)
+    monkeypatch.setattr("deel_dualview.curvature.ekfac_passes._DIRECTIONS", 2)
     found = EkfacIHVP(model, train_set, weights="all", num_samples=num_samples).approximation.to_dense()
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 

@@ -8,8 +8,7 @@ from ekfac_twins import NUM_CLASSES, Twin
 from gradient_cases import Case
 from keras import layers
 
-from deel_dualview import EkfacIHVP, InfluenceModel
-from deel_dualview.gradients import PerExampleGradients
+from deel_dualview import EkfacIHVP, InfluenceModel, PerExampleGradients
 from deel_dualview.linalg import blocks
 
 NUM_EXAMPLES = 14

@@ -15,9 +15,9 @@ from deel_dualview import (
     InfluenceModel,
     RelativeDamping,
 )
-from deel_dualview.evaluation.baseline import RandomInfluence
-from deel_dualview.evaluation.entrants import read_entrants, split_names
-from deel_dualview.evaluation.settings import read_value
+from deel_dualview.calculators.method_specs import read_entrants, split_names
+from deel_dualview.calculators.random import RandomInfluence
+from deel_dualview.calculators.settings import read_value
 
 
 @pytest.fixture(scope="module")

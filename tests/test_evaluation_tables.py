@@ -8,7 +8,8 @@ import pytest
 from evaluation_cases import CURVE, cell, made, two_seeds
 from pages import Page
 
-from deel_dualview.evaluation import figures, pages
+from deel_dualview.evaluation import pages
+from deel_dualview.plots import benchmark
 
 
 def test_means_are_over_seeds_and_the_range_is_theirs():
@@ -104,9 +105,9 @@ def test_own_score_is_drawn_only_where_it_is_another():
 
 def test_names_that_differ_in_their_last_setting_stay_apart_in_figures():
     names = [f"dualview?kernel=linear&bias=True&K={K}" for K in (0.1, 1, 10)]
-    short = [figures.short_name(name) for name in names]
+    short = [benchmark.short_name(name) for name in names]
     assert len(set(short)) == 3 and {len(name) for name in short} == {24}
-    assert figures.short_name("first-order") == "first-order"
+    assert benchmark.short_name("first-order") == "first-order"
 
 
 def test_titles_of_detection_panels_do_not_overlap():
@@ -118,7 +119,7 @@ def test_titles_of_detection_panels_do_not_overlap():
         "d",
         "e",
     ]
-    figure = figures.plot_detection({name: {"self-influence": curve} for name in names})
+    figure = benchmark.plot_detection({name: {"self-influence": curve} for name in names})
     figure.draw_without_rendering()
     panels = [axes for axes in figure.axes if axes.get_visible()]
     boxes = [axes.get_title("left") and axes._left_title.get_window_extent() for axes in panels]

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview.gathering import ExampleCache, gather_examples, gathered_spec
+from deel_dualview.search import gather_examples
+from deel_dualview.search.gathering import ExampleCache, gathered_spec
 
 
 def count_passes(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, list[list[int]]]:

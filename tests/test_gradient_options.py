@@ -7,11 +7,11 @@ import tensorflow as tf
 from gradient_cases import NUM_EXAMPLES, Case, assert_close
 from keras import layers
 
-from deel_dualview import InfluenceModel
-from deel_dualview.gradients import LastLayerGradients, PerExampleGradients, check_finite, select_groups
+from deel_dualview import InfluenceModel, PerExampleGradients
+from deel_dualview.gradients import LastLayerGradients, check_finite, select_groups
 from deel_dualview.gradients.objective import evaluate, logit_gradients
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import OuterProduct
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from gradient_cases import MODELS, Case, assert_close
 
-from deel_dualview.gradients import PerExampleGradients, select_groups
+from deel_dualview import PerExampleGradients
+from deel_dualview.gradients import select_groups
 from deel_dualview.linalg import blocks
 
 WITHOUT_CLOSED_FORM = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from deel_dualview.evaluation import Subset
-from deel_dualview.evaluation.ground_truth import GROUND_TRUTHS, load_ground_truth
+from deel_dualview.evaluation import Subset, load_ground_truth
+from deel_dualview.evaluation.ground_truth import GROUND_TRUTHS
 
 
 @pytest.fixture(scope="module", params=GROUND_TRUTHS)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from deel_dualview.hashing import hash_rows
+from deel_dualview.data.hashing import hash_rows
 
 DTYPES = ["uint8", "int32", "int64", "float16", "float32", "float64", "bool", "S3", "U3"]
 

@@ -6,9 +6,15 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from deel_dualview import DualRelevance, DualView, GradDot, InfluenceModel, RepresenterPointL2
+from deel_dualview import (
+    DualRelevance,
+    DualView,
+    GradDot,
+    InfluenceModel,
+    PerExampleGradients,
+    RepresenterPointL2,
+)
 from deel_dualview.curvature import LayersCurvature, curvature_of
-from deel_dualview.gradients import PerExampleGradients
 from deel_dualview.linalg import blocks
 
 NUM, PRIOR = 9, np.array([0.5, -1.0, 2.0], np.float32)

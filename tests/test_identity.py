@@ -9,10 +9,15 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from deel_dualview import DiskStore, DualView, FirstOrderInfluenceCalculator, GradDot
-from deel_dualview.ihvp import ExactIHVP
-from deel_dualview.models import InfluenceModel
-from deel_dualview.stores import StoreError
+from deel_dualview import (
+    DiskStore,
+    DualView,
+    ExactIHVP,
+    FirstOrderInfluenceCalculator,
+    GradDot,
+    InfluenceModel,
+    StoreError,
+)
 
 INPUTS = np.random.default_rng(0).normal(size=(60, 8)).astype("float32")
 TRAIN = tf.data.Dataset.from_tensor_slices((INPUTS, np.arange(60) % 3)).batch(30)

@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import ConvergenceWarning, InfluenceModel
-from deel_dualview.ihvp import (
+from deel_dualview import (
     ConjugateGradientDescentIHVP,
+    ConvergenceWarning,
     ExactIHVP,
     IdentityIHVP,
+    InfluenceModel,
     LissaIHVP,
     RelativeDamping,
 )

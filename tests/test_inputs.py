@@ -8,10 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DualRelevance, DualView, InfluenceModel
-from deel_dualview.gradients import PerExampleGradients
+from deel_dualview import LRP, DualRelevance, DualView, InfluenceModel, PerExampleGradients
 from deel_dualview.linalg import blocks
-from deel_dualview.lrp import LRP
 
 NUM = 7
 LABELS = np.arange(NUM) % 3

@@ -117,6 +117,6 @@ def test_an_unknown_method_is_refused_with_the_names_of_all():
 
 
 def test_the_table_is_read_without_tensorflow():
-    code = "import deel_dualview.methods, sys; print('tensorflow' in sys.modules or 'numpy' in sys.modules)"
+    code = "import deel_dualview.calculators.methods, sys; print('tensorflow' in sys.modules or 'numpy' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

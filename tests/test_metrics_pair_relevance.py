@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import ORDER, DualView, FeatureSimilarity, GradDot, InfluenceModel, metrics
-from deel_dualview.relevance import DualRelevance
+from deel_dualview import ORDER, DualRelevance, DualView, FeatureSimilarity, GradDot, InfluenceModel, metrics
 
 SHAPE = (5, 5, 2)
 NUM_PIXELS = 25

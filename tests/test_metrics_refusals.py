@@ -8,8 +8,8 @@ import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import metrics
-from deel_dualview.evaluation.entrants import read_entrants
-from deel_dualview.evaluation.running import benchmark
+from deel_dualview.calculators.method_specs import read_entrants
+from deel_dualview.evaluation import benchmark
 
 VALUES = np.random.default_rng(0).normal(size=(7, 20))
 

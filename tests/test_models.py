@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview.models import InfluenceModel
+from deel_dualview import InfluenceModel
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from matplotlib.text import Text
 from pair_cases import both_orders
 
-from deel_dualview import audit, fonts, plots
+from deel_dualview import audit, plots
 from deel_dualview.cli import main
 from deel_dualview.cli.running import CleanCommand, say
-from deel_dualview.wording import escaped_json, visible
+from deel_dualview.plots import fonts
+from deel_dualview.plots.formatting import escaped_json, visible
 
 BAD = "cat\x1b[31m\x00\u202e\ud800\x85\n\x7f"
 WRITTEN = r"cat\x1b[31m\x00\u202e\ud800\x85\n\x7f"

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, pair_panels, pair_plot, plots
+from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, plots
+from deel_dualview.plots import images, panels
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +77,11 @@ def test_a_row_has_one_scale(pairs):
 
 
 def test_positive_is_red_and_negative_blue_or_orange_and_purple():
-    red_blue = pair_panels.colour_map("red-blue")
+    red_blue = panels.colour_map("red-blue")
     red, blue = red_blue(0.8), red_blue(0.2)
     assert red[0] > red[2] and blue[2] > blue[0]
     np.testing.assert_allclose(red_blue(0.5)[:3], 1.0, atol=0.02)
-    orange, purple = (pair_panels.colour_map("orange-purple")(place) for place in (0.8, 0.2))
+    orange, purple = (panels.colour_map("orange-purple")(place) for place in (0.8, 0.2))
     assert orange[0] > orange[2] and purple[2] > purple[1]
 
 
@@ -144,7 +145,7 @@ def test_relevance_of_a_table_is_refused(pairs):
     ],
 )
 def test_all_images_of_a_picture_share_what_is_black_and_white(images, bounds):
-    assert pair_plot.black_and_white([images]) == bounds
+    assert images.black_and_white([images]) == bounds
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 8, 8, 1), (1, 4, 4, 24, 3), (1, 4, 20, 6, 4), (1, 4, 6, 6, 2)])
@@ -173,13 +174,13 @@ def test_images_of_any_proportion_and_channels_are_drawn_with_bad_numbers_in_the
 def test_labels_below_the_pictures_stay_apart_whatever_their_height(pairs):
     for tall in (4, 40):
         image = np.zeros((tall, 10, 1))
-        panel = pair_panels.Panel(image, image[..., 0], image[..., 0], 0.5, "class 1", 3)
-        figure = pair_plot.draw(
+        panel = panels.Panel(image, image[..., 0], image[..., 0], 0.5, "class 1", 3)
+        figure = images.draw(
             image,
             "title",
             proponents=[panel],
             opponents=[],
-            colours=pair_panels.colour_map("red-blue"),
+            colours=panels.colour_map("red-blue"),
         )
         figure.canvas.draw()
         value, label = (text.get_window_extent() for text in figure.axes[-3].texts)

@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deel_dualview import FactoredProjection, GaussianProjection, IdentityProjection, KroneckerProjection
 from deel_dualview.linalg import blocks
+from deel_dualview.linalg.blocks import OuterProduct
 from deel_dualview.linalg.factors import Factors, OneHotFactors, to_block
-from deel_dualview.linalg.outer_product import OuterProduct
-from deel_dualview.linalg.projections import (
-    FactoredProjection,
-    GaussianProjection,
-    IdentityProjection,
-    KroneckerProjection,
-)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from deel_dualview.cli import main
-from deel_dualview.report.thresholds import RATES
+from deel_dualview.report import RATES
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import InfluenceModel
-from deel_dualview.evaluation.entrants import read_entrants
-from deel_dualview.evaluation.networks import RECIPES, Recipe
-from deel_dualview.evaluation.rehearsal import rehearse
-from deel_dualview.evaluation.subjects import ImageData, build, load_images
+from deel_dualview.calculators.method_specs import read_entrants
+from deel_dualview.evaluation import RECIPES, ImageData, Recipe, load_images
+from deel_dualview.evaluation.trained_models import build
+from deel_dualview.evaluation.worker import rehearse
 
 DIGITS = load_images("digits")
 

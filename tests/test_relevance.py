@@ -8,6 +8,7 @@ from keras import layers
 
 from deel_dualview import (
     ORDER,
+    DualRelevance,
     DualView,
     FeatureSimilarity,
     GradCos,
@@ -19,7 +20,6 @@ from deel_dualview import (
     lrp,
 )
 from deel_dualview.calculators.contributions import Pairs
-from deel_dualview.relevance import DualRelevance
 
 SHAPE = (6, 6, 2)
 CALCULATORS = {

@@ -8,15 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DualView, FeatureSimilarity, GradDot, InfluenceModel
-from deel_dualview.relevance import (
-    DualRelevance,
-    GradCAM,
-    GradientsInputs,
-    IntegratedGradients,
-    Occlusion,
-    SmoothGrad,
-)
+from deel_dualview import DualRelevance, DualView, FeatureSimilarity, GradDot, InfluenceModel
+from deel_dualview.relevance import GradCAM, GradientsInputs, IntegratedGradients, Occlusion, SmoothGrad
 from deel_dualview.relevance.back_ends import BACK_ENDS
 
 SHAPE = (6, 6, 2)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from deel_dualview import DualRelevance, FeatureSimilarity, InfluenceModel, lrp, plots
-from deel_dualview.pair_panels import cancellation_note
+from deel_dualview.plots.panels import cancellation_note
 from deel_dualview.relevance.cancellation import MUCH_CANCELLATION
 
 POSITIVE = keras.initializers.RandomUniform(-0.1, 0.4, seed=0)

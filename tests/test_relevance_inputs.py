@@ -6,9 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DualView, FeatureSimilarity, InfluenceModel, plots
-from deel_dualview.lrp import LRP
-from deel_dualview.relevance import DualRelevance
+from deel_dualview import LRP, DualRelevance, DualView, FeatureSimilarity, InfluenceModel, plots
 
 NAMES = ("picture", "age", "text", "unused")
 

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DualRelevance, DualView, InfluenceModel, metrics
-from deel_dualview.datasets import load_digits
+from deel_dualview import DualRelevance, DualView, InfluenceModel, load_digits, metrics
 
 MARKED_CLASS = 2
 # A frame of two pixels and a square of 6 x 6.

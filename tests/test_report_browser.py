@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from deel_dualview import audit, compare
-from deel_dualview.demo import Demo, make_demo
+from deel_dualview.cli.demo import Demo, make_demo
 from deel_dualview.report import AuditReport
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import InfluenceModel, _files
-from deel_dualview.datasets import load_digits
-from deel_dualview.evaluation import ImageData, Recipe, Subset, load_ground_truth, subjects
-from deel_dualview.evaluation.ground_truth import GroundTruth
-from deel_dualview.softmax_regression import fit_softmax_regression
+from deel_dualview import InfluenceModel, _files, load_digits
+from deel_dualview.evaluation import GroundTruth, ImageData, Recipe, Subset, load_ground_truth, trained_models
+from deel_dualview.svm.softmax_regression import fit_softmax_regression
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(
@@ -51,7 +49,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reproductions")
     with pytest.MonkeyPatch.context() as patch:
         recipe = Recipe("digits-cnn", epochs=1, batch_size=64)
-        patch.setattr(subjects, "RECIPES", {**subjects.RECIPES, "digits": recipe})
+        patch.setattr(trained_models, "RECIPES", {**trained_models.RECIPES, "digits": recipe})
         given = ["--data", "digits", "--models", folder / "models"]
         asked = ["--output", folder / "results", "--num-test", NUM_TEST]
         run("reproduce_table2", *given, *asked, "--seeds", 0, "--rows", *ROWS, "--questions", *QUESTIONS)
@@ -148,8 +146,8 @@ class TestTable2:
 
     def test_results_that_are_there_keep_their_identity(self):
         """Hours of results are resumed by what a row is described as, and by its file."""
-        from deel_dualview.evaluation.entrants import read_entrants
-        from deel_dualview.evaluation.working import Plan
+        from deel_dualview.calculators.method_specs import read_entrants
+        from deel_dualview.evaluation.worker import Plan
 
         plan = Plan("mnist", None, FOLDER, FOLDER, 4000, False)
         described = {

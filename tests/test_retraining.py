@@ -12,7 +12,7 @@ import scipy.special
 import tensorflow as tf
 
 from deel_dualview import InfluenceModel
-from deel_dualview.evaluation import Recipe, benchmark, retraining_protocols, subject
+from deel_dualview.evaluation import Recipe, benchmark, retraining_tasks, subject
 from deel_dualview.evaluation.retraining import HeadRetrainer, KeptOutputs, with_converged_head
 
 RECIPE = Recipe("digits-cnn", epochs=2, batch_size=32)
@@ -151,9 +151,9 @@ def test_influence_functions_predict_retraining_and_random_numbers_do_not(
     models, normal, tmp_path, monkeypatch
 ):
     """On a convex head to its optimum, exact influence functions should be nearly right."""
-    monkeypatch.setattr(retraining_protocols, "NUM_SUBSETS", 16)
-    monkeypatch.setattr(retraining_protocols, "NUM_REMOVED", 12)
-    monkeypatch.setattr(retraining_protocols, "NUM_BRITTLE", 5)
+    monkeypatch.setattr(retraining_tasks, "NUM_SUBSETS", 16)
+    monkeypatch.setattr(retraining_tasks, "NUM_REMOVED", 12)
+    monkeypatch.setattr(retraining_tasks, "NUM_BRITTLE", 5)
     found = benchmark(
         "digits",
         ["first-order", "random"],

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import search
-from deel_dualview.search import ORDER
+from deel_dualview import ORDER, search
 
 ORDERS = pytest.mark.parametrize("order", list(ORDER))
 

@@ -5,8 +5,8 @@ import pytest
 import scipy.optimize
 import scipy.special
 
-from deel_dualview.softmax_regression import fit_softmax_regression
-from deel_dualview.svm import ConvergenceWarning
+from deel_dualview import ConvergenceWarning
+from deel_dualview.svm.softmax_regression import fit_softmax_regression
 
 
 def random_problem(rng, num_classes=3, scale=1.0):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import data
-from deel_dualview.stores import DiskStore, MemoryStore, NoStore, Store, StoreError
+from deel_dualview import DiskStore, MemoryStore, NoStore, StoreError, data
+from deel_dualview.stores import Store
 
 KEY = {"model": "abc", "layer": "dense"}
 NUM_EXAMPLES = 23

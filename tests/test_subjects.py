@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from deel_dualview.evaluation import subjects
-from deel_dualview.evaluation.networks import NETWORKS, RECIPES, Recipe, paper_cnn, resnet
-from deel_dualview.evaluation.subjects import build, load_images, subject
+from deel_dualview.evaluation import RECIPES, Recipe, load_images, subject, trained_models
+from deel_dualview.evaluation.networks import NETWORKS, paper_cnn, resnet
+from deel_dualview.evaluation.trained_models import build
 
 _QUICK = Recipe("digits-cnn", epochs=1, batch_size=128)
 
@@ -136,8 +136,8 @@ def test_two_that_need_a_model_at_the_same_time_train_it_once(tmp_path, monkeypa
         trained.append(settings)
         return really_train(*settings)
 
-    really_train = subjects._train
-    monkeypatch.setattr(subjects, "_train", train)
+    really_train = trained_models._train
+    monkeypatch.setattr(trained_models, "_train", train)
     get = functools.partial(subject, "digits", "normal", 0, directory=tmp_path, recipe=_QUICK)
     with ThreadPoolExecutor(2) as pool:
         first, second = (future.result(300) for future in [pool.submit(get), pool.submit(get)])

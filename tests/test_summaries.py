@@ -9,9 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 import deel_dualview as dv
-from deel_dualview import metrics
-from deel_dualview.evaluation.describing import describe_settings
-from deel_dualview.search import TopK
+from deel_dualview import TopK, metrics
+from deel_dualview.calculators.describing import describe_settings
 
 MARKUP = "<script>alert(1)</script>"
 

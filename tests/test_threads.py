@@ -8,11 +8,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import recording
-from deel_dualview.gradients import PerExampleGradients
+from deel_dualview import LRP, InfluenceModel, PerExampleGradients
 from deel_dualview.linalg import blocks
-from deel_dualview.lrp import LRP
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import recording
 
 INPUTS = np.random.default_rng(0).normal(size=(4, 6, 6, 1)).astype("float32")
 LABELS = np.array([0, 1, 2, 0])

@@ -6,8 +6,9 @@ import pytest
 from keras import layers
 from pair_cases import both_orders
 
-from deel_dualview import plots, token_plot
-from deel_dualview.token_plot import passage
+from deel_dualview import plots
+from deel_dualview.plots import tokens as tokens_module
+from deel_dualview.plots.tokens import passage
 
 WORDS = ["", "[UNK]", *(f"word{number}" for number in range(2, 20))]
 
@@ -58,7 +59,7 @@ def test_the_token_of_most_relevance_has_the_strongest_colour(pairs, colours):
 def test_of_a_long_text_the_stretch_of_most_relevance_is_kept_and_the_rest_told(monkeypatch):
     tokens, relevance = np.arange(1, 31), np.zeros(30)
     relevance[10:14], relevance[25] = (1.0, -2.0, 1.0, 1.0), 0.5
-    monkeypatch.setattr(token_plot, "MAX_TOKENS", 4)
+    monkeypatch.setattr(tokens_module, "MAX_TOKENS", 4)
     found = passage(tokens, relevance, [])
     assert found.words == ["11", "12", "13", "14"]
     np.testing.assert_allclose(found.relevance, [1, -2, 1, 1])

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import ExactIHVP, FirstOrderInfluenceCalculator, GradDot, InfluenceModel, data
-from deel_dualview.stores import DiskStore, MemoryStore, StoreError
+from deel_dualview import (
+    DiskStore,
+    ExactIHVP,
+    FirstOrderInfluenceCalculator,
+    GradDot,
+    InfluenceModel,
+    MemoryStore,
+    StoreError,
+    data,
+)
 
 NUM_BATCHES = 6
 

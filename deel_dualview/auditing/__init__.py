@@ -11,19 +11,20 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.auditing import labels, leaks, making, pairs, predictions, ranking, summary, surrogate
+from deel_dualview.auditing import labels, leaks, pairs, predictions, ranking, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
 from deel_dualview.auditing.reading import gather_inputs, references_in
-from deel_dualview.auditing.steps import Steps
+from deel_dualview.calculators import making
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
-from deel_dualview.labels import check_class_names
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.labels import check_class_names
+from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
-from deel_dualview.wording import check_names
+from deel_dualview.report.provenance import Steps
 
 _NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 6, 2
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 
-from deel_dualview.hashing import to_bytes
+from deel_dualview.data.hashing import to_bytes
 from deel_dualview.report.findings import ExampleReference, Severity
 
 _MOST_PADDED, _LARGE_ANYWAY = 10, 2**20

@@ -14,6 +14,7 @@ from deel_dualview._checks import require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.lrp import Composite
 from deel_dualview.models import InfluenceModel
+from deel_dualview.plots.formatting import check_column_names
 from deel_dualview.relevance import BackEnd, DualRelevance
 from deel_dualview.relevance.layerwise import takes_tokens
 from deel_dualview.report.findings import (
@@ -26,7 +27,6 @@ from deel_dualview.report.findings import (
 from deel_dualview.report.maps import Kind, PairMaps, image_input, kind_of, reduce_map
 from deel_dualview.report.overview import Overview, Setting
 from deel_dualview.search import TopK
-from deel_dualview.wording import check_column_names
 
 Rule: TypeAlias = str | Composite | BackEnd
 Explained: TypeAlias = WrongPredictions | UncertainPredictions

@@ -12,7 +12,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview.auditing.broken import zero_not_finite
 from deel_dualview.auditing.duplicates import Sketcher
-from deel_dualview.examples import not_finite_rows
+from deel_dualview.data.examples import not_finite_rows
 from deel_dualview.report.findings import ExampleReference
 
 

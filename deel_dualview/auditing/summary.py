@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
 from collections.abc import Sequence
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from deel_dualview.auditing.evidence import Evidence
-from deel_dualview.auditing.making import ToldMethod
-from deel_dualview.auditing.steps import Steps, peak_memory_bytes
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.making import ToldMethod
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting
+from deel_dualview.report.provenance import Steps, peak_memory_bytes, versions
 
 
 def summarise(
@@ -97,22 +93,3 @@ def _class_counts(evidence: Evidence) -> tuple[ClassCounts, ...]:
         )
         for label in range(evidence.num_classes)
     )
-
-
-def versions() -> tuple[Setting, ...]:
-    """List what ran: the package, what it stands on, and the system."""
-    return (
-        Setting("deel_dualview", _version("deel-dualview")),
-        Setting("Python", platform.python_version()),
-        Setting("TensorFlow", tf.__version__),
-        Setting("Keras", keras.__version__),
-        Setting("NumPy", np.__version__),
-        Setting("System", f"{platform.system()} {platform.machine()}"),
-    )
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

@@ -8,17 +8,18 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from deel_dualview import data, witness
+from deel_dualview import data
 from deel_dualview._checks import check_instance, check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.calculators.ranking import RankingCalculator
 from deel_dualview.calculators.targets import check_target, explained_classes
-from deel_dualview.examples import RowsError
-from deel_dualview.gathering import gather_examples, gathered_spec
+from deel_dualview.data import identity
+from deel_dualview.data.examples import RowsError
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.train_sets import check_train_set, to_influence_model
 from deel_dualview.search import ORDER, TopK, to_order
+from deel_dualview.search.gathering import gather_examples, gathered_spec
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
-from deel_dualview.train_sets import check_train_set, to_influence_model
 from deel_dualview.typing import Target
 
 
@@ -247,10 +248,10 @@ class BaseInfluenceCalculator(RankingCalculator):
         known, num_seen = self._hashes(), 0
         for _, element in data.enumerate_examples(train_set):
             hashes = data.hash_examples(element)
-            witness.check(known, num_seen, hashes, "train_set")
+            identity.check(known, num_seen, hashes, "train_set")
             num_seen += len(hashes)
             yield data.unpack(element)
-        witness.check_end(len(known), num_seen, "train_set")
+        identity.check_end(len(known), num_seen, "train_set")
 
     def _check_same_train_set(self, train_set: tf.data.Dataset | None) -> tf.data.Dataset:
         """Return the training set to read; one that begins otherwise than the constructor's is refused."""

@@ -24,8 +24,8 @@ from deel_dualview.calculators.linearised import (
 from deel_dualview.gradients.capture import call_for_logits
 from deel_dualview.gradients.groups import Weights, check_weights, select_groups
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.train_sets import is_split, to_influence_model
 from deel_dualview.svm import ConvergenceWarning
-from deel_dualview.train_sets import is_split, to_influence_model
 
 _ROUNDING = 1e-6
 

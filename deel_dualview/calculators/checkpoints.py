@@ -6,13 +6,13 @@ from typing import TypeAlias
 import keras
 import tensorflow as tf
 
-from deel_dualview import data, tracing
+from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.gradients import Function, PerExampleGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import Projection
-from deel_dualview.models import InfluenceModel
-from deel_dualview.train_sets import to_influence_model
+from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.train_sets import to_influence_model
 from deel_dualview.typing import Inputs
 
 Models: TypeAlias = keras.Model | InfluenceModel | Sequence[keras.Model | InfluenceModel]

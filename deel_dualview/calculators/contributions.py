@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import OuterProduct
 
 
 class Pairs(NamedTuple):

@@ -17,7 +17,7 @@ from deel_dualview.calculators.contributions import FeatureContributions, Pairs,
 from deel_dualview.calculators.feature_maps import fit_feature_map
 from deel_dualview.calculators.feature_vectors import key_of_features
 from deel_dualview.calculators.support_vectors import SupportVectors
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER
 from deel_dualview.stores import Store, StoredVectors

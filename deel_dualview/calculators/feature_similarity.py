@@ -9,8 +9,7 @@ import tensorflow as tf
 from deel_dualview._checks import check_choice
 from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target

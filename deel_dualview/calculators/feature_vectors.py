@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import data, tracing
+from deel_dualview import data
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.search import ORDER, streaming_top_k
 from deel_dualview.stores import StoredVectors
 

@@ -13,7 +13,8 @@ from deel_dualview.calculators.vectors import VectorInfluenceCalculator
 from deel_dualview.gradients import Function, PerExampleGradients, UnitGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import IdentityProjection, Projection
-from deel_dualview.models import InfluenceModel, LinearHead
+from deel_dualview.models import InfluenceModel
+from deel_dualview.models.heads import LinearHead
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 

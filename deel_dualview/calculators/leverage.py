@@ -10,8 +10,7 @@ from deel_dualview._checks import describe, require
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.calculators.vectors import VectorInfluenceCalculator
 from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.search import ORDER
 
 _NUMBERS_AT_ONCE = 2**24

@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import links, recording
 from deel_dualview.gradients.capture import call_for_logits
-from deel_dualview.inputs import structure_of, used
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, links, recording
+from deel_dualview.models.inputs import structure_of, used
 
 
 class Linearised(NamedTuple):

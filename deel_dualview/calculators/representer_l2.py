@@ -11,11 +11,11 @@ from deel_dualview import data
 from deel_dualview._checks import check_choice, check_positive, describe
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.outer_product import OuterProduct
-from deel_dualview.models import InfluenceModel, LinearHead
-from deel_dualview.softmax_regression import SoftmaxRegression, fit_softmax_regression
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
+from deel_dualview.models import InfluenceModel
+from deel_dualview.models.heads import LinearHead
 from deel_dualview.stores import Store
+from deel_dualview.svm.softmax_regression import SoftmaxRegression, fit_softmax_regression
 from deel_dualview.typing import Target
 
 FitTo = Literal["labels", "probabilities"]

@@ -14,9 +14,9 @@ from deel_dualview._checks import check_positive, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
 from deel_dualview.curvature.softmax import SoftmaxGram
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.outer_product import OuterProduct
-from deel_dualview.models import InfluenceModel, LinearHead
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
+from deel_dualview.models import InfluenceModel
+from deel_dualview.models.heads import LinearHead
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 

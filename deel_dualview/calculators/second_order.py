@@ -10,8 +10,7 @@ from deel_dualview._checks import require
 from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
 from deel_dualview.curvature.softmax import logit_products
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
 
 
 class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):

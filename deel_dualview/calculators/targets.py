@@ -6,7 +6,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.models import InfluenceModel
-from deel_dualview.train_sets import is_split
+from deel_dualview.models.train_sets import is_split
 from deel_dualview.typing import Target
 
 

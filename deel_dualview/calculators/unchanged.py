@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview.identity import WeightsRecord
+from deel_dualview.models.identity import WeightsRecord
 
 
 class UnchangedModels:

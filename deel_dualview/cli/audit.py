@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from deel_dualview.calculators.methods import METHODS
 from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
 from deel_dualview.cli.subject import (
     Subject,
@@ -20,9 +21,8 @@ from deel_dualview.cli.subject import (
     subject_options,
     top_k_option,
 )
-from deel_dualview.methods import METHODS
+from deel_dualview.plots.formatting import visible
 from deel_dualview.quiet import quieten
-from deel_dualview.wording import visible
 
 if TYPE_CHECKING:
     from deel_dualview.report import AuditReport

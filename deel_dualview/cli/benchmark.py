@@ -6,9 +6,9 @@ import os
 
 import click
 
+from deel_dualview.calculators.methods import METHODS
 from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
 from deel_dualview.cli.subject import LARGEST_SEED
-from deel_dualview.methods import METHODS
 from deel_dualview.quiet import quieten
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10")
@@ -83,8 +83,8 @@ def benchmark(
     """
     _limit_threads(threads)
     quieten(debug)
+    from deel_dualview.calculators.method_specs import split_names
     from deel_dualview.evaluation import benchmark as run
-    from deel_dualview.evaluation.entrants import split_names
 
     names = split_names(methods)
     found = run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from deel_dualview.calculators.methods import DEFAULT_METHODS, METHODS, method_of
 from deel_dualview.cli.running import CleanCommand, say
 from deel_dualview.cli.subject import (
     check_files,
@@ -14,7 +15,6 @@ from deel_dualview.cli.subject import (
     subject_options,
     top_k_option,
 )
-from deel_dualview.methods import DEFAULT_METHODS, METHODS, method_of
 from deel_dualview.quiet import quieten
 
 

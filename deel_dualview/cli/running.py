@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from deel_dualview.wording import visible
+from deel_dualview.plots.formatting import visible
 
 FAILED_THRESHOLD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _UNTIL_AGAIN = 0.1  # seconds, in which a callback ends

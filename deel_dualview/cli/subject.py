@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from deel_dualview._user_code import import_registering
+from deel_dualview.calculators.methods import METHODS, check_checkpoints, method_of
+from deel_dualview.cli.model_files import check_model_file
 from deel_dualview.cli.running import say
-from deel_dualview.methods import METHODS, check_checkpoints, method_of
-from deel_dualview.model_files import check_model_file
-from deel_dualview.user_code import import_registering
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from deel_dualview.callbacks import Checkpoints
-    from deel_dualview.demo import Demo
+    from deel_dualview.cli.demo import Demo
     from deel_dualview.models import InfluenceModel
+    from deel_dualview.models.checkpoints import Checkpoints
 
 LARGEST_SEED = 2**32 - 1  # of `keras.utils.set_random_seed`
 _SWAPS_A_LINE = 5
@@ -175,10 +175,10 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
     """Load what the options name, or train the demo's model."""
     if options.model_path is None:
         return _demo(options, methods)
-    from deel_dualview.callbacks import load_checkpoints
-    from deel_dualview.model_files import load_model
+    from deel_dualview.cli.model_files import load_model
+    from deel_dualview.data.sources import find_source, read_dataset
     from deel_dualview.models import InfluenceModel
-    from deel_dualview.sources import find_source, read_dataset
+    from deel_dualview.models.checkpoints import load_checkpoints
 
     specs = {"train": str(options.train_spec), "test": str(options.test_spec)}
     # The user's modules come first: they register the layers and functions that the model is made of.
@@ -205,9 +205,9 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
 
 def _demo(options: SubjectOptions, methods: list[str]) -> Subject:
     """Train the demo's model, with checkpoints if a method needs them."""
-    from deel_dualview.callbacks import SaveCheckpoints, load_checkpoints
-    from deel_dualview.demo import make_demo
+    from deel_dualview.cli.demo import make_demo
     from deel_dualview.models import InfluenceModel
+    from deel_dualview.models.checkpoints import SaveCheckpoints, load_checkpoints
 
     say("No --model: a demo. Training a small network on the handwritten digits of the package ...")
     needed = any(method_of(name).checkpoints == "needed" for name in methods)

@@ -12,9 +12,9 @@ from deel_dualview._checks import require
 from deel_dualview.curvature.base import Curvature
 from deel_dualview.curvature.softmax import SoftmaxGram, mean_products, traces
 from deel_dualview.gradients import LastLayerGradients
-from deel_dualview.heads import AffineMap
 from deel_dualview.linalg.operators import LinearOperator
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.heads import AffineMap
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
 
 

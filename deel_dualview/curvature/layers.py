@@ -6,14 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from deel_dualview import data, tracing
+from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.curvature.base import Curvature, CurvatureKind
 from deel_dualview.curvature.softmax import logit_products
 from deel_dualview.gradients import WeightGroup, Weights, select_groups
 from deel_dualview.gradients.capture import call_for_logits
 from deel_dualview.linalg.operators import LinearOperator
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, tracing
 
 _SHUFFLED_EXAMPLES = 4096
 

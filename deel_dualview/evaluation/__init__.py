@@ -4,9 +4,9 @@ from deel_dualview.evaluation.ground_truth import GroundTruth, load_ground_truth
 from deel_dualview.evaluation.networks import RECIPES, Recipe
 from deel_dualview.evaluation.pages import read_benchmark
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Subset, Superclasses
-from deel_dualview.evaluation.running import benchmark
-from deel_dualview.evaluation.subjects import ImageData, Subject, load_images, subject
+from deel_dualview.evaluation.runner import benchmark
 from deel_dualview.evaluation.tables import Benchmark
+from deel_dualview.evaluation.trained_models import ImageData, Subject, load_images, subject
 
 __all__ = [
     "RECIPES",

@@ -10,15 +10,15 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from deel_dualview import _files, comparison_plots, plots
+from deel_dualview import _files, plots
 from deel_dualview._checks import require
-from deel_dualview.evaluation import figures
-from deel_dualview.evaluation.cells import FOLDER, read_cells
-from deel_dualview.evaluation.protocols import PROTOCOLS
+from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
+from deel_dualview.evaluation.results import FOLDER, read_cells
 from deel_dualview.evaluation.tables import MEASURES, Benchmark
+from deel_dualview.plots.benchmark import plot_detection, plot_rank_against_time, short_name
+from deel_dualview.plots.comparison import plot_costs
+from deel_dualview.plots.formatting import format_seconds, visible
 from deel_dualview.report.html import make_environment, read_style
-from deel_dualview.report.overview import format_seconds
-from deel_dualview.wording import visible
 
 PAGE, TABLE, FIGURES = "index.html", "table.md", "figures"
 NAMES = (PAGE, TABLE, FIGURES)
@@ -79,20 +79,18 @@ def draw(benchmark: Benchmark) -> dict[str, Figure]:
     drawn = {}
     curves = _curves(benchmark)
     if curves:
-        drawn["detection"] = figures.plot_detection(curves)
+        drawn["detection"] = plot_detection(curves)
     seconds = {method: benchmark.run_seconds(method) for method in benchmark.methods}
     known = {method: value for method, value in seconds.items() if value is not None and value > 0}
     if len(known) > 1 and benchmark.average_ranks:
-        drawn["rank-time"] = figures.plot_rank_against_time(benchmark.average_ranks, known)
+        drawn["rank-time"] = plot_rank_against_time(benchmark.average_ranks, known)
     timed = [method for method in known if benchmark.cost(method, "seconds_per_query")]
     if timed:
         costs = {
             title: [benchmark.cost(method, name) or 0.0 for method in timed]
             for title, name in (("Set-up", "setup_seconds"), ("A query", "seconds_per_query"))
         }
-        drawn["cost"] = comparison_plots.plot_costs(
-            [figures.short_name(name) for name in timed], costs, write=format_seconds
-        )
+        drawn["cost"] = plot_costs([short_name(name) for name in timed], costs, write=format_seconds)
     return drawn
 
 

@@ -16,10 +16,10 @@ import tensorflow as tf
 from deel_dualview import _files
 from deel_dualview._checks import require
 from deel_dualview.evaluation.locks import locked
-from deel_dualview.evaluation.subjects import Subject
-from deel_dualview.heads import Head
+from deel_dualview.evaluation.trained_models import Subject
 from deel_dualview.models import InfluenceModel
-from deel_dualview.softmax_regression import fit_softmax_regression
+from deel_dualview.models.heads import Head
+from deel_dualview.svm.softmax_regression import fit_softmax_regression
 
 PENALTY = 1e-5
 """lambda of the last layer's lambda ||W||^2, in units of the mean squared norm of the features."""

@@ -10,12 +10,12 @@ from functools import cached_property
 import numpy as np
 import scipy.stats
 
-from deel_dualview.evaluation.asking import Measure
-from deel_dualview.evaluation.cells import Cell
-from deel_dualview.evaluation.entrants import RANDOM
-from deel_dualview.evaluation.protocols import PROTOCOLS
-from deel_dualview.methods import METHODS
-from deel_dualview.report.overview import format_seconds
+from deel_dualview.calculators.method_specs import RANDOM
+from deel_dualview.calculators.methods import METHODS
+from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
+from deel_dualview.evaluation.results import Cell
+from deel_dualview.evaluation.tasks import Measure
+from deel_dualview.plots.formatting import format_seconds
 
 MEASURES: Mapping[str, Measure] = {
     name: measure for protocol in PROTOCOLS.values() for name, measure in protocol.measures.items()

@@ -31,9 +31,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from deel_dualview import links, tracing
-from deel_dualview.models import InfluenceModel
-from deel_dualview.recording import Around, intercepted, recorded
+from deel_dualview.models import InfluenceModel, links, tracing
+from deel_dualview.models.recording import Around, intercepted, recorded
 from deel_dualview.typing import Inputs
 
 Objective = Callable[[tf.Tensor], tf.Tensor]

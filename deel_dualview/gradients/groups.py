@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import tracing
 from deel_dualview._checks import describe, require
 from deel_dualview.gradients.rules import kernel_axes
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, tracing
 
 Weights = Literal["last", "all"] | Sequence[str]
 """The last Dense layer, all trainable weights, or the layers of these names (with the layers inside them)."""

@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from deel_dualview._checks import describe
 from deel_dualview.gradients.objective import Function, check_function, logit_gradients
-from deel_dualview.heads import Head
-from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.heads import Head
 from deel_dualview.typing import Inputs
 
 

@@ -7,11 +7,10 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import tracing
 from deel_dualview.gradients.capture import call_for_logits
 from deel_dualview.gradients.objective import Function, evaluate
-from deel_dualview.inputs import arranged, structure_of
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.inputs import arranged, structure_of
 from deel_dualview.typing import Inputs
 
 Mapping = Literal["vectorized-map", "map"]

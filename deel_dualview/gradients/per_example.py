@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import tracing
 from deel_dualview._checks import check_choice, describe, require
-from deel_dualview.examples import RowsError
+from deel_dualview.data.examples import RowsError
 from deel_dualview.gradients.capture import capture
 from deel_dualview.gradients.groups import (
     WeightGroup,
@@ -26,8 +25,8 @@ from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.factors import LayerGradients, to_block
 from deel_dualview.linalg.projections import IdentityProjection, Projection
-from deel_dualview.models import InfluenceModel
-from deel_dualview.train_sets import is_split, to_influence_model
+from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.train_sets import is_split, to_influence_model
 from deel_dualview.typing import Inputs
 
 Route = Literal["auto", "closed-form", "vectorized-map", "map"]

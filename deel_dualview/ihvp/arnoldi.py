@@ -9,7 +9,6 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_seed, require
 from deel_dualview.curvature import CurvatureKind
-from deel_dualview.gathering import draw_examples
 from deel_dualview.gradients import Weights
 from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
 from deel_dualview.linalg import blocks
@@ -17,6 +16,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.krylov import Spectrum, deflated_trace, lanczos
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
+from deel_dualview.search.gathering import draw_examples
 
 _RANK = 50
 _BATCH_SIZE = 256

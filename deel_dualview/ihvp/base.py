@@ -22,8 +22,8 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.operators import DampedOperator, DenseOperator, LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.train_sets import check_train_set
 from deel_dualview.svm import ConvergenceWarning
-from deel_dualview.train_sets import check_train_set
 
 DENSE_LIMIT = 4096
 """Up to this many parameters of the last layer, iterative solvers form the matrix: its products are cheap."""

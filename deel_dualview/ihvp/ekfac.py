@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_seed, describe, require
-from deel_dualview.ekfac import KroneckerCurvature, estimate_curvature
-from deel_dualview.ekfac.layers import EkfacLayer, ekfac_layer
+from deel_dualview.curvature.ekfac import KroneckerCurvature
+from deel_dualview.curvature.ekfac_layers import EkfacLayer, ekfac_layer
+from deel_dualview.curvature.ekfac_passes import estimate_curvature
 from deel_dualview.gradients import Weights
 from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
 from deel_dualview.linalg.blocks import Blocks

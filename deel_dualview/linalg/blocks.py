@@ -1,11 +1,24 @@
 """Batches of long vectors in blocks: one dense matrix or one batch of outer products for each layer."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from deel_dualview.linalg import outer_product
-from deel_dualview.linalg.outer_product import OuterProduct
+
+class OuterProduct(NamedTuple):
+    """One matrix `left_i right_i'` a row, never multiplied out.
+
+    An inner product of two rows costs c + d instead of c * d multiplications. The gradient of a Dense layer
+    has this form, and so has the influence vector of DualView.
+
+    Attributes:
+        left: first factors, shape (n, c).
+        right: second factors, shape (n, d).
+    """
+
+    left: tf.Tensor
+    right: tf.Tensor
+
 
 Blocks = tuple[tf.Tensor | OuterProduct, ...]
 """n vectors of size p in blocks: each a matrix (n, p_k) or an OuterProduct of n matrices (c_k, d_k)."""
@@ -83,7 +96,8 @@ def spec_of(vectors: Blocks) -> Any:
 
 def _inner_products(first: Any, second: Any) -> tf.Tensor:
     if isinstance(first, OuterProduct) and isinstance(second, OuterProduct):
-        return outer_product.inner_products(first, second)
+        left = tf.matmul(first.left, second.left, transpose_b=True)
+        return left * tf.matmul(first.right, second.right, transpose_b=True)
     if isinstance(second, OuterProduct):
         return _bilinear_forms(first, second)
     if isinstance(first, OuterProduct):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from deel_dualview.linalg.outer_product import OuterProduct
+from deel_dualview.linalg.blocks import OuterProduct
 
 
 class Factors(NamedTuple):

@@ -6,9 +6,8 @@ import math
 import tensorflow as tf
 
 from deel_dualview._checks import check_count, require
-from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.linalg.factors import Factored, Factors, LayerGradients, to_block
-from deel_dualview.linalg.outer_product import OuterProduct
 
 _LARGEST_MATRIX = 2**31
 _LONGEST_ROW = 4096

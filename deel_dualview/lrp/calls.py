@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from deel_dualview.lrp.graph import Step
 from deel_dualview.lrp.linear import LinearMap
+from deel_dualview.models.keras_graph import Step
 
 
 class Applied(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from deel_dualview.lrp.graph import Graph, Ref, Step, walk
 from deel_dualview.lrp.linear import WEIGHTED
+from deel_dualview.models.keras_graph import Graph, Ref, Step, walk
 
 layers = keras.layers
 

@@ -3,7 +3,7 @@
 import keras
 
 from deel_dualview._checks import describe
-from deel_dualview.lrp.graph import Graph
+from deel_dualview.models.keras_graph import Graph
 
 layers = keras.layers
 

@@ -9,14 +9,14 @@ import keras
 import tensorflow as tf
 
 from deel_dualview._checks import require
-from deel_dualview.hashing import checksum
+from deel_dualview.data.hashing import checksum
 from deel_dualview.lrp import linear, signs, wrappers
 from deel_dualview.lrp.calls import Applied, Call, Rule, mask_of, masked
 from deel_dualview.lrp.canonize import fold_batch_norms, in_float32
 from deel_dualview.lrp.composites import SHIFT_SHARES, Composite, Named, to_composite
 from deel_dualview.lrp.discrete import check_no_look_up
-from deel_dualview.lrp.graph import Graph, Ref, Step, graph_of, walk
 from deel_dualview.lrp.routing import Pass
+from deel_dualview.models.keras_graph import Graph, Ref, Step, graph_of, walk
 from deel_dualview.typing import Inputs
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from deel_dualview.lrp.graph import Graph, Ref, Step
+from deel_dualview.models.keras_graph import Graph, Ref, Step
 
 layers = keras.layers
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deel_dualview.lrp import linear
 from deel_dualview.lrp.calls import Call, Rule, mask_of, masked, per_row
-from deel_dualview.lrp.graph import graph_of
+from deel_dualview.models.keras_graph import graph_of
 
 TimeDistributed = keras.layers.TimeDistributed
 

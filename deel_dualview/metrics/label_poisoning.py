@@ -9,14 +9,7 @@ import numpy as np
 import sklearn.metrics
 
 from deel_dualview._checks import require
-from deel_dualview.metrics.base import (
-    Metric,
-    MetricResult,
-    checked_vector,
-    row_blocks,
-    shape_of,
-    to_reals,
-)
+from deel_dualview.metrics.base import Metric, MetricResult, checked_vector, row_blocks, shape_of, to_reals
 from deel_dualview.metrics.flags import checked_flags
 
 

@@ -13,9 +13,9 @@ from deel_dualview import data
 from deel_dualview._checks import check_count, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import Pairs
-from deel_dualview.calculators.pair_influence import PairInfluence
 from deel_dualview.metrics.base import MeanMetric
 from deel_dualview.metrics.flags import checked_flags
+from deel_dualview.relevance.pair_influence import PairInfluence
 
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance

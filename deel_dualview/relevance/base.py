@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from deel_dualview.calculators.pair_influence import PairInfluence
 from deel_dualview.models import InfluenceModel
+from deel_dualview.relevance.pair_influence import PairInfluence
 from deel_dualview.typing import Inputs
 
 

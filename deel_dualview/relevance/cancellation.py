@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.inputs import structure_of, used
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.inputs import structure_of, used
 from deel_dualview.relevance.base import Side
 from deel_dualview.relevance.layerwise import feature_function, takes_tokens
 from deel_dualview.relevance.scores import Score, of_rows

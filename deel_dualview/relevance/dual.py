@@ -10,11 +10,11 @@ from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import Pairs
-from deel_dualview.calculators.pair_influence import PairInfluence, Varied
 from deel_dualview.lrp import Composite
 from deel_dualview.relevance.back_ends import Named, to_back_end
 from deel_dualview.relevance.base import BackEnd, Side
 from deel_dualview.relevance.cancellation import GradientCancellation, cancellation, is_worse
+from deel_dualview.relevance.pair_influence import PairInfluence, Varied
 from deel_dualview.search import ORDER, TopK
 from deel_dualview.typing import Inputs
 

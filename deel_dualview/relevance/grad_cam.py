@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from deel_dualview._checks import require
-from deel_dualview.inputs import spread, structure_of
-from deel_dualview.lrp.graph import Graph, Ref
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.inputs import spread, structure_of
+from deel_dualview.models.keras_graph import Graph, Ref
 from deel_dualview.relevance.base import BackEnd, Explainer, Side
 from deel_dualview.relevance.gradients import tf_explain
 from deel_dualview.relevance.layerwise import feature_function, feature_graph

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from deel_dualview import tracing
 from deel_dualview.lrp import LRP, Composite
 from deel_dualview.lrp.composites import Named, to_composite
-from deel_dualview.lrp.graph import Graph, ending_at_layer, walk
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.keras_graph import Graph, ending_at_layer, walk
 from deel_dualview.relevance.base import BackEnd, Explainer
 
 

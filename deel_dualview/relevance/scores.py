@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import require
-from deel_dualview.inputs import Structure, spread, structure_of, used
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.inputs import Structure, spread, structure_of, used
 from deel_dualview.relevance.base import BackEnd, Explainer, Side
 from deel_dualview.relevance.layerwise import feature_function, takes_tokens
 from deel_dualview.typing import Inputs

@@ -13,7 +13,8 @@ import scipy.sparse
 
 from deel_dualview._checks import require
 from deel_dualview._summaries import to_html
-from deel_dualview.pair_panels import COLOURS, Colours
+from deel_dualview.plots.formatting import visible
+from deel_dualview.plots.panels import COLOURS, Colours
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.findings import Finding
 from deel_dualview.report.maps import PairMaps
@@ -27,7 +28,6 @@ from deel_dualview.report.writing import (
     write_report,
     write_text,
 )
-from deel_dualview.wording import visible
 
 SCHEMA_VERSION = 1
 

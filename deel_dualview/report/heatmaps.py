@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from deel_dualview.pair_panels import Colours, heat_limit, shown_tokens
+from deel_dualview.plots.formatting import name_column, name_token
+from deel_dualview.plots.panels import Colours, heat_limit, shown_tokens
 from deel_dualview.report.findings import ExplainedPrediction
 from deel_dualview.report.maps import PairMaps
-from deel_dualview.wording import name_column, name_token
 
 FULL: Mapping[str, tuple[str, str]] = {
     "red-blue": ("#d9363e", "#2f7fd6"),

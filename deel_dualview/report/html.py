@@ -11,12 +11,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deel_dualview import plots
-from deel_dualview.pair_panels import Colours, cancellation_note
+from deel_dualview.plots.formatting import brief, visible
+from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.rendering import ExampleRenderer
-from deel_dualview.wording import brief, visible
 
 if TYPE_CHECKING:
     from deel_dualview.report.audit_report import AuditReport

@@ -5,27 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-def format_seconds(seconds: float) -> str:
-    """Write seconds with three digits, in a unit in which they are easily read."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * factor >= 1 or unit == "µs":
-            break
-    value = seconds * factor
-    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-
-
-def format_bytes(num_bytes: int) -> str:
-    """Write a number of bytes with three digits, in a unit in which it is easily read."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            return (
-                f"{num_bytes / size:,.0f} {unit}"
-                if num_bytes >= 100 * size
-                else f"{num_bytes / size:.3g} {unit}"
-            )
-    return f"{num_bytes} B"
-
-
 @dataclass(frozen=True)
 class Setting:
     """A named setting or version, as text."""

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from deel_dualview.plots.formatting import name_column, name_token
 from deel_dualview.report import pictures
-from deel_dualview.wording import name_column, name_token
 
 MAX_TABLE_COLUMNS = pictures.MAX_COLUMNS
 MAX_TABLE_ROWS = 8

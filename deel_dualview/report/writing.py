@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from deel_dualview import _files
-from deel_dualview.wording import escaped_json
+from deel_dualview.plots.formatting import escaped_json
 
 FILE_NAMES = ("index.html", "audit.json", "attributions.npz")
 

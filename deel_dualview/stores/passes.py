@@ -19,9 +19,9 @@ from deel_dualview.data import (
     slice_examples,
     to_array,
 )
-from deel_dualview.hashing import to_bytes
+from deel_dualview.data.hashing import to_bytes
+from deel_dualview.data.identity import is_read_twice
 from deel_dualview.stores.base import CHECKED, HASHES, ID_HASHES, Block, ChangedDataError, Column, Compute
-from deel_dualview.witness import is_read_twice
 
 _SHARE_OF_TIME = 0.05
 _LEAST_BATCHES = 2

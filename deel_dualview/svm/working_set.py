@@ -7,12 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.svm.newton import (
-    InnerState,
-    complementarity,
-    newton_step,
-    proximal_multipliers,
-)
+from deel_dualview.svm.newton import InnerState, complementarity, newton_step, proximal_multipliers
 from deel_dualview.svm.passes import adjoint, margins
 from deel_dualview.svm.preconditioner import Preconditioner, build_cost, build_preconditioner
 from deel_dualview.svm.problem import Problem

@@ -1,7 +1,6 @@
 """Low-rank influence functions, for the contract suite."""
 
-from deel_dualview.calculators.arnoldi import ArnoldiInfluenceCalculator
-from deel_dualview.ihvp import ArnoldiIHVP
+from deel_dualview import ArnoldiIHVP, ArnoldiInfluenceCalculator
 
 
 def in_the_hidden_layer(model, train, **settings):

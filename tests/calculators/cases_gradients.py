@@ -1,9 +1,6 @@
 """Calculators of gradient products, for the contract suite."""
 
-from deel_dualview.calculators.graddot import GradCos, GradDot
-from deel_dualview.calculators.tracin import TracIn
-from deel_dualview.calculators.trak import Trak
-from deel_dualview.linalg.projections import FactoredProjection
+from deel_dualview import FactoredProjection, GradCos, GradDot, TracIn, Trak
 
 CASES = {
     "GradDot": GradDot,

@@ -1,8 +1,6 @@
 """Calculators on penultimate features that the contract suite runs over."""
 
-from deel_dualview.calculators.feature_similarity import FeatureSimilarity
-from deel_dualview.calculators.representer_l2 import RepresenterPointL2
-from deel_dualview.calculators.representer_lje import RepresenterPointLJE
+from deel_dualview import FeatureSimilarity, RepresenterPointL2, RepresenterPointLJE
 
 CASES = {
     "RepresenterPointL2": lambda model, train, **settings: RepresenterPointL2(model, train, **settings),

@@ -6,9 +6,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.boundary import SampleBoundaryCalculator, WeightsBoundaryCalculator
-from deel_dualview.svm import ConvergenceWarning
+from deel_dualview import (
+    ConvergenceWarning,
+    InfluenceModel,
+    SampleBoundaryCalculator,
+    WeightsBoundaryCalculator,
+)
 
 KINDS = {
     "sample": SampleBoundaryCalculator,

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.feature_similarity import FeatureSimilarity
+from deel_dualview import FeatureSimilarity, InfluenceModel
 
 SIMILARITIES = {
     "dot": lambda first, second: first @ second,

@@ -8,10 +8,14 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
-from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator
-from deel_dualview.ihvp import ConjugateGradientDescentIHVP, ExactIHVP, IdentityIHVP
+from deel_dualview import (
+    ConjugateGradientDescentIHVP,
+    ExactIHVP,
+    FirstOrderInfluenceCalculator,
+    IdentityIHVP,
+    InfluenceModel,
+    LeverageCorrectedInfluenceCalculator,
+)
 
 REGULARISATION = 0.05
 

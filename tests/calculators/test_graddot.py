@@ -6,9 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.graddot import GradCos, GradDot
-from deel_dualview.linalg.projections import FactoredProjection, GaussianProjection
+from deel_dualview import FactoredProjection, GaussianProjection, GradCos, GradDot, InfluenceModel
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}
 

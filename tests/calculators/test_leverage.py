@@ -7,9 +7,13 @@ import tensorflow as tf
 from keras import layers
 from test_first_order import REGULARISATION, all_values, convex, first_order, losses
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.leverage import LeverageCorrectedInfluenceCalculator, _changes_of_loss
-from deel_dualview.ihvp import ConjugateGradientDescentIHVP, ExactIHVP
+from deel_dualview import (
+    ConjugateGradientDescentIHVP,
+    ExactIHVP,
+    InfluenceModel,
+    LeverageCorrectedInfluenceCalculator,
+)
+from deel_dualview.calculators.leverage import _changes_of_loss
 
 __all__ = ["convex", "first_order"]
 

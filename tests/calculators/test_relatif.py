@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 from test_first_order import all_values, convex
 
-from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
-from deel_dualview.calculators.relatif import RelatIF
+from deel_dualview import FirstOrderInfluenceCalculator, RelatIF
 from deel_dualview.data import unpack
 
 __all__ = ["convex"]

@@ -7,8 +7,7 @@ import scipy.special
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DiskStore, DualView, InfluenceModel
-from deel_dualview.calculators.representer_l2 import RepresenterPointL2
+from deel_dualview import DiskStore, DualView, InfluenceModel, RepresenterPointL2
 
 PENALTY = 0.003
 

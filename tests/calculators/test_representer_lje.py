@@ -7,8 +7,7 @@ import scipy.special
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.representer_lje import RepresenterPointLJE
+from deel_dualview import InfluenceModel, RepresenterPointLJE
 
 GAMMA, DAMPING = 1e-4, 0.1
 

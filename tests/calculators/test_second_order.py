@@ -7,9 +7,12 @@ import tensorflow as tf
 from keras import layers
 from test_first_order import REGULARISATION, all_values, convex, first_order, group_values
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.second_order import SecondOrderInfluenceCalculator
-from deel_dualview.ihvp import ConjugateGradientDescentIHVP, ExactIHVP
+from deel_dualview import (
+    ConjugateGradientDescentIHVP,
+    ExactIHVP,
+    InfluenceModel,
+    SecondOrderInfluenceCalculator,
+)
 
 __all__ = ["convex", "first_order"]
 

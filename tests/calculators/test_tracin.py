@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 from keras import layers
 
-from deel_dualview import DiskStore, InfluenceModel
-from deel_dualview.calculators.graddot import GradDot
-from deel_dualview.calculators.tracin import TracIn
-from deel_dualview.callbacks import SaveCheckpoints, load_checkpoints
-from deel_dualview.linalg.projections import FactoredProjection
+from deel_dualview import (
+    DiskStore,
+    FactoredProjection,
+    GradDot,
+    InfluenceModel,
+    SaveCheckpoints,
+    TracIn,
+    load_checkpoints,
+)
 
 # Keras' own saving of weights under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -5,11 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from deel_dualview import InfluenceModel
-from deel_dualview.calculators.trak import Trak
-from deel_dualview.gradients import PerExampleGradients
+from deel_dualview import FactoredProjection, IdentityProjection, InfluenceModel, PerExampleGradients, Trak
 from deel_dualview.linalg import blocks
-from deel_dualview.linalg.projections import FactoredProjection, IdentityProjection
 
 
 def values(calculator, dataset):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from deel_dualview.lrp import LRP
+from deel_dualview import LRP
 
 # What convolutions and Flatten say of a mask, as a user's model does too.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*destroy the mask information")

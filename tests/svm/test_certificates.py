@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from svm_problems import PROBLEMS, check_certificate, make_problem, relative_penalty
 
-from deel_dualview.svm import ConvergenceWarning, DualSVMSolver
+from deel_dualview import ConvergenceWarning, DualSVMSolver
 
 # Where a hundred classes have random labels, a hard margin takes long: the steps are limited for all.
 _STEPS = 40

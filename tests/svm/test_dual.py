@@ -7,7 +7,7 @@ import pytest
 from sklearn.svm import LinearSVC
 from svm_problems import PROBLEMS, make_problem, objectives, relative_penalty
 
-from deel_dualview.svm import DualSVMSolver
+from deel_dualview import DualSVMSolver
 
 
 @pytest.fixture(params=list(PROBLEMS))

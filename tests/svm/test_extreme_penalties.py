@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from svm_problems import check_certificate, make_problem, relative_penalty
 
-from deel_dualview.svm import ConvergenceWarning, DualSVMSolver
+from deel_dualview import ConvergenceWarning, DualSVMSolver
 
 _TINY = [1e-9, 1e-4]
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from svm_problems import make_problem, objectives, relative_penalty
 
-from deel_dualview.svm import ConvergenceWarning, DualSVMSolver
+from deel_dualview import ConvergenceWarning, DualSVMSolver
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,140 @@
+"""compare: several attribution methods on the same predictions, how far they agree and what they cost."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from deel_dualview import data
+from deel_dualview._checks import check_count, check_k, describe, require
+from deel_dualview.auditing.agreement import Agreement, mean_over_queries
+from deel_dualview.auditing.compared_method import Contestant, Given, Queries
+from deel_dualview.auditing.disagreement import contents_of, least_agreed
+from deel_dualview.auditing.duplicates import Sketcher
+from deel_dualview.auditing.reading import read_contents
+from deel_dualview.calculators.methods import DEFAULT_METHODS, NamedMethod
+from deel_dualview.models import InfluenceModel
+from deel_dualview.models.checkpoints import Checkpoints
+from deel_dualview.models.labels import check_class_names
+from deel_dualview.report.comparison import Comparison
+from deel_dualview.report.provenance import Steps, peak_memory_bytes, versions
+
+
+def compare(
+    model: keras.Model | InfluenceModel,
+    train_set: tf.data.Dataset,
+    test_set: tf.data.Dataset,
+    *,
+    methods: Sequence[str] | Mapping[str, str | Given] = DEFAULT_METHODS,
+    k: int = 5,
+    num_queries: int = 100,
+    checkpoints: Checkpoints | None = None,
+    class_names: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Explain the same predictions by several methods, and tell how far they agree and what each one costs.
+
+    All methods keep their vectors of the training set in memory at the same time; influence values (m, n) are
+    computed batch by batch and dropped. The queries are read once and kept, and so are the few training
+    examples that are shown.
+
+    Args:
+        model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
+        test_set: batched examples, of which the first are explained.
+        methods: names of `deel_dualview.METHODS`; or, by names of your own, what `audit` takes as `calculator`:
+            names, calculators, or what makes one from model, training set and `store`.
+        k: how many of the strongest proponents are compared.
+        num_queries: at most so many test examples are explained, the first ones.
+        checkpoints: of the training run, for the methods that take them, from `load_checkpoints`.
+        class_names: one for each class; their numbers by default.
+        progress: whether steps are shown by bars (on a terminal only).
+
+    Raises:
+        TypeError: `model`, a dataset or a calculator is of another type.
+        ValueError: fewer than two methods, an unknown one, one without the checkpoints that it needs, or data
+            that cannot be explained.
+    """
+    makers = _makers(methods, checkpoints)
+    check_count("k", k)
+    check_count("num_queries", num_queries)
+    own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    steps = Steps(len(makers) + 2, progress=progress)
+    try:
+        with steps.step("Contents of both sets"):
+            for name, dataset in (("train_set", train_set), ("test_set", test_set)):
+                data.check_bounded(dataset, name)
+            train = read_contents(train_set, Sketcher())
+            check_k(k, len(train.hashes))
+            queries = Queries.read(own, test_set, num_queries, num_train=len(train.hashes))
+            names = tuple(check_class_names(class_names, own.num_classes))
+        contestants = []
+        for name, given in makers.items():
+            with steps.step(name):
+                made = Contestant.prepare(name, given, own, train_set, queries, progress=progress)
+                contestants.append(made)
+        with steps.step("Influence values"):
+            agreement = _agreement(contestants, queries, k, progress=progress)
+        with steps.step("Pictures"):
+            predictions = least_agreed(agreement, queries, train, own)
+            shown = contents_of(predictions, train_set, train, queries)
+    finally:
+        steps.close()
+    return Comparison(
+        model_name=own.model.name,
+        model_fingerprint=own.fingerprint,
+        feature_layer=own.feature_layer,
+        num_train=len(train.hashes),
+        num_queries=queries.size,
+        k=k,
+        class_names=names,
+        methods=tuple(contestant.told() for contestant in contestants),
+        rank_correlation=_rows(mean_over_queries(agreement.rank_correlations())),
+        top_k_overlap=_rows(mean_over_queries(agreement.overlaps())),
+        predictions=predictions,
+        versions=versions(),
+        seconds=steps.seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+        added_memory_bytes=steps.added_memory_bytes,
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        shown=shown,
+    )
+
+
+def _makers(
+    methods: Sequence[str] | Mapping[str, str | Given], checkpoints: Checkpoints | None
+) -> dict[str, Given]:
+    """Return what makes each method's calculator, by name."""
+    if not isinstance(methods, Sequence | Mapping) or not all(isinstance(name, str) for name in methods):
+        raise TypeError(
+            describe("`methods` must be names of methods, or a mapping from names.", {"methods": methods})
+        )
+    require(
+        not isinstance(methods, str) and len(methods) >= 2 and len(set(methods)) == len(methods),
+        "`methods` must be at least two different names of methods, or a mapping from names.",
+        {"methods": methods},
+    )
+    pairs = methods.items() if isinstance(methods, Mapping) else zip(methods, methods, strict=True)
+    return {
+        name: NamedMethod(given, checkpoints) if isinstance(given, str) else given for name, given in pairs
+    }
+
+
+def _agreement(contestants: Sequence[Contestant], queries: Queries, k: int, *, progress: bool) -> Agreement:
+    """Ask all methods for the values of one batch of queries after the other."""
+    agreement = Agreement(k)
+    streams = [contestant.values(queries) for contestant in contestants]
+    with tqdm(total=queries.size, unit="query", leave=False, disable=None if progress else True) as bar:
+        for values in zip(*streams, strict=True):
+            agreement.update(values)
+            bar.update(len(values[0]))
+    return agreement
+
+
+def _rows(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in matrix)

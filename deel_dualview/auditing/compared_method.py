@@ -1,0 +1,144 @@
+"""The queries that all methods explain, and one method with the seconds that it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_count, require
+from deel_dualview.calculators import making
+from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.models import InfluenceModel
+from deel_dualview.report.comparison import ComparedMethod
+
+MAX_VALUES = 2**20
+"""So many influence values of each method are in memory at once, unless a single query has more."""
+MAX_BATCH = 64
+Given = making.Maker | BaseInfluenceCalculator
+
+
+class Queries(NamedTuple):
+    """The predictions that all methods explain, m of them.
+
+    Attributes:
+        dataset: in batches of about equal size, so that graphs need not be traced again.
+        examples: all of them as arrays.
+        labels: classes (m,), or None.
+        predictions: the model's classes, shape (m,).
+        confidences: their probabilities, shape (m,).
+    """
+
+    dataset: tf.data.Dataset
+    examples: data.Batch
+    labels: np.ndarray | None
+    predictions: np.ndarray
+    confidences: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """How many there are, m."""
+        return len(self.predictions)
+
+    @classmethod
+    def read(
+        cls, model: InfluenceModel, test_set: tf.data.Dataset, num_queries: int, *, num_train: int
+    ) -> Queries:
+        """Read the first `num_queries` of the test examples, once and for all methods."""
+        check_count("num_queries", num_queries)
+        data.check_batched(test_set, "test_set")
+        model.check_inputs(data.unpack(test_set.element_spec).inputs, "test_set")
+        taken = next(iter(test_set.unbatch().take(num_queries).batch(num_queries)), None)
+        require(taken is not None, "The test set must hold an example.", {"test_set": test_set})
+        batch = data.unpack(taken)
+        data.check_finite(batch.inputs, 0, "test_set")
+        with data.naming_positions(0, "test_set"):
+            labels = None if batch.labels is None else model.to_classes(batch.labels)
+        logits = model.logits(batch.inputs).numpy()
+        num_batches = -(-len(logits) // max(1, min(MAX_BATCH, MAX_VALUES // num_train)))
+        return cls(
+            tf.data.Dataset.from_tensor_slices(taken).batch(-(-len(logits) // num_batches)),
+            batch,
+            labels,
+            logits.argmax(axis=1),
+            scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1),
+        )
+
+
+@dataclass
+class Contestant:
+    """A method under comparison.
+
+    Args:
+        name: how the comparison calls it.
+        given: what made the calculator.
+        calculator: ready to answer.
+        setup_seconds: until then.
+    """
+
+    name: str
+    given: Given
+    calculator: BaseInfluenceCalculator
+    setup_seconds: float
+    _seconds: list[float] = field(default_factory=list)
+    _num_queries: int = 0
+
+    @classmethod
+    def prepare(
+        cls,
+        name: str,
+        given: Given,
+        model: InfluenceModel,
+        train_set: tf.data.Dataset,
+        queries: Queries,
+        *,
+        progress: bool,
+    ) -> Contestant:
+        """Make the calculator and have it answer one batch of queries, for which its graphs are traced."""
+        start = time.perf_counter()
+        calculator = making.make(given, model, train_set, progress=progress)
+        for _ in calculator.estimate_influence_values_in_batches(queries.dataset.take(1)):
+            pass
+        seconds = time.perf_counter() - start
+        require(
+            calculator.target == "prediction",
+            "Methods are compared on the model's predictions: build each with target='prediction'.",
+            {"method": name, "target": calculator.target},
+        )
+        require(
+            calculator.model is model or calculator.model.fingerprint == model.fingerprint,
+            "All methods must explain the same model.",
+            {"method": name},
+        )
+        return cls(name, given, calculator, seconds)
+
+    def values(self, queries: Queries) -> Iterator[np.ndarray]:
+        """Yield the influence values (b, n) of each batch of queries, and keep the time."""
+        batches = iter(self.calculator.estimate_influence_values_in_batches(queries.dataset))
+        while True:
+            start = time.perf_counter()
+            values = next(batches, None)
+            if values is None:
+                return
+            self._seconds.append(time.perf_counter() - start)
+            self._num_queries += len(values)
+            yield values.numpy()
+
+    def told(self) -> ComparedMethod:
+        """Say what a report tells of the method."""
+        told = making.describe_method(self.calculator, self.given)
+        return ComparedMethod(
+            name=self.name,
+            title=told.title,
+            value=told.value,
+            calculator=told.calculator,
+            setup_seconds=self.setup_seconds,
+            seconds_per_query=sum(self._seconds) / self._num_queries,
+            stored_bytes=self.calculator.stored_bytes,
+        )

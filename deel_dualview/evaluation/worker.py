@@ -1,0 +1,202 @@
+"""The work of a benchmark: one method on one model, in this process or in another."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import shlex
+import types
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from deel_dualview.calculators.method_specs import Entrant
+from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
+from deel_dualview.evaluation.method_run import Trial, draw_tests
+from deel_dualview.evaluation.networks import RECIPES, Recipe
+from deel_dualview.evaluation.results import Cell, Identity
+from deel_dualview.evaluation.retraining import with_converged_head
+from deel_dualview.evaluation.trained_models import ImageData, Kind, Subject, build, load_images, subject
+from deel_dualview.models import InfluenceModel
+from deel_dualview.models.checkpoints import Checkpoints
+from deel_dualview.report.provenance import describe_context
+from deel_dualview.search.gathering import TooFewExamplesError
+
+CONVERGED = "converged"
+_MAX_WARNINGS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a benchmark is of, in a form that another process can be told.
+
+    Attributes:
+        data: name of the dataset.
+        data_dir: where TFDS keeps it, or None.
+        output: folder of the results.
+        models: folder of the trained models.
+        num_test: test examples that most questions take.
+        progress: whether bars are shown.
+        recipe: how models are trained; None for that of the dataset.
+    """
+
+    data: str
+    data_dir: str | None
+    output: pathlib.Path
+    models: pathlib.Path
+    num_test: int
+    progress: bool
+    recipe: Recipe | None = None
+
+    def load_images(self) -> ImageData:
+        """Return the dataset."""
+        return load_images(self.data, self.data_dir)
+
+    def load_subject(self, kind: str, seed: int) -> Subject:
+        """Return the model of a kind and seed with its training set, trained now unless it is on disk."""
+        if kind == CONVERGED:
+            folder = self.models / self.data / f"{kind}-{seed}"
+            return with_converged_head(self.load_subject("normal", seed), folder)
+        return subject(
+            self.data,
+            cast(Kind, kind),
+            seed,
+            directory=self.models,
+            data_dir=self.data_dir,
+            recipe=self.recipe,
+        )
+
+    def identity(self, entrant: Entrant, protocol: str, seed: int) -> Identity:
+        """Return the identity of one result."""
+        asked = {"num_test": self.num_test, **PROTOCOLS[protocol].settings}
+        return Identity(self.data, entrant.name, entrant.described, protocol, seed, asked)
+
+    def context(self, entrant: Entrant, identity: Identity) -> dict[str, Any]:
+        """Return what a result records of how it came about: a command, or a call where none computes it again."""
+        if entrant.python_name is None and self.recipe is None:
+            words = ["--data", self.data, "--methods", entrant.given, "--metrics", identity.protocol]
+            words += ["--seeds", f"{identity.seed},", "--num-test", str(self.num_test)]
+            return describe_context(shlex.join(["deel-dualview", "benchmark", *words]))
+        method = repr(entrant.given) if entrant.python_name is None else ".".join(entrant.python_name)
+        method += "" if isinstance(entrant.method, (str, type, types.FunctionType)) else "(...)"
+        call = f"benchmark({self.data!r}, {{{entrant.name!r}: {method}}}, [{identity.protocol!r}], [{identity.seed}], "
+        call += f"num_test={self.num_test}" + (f", recipe={self.recipe!r})" if self.recipe else ")")
+        python = dict(zip(("module", "qualified_name"), entrant.python_name or (), strict=False))
+        return {**describe_context(None), "call": call, **({"python": python} if python else {})}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One method on one model, and the questions to ask of it."""
+
+    plan: Plan
+    entrant: Entrant
+    kind: str
+    seed: int
+    protocols: tuple[str, ...]
+
+
+def work(task: Task, images: ImageData, chosen: Subject) -> Iterator[Cell]:
+    """Ask one method all questions of a task; yield each result when it is on disk.
+
+    An error of the method is a result too.
+    """
+    tests = draw_tests(len(images.test_labels), task.seed)
+    plan = task.plan
+    folder = plan.models / plan.data / f"{task.kind}-{task.seed}" / "subsets"
+    trial = Trial(task.entrant, chosen, images, tests, plan.num_test, folder, progress=plan.progress)
+    error: dict[str, str] | None = None
+    for protocol in task.protocols:
+        identity = plan.identity(task.entrant, protocol, task.seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            asked = _ask(trial, protocol) if error is None else {"error": error}
+        if not trial.has_calculator:
+            error = asked.get("error")
+        messages = dict.fromkeys(f"{one.category.__name__}: {one.message}" for one in caught)
+        cell = Cell(
+            identity=identity,
+            model={
+                "fingerprint": trial.model.fingerprint,
+                "test_accuracy": chosen.test_accuracy,
+                "training_seconds": chosen.seconds,
+            },
+            warnings=tuple(messages)[:_MAX_WARNINGS],
+            context=plan.context(task.entrant, identity),
+            **asked,
+        )
+        cell.write(plan.output)
+        yield cell
+
+
+def work_elsewhere(task: Task) -> list[Cell]:
+    """Do a task in a process that knows nothing yet."""
+    images, chosen = _loaded(task.plan, task.kind, task.seed)
+    return list(work(task, images, chosen))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(plan: Plan, kind: str, seed: int) -> tuple[ImageData, Subject]:
+    return plan.load_images(), plan.load_subject(kind, seed)
+
+
+def fingerprint_of(chosen: Subject) -> str:
+    """Return what tells a model from one that was trained again."""
+    model = InfluenceModel(chosen.model)
+    model.prepare(next(iter(chosen.train))[0])
+    return model.fingerprint
+
+
+def _ask(trial: Trial, protocol: str) -> dict[str, Any]:
+    """Return the parts of a cell that the question fills, or its error."""
+    trial.restart_clocks()
+    try:
+        answer = PROTOCOLS[protocol].ask(trial)
+    except Exception as error:
+        return {"error": {"type": type(error).__name__, "message": " ".join(str(error).split())}}
+    return {"metrics": answer.metrics, "details": answer.details, "cost": trial.costs()}
+
+
+_NUM_EXAMPLES = 32
+
+
+def rehearse(
+    entrants: Iterable[Entrant], data: str, images: ImageData, recipe: Recipe | None, *, progress: bool = True
+) -> None:
+    """Make the calculators of methods with settings, on the network before it is trained.
+
+    What only the training set can tell (a singular Hessian, more examples than there are) is left for it to tell.
+
+    Args:
+        entrants: methods; those by a name with settings are made.
+        data: name of the dataset.
+        images: the dataset.
+        recipe: how the models are trained; None for that of the dataset.
+        progress: whether work is shown by a bar.
+
+    Raises:
+        ValueError: a setting that the method or the network refuses: out of range, or an unknown layer.
+    """
+    chosen = [entrant for entrant in entrants if entrant.settings]
+    if not chosen:
+        return
+    model = InfluenceModel(build(recipe or RECIPES[data], images, images.num_classes))
+    examples = images.train_images[:_NUM_EXAMPLES], images.train_labels[:_NUM_EXAMPLES]
+    train = tf.data.Dataset.from_tensor_slices(examples).batch(_NUM_EXAMPLES)
+    bar = tqdm(chosen, leave=False, disable=None if progress else True)
+    for entrant in bar:
+        bar.set_description(f"trying the settings of {entrant.name}")
+        checkpoints = Checkpoints([model], [1.0], [1]) if entrant.needs_checkpoints else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                entrant.maker(checkpoints)(model, train, store=None)
+            except (np.linalg.LinAlgError, TooFewExamplesError):
+                pass
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{entrant.name}: {error}") from error

@@ -1,0 +1,282 @@
+"""InfluenceModel: a Keras classifier seen as penultimate features, a linear head and class logits."""
+
+import threading
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview.models import determinism, identity, links, recording, splits, tracing
+from deel_dualview.models.heads import Head, LinearHead
+from deel_dualview.models.inputs import structure_of, used
+from deel_dualview.models.labels import to_classes
+from deel_dualview.models.parts import Composed
+from deel_dualview.typing import Inputs
+
+# Examples of the first batch that are kept, for models that take no made-up ones.
+_NUM_KEPT = 4
+
+
+class InfluenceModel:
+    """A Keras classifier split at its penultimate features.
+
+    The features are the input of the last Dense layer that the model calls (of a last convolution whose outputs are
+    averaged: its mean patch), or the output of `feature_layer` (flattened). A fixed affine step after that layer, such
+    as a temperature or a logit adjustment, is part of the head. The model always runs in inference mode and its
+    weights are only read. On the first batch that it sees, the split is verified: the head applied to the features
+    must give the model's own outputs. Where it does not, named features go without a linear head.
+
+    A model with one (sigmoid) output is a classifier of two classes with logits (-z / 2, z / 2).
+
+    Args:
+        model: any Keras 3 classifier: Sequential, Functional, subclassed or nested, ending in logits, softmax or
+            sigmoid.
+        feature_layer: name of the layer whose output is taken as the features, or the layer itself. Needed
+            where no Dense layer makes the logits; its features then come without a linear head.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: no Dense head, no such layer, several outputs, or a head that is called more than once.
+    """
+
+    def __init__(self, model: keras.Model, feature_layer: str | keras.Layer | None = None) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                "InfluenceModel needs a Keras 3 model; load a file with `keras.models.load_model`. "
+                f"Received: model={model!r} of type {type(model).__name__}."
+            )
+        self.model = model
+        self._requested_layer = feature_layer
+        self._lock = recording.lock_of(model)
+        self._split: splits.Split | None = None
+        self._link: str | None = None
+        self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
+        self._traced: set[str] = set()
+        self._seen: Inputs | None = None
+        self._changing: frozenset[int] = frozenset()
+        tracing.named_layer(model, feature_layer)
+        specs = tracing.input_specs(model)
+        # The head of parts may have no weights yet, which no trace may create.
+        if specs is not None and not isinstance(model, Composed):
+            self._split = self._find_split(specs)
+
+    @classmethod
+    def from_parts(cls, feature_extractor: keras.Model, head: keras.Layer) -> "InfluenceModel":
+        """Build from a feature extractor and a head, where no single Keras model can be split.
+
+        Args:
+            feature_extractor: maps inputs to features, shape (b, d).
+            head: maps features to logits or probabilities, for instance a Dense layer.
+        """
+        for name, part in (("feature_extractor", feature_extractor), ("head", head)):
+            if not isinstance(part, keras.Layer):
+                raise TypeError(
+                    f"`{name}` must be a Keras model or layer. Received: {name} of type {type(part).__name__}."
+                )
+        return cls(Composed(feature_extractor, head), feature_layer=feature_extractor)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes c; two for a model with one output."""
+        return max(2, self._known_split().num_outputs)
+
+    @property
+    def num_features(self) -> int:
+        """Number of penultimate features d."""
+        return self._known_split().num_features
+
+    @property
+    def feature_layer(self) -> str:
+        """Where the features are taken: a layer's name, or `input of NAME` for the input of the head."""
+        split = self._known_split()
+        return f"input of {split.layer.name}" if split.takes_input else split.layer.name
+
+    @property
+    def split(self) -> splits.Split:
+        """Where the model is split: the layer of the features, and the Dense layer that they feed, if any."""
+        return self._known_split()
+
+    @property
+    def feature_extractor(self) -> keras.Layer | None:
+        """The part before the head where the model was built from parts, else None."""
+        return self.model.feature_extractor if isinstance(self.model, Composed) else None
+
+    @property
+    def link(self) -> str:
+        """What the model gives where it has no linear head: `"logits"`, `"softmax"` or `"sigmoid"`."""
+        return self._link or "logits"
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the split has been verified on a batch."""
+        return self._link is not None
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while something traces the model: two traces at once would mix their layers' calls."""
+        return self._lock
+
+    @property
+    def head(self) -> LinearHead | None:
+        """The linear head as two or more classes, or None where the features do not feed the last Dense layer."""
+        head = self._known_split().head
+        if head is None:
+            return None
+        return head.of_classes()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the model computes; stored vectors of another model are refused by it.
+
+        It covers weights, settings, wiring and the split, whatever the layers are called; of code that is not Keras'
+        own (custom layers, Lambda, subclassed models) the features and outputs of a fixed batch.
+        """
+        with self._lock:
+            return identity.fingerprint(
+                self.model, self._known_split(), self._features_and_outputs, self._seen, self._changing
+            )
+
+    def record_weights(self) -> identity.WeightsRecord:
+        """Return a record of the weights as they are now, which finds out later whether they have changed."""
+        return identity.WeightsRecord(self.model, self._changing)
+
+    def features(self, inputs: Inputs) -> tf.Tensor:
+        """Return the penultimate features, shape (b, d), float32."""
+        return self._call(inputs)[0]
+
+    def logits(self, inputs: Inputs) -> tf.Tensor:
+        """Return the class logits, shape (b, c), float32 (log-probabilities where a model has no linear head)."""
+        return self.features_and_logits(inputs)[1]
+
+    def features_and_logits(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return features (b, d) and class logits (b, c) of one forward pass, float32."""
+        features, outputs = self._call(inputs)
+        return features, links.as_logits(outputs, self.link)
+
+    def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
+        """Return the cross-entropy of every example, shape (b,), for integer or one-hot labels."""
+        classes = self.to_classes(labels)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, self.logits(inputs))
+
+    def to_classes(self, labels: tf.Tensor | np.ndarray) -> np.ndarray:
+        """Return labels as class indices, shape (b,), int64.
+
+        Args:
+            labels: integers or whole numbers of shape (b,) or (b, 1), or one-hot rows of shape (b, c) of any type.
+
+        Raises:
+            ValueError: class indices that are not whole numbers, a one-hot width that is not c, rows that are not
+                one-hot, or a class outside 0..c-1.
+        """
+        return to_classes(np.asarray(labels), self.num_classes)
+
+    def check_inputs(self, specs: Inputs, name: str) -> None:
+        """Refuse inputs of a structure or shape that the model does not take, where it tells which it takes.
+
+        Args:
+            specs: the inputs' part of a dataset's element_spec.
+            name: the argument the dataset came by, for the message.
+        """
+        used(structure_of(self.model), specs, name)
+
+    def prepare(self, inputs: Inputs) -> None:
+        """Find the split and verify it on one batch; a prepared model returns at once.
+
+        Raises:
+            TypeError: inside of a `tf.function`, or where functions are run eagerly.
+            ValueError: the head applied to the features does not give the model's outputs, or the model is random
+                at inference.
+        """
+        determinism.check_eager()
+        with self._lock:
+            if self._link is not None:
+                return
+            # The first call of a model that is not built creates its variables, which no trace may do.
+            known = _variables(self.model)
+            own_outputs = tracing.call_model(self.model, inputs)
+            if _variables(self.model) - known:
+                warnings.warn(
+                    "The model was not built: its weights were created just now, at random. Train it, or load "
+                    f"its weights, before asking what it has learned. Received: model={self.model.name!r}.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self._check_repeatable(inputs, own_outputs)
+            if self._split is None:
+                self._split = self._find_split(tf.nest.map_structure(tracing.relaxed_spec, inputs))
+            native = tf.cast(own_outputs, tf.float32).numpy()
+            _, outputs = self._traced_forward(inputs)
+            head = self._split.head
+            if head is not None and not head.gives(native, outputs.numpy()):
+                self._leave_head(self._split, head)
+                head = None
+            self._link = links.guess_link(native) if head is None else "logits"
+            self._seen = tf.nest.map_structure(lambda part: part[:_NUM_KEPT], inputs)
+
+    def _check_repeatable(self, inputs: Inputs, first: tf.Tensor) -> None:
+        second: list[tf.Tensor] = []
+        self._changing = identity.weights_that_change(
+            self.model, lambda: second.append(tracing.call_model(self.model, inputs))
+        )
+        determinism.check_repeatable(self.model, inputs, first, second[0])
+
+    def _leave_head(self, split: splits.Split, head: Head) -> None:
+        """Go on with the features that the user named and no linear head.
+
+        Raises:
+            ValueError: none were named.
+        """
+        if self._requested_layer is None:
+            raise ValueError(
+                "The last Dense layer applied to its input does not give the model's outputs (nor does its softmax or "
+                "sigmoid, nor an affine step after it), so it is not the classification head. Name the layer whose "
+                "output to take as features, which then come without a linear head: "
+                "InfluenceModel(model, feature_layer=NAME), or pass both parts to InfluenceModel.from_parts. "
+                f"Received: Dense layer {head.layer.name!r}."
+            )
+        self._split = split._replace(head=None)
+        self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
+        self._traced = set()
+
+    def _call(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        self.prepare(inputs)
+        return self._traced_forward(inputs)
+
+    def _traced_forward(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        specs = tf.nest.map_structure(tracing.relaxed_spec, inputs)
+        if (key := repr(specs)) not in self._traced:
+            with self._lock:
+                self._forward.get_concrete_function(specs)
+                traced, own = self._forward(inputs), self._features_and_outputs(inputs)
+                determinism.check_traced(self.model, inputs, traced, own)
+                self._traced.add(key)
+        return self._forward(inputs)
+
+    def _known_split(self) -> splits.Split:
+        if self._split is None:
+            raise ValueError(
+                "The model has not been called yet, so its layers are unknown. Call it on one batch, or hand the "
+                f"InfluenceModel to a calculator, which does. Received: model={self.model.name!r} (not built)."
+            )
+        return self._split
+
+    def _features_and_outputs(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        split = self._known_split()
+        with recording.recorded([split.layer]) as calls:
+            outputs = tracing.call_model(self.model, inputs)
+        features = split.features(calls[0])
+        if split.head is None:
+            return features, tf.cast(outputs, tf.float32)
+        kernel, bias = split.head.weights()
+        logits = tf.matmul(features, kernel)
+        return features, logits if bias is None else logits + bias
+
+    def _find_split(self, specs: Inputs) -> splits.Split:
+        with self._lock:
+            return splits.find_split(self.model, self._requested_layer, specs)
+
+
+def _variables(model: keras.Model) -> set[int]:
+    """Identify the weights of all layers, those of a wrapper that is not built itself included."""
+    return {id(weight) for layer in tracing.all_layers(model) for weight in layer.weights}

@@ -1,0 +1,85 @@
+"""Labels of any usual form as class indices, and the names of classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deel_dualview._checks import describe, require
+from deel_dualview.data.examples import RowsError
+
+
+def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return labels as class indices, shape (b,), int64.
+
+    Args:
+        labels: integers (or whole numbers) of shape (b,) or (b, 1), or one-hot rows (b, num_classes), of any type.
+        num_classes: c.
+
+    Raises:
+        ValueError: class indices that are not whole numbers, a one-hot width that is not c, rows that are not one-hot,
+            or a class outside 0..c-1.
+    """
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return _one_hot_to_classes(labels, num_classes)
+    if labels.ndim not in (1, 2):
+        raise ValueError(
+            "Labels must be class indices of shape (b,) or one-hot rows of shape (b, c). "
+            f"Received: labels of shape {labels.shape}."
+        )
+    # Keras' losses take 0.0 and 1.0 for classes 0 and 1, and datasets for sigmoid outputs yield them.
+    is_whole = (
+        labels.dtype.kind in "iub" or labels.dtype.kind == "f" and bool((labels == np.rint(labels)).all())
+    )
+    if not is_whole:
+        raise ValueError(
+            "Class indices must be integers or whole numbers; turn names into numbers with "
+            "keras.layers.StringLookup; a regression has no classes. "
+            f"Received: labels of dtype {labels.dtype}."
+        )
+    classes = labels.reshape(-1).astype(np.int64)
+    outside = np.flatnonzero((classes < 0) | (classes >= num_classes))
+    if outside.size:
+        raise RowsError(
+            f"Labels must be classes 0..{num_classes - 1} of the model; {outside.size} label(s) are outside.",
+            outside,
+            {"labels": classes[outside].tolist()},
+        )
+    return classes
+
+
+def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """Return one name for each class, by default its number.
+
+    Raises:
+        TypeError: one string instead of several.
+        ValueError: another number of names, or two equal ones.
+    """
+    if isinstance(class_names, str):
+        raise TypeError(
+            describe("`class_names` must be a list of names, not one string.", {"class_names": class_names})
+        )
+    names = [str(name) for name in (range(num_classes) if class_names is None else class_names)]
+    require(
+        len(names) == num_classes,
+        f"`class_names` must name the {num_classes} classes of the model.",
+        {"len(class_names)": len(names)},
+    )
+    require(len(set(names)) == num_classes, "`class_names` must differ.", {"class_names": names})
+    return names
+
+
+def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    if labels.shape[1] != num_classes:
+        raise ValueError(
+            f"One-hot labels must be as wide as the model has classes, {num_classes}. "
+            f"Received: labels of shape {labels.shape}."
+        )
+    rows = np.flatnonzero(((labels != 0).sum(axis=1) != 1) | (labels.sum(axis=1) != 1))
+    if rows.size:
+        raise RowsError(
+            "Two-dimensional labels must be one-hot: a single 1 in every row; soft and multi-hot labels have no one "
+            "class to explain.",
+            rows,
+            {"first of these labels": labels[rows[0]]},
+        )
+    return labels.argmax(axis=1).astype(np.int64)

@@ -1,0 +1,268 @@
+"""Where a Keras model can be split: its features, and the linear head that they feed."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deel_dualview.models import heads
+from deel_dualview.models.determinism import check_repeatable
+from deel_dualview.models.heads import AffineMap, Head
+from deel_dualview.models.recording import LayerCall, intercepted, recorded
+from deel_dualview.models.tracing import all_layers, call_model, named_layer
+from deel_dualview.typing import Inputs
+
+_LINKS = ("Softmax", "LogSoftmax", "Sigmoid")
+_UNCHANGED = ("Identity", "Cast", "StopGradient")
+
+
+class Split(NamedTuple):
+    """Where the features are taken, and the linear head that they feed (None if there is none).
+
+    Attributes:
+        layer: the layer whose input or output is the features.
+        takes_input: whether it is its input.
+        head: the last layer, which the features feed.
+        num_features: width d of the flattened features.
+        num_outputs: width of the model's output.
+    """
+
+    layer: keras.Layer
+    takes_input: bool
+    head: Head | None
+    num_features: int
+    num_outputs: int
+
+    def features(self, call: LayerCall) -> tf.Tensor:
+        """Return the features (b, d) of a call of the layer, float32."""
+        taken = call.inputs if self.takes_input else call.outputs
+        if self.takes_input and self.head is not None:
+            taken = self.head.features(taken)
+        return tf.reshape(tf.cast(taken, tf.float32), (tf.shape(taken)[0], self.num_features))
+
+
+def find_split(model: keras.Model, feature_layer: str | keras.Layer | None, specs: Inputs) -> Split:
+    """Trace the model once and find where its features are.
+
+    Args:
+        model: the user's classifier.
+        feature_layer: the layer whose output is the features; None for the input of the last Dense layer, or of a last
+            convolution whose outputs are averaged.
+        specs: specs of the inputs, batch dimension None.
+
+    Raises:
+        ValueError: no last layer that is linear, an output that is not (b, c), a shared head or feature layer.
+    """
+    named = named_layer(model, feature_layer)
+    weighted = [layer for layer in all_layers(model) if isinstance(layer, heads.KINDS)]
+    watched = list(
+        {id(layer): layer for layer in [*weighted, *([named] if named is not None else [])]}.values()
+    )
+    seen: dict[str, list[LayerCall] | tf.Tensor] = {}
+
+    def trace(inputs: Inputs) -> None:
+        with recorded(watched) as seen["calls"]:
+            seen["outputs"] = call_model(model, inputs)
+
+    # autograph=False: Keras does not convert the calls of layers either, and errors stay readable.
+    tf.function(trace, autograph=False).get_concrete_function(specs)
+    traced = _Traced(model, specs, seen["calls"], seen["outputs"], _output_width(model, seen["outputs"]))
+    return _split_at_head(traced) if named is None else _split_after(traced, named)
+
+
+class _Traced(NamedTuple):
+    """One call of a model: the calls of its layers, its output and the width of that."""
+
+    model: keras.Model
+    specs: Inputs
+    calls: list[LayerCall]
+    outputs: tf.Tensor
+    width: int
+
+
+def _output_width(model: keras.Model, outputs: tf.Tensor) -> int:
+    if not tf.is_tensor(outputs) or outputs.shape.rank != 2 or outputs.shape[1] is None:
+        names = ", ".join(getattr(model, "output_names", None) or [])
+        found = outputs.shape if tf.is_tensor(outputs) else f"{type(outputs).__name__} of outputs {names}"
+        raise ValueError(
+            "A classifier must have one output of shape (batch, classes). Of a model with several outputs, take the "
+            "one to explain: keras.Model(model.inputs, model.get_layer(NAME).output), where NAME is the layer that "
+            f"makes it, or wrap a subclassed model in one that returns it. Received: output={found}."
+        )
+    return int(outputs.shape[1])
+
+
+def _split_at_head(traced: _Traced) -> Split:
+    advice = "Name the layer whose output to take as features: InfluenceModel(model, feature_layer=NAME)."
+    last = _last_call(traced)
+    _check_not_quantized(traced, last)
+    if last is None:
+        raise ValueError(
+            "The features are the input of the last Dense layer (or of a last convolution whose outputs are averaged), "
+            f"but this model calls none that makes its {traced.width} outputs. {advice} "
+            "Received: a model without a Dense layer at its end."
+        )
+    if heads.width_of(last.layer) != traced.width or last.inputs.shape.rank < 2:
+        raise ValueError(
+            f"The last Dense layer of the model does not make its {traced.width} outputs. {advice} Received: layer "
+            f"{last.layer.name!r} with {heads.width_of(last.layer)} units on inputs of shape {last.inputs.shape}."
+        )
+    if sum(call.layer is last.layer for call in traced.calls) > 1:
+        raise ValueError(
+            "The classification head is called more than once in one forward pass, so its input is not unique. "
+            f"{advice} Received: shared layer {last.layer.name!r}."
+        )
+    try:
+        head = _head(traced, last)
+    except _NotLinearError as reason:
+        raise ValueError(f"{reason} {advice} Received: layer {last.layer.name!r}.") from None
+    width = head.weights()[0].shape[0]
+    return Split(last.layer, True, head, int(width), traced.width)
+
+
+def _check_not_quantized(traced: _Traced, last: LayerCall | None) -> None:
+    """Refuse a quantized last layer, of which Keras calls another method than `call`: it is not among the calls."""
+    if last is not None and heads.width_of(last.layer) == traced.width:
+        return
+    for layer in all_layers(traced.model):
+        is_quantized = getattr(layer, "quantization_mode", None) is not None
+        if is_quantized and isinstance(layer, heads.KINDS) and heads.width_of(layer) == traced.width:
+            raise ValueError(
+                f"{heads.why_not_linear(layer)} Name a layer that is not quantized, whose output to take as features: "
+                f"InfluenceModel(model, feature_layer=NAME). Received: layer {layer.name!r}."
+            )
+
+
+def _last_call(traced: _Traced) -> LayerCall | None:
+    """Return the call of the last layer that may be a head: of a convolution only if it makes the outputs."""
+    if traced.calls and heads.width_of(traced.calls[-1].layer) == traced.width:
+        return traced.calls[-1]
+    dense = [call for call in traced.calls if isinstance(call.layer, keras.layers.Dense)]
+    return dense[-1] if dense else None
+
+
+def _split_after(traced: _Traced, named: keras.Layer) -> Split:
+    own = [call for call in traced.calls if call.layer is named]
+    if len(own) != 1 or not tf.is_tensor(own[0].outputs):
+        raise ValueError(
+            "`feature_layer` must be called exactly once in a forward pass and return one tensor. "
+            "Name another by InfluenceModel(model, feature_layer=...), or wrap the model's parts: "
+            "InfluenceModel.from_parts(feature_extractor, head). "
+            f"Received: layer {named.name!r}, called {len(own)} time(s)."
+        )
+    features = own[0].outputs
+    num_features = features.shape[1:].num_elements()
+    if not num_features:
+        raise ValueError(
+            "The features must have a fixed size; pool or pad the sequence before the layer that you name. "
+            f"Received: feature_layer={named.name!r} with output of shape {features.shape}."
+        )
+    feeds = [
+        call
+        for call in traced.calls
+        if isinstance(call.layer, keras.layers.Dense) and call.inputs is features
+    ]
+    is_head = len(feeds) == 1 and feeds[0].layer.units == traced.width and features.shape.rank == 2
+    try:
+        head = _head(traced, feeds[0]) if is_head else None
+    except _NotLinearError:
+        head = None
+    return Split(named, False, head, num_features, traced.width)
+
+
+class _NotLinearError(Exception):
+    """Says as a sentence why the logits are no linear map of the inputs of the last layer."""
+
+
+def _head(traced: _Traced, last: LayerCall) -> Head:
+    """Return the last layer with what follows it.
+
+    Raises:
+        _NotLinearError: the logits are no linear map of its inputs.
+    """
+    layer, rank = last.layer, last.inputs.shape.rank
+    tolerance = heads.tolerance_of(layer)
+    own = None
+    if not heads.is_plain(layer):
+        is_dense = isinstance(layer, keras.layers.Dense)
+        own = _own_map(layer, int(last.inputs.shape[-1]), tolerance) if is_dense else None
+        if own is None:
+            raise _NotLinearError(heads.why_not_linear(layer))
+    pooling: tuple[keras.Layer, ...] | None = () if rank == 2 else heads.mean_patches(layer, rank)
+    if pooling is None:
+        raise _NotLinearError(
+            "A last convolution must have channels_last and one group for its outputs to be taken as linear."
+        )
+    return Head(layer, own, _step(traced, last, tolerance), pooling)
+
+
+def _own_map(layer: keras.Layer, width: int, tolerance: float) -> AffineMap | None:
+    """Return what a layer computes before its activation as an affine map, None where it is none."""
+
+    def compute(rows: tf.Tensor) -> tf.Tensor:
+        return tf.cast(_before_link(layer(rows, training=False)), tf.float32)
+
+    spec = [tf.TensorSpec([None, width], tf.float32)]
+    return heads.affine_map(tf.function(compute, autograph=False, input_signature=spec), width, tolerance)
+
+
+def _step(traced: _Traced, last: LayerCall, tolerance: float) -> AffineMap | None:
+    """Return the affine map from the outputs of the last layer to the logits, None where it is none or changes nothing.
+
+    It is found by calling the model with other outputs in the place of the layer's own; only what follows the layer is
+    computed.
+    """
+    layer = last.layer
+    if _before_link(traced.outputs).name == _before_link(last.outputs).name:
+        return None
+    positions = [1 if size is None else size for size in last.outputs.shape[1:-1]]
+    units = heads.width_of(layer)
+
+    def after(rows: tf.Tensor, inputs: Inputs) -> tf.Tensor:
+        shaped = tf.reshape(tf.cast(rows, last.outputs.dtype), (-1, *[1] * len(positions), units))
+        shape = tf.concat([tf.shape(rows)[:1], positions, [units]], axis=0)
+        given = tf.broadcast_to(shaped, tf.cast(shape, tf.int32))
+        activated = given if layer.activation is None else layer.activation(given)
+        with intercepted(layer, "call", lambda call, *args, **kwargs: activated):
+            return tf.cast(_before_link(call_model(traced.model, inputs)), tf.float32)
+
+    spec = tf.TensorSpec([None, units], tf.float32)
+    compute = tf.function(after, autograph=False).get_concrete_function(spec, traced.specs)
+
+    def any_inputs(points: tf.Tensor) -> Inputs:
+        return tf.nest.map_structure(lambda part: _zeros(part, points), traced.specs)
+
+    def function(points: tf.Tensor) -> tf.Tensor:
+        return compute(points, any_inputs(points))
+
+    try:
+        found = heads.affine_map(function, units, tolerance)
+        if found is None and heads.link_at_random(function, units, tolerance) is None:
+            points = tf.zeros((2, units))
+            check_repeatable(traced.model, any_inputs(points), function(points), function(points))
+            raise _NotLinearError(
+                "What follows the last layer (a soft cap, a scale of cosines, ...) is no affine map of its outputs."
+            )
+    except tf.errors.OpError:
+        raise _NotLinearError(
+            "What follows the last layer also reads other tensors, so it is no fixed step."
+        ) from None
+    return None if found is None or heads.is_identity(found) else found
+
+
+def _zeros(spec: tf.TensorSpec, rows: tf.Tensor) -> tf.Tensor:
+    return tf.zeros((rows.shape[0], *(1 if size is None else size for size in spec.shape[1:])), spec.dtype)
+
+
+def _before_link(tensor: tf.Tensor) -> tf.Tensor:
+    """Return what a final softmax or sigmoid was applied to while a function is traced; else the tensor itself."""
+    tensor = _before(tensor, _UNCHANGED)
+    if tensor.op.type in _LINKS:
+        tensor = _before(tensor.op.inputs[0], _UNCHANGED)
+    return tensor
+
+
+def _before(tensor: tf.Tensor, kinds: tuple[str, ...]) -> tf.Tensor:
+    while tensor.op.type in kinds:
+        tensor = tensor.op.inputs[0]
+    return tensor

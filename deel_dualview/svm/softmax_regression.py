@@ -1,0 +1,255 @@
+"""Softmax regression with an L2 penalty, to stationarity, by Newton's method on cached features.
+
+    minimise over W   1/n sum_i cross-entropy(t_i, W phi_i) + lambda ||W||^2
+    gradient          1/n sum_i (p_i - t_i) phi_i' + 2 lambda W
+    Newton step       (1/n sum_i (diag(p_i) - p_i p_i') (x) phi_i phi_i' + 2 lambda I) step = -gradient
+
+Gradients are in float64. Steps are solved by conjugate gradients with products in float32, as exactly as the
+distance to the optimum asks for, preconditioned by the one (d, d) matrix 1/n sum_i w_i phi_i phi_i' + 2
+lambda I, where w_i is the mean over classes of p (1 - p).
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+
+from deel_dualview._checks import check_count, check_positive, describe, require
+from deel_dualview.svm.solution import ConvergenceWarning
+
+_BLOCK_SIZE = 8192
+_MAX_PRODUCTS_PER_STEP = 1000
+_SUFFICIENT_DECREASE = 1e-4
+_SHORTEST_STEP = 1e-8
+_ROUNDING = 1e-13
+
+
+@dataclass(frozen=True)
+class SoftmaxRegression:
+    """A fitted last layer.
+
+    Attributes:
+        weights: W, shape (d, c), float64; one column where the targets have one.
+        coefficients: alpha = -(p - t) / (2 lambda n) at W, shape (n, c), float32: W is features' @ alpha.
+        objective: mean cross-entropy + lambda ||W||^2.
+        gradient_norm: Euclidean norm of the objective's gradient at W; 0 at the exact solution.
+        relative_residual: ||W - features' @ alpha|| / ||W||, which is gradient_norm / (2 lambda ||W||).
+        num_iterations: Newton steps.
+        converged: whether the relative residual reached the tolerance.
+    """
+
+    weights: np.ndarray
+    coefficients: np.ndarray
+    objective: float
+    gradient_norm: float
+    relative_residual: float
+    num_iterations: int
+    converged: bool
+
+
+class _Point(NamedTuple):
+    """The objective at W (c, d): value, gradient (c, d), and probabilities (b, c) of every block."""
+
+    weights: np.ndarray
+    value: float
+    gradient: np.ndarray
+    probabilities: list[tf.Tensor]
+
+    @property
+    def gradient_norm(self) -> float:
+        return float(np.linalg.norm(self.gradient))
+
+
+def fit_softmax_regression(
+    features: np.ndarray,
+    targets: np.ndarray,
+    *,
+    penalty: float,
+    tolerance: float = 1e-7,
+    max_iterations: int = 100,
+) -> SoftmaxRegression:
+    """Fit a linear layer without offset; append a constant feature for one, penalised like the rest.
+
+    Args:
+        features: phi, shape (n, d), float32.
+        targets: t, probabilities of the classes, shape (n, c), rows adding up to 1; or, shape (n, 1), the
+            probability of the second of two classes, whose logit W phi alone is modelled.
+        penalty: lambda of lambda ||W||^2, > 0.
+        tolerance: on the relative residual of W = features' @ alpha.
+        max_iterations: most Newton steps; fewer than 20 are usual.
+
+    Raises:
+        ValueError: bad settings, or shapes that do not fit.
+
+    Warns:
+        ConvergenceWarning: the tolerance was not reached.
+    """
+    problem = _Problem(features, targets, check_positive("penalty", penalty))
+    check_positive("tolerance", tolerance)
+    point = problem.evaluate(np.zeros((targets.shape[1], features.shape[1])))
+    num_iterations, moved = 0, True
+    while (
+        moved
+        and not problem.is_stationary(point, tolerance)
+        and num_iterations < check_count("max_iterations", max_iterations)
+    ):
+        found = _search_line(problem, point, _newton_step(problem, point))
+        point, moved = found or point, found is not None
+        num_iterations += 1
+    return _report(problem, point, num_iterations, tolerance)
+
+
+class _Problem:
+    """The objective, over blocks of rows so that no (n, d) array in float64 is made."""
+
+    def __init__(self, features: np.ndarray, targets: np.ndarray, penalty: float) -> None:
+        require(
+            features.ndim == targets.ndim == 2 and len(features) == len(targets) > 0,
+            "Features (n, d) and targets (n, c) need one row for every example.",
+            {"features": features.shape, "targets": targets.shape},
+        )
+        self.penalty = penalty
+        self.num_examples = len(features)
+        slices = [slice(start, start + _BLOCK_SIZE) for start in range(0, len(features), _BLOCK_SIZE)]
+        self.features = [tf.constant(features[rows], tf.float32) for rows in slices]
+        self.targets = [tf.constant(targets[rows], tf.float64) for rows in slices]
+        # What gradients of rounded probabilities differ by.
+        self._noise = _ROUNDING * float(
+            np.sqrt(np.einsum("nd,nd->", features, features, dtype=np.float64) / len(features))
+        )
+
+    def evaluate(self, weights: np.ndarray) -> _Point:
+        value, gradient = self.penalty * float((weights**2).sum()), 2 * self.penalty * weights
+        probabilities = []
+        for features, targets in zip(self.features, self.targets, strict=True):
+            loss, part, own = _loss_and_gradient(features, targets, tf.constant(weights), len(weights) == 1)
+            value += float(loss) / self.num_examples
+            gradient = gradient + part.numpy() / self.num_examples
+            probabilities.append(own)
+        return _Point(weights, value, gradient, probabilities)
+
+    def is_stationary(self, point: _Point, tolerance: float) -> bool:
+        scale = 2 * self.penalty * float(np.linalg.norm(point.weights))
+        return point.gradient_norm <= max(tolerance * scale, self._noise)
+
+    def hessian_product(self, point: _Point, direction: np.ndarray) -> np.ndarray:
+        rows = tf.constant(direction, tf.float32)
+        product = 2 * self.penalty * direction
+        for features, probabilities in zip(self.features, point.probabilities, strict=True):
+            part = _hessian_product(features, probabilities, rows, len(direction) == 1)
+            product = product + part.numpy() / self.num_examples
+        return product
+
+    def preconditioner(self, point: _Point) -> tuple[np.ndarray, bool]:
+        """Return the Cholesky factor of the (d, d) matrix."""
+        matrix = 2 * self.penalty * np.eye(point.weights.shape[1])
+        for features, probabilities in zip(self.features, point.probabilities, strict=True):
+            matrix += _weighted_gram(features, probabilities).numpy() / self.num_examples
+        return scipy.linalg.cho_factor(matrix)
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _loss_and_gradient(
+    features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, has_one_output: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the summed loss, its gradient (c, d) and the probabilities (b, c), all in float64.
+
+    Whether there is one output is told apart by its own graph: static shapes are lost when widths vary.
+    """
+    features = tf.cast(features, tf.float64)
+    logits = tf.matmul(features, weights, transpose_b=True)
+    if has_one_output:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        probabilities = tf.nn.sigmoid(logits)
+    else:
+        losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        probabilities = tf.nn.softmax(logits)
+    gradient = tf.matmul(probabilities - targets, features, transpose_a=True)
+    return tf.reduce_sum(losses), gradient, probabilities
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _hessian_product(
+    features: tf.Tensor, probabilities: tf.Tensor, direction: tf.Tensor, has_one_output: bool
+) -> tf.Tensor:
+    """Return the product of a block's summed Hessian with a direction, both (c, d), float32."""
+    probabilities = tf.cast(probabilities, tf.float32)
+    logits = tf.matmul(features, direction, transpose_b=True)
+    if has_one_output:
+        logits *= probabilities * (1 - probabilities)
+    else:
+        logits = probabilities * (logits - tf.reduce_sum(probabilities * logits, axis=1, keepdims=True))
+    return tf.matmul(logits, features, transpose_a=True)
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _weighted_gram(features: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    weights = tf.reduce_mean(probabilities * (1 - probabilities), axis=1, keepdims=True)
+    return tf.matmul(features, features * tf.cast(weights, features.dtype), transpose_a=True)
+
+
+def _newton_step(problem: _Problem, point: _Point) -> np.ndarray:
+    """Solve for the step by preconditioned conjugate gradients, the more exactly the nearer the optimum."""
+    factor = problem.preconditioner(point)
+    goal = min(0.1, np.sqrt(point.gradient_norm)) * point.gradient_norm
+    step, residual = np.zeros_like(point.gradient), -point.gradient
+    conditioned = scipy.linalg.cho_solve(factor, residual.T).T
+    direction, product = conditioned, float((residual * conditioned).sum())
+    for _ in range(_MAX_PRODUCTS_PER_STEP):
+        curved = problem.hessian_product(point, direction)
+        length = product / float((direction * curved).sum())
+        step, residual = step + length * direction, residual - length * curved
+        if np.linalg.norm(residual) <= goal:
+            break
+        conditioned = scipy.linalg.cho_solve(factor, residual.T).T
+        previous, product = product, float((residual * conditioned).sum())
+        direction = conditioned + product / previous * direction
+    return step
+
+
+def _search_line(problem: _Problem, point: _Point, step: np.ndarray) -> _Point | None:
+    """Return the first of W + step, W + step / 2... that is low enough; None if none is."""
+    slope = float((point.gradient * step).sum())
+    length = 1.0
+    while length > _SHORTEST_STEP:
+        candidate = problem.evaluate(point.weights + length * step)
+        slack = _ROUNDING * abs(point.value)
+        is_lower = candidate.value <= point.value + _SUFFICIENT_DECREASE * length * slope + slack
+        # Next to the optimum differences of values are rounding errors: there only the gradient tells.
+        if is_lower and (abs(slope) > 10 * slack or candidate.gradient_norm < point.gradient_norm):
+            return candidate
+        length /= 2
+    return None
+
+
+def _report(problem: _Problem, point: _Point, num_iterations: int, tolerance: float) -> SoftmaxRegression:
+    scale = 2 * problem.penalty * float(np.linalg.norm(point.weights))
+    parts = zip(point.probabilities, problem.targets, strict=True)
+    errors = np.concatenate([(own - targets).numpy() for own, targets in parts])
+    converged = problem.is_stationary(point, tolerance)
+    if not converged:
+        warnings.warn(
+            describe(
+                "The penalised last layer stopped before it was stationary, so contributions add up to its "
+                "logits only as far as the residual says. Allow more `max_iterations`, or a larger penalty.",
+                {
+                    "gradient_norm": point.gradient_norm,
+                    "tolerance": tolerance,
+                    "num_iterations": num_iterations,
+                },
+            ),
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return SoftmaxRegression(
+        weights=point.weights.T.copy(),
+        coefficients=(-errors / (2 * problem.penalty * problem.num_examples)).astype(np.float32),
+        objective=point.value,
+        gradient_norm=point.gradient_norm,
+        relative_residual=point.gradient_norm / scale if scale else 0.0,
+        num_iterations=num_iterations,
+        converged=converged,
+    )
