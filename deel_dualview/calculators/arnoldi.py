@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import describe, require
-from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import check_finite
 from deel_dualview.ihvp.arnoldi import ArnoldiIHVP
 from deel_dualview.linalg.blocks import Blocks
@@ -18,7 +19,7 @@ from deel_dualview.typing import Target
 _DISAGREEMENT = 1e-2
 
 
-class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
+class ArnoldiInfluenceCalculator(StoredInfluenceCalculator):
     """Influence functions with a low-rank inverse Hessian: `(V g(x))' diag(1 / (eigenvalue + damping)) V g_i / n`.
 
     V holds the r eigenvectors of largest eigenvalues of the curvature of the mean loss, g are gradients of
@@ -27,7 +28,8 @@ class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
     i is removed, as far as the r directions tell. Positive: the example lowers that loss (a proponent).
     Self-influence is never negative.
 
-    Holds r numbers a training example, whatever the size of the network, and the r p numbers of V.
+    Holds r numbers a training example, whatever the size of the network (for the last layer its features, too), and
+    the r p numbers of V.
 
     Args:
         model: the classifier to explain.
@@ -60,15 +62,20 @@ class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
                 "`ihvp` must be an ArnoldiIHVP; other inverses belong into FirstOrderInfluenceCalculator."
             )
             raise TypeError(describe(needed, {"type": type(ihvp).__name__}))
+        if ihvp is not None and store is None and ihvp.shares_features(train_set):
+            store = ihvp.store
         super().__init__(model, train_set, target=target, store=store)
-        self.ihvp = ArnoldiIHVP(self.model, train_set) if ihvp is None else ihvp
+        self.ihvp = ArnoldiIHVP(self.model, train_set, store=self.store) if ihvp is None else ihvp
         require(
             self.ihvp.model is self.model or self.ihvp.model.fingerprint == self.model.fingerprint,
             "`ihvp` must be built with the model that is explained.",
             {"ihvp": type(self.ihvp).__name__},
         )
         self._rely_on(self.ihvp.record)
-        self._check_first_vectors()
+        if self._keeps_features:
+            self._prepare_vectors()
+        else:
+            self._check_first_vectors()
 
     @property
     def spectrum(self) -> Spectrum:
@@ -78,23 +85,32 @@ class ArnoldiInfluenceCalculator(VectorInfluenceCalculator):
     def _settings(self) -> dict[str, str]:
         return self.ihvp.gradients.describe() | self.ihvp.describe()
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        gradients = self.ihvp.gradients(batch.inputs, self.model.to_classes(batch.labels))
-        return (self.ihvp.project(gradients),)
+    @property
+    def _keeps_features(self) -> bool:
+        return self.ihvp.gradients.is_closed_last_layer
 
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        gradients = check_finite(self.ihvp.gradients(batch.inputs, classes), "examples")
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        kept = self._kept_rows.get(rows) if self._keeps_features else None
+        if kept is not None:
+            return (tf.constant(kept),)
+        projected = self.ihvp.project(represented.gradients(self.ihvp.gradients, represented.classes))
+        if self._keeps_features:
+            self._kept_rows.keep(rows, projected.numpy())
+        return (projected,)
+
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        gradients = check_finite(represented.gradients(self.ihvp.gradients, classes), "examples")
+        return self._own_queries((self.ihvp.project(gradients),))
+
+    def _own_queries(self, vectors: Blocks) -> Blocks:
         weights = self.ihvp.inverse_eigenvalues / self.num_train
-        return (self.ihvp.project(gradients) * tf.constant(weights, tf.float32),)
+        return (vectors[0] * tf.constant(weights, tf.float32),)
 
     def _check_first_vectors(self) -> None:
         """Refuse stored projections onto other eigenvectors: those of nearly equal eigenvalues may turn."""
-        stored = next(iter(self._vector_blocks()))[1][0]
-        batch = data.unpack(data.first_batch(self.train_set, "train_set"))
-        (fresh,), (queries,) = (
-            self._influence_vectors(batch),
-            self._queries(batch, self.model.to_classes(batch.labels)),
-        )
+        stored = next(self._blocks())[1][0]
+        fresh = self._vectors_of(data.first_batch(self.train_set, "train_set"))[0]
+        (queries,) = self._own_queries((fresh,))
         num_rows = min(len(stored), len(fresh))
         found = tf.matmul(queries, stored[:num_rows], transpose_b=True)
         expected = tf.matmul(queries, fresh[:num_rows], transpose_b=True)

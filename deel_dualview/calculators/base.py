@@ -12,9 +12,9 @@ from deel_dualview import data
 from deel_dualview._checks import check_instance, check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.calculators.ranking import RankingCalculator
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.targets import check_target, explained_classes
 from deel_dualview.data import identity
-from deel_dualview.data.examples import RowsError
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.train_sets import check_train_set, to_influence_model
 from deel_dualview.search import ORDER, TopK, to_order
@@ -83,7 +83,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         """
 
     @abstractmethod
-    def _values(self, batch: data.Batch) -> np.ndarray:
+    def _values(self, represented: Represented) -> np.ndarray:
         """Return the influence of every training example on every query of a batch, shape (m, n), float32."""
 
     @abstractmethod
@@ -115,8 +115,8 @@ class BaseInfluenceCalculator(RankingCalculator):
     def explained_features(self, batch: data.Batch) -> tuple[tf.Tensor, np.ndarray]:
         """Return the penultimate features (m, d) of evaluated examples and the class that is explained of each (m,)."""
         self.check_unchanged()
-        features, logits = self._features_and_logits(batch)
-        return features, self._explained_classes(batch, logits)
+        represented = self._represent(batch)
+        return represented.features, self._explained_classes(represented)
 
     @property
     def stored_bytes(self) -> int:
@@ -137,7 +137,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         self._check_queries(dataset_to_evaluate)
         self._check_same_train_set(train_set)
         return self._lazy_dataset(
-            lambda: data.map_batches(self._values, dataset_to_evaluate),
+            lambda: map(self._values, self._represented(dataset_to_evaluate)),
             tf.TensorSpec([None, self.num_train], tf.float32),
         )
 
@@ -146,11 +146,11 @@ class BaseInfluenceCalculator(RankingCalculator):
         self._check_queries(dataset_to_evaluate)
         data.check_bounded(dataset_to_evaluate, "dataset_to_evaluate")
         self.check_unchanged()
-        parts = list(data.map_batches(self._sparse_values, dataset_to_evaluate))
+        parts = [self._sparse_values(batch) for batch in self._represented(dataset_to_evaluate)]
         return scipy.sparse.vstack(parts, format="csr")
 
-    def _sparse_values(self, batch: data.Batch) -> scipy.sparse.csr_array:
-        return scipy.sparse.csr_array(self._values(batch))
+    def _sparse_values(self, represented: Represented) -> scipy.sparse.csr_array:
+        return scipy.sparse.csr_array(self._values(represented))
 
     def top_k_indices(
         self, dataset_to_evaluate: tf.data.Dataset, k: int = 5, order: ORDER | str = ORDER.DESCENDING
@@ -218,21 +218,18 @@ class BaseInfluenceCalculator(RankingCalculator):
         train_set = self._check_same_train_set(train_set)
         return self.top_k(train_set, train_set, k, order)
 
-    def _features_and_logits(self, batch: data.Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        features, logits = self.model.features_and_logits(batch.inputs)
-        finite = np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            raise RowsError(
-                "The model computes NaN or infinite features or logits for evaluated examples: filter out those "
-                "examples, or check the model's weights.",
-                np.flatnonzero(~finite),
-                {},
-            )
-        return features, logits
+    def _represent(self, batch: data.Batch) -> Represented:
+        return Represented(self.model, batch.labels, inputs=batch.inputs).check_finite()
 
-    def _explained_classes(self, batch: data.Batch, logits: tf.Tensor) -> np.ndarray:
+    def _represented(
+        self, dataset: tf.data.Dataset, name: str = "dataset_to_evaluate"
+    ) -> Iterator[Represented]:
+        """Yield every batch of evaluated examples after one call of the model."""
+        return data.map_batches(self._represent, dataset, name)
+
+    def _explained_classes(self, represented: Represented) -> np.ndarray:
         """Return the class to explain of every query, shape (m,), int64."""
-        return explained_classes(self.target, self.model, batch, logits)
+        return explained_classes(self.target, represented)
 
     def _check_queries(self, dataset: tf.data.Dataset) -> None:
         data.check_batched(dataset, "dataset_to_evaluate")

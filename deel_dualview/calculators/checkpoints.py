@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import describe, require
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.gradients import Function, PerExampleGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import Projection
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.train_sets import to_influence_model
-from deel_dualview.typing import Inputs
 
 Models: TypeAlias = keras.Model | InfluenceModel | Sequence[keras.Model | InfluenceModel]
 """One model or several checkpoints of it."""
@@ -76,17 +77,23 @@ class CheckpointGradients:
         for gradients in self.of_models:
             gradients.prepare(first.inputs, self.models[0].to_classes(first.labels))
 
-    def __call__(self, inputs: Inputs, classes: tf.Tensor) -> list[Blocks]:
-        """Return the gradients of a batch at each checkpoint."""
-        return [gradients(inputs, classes) for gradients in self.of_models]
+    def represented(self, represented: Represented) -> list[Represented]:
+        """Return a batch as each checkpoint represents it."""
+        return [represented.by(model) for model in self.models]
 
-    def checked(self, inputs: Inputs, classes: tf.Tensor) -> list[Blocks]:
+    def __call__(self, represented: Sequence[Represented], classes: np.ndarray) -> list[Blocks]:
+        """Return the gradients of a batch, given as each checkpoint represents it, at each."""
+        pairs = zip(represented, self.of_models, strict=True)
+        return [batch.gradients(gradients, classes) for batch, gradients in pairs]
+
+    def checked(self, represented: Represented, classes: np.ndarray) -> list[Blocks]:
         """Return the gradients of a batch at each checkpoint.
 
         Raises:
             ValueError: some are not finite (the message says for which examples).
         """
-        return [check_finite(gradients, "examples") for gradients in self(inputs, classes)]
+        found = self(self.represented(represented), classes)
+        return [check_finite(gradients, "examples") for gradients in found]
 
     def describe(self) -> dict[str, str]:
         """Return all settings that the gradients depend on, as text that keys a store."""

@@ -12,15 +12,15 @@ import tensorflow as tf
 from deel_dualview import data, search
 from deel_dualview._checks import check_choice, check_flag, check_instance, check_positive, require
 from deel_dualview.calculators import fidelity
-from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
 from deel_dualview.calculators.feature_maps import fit_feature_map
-from deel_dualview.calculators.feature_vectors import key_of_features
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.calculators.support_vectors import SupportVectors
-from deel_dualview.linalg.blocks import OuterProduct
+from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
-from deel_dualview.search import ORDER
-from deel_dualview.stores import Store, StoredVectors
+from deel_dualview.search import ORDER, Best
+from deel_dualview.stores import Store
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver
 from deel_dualview.typing import Kernel, Target
 
@@ -47,7 +47,7 @@ class Evaluation(NamedTuple):
     surrogate_logits: np.ndarray
 
 
-class DualView(BaseInfluenceCalculator):
+class DualView(StoredInfluenceCalculator):
     """Attributions from the dual of a Crammer-Singer SVM fitted to the penultimate features phi.
 
     The influence of training example i on class j at x is `alpha_ij <phi_i, phi(x)>`. Summed over i it is the logit
@@ -108,18 +108,9 @@ class DualView(BaseInfluenceCalculator):
         self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
 
     @property
-    def num_train(self) -> int:
-        return len(self.train_labels)
-
-    @property
     def train_ids(self) -> np.ndarray | None:
         """The user's ids of the training examples, shape (n,), integers or bytes; None if there are none."""
         return self._stored().array("ids") if "ids" in self._stored().names else None
-
-    @cached_property
-    def train_labels(self) -> np.ndarray:
-        """Class of every training example, shape (n,), int64."""
-        return self._stored().array("labels")
 
     @cached_property
     def suggested_labels(self) -> np.ndarray:
@@ -155,7 +146,7 @@ class DualView(BaseInfluenceCalculator):
         """Return the influence vectors, lazily: `OuterProduct(alpha_i (b, c), phi_i (b, d))` for each batch."""
         self._check_same_train_set(train_set)
         return self._lazy_dataset(
-            self._vectors,
+            lambda: (vectors for _, (vectors,) in self._blocks()),
             OuterProduct(
                 tf.TensorSpec([None, self.model.num_classes], tf.float32),
                 tf.TensorSpec([None, self.surrogate.weights.shape[0]], tf.float32),
@@ -172,7 +163,7 @@ class DualView(BaseInfluenceCalculator):
         """Yield what model and surrogate make of each batch of a dataset, labelled or not."""
         data.check_batched(dataset, "dataset")
         self.check_unchanged()
-        yield from data.map_batches(self._evaluate, dataset, "dataset")
+        yield from map(self._evaluate, self._represented(dataset, "dataset"))
 
     def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
         """Return the surrogate's logits, shape (m, c), float64."""
@@ -214,22 +205,6 @@ class DualView(BaseInfluenceCalculator):
             self.model.num_features,
         )
 
-    def _stored(self) -> StoredVectors:
-        return self._training
-
-    @cached_property
-    def _training(self) -> StoredVectors:
-        key = key_of_features(self.model, self.train_set)
-        return self.store.open(key, self.train_set, self._compute_features)
-
-    def _compute_features(self, element: data.Batch) -> dict[str, np.ndarray]:
-        batch = data.unpack(element)
-        computed = {
-            "features": self.model.features(batch.inputs).numpy(),
-            "labels": self.model.to_classes(batch.labels),
-        }
-        return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
-
     def _kernel_features(self) -> np.ndarray:
         """Return phi of all training examples, shape (n, d); the stored array itself where nothing is changed."""
         if self.kernel == "linear" and not self.feature_map.has_bias:
@@ -259,30 +234,28 @@ class DualView(BaseInfluenceCalculator):
         absolute = [K / mean_squared_norm for K in Ks]
         return self.solver.fit_path(phi, self.train_labels, self.model.num_classes, absolute)
 
-    def _vectors(self) -> Iterator[OuterProduct]:
-        start = 0
-        for block in self._stored():
-            stop = start + len(block["features"])
-            alpha = self.surrogate.coefficients[start:stop].toarray().astype(np.float32)
-            yield OuterProduct(alpha, self.feature_map(block["features"]))
-            start = stop
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        alpha = self.surrogate.coefficients[rows].toarray().astype(np.float32)
+        return (OuterProduct(tf.constant(alpha), self.feature_map(represented.features)),)
+
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        one_hot = tf.one_hot(classes, self.model.num_classes)
+        return (OuterProduct(one_hot, self.feature_map(represented.features)),)
 
     def _evaluate_all(self, dataset: tf.data.Dataset) -> list[Evaluation]:
         data.check_bounded(dataset, "dataset")
         return list(self.evaluate(dataset))
 
-    def _evaluate(self, batch: data.Batch) -> Evaluation:
-        features, logits = self._features_and_logits(batch)
-        phi = self.feature_map(features).numpy()
-        return Evaluation(phi, logits.numpy(), phi.astype(np.float64) @ self.surrogate.weights)
+    def _evaluate(self, represented: Represented) -> Evaluation:
+        phi = self.feature_map(represented.features).numpy()
+        return Evaluation(phi, represented.logits.numpy(), phi.astype(np.float64) @ self.surrogate.weights)
 
-    def _queries(self, batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
+    def _explained(self, represented: Represented) -> tuple[np.ndarray, np.ndarray]:
         """Return kernel features (m, d) and explained classes (m,)."""
-        features, logits = self._features_and_logits(batch)
-        return self.feature_map(features).numpy(), self._explained_classes(batch, logits)
+        return self.feature_map(represented.features).numpy(), self._explained_classes(represented)
 
-    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
-        phi, classes = self._queries(batch)
+    def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
+        phi, classes = self._explained(represented)
         values = np.empty((len(classes), k), np.float32)
         indices = np.empty((len(classes), k), np.int64)
         for class_index in np.unique(classes):
@@ -292,9 +265,8 @@ class DualView(BaseInfluenceCalculator):
             values[rows], indices[rows] = search.streaming_top_k(blocks, k, order)
         return values, indices
 
-    def _sparse_values(self, batch: data.Batch) -> scipy.sparse.csr_array:
-        phi, classes = self._queries(batch)
-        return self._support_vectors.values(phi, classes)
+    def _sparse_values(self, represented: Represented) -> scipy.sparse.csr_array:
+        return self._support_vectors.values(*self._explained(represented))
 
-    def _values(self, batch: data.Batch) -> np.ndarray:
-        return self._sparse_values(batch).toarray()
+    def _values(self, represented: Represented) -> np.ndarray:
+        return self._sparse_values(represented).toarray()

@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import check_choice
-from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
+from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
@@ -18,7 +20,7 @@ Similarity = Literal["cosine", "dot", "euclidean"]
 """Cosine or inner product of two feature vectors, or 1 / (1 + their Euclidean distance)."""
 
 
-class FeatureSimilarity(FeatureInfluenceCalculator):
+class FeatureSimilarity(StoredInfluenceCalculator):
     """Similarity of penultimate features: the honest baseline, which asks nothing about the training.
 
     The influence of training example i on class j at x is `s(phi_i, phi(x))` where the label of i is j, and
@@ -61,11 +63,23 @@ class FeatureSimilarity(FeatureInfluenceCalculator):
         if self.similarity == "euclidean":
             super().check_feature_contributions()
 
-    def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
-        signs = 2.0 * tf.one_hot(labels, self.model.num_classes) - 1.0
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        self.check_feature_contributions()
+        (queries,) = self._queries_of_features(pairs.features, pairs.classes)
+        (vectors,) = self._vectors_of_features(pairs.train_features, pairs.train_labels)
+        return split_outer_products(queries, vectors, self.model.num_features)
+
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        return self._vectors_of_features(represented.features, represented.classes)
+
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        return self._queries_of_features(represented.features, classes)
+
+    def _vectors_of_features(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+        signs = 2.0 * tf.one_hot(classes, self.model.num_classes) - 1.0
         return (OuterProduct(signs, self._scaled(features)),)
 
-    def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+    def _queries_of_features(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
         return (OuterProduct(tf.one_hot(classes, self.model.num_classes), self._scaled(features)),)
 
     def _scaled(self, features: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """GradDot and GradCos: inner products and cosines of per-example gradients."""
 
+from abc import abstractmethod
 from typing import Literal, cast, get_args
 
 import keras
@@ -9,7 +10,8 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_choice
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
-from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import Function, PerExampleGradients, UnitGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import IdentityProjection, Projection
@@ -23,7 +25,80 @@ Normalized = Literal["both", "train"]
 Side = PerExampleGradients | UnitGradients
 
 
-class GradDot(VectorInfluenceCalculator):
+class GradientSimilarity(StoredInfluenceCalculator):
+    """Base of inner products of gradients, as they are or at unit length.
+
+    The parameters are those of `GradDot`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | InfluenceModel,
+        train_set: tf.data.Dataset,
+        *,
+        weights: Weights = "last",
+        function: Function = "loss",
+        projection: Projection | None = None,
+        target: Target = "prediction",
+        store: Store | None = None,
+    ) -> None:
+        self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
+        super().__init__(self.gradients.model, train_set, target=target, store=store)
+        first = data.unpack(data.first_batch(train_set, "train_set"))
+        self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
+        self._of_vectors, self._of_queries = self._sides()
+        self.has_constant_feature = self._keeps_features and self._head.has_bias
+        self._prepare_vectors()
+        self._stored()
+
+    @abstractmethod
+    def _sides(self) -> tuple[Side, Side]:
+        """Return what gives the vectors of training examples and the queries of evaluated ones."""
+
+    def check_feature_contributions(self) -> None:
+        """Allow it for whole gradients in the last layer, which are outer products with the features."""
+        if not self._keeps_features:
+            super().check_feature_contributions()
+
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        self.check_feature_contributions()
+        (query,) = self._last_layer(self._of_queries, pairs.features, pairs.classes)
+        (vector,) = self._last_layer(self._of_vectors, pairs.train_features, pairs.train_labels)
+        return split_outer_products(query, vector, self.model.num_features)
+
+    def _last_layer(self, gradients: Side, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+        logits = tf.matmul(features, self._head.kernel) + self._head.bias
+        return gradients.from_features(features, logits, classes)
+
+    @property
+    def _head(self) -> LinearHead:
+        return cast(LinearHead, self.model.head)
+
+    @property
+    def _keeps_features(self) -> bool:
+        return self.gradients.is_closed_last_layer and isinstance(
+            self.gradients.projection, IdentityProjection
+        )
+
+    def _settings(self) -> dict[str, str]:
+        return self.gradients.describe()
+
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        if self._keeps_features:
+            return self._outer_products(rows, represented, self._gradients_of_labels)
+        return self._gradients_of_labels(represented)
+
+    def _gradients_of_labels(self, represented: Represented) -> Blocks:
+        return represented.gradients(self._of_vectors, represented.classes)
+
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        return check_finite(represented.gradients(self._of_queries, classes), "examples")
+
+    def _own_queries(self, vectors: Blocks) -> Blocks | None:
+        return vectors if self._of_queries is self._of_vectors else None
+
+
+class GradDot(GradientSimilarity):
     """Inner product of the gradients of an evaluated and a training example.
 
     The same function is differentiated on both sides: for the training example at its label y_i, for the
@@ -52,56 +127,11 @@ class GradDot(VectorInfluenceCalculator):
     Source: Charpiat et al. (2019), section 3; Pruthi et al. (2020) for random projections.
     """
 
-    def __init__(
-        self,
-        model: keras.Model | InfluenceModel,
-        train_set: tf.data.Dataset,
-        *,
-        weights: Weights = "last",
-        function: Function = "loss",
-        projection: Projection | None = None,
-        target: Target = "prediction",
-        store: Store | None = None,
-    ) -> None:
-        self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
-        super().__init__(self.gradients.model, train_set, target=target, store=store)
-        first = data.unpack(data.first_batch(train_set, "train_set"))
-        self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
-        self._of_vectors, self._of_queries = self._sides()
-        self._stored()
-
-    def check_feature_contributions(self) -> None:
-        """Allow it for whole gradients in the last layer, which are outer products with the features."""
-        if not self.gradients.is_closed_last_layer or not isinstance(
-            self.gradients.projection, IdentityProjection
-        ):
-            super().check_feature_contributions()
-
-    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
-        self.check_feature_contributions()
-        (query,) = self._last_layer(self._of_queries, pairs.features, pairs.classes)
-        (vector,) = self._last_layer(self._of_vectors, pairs.train_features, pairs.train_labels)
-        return split_outer_products(query, vector, self.model.num_features)
-
-    def _last_layer(self, gradients: Side, features: tf.Tensor, classes: np.ndarray) -> Blocks:
-        head = cast(LinearHead, self.model.head)
-        return gradients.from_features(features, tf.matmul(features, head.kernel) + head.bias, classes)
-
     def _sides(self) -> tuple[Side, Side]:
-        """Return what gives the vectors of training examples and the queries of evaluated ones."""
         return self.gradients, self.gradients
 
-    def _settings(self) -> dict[str, str]:
-        return self.gradients.describe()
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        return self._of_vectors(batch.inputs, self.model.to_classes(batch.labels))
-
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        return check_finite(self._of_queries(batch.inputs, classes), "examples")
-
-
-class GradCos(GradDot):
+class GradCos(GradientSimilarity):
     """Cosine of the gradients of an evaluated and a training example, in [-1, 1].
 
     With `normalize="train"` only the training example's gradient is divided by its norm, so that values of

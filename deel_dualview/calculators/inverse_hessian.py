@@ -1,6 +1,8 @@
 """What calculators with an inverse Hessian share: it is applied to the queries, of which there are few."""
 
 import warnings
+from abc import abstractmethod
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -8,22 +10,24 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import describe, require
-from deel_dualview.calculators.bounded import BoundedSearchCalculator
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import check_finite
 from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.models import InfluenceModel
-from deel_dualview.search import ORDER, Best
+from deel_dualview.search.bounded import NUM_FIRST, Bounded, Search
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
 _NUMBERS_AT_ONCE = 2**23
+_NUM_NORMS = 1024
 _LEAST_FIRST = 32
 _PRODUCTS_AT_FIRST = 2**25
 
 
-class InverseHessianCalculator(BoundedSearchCalculator):
+class InverseHessianCalculator(StoredInfluenceCalculator):
     """Base of calculators whose queries are H^-1 times the gradient of the query's loss.
 
     Args:
@@ -54,8 +58,10 @@ class InverseHessianCalculator(BoundedSearchCalculator):
     ) -> None:
         if ihvp is not None:
             self._check_ihvp(ihvp)
+            if store is None and ihvp.shares_features(train_set):
+                store = ihvp.store
         super().__init__(model, train_set, target=target, store=store)
-        self.ihvp = ExactIHVP(self.model, train_set) if ihvp is None else ihvp
+        self.ihvp = ExactIHVP(self.model, train_set, store=self.store) if ihvp is None else ihvp
         require(
             self.ihvp.model is self.model or self.ihvp.model.fingerprint == self.model.fingerprint,
             "`ihvp` must be built with the model that is explained.",
@@ -63,6 +69,11 @@ class InverseHessianCalculator(BoundedSearchCalculator):
         )
         self._rely_on(self.ihvp.record)
         self._prepare()
+        self.has_constant_feature = (
+            self._keeps_features and self.ihvp.gradients.groups[0].layer.bias is not None
+        )
+        self.search = self._make_search()
+        self._prepare_vectors()
         self._stored()
         if self.ihvp.train_set is not train_set and self.ihvp.num_train != self.num_train:
             warnings.warn(
@@ -81,41 +92,52 @@ class InverseHessianCalculator(BoundedSearchCalculator):
     def _prepare(self) -> None:
         """Check or compute what influence vectors need, before the pass over the training set."""
 
-    def _values(self, batch: data.Batch) -> np.ndarray:
-        return np.concatenate(
-            [super(InverseHessianCalculator, self)._values(part) for part in self._parts(batch)]
-        )
-
-    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> Best:
-        # Few queries at once are bounded more tightly, too.
-        found = [super(InverseHessianCalculator, self)._top_k(part, k, order) for part in self._parts(batch)]
-        values, indices = zip(*found, strict=True)
-        return np.concatenate(values), np.concatenate(indices)
-
-    def _self_influences(self, batch: data.Batch) -> tf.Tensor:
-        parts = [super(InverseHessianCalculator, self)._self_influences(part) for part in self._parts(batch)]
-        return tf.concat(parts, axis=0)
+    def _make_search(self) -> Search:
+        num_first = min(NUM_FIRST, _PRODUCTS_AT_FIRST // self.ihvp.size)
+        return Bounded(lambda: self._norms, self._query_norms, max(_LEAST_FIRST, num_first))
 
     @property
-    def _num_first(self) -> int:
-        return max(_LEAST_FIRST, min(super()._num_first, _PRODUCTS_AT_FIRST // self.ihvp.size))
+    def _keeps_features(self) -> bool:
+        return self.ihvp.gradients.is_closed_last_layer and not self.ihvp.describe_coordinates()
 
-    def _parts(self, batch: data.Batch) -> list[data.Batch]:
-        """Return a batch in parts whose queries, dense, have 2**23 numbers at most (or are single)."""
-        size, step = data.num_examples(batch.inputs), max(1, _NUMBERS_AT_ONCE // self.ihvp.size)
-        if size <= step:
-            return [batch]
-        kept = {name: part for name, part in batch._asdict().items() if part is not None}
-        parts = [data.slice_examples(kept, start, start + step) for start in range(0, size, step)]
-        return [batch._replace(**part) for part in parts]
+    @property
+    def _queries_at_once(self) -> int:
+        """As many queries as have, dense, 2**23 numbers (or one)."""
+        return max(1, _NUMBERS_AT_ONCE // self.ihvp.size)
 
-    def _training_gradients(self, batch: data.Batch) -> Blocks:
-        """Return the gradients of the losses of a batch's labels."""
-        return self.ihvp.gradients(batch.inputs, self.model.to_classes(batch.labels))
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        if self._keeps_features:
+            return self._outer_products(rows, represented, self._influence_vectors)
+        return self._influence_vectors(represented)
 
-    def _query_gradients(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+    @abstractmethod
+    def _influence_vectors(self, represented: Represented) -> Blocks:
+        """Return the vectors of training examples."""
+
+    def _vector_norms(self, vectors: Blocks) -> tf.Tensor:
+        """Return a norm of every vector, shape (b,); its product with `_query_norms` bounds inner products."""
+        return blocks.norms(vectors)
+
+    def _query_norms(self, queries: Blocks) -> tf.Tensor:
+        """Return the dual norm of every query, shape (m,)."""
+        return blocks.norms(queries)
+
+    @cached_property
+    def _norms(self) -> np.ndarray:
+        """Norms of all vectors, shape (n,)."""
+        norms = []
+        for indices, vectors in self._blocks():
+            for start in range(0, len(indices), _NUM_NORMS):
+                norms.append(self._vector_norms(data.slice_examples(vectors, start, start + _NUM_NORMS)))
+        return np.concatenate(norms)
+
+    def _training_gradients(self, represented: Represented) -> Blocks:
+        """Return the gradients of the losses of the labels."""
+        return represented.gradients(self.ihvp.gradients, represented.classes)
+
+    def _query_gradients(self, represented: Represented, classes: np.ndarray) -> Blocks:
         """Return the gradients of the losses of `classes` (b,)."""
-        return check_finite(self.ihvp.gradients(batch.inputs, classes), "examples")
+        return check_finite(represented.gradients(self.ihvp.gradients, classes), "examples")
 
     def _solved(self, gradients: Blocks, factor: float = 1.0) -> Blocks:
         """Return H^-1 times gradients times a number, as matrices of the same widths."""

@@ -8,10 +8,10 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
-from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
-from deel_dualview.search import ORDER
+from deel_dualview.search.bounded import Exhaustive, Search
 
 _NUMBERS_AT_ONCE = 2**24
 
@@ -56,32 +56,30 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
 
         It is the trace of C U' H^-1 U, the effective number of parameters that the example alone determines.
         """
-        batch = data.unpack(batch)
-        ((left, right),) = self.ihvp.gradients(
-            batch.inputs, np.zeros(data.num_examples(batch.inputs), np.int64)
-        )
-        curvatures = self._logit_curvatures(batch, int(left.shape[1]))
+        represented = self._represent(data.unpack(batch))
+        ((left, right),) = represented.gradients(self.ihvp.gradients, np.zeros(len(represented), np.int64))
+        curvatures = self._logit_curvatures(represented, int(left.shape[1]))
         forms = _quadratic_forms(self._inverse, right)
         return tf.cast(tf.reduce_sum(curvatures * forms, axis=(1, 2)), tf.float32)
 
     def _settings(self) -> dict[str, str]:
         return self.ihvp.describe()
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        ((left, right),) = self._training_gradients(batch)
-        curvatures = self._logit_curvatures(batch, int(left.shape[1]))
+    def _influence_vectors(self, represented: Represented) -> Blocks:
+        ((left, right),) = self._training_gradients(represented)
+        curvatures = self._logit_curvatures(represented, int(left.shape[1]))
         return (OuterProduct(_corrected(left, curvatures, _quadratic_forms(self._inverse, right)), right),)
 
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
         """Return answers of outputs to vectors (m, c, c, d), probabilities and one-hot classes (m, k)."""
         require(
             self.num_train == self.ihvp.num_train,
             "The leverage correction needs the inverse Hessian of the training set itself.",
             {"num_train": self.num_train, "num_train of ihvp": self.ihvp.num_train},
         )
-        ((_, right),) = self._query_gradients(batch, classes)
+        ((_, right),) = self._query_gradients(represented, classes)
         responses = tf.tensordot(right, self._inverse, [[1], [1]]) / self.num_train
-        probabilities = tf.nn.softmax(self.model.logits(batch.inputs))
+        probabilities = tf.nn.softmax(represented.logits)
         return responses, probabilities, tf.one_hot(classes, self.model.num_classes)
 
     def _scores(self, queries: tuple[tf.Tensor, ...], vectors: Blocks) -> tf.Tensor:
@@ -96,13 +94,13 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         ]
         return tf.concat(parts, axis=0)
 
-    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
+    def _make_search(self) -> Search:
         # Changes of loss are not bounded by norms.
-        return VectorInfluenceCalculator._top_k(self, batch, k, order)
+        return Exhaustive()
 
-    def _self_influences(self, batch: data.Batch) -> tf.Tensor:
-        responses, *rest = self._queries(batch, self.model.to_classes(batch.labels))
-        ((left, right),) = self._influence_vectors(batch)
+    def _row_scores(self, queries: tuple[tf.Tensor, ...], vectors: Blocks) -> tf.Tensor:
+        responses, *rest = queries
+        ((left, right),) = vectors
         outputs = tf.einsum("iabd,ib,id->ia", responses, left, right)
         return _changes_of_loss(outputs, *rest)
 
@@ -114,9 +112,9 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         shape = (num_outputs, num_inputs, num_outputs, num_inputs)
         return tf.reshape(tf.cast(_exact(self.ihvp).inverse, tf.float32), shape)
 
-    def _logit_curvatures(self, batch: data.Batch, num_outputs: int) -> tf.Tensor:
+    def _logit_curvatures(self, represented: Represented, num_outputs: int) -> tf.Tensor:
         """Return C = (diag(p) - p p') / n of every example, shape (b, c, c), float64."""
-        probabilities = tf.nn.softmax(tf.cast(self.model.logits(batch.inputs), tf.float64))[:, -num_outputs:]
+        probabilities = tf.nn.softmax(tf.cast(represented.logits, tf.float64))[:, -num_outputs:]
         if num_outputs == 1:
             matrices = (probabilities * (1 - probabilities))[:, :, tf.newaxis]
         else:

@@ -10,8 +10,9 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_seed
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.models import InfluenceModel
-from deel_dualview.search import ORDER, block_top_k
+from deel_dualview.search import ORDER, Best, block_top_k
 from deel_dualview.stores import Store, StoredVectors
 from deel_dualview.typing import Target
 
@@ -60,15 +61,20 @@ class RandomInfluence(BaseInfluenceCalculator):
         values = np.random.default_rng([self.seed, 1]).standard_normal(self.num_train, np.float32)
         return tf.data.Dataset.from_tensor_slices(values).batch(1024)
 
-    def _values(self, batch: data.Batch) -> np.ndarray:
+    def _represent(self, batch: data.Batch) -> Represented:
+        # Without a check of the features: the model is never called.
+        return Represented(self.model, batch.labels, inputs=batch.inputs)
+
+    def _values(self, represented: Represented) -> np.ndarray:
+        hashes = data.hash_examples(data.Batch(represented.inputs, represented.labels, None))
         rows = [
             np.random.default_rng([self.seed, 0, int(one)]).standard_normal(self.num_train, np.float32)
-            for one in data.hash_examples(batch)
+            for one in hashes
         ]
         return np.stack(rows)
 
-    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
-        return block_top_k(self._values(batch), np.arange(self.num_train), k, order)
+    def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
+        return block_top_k(self._values(represented), np.arange(self.num_train), k, order)
 
     def _stored(self) -> StoredVectors:
         return self._training

@@ -1,6 +1,5 @@
 """Training examples in the order of their influence, and the evaluated examples for which there is none."""
 
-import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import describe
 from deel_dualview._summaries import Summarised
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.unchanged import UnchangedModels
-from deel_dualview.search import ORDER
+from deel_dualview.search import ORDER, Best
 
 
 class RankingCalculator(Summarised, UnchangedModels, ABC):
@@ -22,7 +22,11 @@ class RankingCalculator(Summarised, UnchangedModels, ABC):
     _has_warned_of_zeros = False
 
     @abstractmethod
-    def _top_k(self, batch: data.Batch, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
+    def _represent(self, batch: data.Batch) -> Represented:
+        """Call the model on a batch of queries, once."""
+
+    @abstractmethod
+    def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
         """Return the k first values (m, k) and their training indices (m, k) of one batch of queries."""
 
     def summary(self) -> dict[str, str]:
@@ -35,11 +39,15 @@ class RankingCalculator(Summarised, UnchangedModels, ABC):
     ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         """Yield each batch of queries with its k first values (m, k) and their training indices (m, k)."""
         start = 0
-        find = functools.partial(self._top_k, k=k, order=order)
-        for element, (values, indices) in data.map_elements(find, dataset):
+
+        def find(batch: data.Batch) -> tuple[Represented, np.ndarray, np.ndarray]:
+            represented = self._represent(batch)
+            return represented, *self._top_k(represented, k, order)
+
+        for element, (represented, values, indices) in data.map_elements(find, dataset):
             is_zero = ~values.any(axis=1)
             if is_zero.any() and not self._has_warned_of_zeros:
-                is_zero &= ~self._top_k(data.unpack(element), 1, order.opposite)[0].any(axis=1)
+                is_zero &= ~self._top_k(represented, 1, order.opposite)[0].any(axis=1)
                 self._has_warned_of_zeros = _warn_of_zeros(start + np.flatnonzero(is_zero))
             start += len(values)
             yield element, values, indices

@@ -9,6 +9,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_choice
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.gradients import UnitGradients
 from deel_dualview.ihvp import InverseHessianVectorProduct
 from deel_dualview.linalg import blocks
@@ -71,20 +72,20 @@ class RelatIF(InverseHessianCalculator):
         self.ihvp.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
         self._directions = UnitGradients(self.ihvp.gradients)
 
-    def _training_gradients(self, batch: data.Batch) -> Blocks:
-        """Return the gradients of the losses of a batch's labels at unit length: their size does not matter."""
-        return self._directions(batch.inputs, self.model.to_classes(batch.labels))
+    def _training_gradients(self, represented: Represented) -> Blocks:
+        """Return the gradients of the losses of the labels at unit length: their size does not matter."""
+        return represented.gradients(self._directions, represented.classes)
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        gradients = blocks.unit(self._training_gradients(batch))
+    def _influence_vectors(self, represented: Represented) -> Blocks:
+        gradients = blocks.unit(self._training_gradients(represented))
         solved = self._solved(gradients)
         if self.normalisation == "theta":
             return scaled(gradients, _inverses(blocks.norms(solved)))
         changes = tf.cast(blocks.row_products(solved, gradients), tf.float64)
         return scaled(gradients, _inverses(tf.sqrt(tf.maximum(changes, 0.0))))
 
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        return self._solved(self._query_gradients(batch, classes))
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        return self._solved(self._query_gradients(represented, classes))
 
 
 def _inverses(sizes: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,10 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_choice, check_positive, describe
 from deel_dualview.calculators import fidelity
-from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
+from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
+from deel_dualview.calculators.targets import logit_gradients, num_outputs
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
@@ -22,7 +25,7 @@ FitTo = Literal["labels", "probabilities"]
 """What the last layer is retrained to predict: the training labels, or the model's own probabilities."""
 
 
-class RepresenterPointL2(FeatureInfluenceCalculator):
+class RepresenterPointL2(StoredInfluenceCalculator):
     """Representer points: alpha of a last layer that is retrained with an L2 penalty.
 
     The penalised last layer W minimises `mean cross-entropy + lambda ||W||^2` on the penultimate features
@@ -114,6 +117,11 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
     def check_feature_contributions(self) -> None:
         """Allow it: alpha_ij phi_ik phi_k(x)."""
 
+    def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
+        (queries,) = self._queries_of_features(pairs.features, pairs.classes)
+        (vectors,) = self._vectors_of_features(pairs.train_indices, pairs.train_features)
+        return split_outer_products(queries, vectors, self.model.num_features)
+
     def _check_head(self) -> None:
         if self.model.head is None:
             needed = (
@@ -133,7 +141,7 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
             targets = np.eye(self.model.num_classes)[self.train_labels]
         else:
             targets = self._model_probabilities(features)
-        return targets[:, 1:] if self._num_outputs == 1 else targets
+        return targets[:, 1:] if num_outputs(self.model) == 1 else targets
 
     def _model_probabilities(self, features: np.ndarray) -> np.ndarray:
         head = cast(LinearHead, self.model.head)
@@ -143,21 +151,30 @@ class RepresenterPointL2(FeatureInfluenceCalculator):
     @property
     def _class_weights(self) -> np.ndarray:
         weights = self.surrogate.weights
-        return np.hstack([-weights, weights]) / 2 if self._num_outputs == 1 else weights
+        return np.hstack([-weights, weights]) / 2 if num_outputs(self.model) == 1 else weights
 
-    def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
-        return (OuterProduct(tf.constant(self.surrogate.coefficients[rows]), features),)
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        return self._vectors_of_features(rows, represented.features)
 
-    def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
-        return (OuterProduct(self._logit_gradients(classes), features),)
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        return self._queries_of_features(represented.features, classes)
+
+    def _vectors_of_features(self, rows: np.ndarray, features: tf.Tensor) -> Blocks:
+        return (OuterProduct(tf.constant(self.surrogate.coefficients[rows]), self._with_constant(features)),)
+
+    def _queries_of_features(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
+        return (OuterProduct(logit_gradients(self.model, classes), self._with_constant(features)),)
 
     def _evaluate(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the model's and the surrogate's logits (b, c), and sums of contributions (b,)."""
         data.check_bounded(dataset, "dataset")
         self.check_unchanged()
-        for features, logits in data.map_batches(self._features_and_logits, dataset, "dataset"):
-            queries = self._queries(self._with_constant(features), logits.numpy().argmax(axis=1))
-            scores = [self._scores(queries, vectors) for _, vectors, _ in self._blocks()]
+        for represented in self._represented(dataset, "dataset"):
+            logits = represented.logits.numpy()
+            queries = self._queries(represented, logits.argmax(axis=1))
+            scores = [self._scores(queries, vectors) for _, vectors in self._blocks()]
             sums = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float64), axis=1) for part in scores])
-            surrogate = self._with_constant(features).numpy().astype(np.float64) @ self._class_weights
-            yield logits.numpy(), surrogate, sums.numpy()
+            surrogate = (
+                self._with_constant(represented.features).numpy().astype(np.float64) @ self._class_weights
+            )
+            yield logits, surrogate, sums.numpy()

@@ -12,7 +12,9 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_positive, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
-from deel_dualview.calculators.feature_vectors import FeatureInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
+from deel_dualview.calculators.targets import logit_gradients, num_outputs
 from deel_dualview.curvature.softmax import SoftmaxGram
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
@@ -54,7 +56,7 @@ class Expansion:
         return _solve(self.factor, rows)
 
 
-class RepresenterPointLJE(FeatureInfluenceCalculator):
+class RepresenterPointLJE(StoredInfluenceCalculator):
     """Representer points of the model itself, without retraining.
 
     With theta* one step of gradient ascent from the last layer theta, g_i the gradient of example i's loss
@@ -122,16 +124,13 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
         data.check_bounded(dataset, "dataset")
         self.check_unchanged()
         logits, sums = [], []
-        for (features, own), classes in data.map_batches(self._explained, dataset, "dataset"):
-            queries = self._queries(self._with_constant(features), classes)
-            parts = [self._scores(queries, vectors) for _, vectors, _ in self._blocks()]
+        for represented in self._represented(dataset, "dataset"):
+            classes = self._explained_classes(represented)
+            queries = self._queries(represented, classes)
+            parts = [self._scores(queries, vectors) for _, vectors in self._blocks()]
             sums.append(sum(part.numpy().sum(axis=1, dtype=np.float64) for part in parts))
-            logits.append(tf.gather(own, classes, batch_dims=1).numpy())
+            logits.append(tf.gather(represented.logits, classes, batch_dims=1).numpy())
         return float(np.corrcoef(np.concatenate(logits), np.concatenate(sums))[0, 1])
-
-    def _explained(self, batch: data.Batch) -> tuple[tuple[tf.Tensor, tf.Tensor], np.ndarray]:
-        found = self._features_and_logits(batch)
-        return found, self._explained_classes(batch, found[1])
 
     def check_feature_contributions(self) -> None:
         """Allow it: `v_i phi(x)` is a sum over features of x and, but for theta*'s share, over those of example i."""
@@ -140,7 +139,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
         phi, train_phi = (
             tf.cast(self._with_constant(part), tf.float64) for part in (pairs.features, pairs.train_features)
         )
-        directions = tf.cast(self._logit_gradients(pairs.classes), tf.float64)
+        directions = tf.cast(logit_gradients(self.model, pairs.classes), tf.float64)
         errors = tf.constant(self.expansion.errors[pairs.train_indices], tf.float64)
         own = tf.einsum("po,pod->pd", directions, self._solved(errors, train_phi))
         parts = (tf.matmul(directions, self.expansion.shared) - own) * phi / self.num_train
@@ -168,7 +167,7 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
                 "feed one; use RepresenterPointL2, which fits its own."
             )
             raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
-        size = (self.model.num_features + head.has_bias) * self._num_outputs
+        size = (self.model.num_features + head.has_bias) * num_outputs(self.model)
         require(
             size <= _SIZE_LIMIT,
             f"RepresenterPointLJE inverts a p x p Hessian of the last layer, for up to {_SIZE_LIMIT} "
@@ -208,13 +207,14 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
         head = cast(LinearHead, self.model.head)
         rows = np.vstack([head.kernel, head.bias[np.newaxis]]) if head.has_bias else head.kernel
         # The one output of a binary model is twice its logit of class 1.
-        return (2.0 * rows[:, 1:] if self._num_outputs == 1 else rows).T.astype(np.float64)
+        return (2.0 * rows[:, 1:] if num_outputs(self.model) == 1 else rows).T.astype(np.float64)
 
     def _errors_and_gradient(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return p - y (n, outputs) and the gradient of the mean loss (outputs, d) at `weights`."""
         errors, gradient = [], np.zeros_like(weights)
-        for rows, features in self._feature_blocks():
-            one_hot = np.eye(self.model.num_classes)[self.train_labels[rows]][:, -self._num_outputs :]
+        for rows, represented in self._features():
+            features = self._with_constant(represented.features)
+            one_hot = np.eye(self.model.num_classes)[self.train_labels[rows]][:, -num_outputs(self.model) :]
             own, part = _errors_and_gradient(features, one_hot, weights, len(weights) == 1)
             errors.append(own.numpy().astype(np.float32))
             gradient += part.numpy() / self.num_train
@@ -222,17 +222,18 @@ class RepresenterPointLJE(FeatureInfluenceCalculator):
 
     def _hessian(self, weights: np.ndarray) -> np.ndarray:
         gram = SoftmaxGram(*weights.shape)
-        for _, features in self._feature_blocks():
+        for _, represented in self._features():
+            features = self._with_constant(represented.features)
             gram.add(features, _probabilities(features, weights, len(weights) == 1))
         return gram.mean()
 
-    def _vectors(self, rows: slice | np.ndarray, features: tf.Tensor, labels: np.ndarray) -> Blocks:
-        constants = tf.ones((features.shape[0], 1))
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        features, constants = self._with_constant(represented.features), tf.ones((len(rows), 1))
         return OuterProduct(tf.constant(self.expansion.errors[rows]), features), constants
 
-    def _queries(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
-        phi = features.numpy().astype(np.float64)
-        directions = self._logit_gradients(classes).numpy()
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        phi = self._with_constant(represented.features).numpy().astype(np.float64)
+        directions = logit_gradients(self.model, classes).numpy()
         gradients = directions[:, :, np.newaxis] * phi[:, np.newaxis]
         solved = self.expansion.solve(gradients.reshape(len(phi), self.expansion.weights.size))
         shared = np.einsum("mo,od,md->m", directions, self.expansion.shared, phi, optimize=True)

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import data
 from deel_dualview._checks import require
-from deel_dualview.calculators.first_order import FirstOrderInfluenceCalculator
+from deel_dualview.calculators.groups import GroupInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.curvature.softmax import logit_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 
 
-class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
+class SecondOrderInfluenceCalculator(GroupInfluenceCalculator):
     """Influence of groups of u examples to second order in their share r = u / n of the training set.
 
     The value is
@@ -45,21 +45,20 @@ class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
         return self.ihvp.describe()
 
     def _prepare(self) -> None:
-        super()._prepare()
         require(
             self.ihvp.num_train > 1,
             "Second-order influence needs at least two training examples: nothing is left without the only one.",
             {"num_train": self.ihvp.num_train},
         )
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        gradients = self._training_gradients(batch)
+    def _influence_vectors(self, represented: Represented) -> Blocks:
+        gradients = self._training_gradients(represented)
         solved = self._solved(gradients)
         gradients_of, head = self.ihvp.gradients, self.model.split.head
         if gradients_of.is_closed_last_layer and head is not None and head.step is None:
-            bent = self._bent_last(batch, gradients, solved)
+            bent = self._bent_last(represented, gradients, solved)
         else:
-            bent = blocks.from_dense(self._bent_one_by_one(batch, blocks.to_dense(solved)), gradients)
+            bent = blocks.from_dense(self._bent_one_by_one(represented, blocks.to_dense(solved)), gradients)
         return self._combined(gradients, bent, 1)
 
     def _group_vector(self, group: tf.data.Dataset) -> Blocks:
@@ -80,37 +79,31 @@ class SecondOrderInfluenceCalculator(FirstOrderInfluenceCalculator):
         pairs = zip(gradients, bent, strict=True)
         return tuple(_weighted_sum(first, own, second, other) for own, other in pairs)
 
-    def _bent_last(self, batch: data.Batch, gradients: Blocks, solved: Blocks) -> Blocks:
+    def _bent_last(self, represented: Represented, gradients: Blocks, solved: Blocks) -> Blocks:
         """Return every example's own curvature times its solved gradient: features are a factor of both."""
         ((left, right),), (rows,) = gradients, solved
         matrices = tf.reshape(rows, (-1, left.shape[1], right.shape[1]))
         logits = tf.linalg.matvec(matrices, right)
-        probabilities = tf.nn.softmax(self.model.logits(batch.inputs))[:, -left.shape[1] :]
+        probabilities = tf.nn.softmax(represented.logits)[:, -left.shape[1] :]
         return (OuterProduct(logit_products(probabilities, logits), right),)
 
-    def _bent_one_by_one(self, batch: data.Batch, rows: tf.Tensor) -> tf.Tensor:
-        labels = self.model.to_classes(batch.labels)
+    def _bent_one_by_one(self, represented: Represented, rows: tf.Tensor) -> tf.Tensor:
+        labels = represented.classes
         products = []
         for index in range(len(labels)):
             part = slice(index, index + 1)
-            inputs = tf.nest.map_structure(lambda tensor, part=part: tensor[part], batch.inputs)
+            inputs = tf.nest.map_structure(lambda tensor, part=part: tensor[part], represented.inputs)
             single = tf.data.Dataset.from_tensors((inputs, labels[part]))
             products.append(self.ihvp.curvature_of(single).matmul(rows[part]))
         return tf.concat(products, axis=0)
 
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
         require(
             self.num_train == self.ihvp.num_train,
             "Second-order influence needs the inverse Hessian of the training set itself.",
             {"num_train": self.num_train, "num_train of ihvp": self.ihvp.num_train},
         )
-        return self._solved(self._query_gradients(batch, classes), 1 / self.num_train)
-
-    def _vector_norms(self, vectors: Blocks) -> tf.Tensor:
-        return blocks.norms(vectors)
-
-    def _query_norms(self, queries: Blocks) -> tf.Tensor:
-        return blocks.norms(queries)
+        return self._solved(self._query_gradients(represented, classes), 1 / self.num_train)
 
 
 def _weighted_sum(first: float, own: Any, second: float, other: Any) -> Any:

@@ -7,10 +7,10 @@ from numbers import Real
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.checkpoints import CheckpointGradients, Models, check_models
-from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import Function, Weights
 from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import Projection
@@ -18,7 +18,7 @@ from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
 
-class TracIn(VectorInfluenceCalculator):
+class TracIn(StoredInfluenceCalculator):
     """Sum over checkpoints of learning rate times the inner product of gradients.
 
     sum_t eta_t <grad L_t(x, c), grad L_t(x_i, y_i)>. Positive where training on the example lowered the loss
@@ -74,14 +74,22 @@ class TracIn(VectorInfluenceCalculator):
     def _settings(self) -> dict[str, str]:
         return self.gradients.describe()
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
-        found = self.gradients(batch.inputs, self.model.to_classes(batch.labels))
+    @property
+    def _keeps_features(self) -> bool:
+        return False
+
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
+        found = self.gradients(self.gradients.represented(represented), represented.classes)
         return tuple(block for gradients in found for block in gradients)
 
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        found = self.gradients.checked(batch.inputs, classes)
-        weighted = zip(found, self.learning_rates, strict=True)
-        return tuple(block for gradients, rate in weighted for block in scaled(gradients, rate))
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        found = self.gradients.checked(represented, classes)
+        return self._own_queries(tuple(block for gradients in found for block in gradients))
+
+    def _own_queries(self, vectors: Blocks) -> Blocks:
+        num_blocks = len(vectors) // len(self.learning_rates)
+        rates = np.repeat(self.learning_rates, num_blocks)
+        return tuple(scaled((block,), float(rate))[0] for block, rate in zip(vectors, rates, strict=True))
 
 
 def _check_learning_rates(learning_rates: float | Sequence[float], num_models: int) -> tuple[float, ...]:

@@ -4,10 +4,10 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
-from deel_dualview import data
 from deel_dualview._checks import check_positive, require
 from deel_dualview.calculators.checkpoints import CheckpointGradients, Models, check_models
-from deel_dualview.calculators.vectors import VectorInfluenceCalculator
+from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import Weights
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, scaled
@@ -18,7 +18,7 @@ from deel_dualview.typing import Target
 _LARGEST_SIZE = 16384
 
 
-class Trak(VectorInfluenceCalculator):
+class Trak(StoredInfluenceCalculator):
     """Tracing with the randomly projected after kernel: one Newton step on gradient features, ensembled.
 
     With features phi(x) = P grad f(x) of the margin f = log(p / (1 - p)) and M checkpoints,
@@ -84,26 +84,36 @@ class Trak(VectorInfluenceCalculator):
         """Return the influence vectors phi_m(x_i) * mean_m (1 - p_m), lazily, a block (b, k) a checkpoint."""
         self._check_same_train_set(train_set)
         return self._lazy_dataset(
-            lambda: (_weighted(features) for _, features in self._vector_blocks()), self._spec[:-1]
+            lambda: (_weighted(features) for _, features in self._blocks()), self._spec[:-1]
         )
 
     def _settings(self) -> dict[str, str]:
         return self.gradients.describe()
 
-    def _influence_vectors(self, batch: data.Batch) -> Blocks:
+    @property
+    def _keeps_features(self) -> bool:
+        return False
+
+    def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         """Return the features of each checkpoint and, last, the mean of 1 - p, shape (b, 1).
 
         Stored apart: the Gram matrices are of features without weights.
         """
-        classes = self.model.to_classes(batch.labels)
-        doubts = [_doubt(model.logits(batch.inputs), classes) for model in self.gradients.models]
-        return (*self._features(batch, classes), tf.add_n(doubts)[:, tf.newaxis] / len(doubts))
+        classes, of_models = represented.classes, self.gradients.represented(represented)
+        doubts = [_doubt(batch.logits, classes) for batch in of_models]
+        found = [blocks.to_dense(gradients) for gradients in self.gradients(of_models, classes)]
+        return (*found, tf.add_n(doubts)[:, tf.newaxis] / len(doubts))
 
-    def _queries(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        found = [blocks.to_dense(gradients) for gradients in self.gradients.checked(batch.inputs, classes)]
+    def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        return self._solved([blocks.to_dense(rows) for rows in self.gradients.checked(represented, classes)])
+
+    def _own_queries(self, vectors: Blocks) -> Blocks:
+        return self._solved(list(vectors[:-1]))
+
+    def _solved(self, features: list[tf.Tensor]) -> Blocks:
         return tuple(
-            tf.constant(self._solve(factor, features.numpy()) / len(found), tf.float32)
-            for factor, features in zip(self._factors, found, strict=True)
+            tf.constant(self._solve(factor, rows.numpy()) / len(features), tf.float32)
+            for factor, rows in zip(self._factors, features, strict=True)
         )
 
     def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
@@ -111,12 +121,8 @@ class Trak(VectorInfluenceCalculator):
         *features, doubt = vectors
         return super()._scores(queries, tuple(features)) * tf.transpose(blocks.to_dense((doubt,)))
 
-    def _self_influences(self, batch: data.Batch) -> tf.Tensor:
-        queries = self._queries(batch, self.model.to_classes(batch.labels))
-        return blocks.row_products(queries, _weighted(self._influence_vectors(batch)))
-
-    def _features(self, batch: data.Batch, classes: np.ndarray) -> Blocks:
-        return tuple(blocks.to_dense(gradients) for gradients in self.gradients(batch.inputs, classes))
+    def _row_scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
+        return blocks.row_products(queries, _weighted(vectors))
 
     @staticmethod
     def _solve(factor: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -126,7 +132,7 @@ class Trak(VectorInfluenceCalculator):
         """Return Phi' Phi at each checkpoint, summed in float64."""
         width = sum(self._spec[0].shape[1:])
         grams = [np.zeros((width, width)) for _ in self.gradients.models]
-        for _, (*features, _) in self._vector_blocks():
+        for _, (*features, _) in self._blocks():
             for gram, block in zip(grams, features, strict=True):
                 rows = np.asarray(block, np.float64)
                 gram += rows.T @ rows

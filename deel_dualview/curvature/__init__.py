@@ -9,6 +9,7 @@ from deel_dualview.curvature.last_layer import LastLayerCurvature as LastLayerCu
 from deel_dualview.curvature.layers import LayersCurvature as LayersCurvature
 from deel_dualview.gradients import Weights
 from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
 
 
 def curvature_of(
@@ -17,6 +18,7 @@ def curvature_of(
     *,
     weights: Weights = "last",
     kind: CurvatureKind = "hessian",
+    store: Store | None = None,
 ) -> Curvature:
     """Return the curvature of the mean loss over examples, in closed form for the last layer.
 
@@ -25,11 +27,12 @@ def curvature_of(
         examples: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         weights: `"last"`, `"all"` or names of layers.
         kind: `"hessian"` or `"gauss-newton"`; the same for the last layer.
+        store: where the features are kept that a last layer's follows from; in memory by default.
     """
     data.check_bounded(examples, "examples")
     if not model.is_prepared:
         model.prepare(data.unpack(data.first_batch(examples, "examples")).inputs)
     head = model.split.head
     if weights == "last" and (head is None or head.is_plain):
-        return LastLayerCurvature(model, examples)
+        return LastLayerCurvature(model, examples, store)
     return LayersCurvature(model, examples, weights=weights, kind=kind)

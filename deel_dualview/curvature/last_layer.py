@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,22 +14,22 @@ from deel_dualview.gradients import LastLayerGradients
 from deel_dualview.linalg.operators import LinearOperator
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import AffineMap
-from deel_dualview.stores import MemoryStore, Store, StoredVectors
+from deel_dualview.stores import MemoryStore, Store, StoredVectors, stored_features
 
 
 class LastLayerCurvature(Curvature):
     """Hessian of mean cross-entropy in the last layer: the mean of (diag(p_i) - p_i p_i') (x) phi_i phi_i'.
 
-    It is its own Gauss-Newton matrix, since logits are linear in these weights. The matrix is summed in
-    float64 over one pass that holds one batch and O(p^2) numbers; products with rows alone never form it, but
-    keep n (c + d) numbers in a store. A model with one output has p_i (1 - p_i) in the place of the first
-    factor.
+    It is its own Gauss-Newton matrix, since logits are linear in these weights. It follows from the features, which
+    are kept in a store (n d numbers; none in a `NoStore`) and shared with calculators that have the same one. The
+    matrix is summed in float64 and takes O(p^2) numbers; products with rows alone never form it. A model with one
+    output has p_i (1 - p_i) in the place of the first factor.
 
     Args:
         model: with a linear head.
         examples: batched, elements `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`; labels are not
             used.
-        store: where features and probabilities are kept for products, in memory by default.
+        store: where the features are kept; in memory by default.
 
     Raises:
         ValueError: a model without a linear head.
@@ -55,7 +54,7 @@ class LastLayerCurvature(Curvature):
 
     @property
     def num_examples(self) -> int:
-        return self._dense[1] if "_dense" in vars(self) else len(self._factors)
+        return len(self._stored)
 
     def matmul(self, rows: tf.Tensor) -> tf.Tensor:
         pushed = _pushed(rows, self._step)
@@ -70,63 +69,49 @@ class LastLayerCurvature(Curvature):
         return tf.constant(self.to_array())
 
     def to_array(self) -> np.ndarray:
-        return self._dense[0]
+        return self._matrix
 
     def trace(self) -> float:
-        if "_dense" in vars(self):
-            return float(np.trace(self.to_array()))
-        if self._step is not None:
+        if "_matrix" in vars(self) or self._step is not None:
             return float(np.trace(self.to_array()))
         return sum(float(tf.reduce_sum(traces(*block))) for block in self._blocks()) / self.num_examples
 
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
-        features, probabilities = self._factors.array("features"), self._factors.array("probabilities")
+        features = self._stored.array("features")
         generator = np.random.default_rng(seed)
         while True:
-            rows = generator.integers(0, len(features), batch_size)
-            yield _BatchCurvature(
-                tf.constant(features[rows]), tf.constant(probabilities[rows]), self.size, self._step
-            )
+            rows = tf.constant(features[generator.integers(0, len(features), batch_size)])
+            yield _BatchCurvature(*self._with_probabilities(rows), self.size, self._step)
 
     @cached_property
-    def _dense(self) -> tuple[np.ndarray, int]:
-        """The matrix and n."""
+    def _matrix(self) -> np.ndarray:
         gram = SoftmaxGram(self._num_outputs, self._num_inputs)
-        for indices, _, element in data.compared_examples(self.examples):
-            if len(indices):
-                features, probabilities = self._features_and_probabilities(element)
-                _check_finite(features, probabilities, indices)
-                gram.add(features, probabilities)
+        for features, probabilities in self._blocks():
+            gram.add(features, probabilities)
         # Symmetric, so that both of its sides are pulled back as rows are.
         half = _pulled(tf.constant(gram.mean()), self._step)
-        return _pulled(tf.transpose(half), self._step).numpy(), gram.num_examples
+        return _pulled(tf.transpose(half), self._step).numpy()
 
     @cached_property
-    def _factors(self) -> StoredVectors:
-        def compute(element: Any) -> dict[str, np.ndarray]:
-            features, probabilities = self._features_and_probabilities(element)
-            return {"features": features.numpy(), "probabilities": probabilities.numpy().astype(np.float32)}
-
-        key = {
-            "contents": "factors of the last layer's curvature",
-            "model": self.model.fingerprint,
-            "examples": data.describe_elements(self.examples),
-        }
-        return self._store.open(key, self.examples, compute)
+    def _stored(self) -> StoredVectors:
+        return stored_features(self._store, self.model, self.examples)
 
     def _blocks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        for block in self._factors:
-            yield tf.constant(block["features"]), tf.constant(block["probabilities"])
+        start = 0
+        for block in self._stored:
+            features, probabilities = self._with_probabilities(tf.constant(block["features"]))
+            _check_finite(probabilities, start)
+            yield features, probabilities
+            start += len(features)
 
-    def _features_and_probabilities(self, element: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _with_probabilities(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return [phi, 1 if there is a bias] (b, d), float32, and the probabilities of the outputs, float64.
 
         There are c probabilities, or for a model with one output its one.
         """
-        features, logits = self.model.features_and_logits(data.unpack(element).inputs)
+        probabilities = tf.nn.softmax(tf.cast(self.model.logits_of_features(features), tf.float64))
         if self._gradients.head.has_bias:
             features = tf.concat([features, tf.ones((len(features), 1))], axis=1)
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float64))
         return features, probabilities[:, -self._num_outputs :]
 
 
@@ -166,11 +151,11 @@ def _mixed(rows: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
     return tf.reshape(mixed, (-1, matrix.shape[1] * width))
 
 
-def _check_finite(features: tf.Tensor, probabilities: tf.Tensor, indices: np.ndarray) -> None:
-    is_finite = np.isfinite(features).all(axis=1) & np.isfinite(probabilities).all(axis=1)
+def _check_finite(probabilities: tf.Tensor, start: int) -> None:
+    is_finite = np.isfinite(probabilities).all(axis=1)
     require(
         bool(is_finite.all()),
-        "The model computes NaN or infinite features or logits for some training examples: mend or filter "
-        "them out, or check the model's weights.",
-        {"indices": indices[~is_finite].tolist()},
+        "The model computes NaN or infinite logits for some training examples: fix or filter them out, or check "
+        "the model's weights.",
+        {"indices": (start + np.flatnonzero(~is_finite)).tolist()},
     )

@@ -29,6 +29,11 @@ class UnitGradients:
         """Return the unit gradients of a batch for `classes` (b,), each block (b, ...)."""
         return self._unit(self._gradients(inputs, classes))
 
+    @property
+    def is_closed_last_layer(self) -> bool:
+        """Whether they follow from the features, see `PerExampleGradients`."""
+        return self._gradients.is_closed_last_layer
+
     def from_features(self, features: tf.Tensor, logits: tf.Tensor, classes: np.ndarray) -> Blocks:
         """Return the unit gradients in the last layer where features (b, d) and logits (b, c) are known."""
         return self._unit(self._gradients.from_features(features, logits, classes))

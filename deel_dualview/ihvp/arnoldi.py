@@ -17,6 +17,7 @@ from deel_dualview.linalg.krylov import Spectrum, deflated_trace, lanczos
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search.gathering import draw_examples
+from deel_dualview.stores import Store
 
 _RANK = 50
 _BATCH_SIZE = 256
@@ -49,6 +50,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
             to p with a warning.
         num_curvature_examples: size of a random subset that the curvature is estimated on; all by default.
         seed: of the first direction and the subset.
+        store: where the features of the training set are kept (a last layer's curvature follows from them).
 
     Attributes:
         spectrum: eigenvalues, without damping, and eigenvectors, with their residuals.
@@ -74,6 +76,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
         num_iterations: int | None = None,
         num_curvature_examples: int | None = None,
         seed: int = 0,
+        store: Store | None = None,
     ) -> None:
         for name, number in (("rank", rank), ("num_iterations", num_iterations)):
             if number is not None:
@@ -88,6 +91,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
             curvature=curvature,
             damping=damping,
             regularisation=regularisation,
+            store=store,
         )
         first = data.unpack(data.first_batch(train_set, "train_set"))
         self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_choice, check_positive, require
+from deel_dualview._checks import check_choice, check_instance, check_positive, require
 from deel_dualview._summaries import Summarised
 from deel_dualview.curvature import Curvature, CurvatureKind, curvature_of
 from deel_dualview.gradients import PerExampleGradients, Weights
@@ -23,6 +23,7 @@ from deel_dualview.linalg.operators import DampedOperator, DenseOperator, Linear
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.train_sets import check_train_set
+from deel_dualview.stores import MemoryStore, Store
 from deel_dualview.svm import ConvergenceWarning
 
 DENSE_LIMIT = 4096
@@ -62,6 +63,8 @@ class InverseHessianVectorProduct(Summarised, LinearOperator):
         regularisation: lambda of a penalty lambda / 2 ||w||^2 on these weights (biases too) in the objective
             that was minimised, beside the *mean* loss: part of the Hessian. Keras' `L2(l2)` is regularisation
             = 2 * l2.
+        store: where the features of the training set are kept that the curvature of the last layer follows from; in
+            memory by default. Calculators with the same store, or none of their own, share them.
 
     Attributes:
         gradients: per-example gradients of the loss in the same weights and the same order.
@@ -82,13 +85,16 @@ class InverseHessianVectorProduct(Summarised, LinearOperator):
         curvature: CurvatureKind = "hessian",
         damping: Damping = None,
         regularisation: float = 0.0,
+        store: Store | None = None,
     ) -> None:
+        check_instance("store", store, Store, "DiskStore(directory) or MemoryStore()")
         check_choice("curvature", curvature, get_args(CurvatureKind))
         self.gradients = PerExampleGradients(model, weights)
         self.model, self.train_set = self.gradients.model, train_set
         self.weights, self.kind = weights, curvature
         self.regularisation = _check_not_negative("regularisation", regularisation)
         self._damping = _check_damping(damping, self.regularisation)
+        self.store = MemoryStore() if store is None else store
         check_train_set(self.model, train_set, self._read_first)
         self.record = self.model.record_weights()
         self._lock = threading.Lock()
@@ -122,6 +128,11 @@ class InverseHessianVectorProduct(Summarised, LinearOperator):
     def hessian(self) -> LinearOperator:
         """The damped curvature that this operator inverts, as a matrix for a last layer of moderate size."""
         return DampedOperator(self._undamped, self.regularisation + self.damping)
+
+    def shares_features(self, train_set: tf.data.Dataset) -> bool:
+        """Return whether a calculator on a training set needs the features in `store`, which need no second pass."""
+        is_last = self.gradients.is_closed_last_layer and not self.describe_coordinates()
+        return is_last and train_set is self.train_set
 
     def solve(self, rows: tf.Tensor | Blocks) -> LinearSolution:
         """Apply the inverse to every row.
@@ -186,7 +197,9 @@ class InverseHessianVectorProduct(Summarised, LinearOperator):
 
     def curvature_of(self, examples: tf.data.Dataset) -> Curvature:
         """Return the curvature of the mean loss over other examples, in the same weights, without damping."""
-        return curvature_of(self.model, examples, weights=self.weights, kind=self.kind)
+        # Those of other examples than the training set's are needed once.
+        store = self.store if examples is self.train_set else None
+        return curvature_of(self.model, examples, weights=self.weights, kind=self.kind, store=store)
 
     def describe(self) -> dict[str, str]:
         """Return everything besides the model and the training set that solutions depend on, as text."""

@@ -11,6 +11,7 @@ from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
 from deel_dualview.linalg.operators import LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution, conjugate_gradient
 from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
 
 
 class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
@@ -33,6 +34,7 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
         tolerance: of the residual, relative to each row; float32 products go down to about 1e-6.
         preconditioner: an operator near the inverse, positive definite: another inverse, an EkfacIHVP for
             instance.
+        store: where the features of the training set are kept (a last layer's curvature follows from them).
 
     Raises:
         LinAlgError: at a solve, a damped Hessian that is not positive definite.
@@ -51,6 +53,7 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
         max_iterations: int = 1000,
         tolerance: float = 1e-5,
         preconditioner: LinearOperator | None = None,
+        store: Store | None = None,
     ) -> None:
         self.max_iterations = check_count("max_iterations", max_iterations)
         self.tolerance = check_positive("tolerance", tolerance)
@@ -68,6 +71,7 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
             curvature=curvature,
             damping=damping,
             regularisation=regularisation,
+            store=store,
         )
 
     def _solve(self, rows: tf.Tensor) -> LinearSolution:

@@ -16,6 +16,7 @@ from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
 from deel_dualview.linalg.operators import DampedOperator, DenseOperator, LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
 
 SIZE_LIMIT = 12_000
 _TOLERANCE = 1e-6
@@ -25,8 +26,8 @@ class ExactIHVP(InverseHessianVectorProduct):
     """Inverse by a Cholesky factorisation in float64 of the whole matrix, formed in the constructor.
 
     The matrix of the last layer has a closed form: one pass over the training set and a few matrix products.
-    That of other layers takes p products of a pass each. Memory is O(p^2), whatever n: three matrices of p^2
-    float64 at most at a time, two afterwards.
+    That of other layers takes p products of a pass each. Memory is O(p^2), the features of a last layer apart
+    (`store=NoStore()` keeps none): three matrices of p^2 float64 at most at a time, two afterwards.
 
     Args:
         model: see `InverseHessianVectorProduct`, as all others.
@@ -35,6 +36,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         curvature: `"hessian"` or `"gauss-newton"`.
         damping: absolute, or `RelativeDamping`.
         regularisation: lambda of a penalty lambda / 2 ||w||^2 of the training objective.
+        store: where the features of the training set are kept (a last layer's curvature follows from them).
 
     Raises:
         LinAlgError: a matrix that is not positive definite after damping (its smallest eigenvalue is told).
@@ -50,6 +52,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         curvature: CurvatureKind = "hessian",
         damping: Damping = None,
         regularisation: float = 0.0,
+        store: Store | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -58,6 +61,7 @@ class ExactIHVP(InverseHessianVectorProduct):
             curvature=curvature,
             damping=damping,
             regularisation=regularisation,
+            store=store,
         )
         require(
             self.size <= SIZE_LIMIT,

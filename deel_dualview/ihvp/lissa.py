@@ -19,6 +19,7 @@ from deel_dualview.linalg.solvers import (
     stochastic_neumann_series,
 )
 from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
 
 _NUM_SCALE_SAMPLES = 8
 _FULL_STEP = 0.6
@@ -47,6 +48,7 @@ class LissaIHVP(InverseHessianVectorProduct):
         max_iterations: steps for one batch of rows.
         tolerance: of the residual, relative to each row.
         seed: of the random batches and the first vectors of the estimate.
+        store: where the features of the training set are kept (a last layer's curvature follows from them).
 
     Raises:
         ValueError: bad settings.
@@ -69,6 +71,7 @@ class LissaIHVP(InverseHessianVectorProduct):
         max_iterations: int = 20_000,
         tolerance: float = 1e-3,
         seed: int = 0,
+        store: Store | None = None,
     ) -> None:
         self._scale = None if scale is None else check_positive("scale", scale)
         self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
@@ -82,6 +85,7 @@ class LissaIHVP(InverseHessianVectorProduct):
             curvature=curvature,
             damping=damping,
             regularisation=regularisation,
+            store=store,
         )
 
     @cached_property

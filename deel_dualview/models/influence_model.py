@@ -2,11 +2,13 @@
 
 import threading
 import warnings
+from typing import cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview._checks import require
 from deel_dualview.models import determinism, identity, links, recording, splits, tracing
 from deel_dualview.models.heads import Head, LinearHead
 from deel_dualview.models.inputs import structure_of, used
@@ -154,6 +156,20 @@ class InfluenceModel:
         features, outputs = self._call(inputs)
         return features, links.as_logits(outputs, self.link)
 
+    def logits_of_features(self, features: tf.Tensor) -> tf.Tensor:
+        """Return the class logits (b, c) of features (b, d) by the linear head: those of the model, bit for bit.
+
+        Raises:
+            ValueError: the model has no linear head.
+        """
+        head = self._known_split().head
+        require(
+            head is not None,
+            "Logits follow from the features only where these feed a linear last layer.",
+            {"feature_layer": self.feature_layer},
+        )
+        return links.as_logits(_apply(cast(Head, head), features), self.link)
+
     def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
         """Return the cross-entropy of every example, shape (b,), for integer or one-hot labels."""
         classes = self.to_classes(labels)
@@ -268,13 +284,17 @@ class InfluenceModel:
         features = split.features(calls[0])
         if split.head is None:
             return features, tf.cast(outputs, tf.float32)
-        kernel, bias = split.head.weights()
-        logits = tf.matmul(features, kernel)
-        return features, logits if bias is None else logits + bias
+        return features, _apply(split.head, features)
 
     def _find_split(self, specs: Inputs) -> splits.Split:
         with self._lock:
             return splits.find_split(self.model, self._requested_layer, specs)
+
+
+def _apply(head: Head, features: tf.Tensor) -> tf.Tensor:
+    kernel, bias = head.weights()
+    logits = tf.matmul(features, kernel)
+    return logits if bias is None else logits + bias
 
 
 def _variables(model: keras.Model) -> set[int]:

@@ -1,0 +1,105 @@
+"""A batch of examples as calculators take it: the model is called once, for all that follows from its features."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview.data.examples import RowsError
+from deel_dualview.gradients import PerExampleGradients, UnitGradients
+from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.models import InfluenceModel
+from deel_dualview.typing import Inputs
+
+
+class Represented:
+    """A batch of b examples, known by their inputs or by their features.
+
+    Nothing is computed before it is needed. Features and logits come of one call of the model; where the features are
+    known, logits and gradients in a last layer follow from them without any.
+
+    Args:
+        model: whose features they are.
+        labels: shape (b,) or one-hot, or None.
+        inputs: of the examples; None where they are known by their features.
+        features: shape (b, d); by default those of the inputs.
+    """
+
+    def __init__(
+        self,
+        model: InfluenceModel,
+        labels: tf.Tensor | np.ndarray | None,
+        *,
+        inputs: Inputs | None = None,
+        features: tf.Tensor | None = None,
+    ) -> None:
+        self.model, self.labels, self.inputs = model, labels, inputs
+        if features is not None:
+            self.features = features
+
+    def __len__(self) -> int:
+        return int(self.features.shape[0]) if self.inputs is None else data.num_examples(self.inputs)
+
+    @cached_property
+    def features(self) -> tf.Tensor:
+        """Penultimate features, shape (b, d)."""
+        return self._called[0]
+
+    @cached_property
+    def logits(self) -> tf.Tensor:
+        """Class logits, shape (b, c)."""
+        return self.model.logits_of_features(self.features) if self.inputs is None else self._called[1]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The labels as classes, shape (b,), int64."""
+        return self.model.to_classes(self.labels)
+
+    def gradients(self, gradients: PerExampleGradients | UnitGradients, classes: np.ndarray) -> Blocks:
+        """Return gradients for `classes` (b,): from the features where they follow from them."""
+        if gradients.is_closed_last_layer:
+            return gradients.from_features(self.features, self.logits, classes)
+        return gradients(self.inputs, classes)
+
+    def by(self, model: InfluenceModel) -> Represented:
+        """Return the same examples as another model represents them."""
+        return self if model is self.model else Represented(model, self.labels, inputs=self.inputs)
+
+    def parts(self, size: int) -> list[Represented]:
+        """Return the batch in parts of at most `size` examples."""
+        if len(self) <= size:
+            return [self]
+        return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def check_finite(self) -> Represented:
+        """Return the batch itself.
+
+        Raises:
+            RowsError: features or logits are NaN or infinite.
+        """
+        finite = np.isfinite(self.features).all(axis=1) & np.isfinite(self.logits).all(axis=1)
+        if finite.all():
+            return self
+        raise RowsError(
+            "The model computes NaN or infinite features or logits for evaluated examples: filter out those "
+            "examples, or check the model's weights.",
+            np.flatnonzero(~finite),
+            {},
+        )
+
+    @cached_property
+    def _called(self) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.model.features_and_logits(self.inputs)
+
+    def _part(self, rows: slice) -> Represented:
+        labels = None if self.labels is None else self.labels[rows]
+        inputs = None if self.inputs is None else data.slice_examples(self.inputs, rows.start, rows.stop)
+        part = Represented(self.model, labels, inputs=inputs)
+        # What is known is not computed again.
+        for name in ("features", "logits"):
+            if name in vars(self) or "_called" in vars(self):
+                vars(part)[name] = getattr(self, name)[rows]
+        return part

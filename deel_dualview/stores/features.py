@@ -1,0 +1,43 @@
+"""Penultimate features of a dataset's examples: computed by one pass of the model, shared by all that need them."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.stores.base import Store, StoredVectors
+
+
+def stored_features(store: Store, model: InfluenceModel, dataset: tf.data.Dataset) -> StoredVectors:
+    """Return features (n, d), and labels and ids where there are any, of a dataset's examples.
+
+    Everything that opens them in one store shares the pass: calculators, the curvature of the last layer, the
+    inverse Hessians that are made from it.
+
+    Args:
+        store: where they are kept.
+        model: whose features they are.
+        dataset: batched.
+
+    Raises:
+        ValueError: features that are not finite (the message says of which examples), a label that is no class.
+        StoreError: see `Store.open`.
+    """
+
+    def compute(element: Any) -> dict[str, np.ndarray]:
+        batch = data.unpack(element)
+        computed = {"features": model.features(batch.inputs).numpy()}
+        if batch.labels is not None:
+            computed["labels"] = model.to_classes(batch.labels)
+        return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
+
+    side = "input" if model.split.takes_input else "output"
+    key = {
+        "contents": "penultimate features",
+        "model": model.fingerprint,
+        "feature_layer": f"{side} of {tracing.place_of(model.model, model.split.layer)}",
+        "examples": data.describe_elements(dataset),
+    }
+    return store.open(key, dataset, compute)

@@ -1,0 +1,130 @@
+"""The cost contract: how many examples pass through the network."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from deel_dualview import (
+    ArnoldiInfluenceCalculator,
+    ConjugateGradientDescentIHVP,
+    DiskStore,
+    DualView,
+    ExactIHVP,
+    FeatureSimilarity,
+    FirstOrderInfluenceCalculator,
+    GradCos,
+    GradDot,
+    InfluenceModel,
+    LeverageCorrectedInfluenceCalculator,
+    RelatIF,
+    RepresenterPointL2,
+    RepresenterPointLJE,
+    SecondOrderInfluenceCalculator,
+    TracIn,
+    Trak,
+)
+
+NUM_TRAIN, NUM_TEST, BATCH = 600, 60, 10
+
+
+class Counting(layers.Layer):
+    """Passes its inputs on, and counts the examples as they pass, in traces too."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_examples = 0
+
+    def call(self, inputs):
+        with tf.control_dependencies([tf.numpy_function(self._count, [tf.shape(inputs)[0]], [])]):
+            return tf.identity(inputs)
+
+    def _count(self, number):
+        self.num_examples += int(number)
+
+
+@pytest.fixture(scope="module")
+def counter():
+    return Counting()
+
+
+@pytest.fixture(scope="module")
+def model(counter):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    hidden = layers.Dense(6, activation="relu")(counter(inputs))
+    return InfluenceModel(keras.Model(inputs, layers.Dense(3)(hidden)))
+
+
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(NUM_TRAIN, 5)).astype("float32")
+TRAIN = tf.data.Dataset.from_tensor_slices((INPUTS, INPUTS[:, :3].argmax(axis=1))).batch(BATCH)
+TEST = tf.data.Dataset.from_tensor_slices(RNG.normal(size=(NUM_TEST, 5)).astype("float32")).batch(BATCH)
+
+CALCULATORS = {
+    "Arnoldi": ArnoldiInfluenceCalculator,
+    "DualView": lambda model, train, **store: DualView(model, train, K=0.01, **store),
+    "FeatureSimilarity": FeatureSimilarity,
+    "FirstOrder": FirstOrderInfluenceCalculator,
+    "FirstOrder, exact given": lambda model, train, **store: FirstOrderInfluenceCalculator(
+        model, train, ExactIHVP(model, train, **store), **store
+    ),
+    "FirstOrder, conjugate gradients given": lambda model, train, **store: FirstOrderInfluenceCalculator(
+        model, train, ConjugateGradientDescentIHVP(model, train, **store), **store
+    ),
+    "GradCos": GradCos,
+    "GradDot": GradDot,
+    "LeverageCorrected": LeverageCorrectedInfluenceCalculator,
+    "RelatIF": RelatIF,
+    "RepresenterPointL2": RepresenterPointL2,
+    "RepresenterPointLJE": RepresenterPointLJE,
+    "SecondOrder": SecondOrderInfluenceCalculator,
+    "TracIn": TracIn,
+    "Trak": Trak,
+}
+# Each keeps vectors of its own in the store, not the features.
+KEEP_VECTORS = {"TracIn", "Trak"}
+
+
+def ask(calculator):
+    list(calculator.top_k_indices(TEST, k=3))
+
+
+def cost(counter, function):
+    before = counter.num_examples
+    result = function()
+    return counter.num_examples - before, result
+
+
+@pytest.fixture(scope="module", params=CALCULATORS)
+def built(request, model, counter):
+    """A calculator of each kind, and the examples that its constructor has sent through a prepared network."""
+    list(FeatureSimilarity(model, TRAIN).top_k_indices(TEST, k=1))
+    return cost(counter, lambda: CALCULATORS[request.param](model, TRAIN))
+
+
+def test_the_network_runs_once_over_the_training_set(built):
+    num_examples, _ = built
+    # The fingerprint of a model with code of its own is its outputs of a few examples.
+    assert NUM_TRAIN <= num_examples <= NUM_TRAIN + 5 * BATCH
+
+
+def test_the_network_runs_once_over_the_queries(built, counter):
+    # Conjugate gradients look up the features at the first solve.
+    assert cost(counter, lambda: ask(built[1]))[0] <= NUM_TEST + BATCH
+    assert cost(counter, lambda: ask(built[1]))[0] == NUM_TEST
+
+
+def test_self_influence_of_a_method_in_the_last_layer_does_not_run_the_network(built, counter):
+    assert cost(counter, lambda: list(built[1].compute_influence_values()))[0] == 0
+
+
+@pytest.mark.parametrize("name", sorted(CALCULATORS.keys() - KEEP_VECTORS))
+def test_calculators_share_the_pass_through_a_store_on_disk(name, model, counter, tmp_path):
+    FeatureSimilarity(model, TRAIN, store=DiskStore(tmp_path))
+    num_examples, calculator = cost(
+        counter, lambda: CALCULATORS[name](model, TRAIN, store=DiskStore(tmp_path))
+    )
+    assert num_examples <= 5 * BATCH
+    assert cost(counter, lambda: ask(calculator))[0] <= NUM_TEST + BATCH
