@@ -44,8 +44,8 @@ def audit(
 ) -> AuditReport:
     """Audit a trained classifier and the data that it was trained on.
 
-    DualView reads `train` three times (features, contents, the examples that are shown) and `test` five
-    times, other methods some more; examples themselves are kept only if they are shown. Labels are judged by the
+    The network runs once over each set where the method works in the last layer; both are read for their contents,
+    for features, and for the examples that are shown, which alone are kept. Labels are judged by the
     surrogate that explains, or by one of a smaller K if that predicts the labels of `test` better beyond chance.
 
     Args:
@@ -143,9 +143,10 @@ def _ask_surrogate(
     with steps.step("Other values of K"):
         solutions = surrogate.fit_path(calculator)
     with steps.step("Predictions and attributions"):
-        evidence, kernel_features, judge = gather_from_surrogate(calculator, splits, k, solutions)
+        evaluated = calculator.represent(splits.test_set)
+        evidence, kernel_features, judge = gather_from_surrogate(calculator, splits, evaluated, k, solutions)
     with steps.step("Fidelity"):
-        faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(splits.test_set))
+        faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(evaluated))
         path = surrogate.find_sparsity_path(evidence, kernel_features, solutions, judge.K)
     return _About(evidence, labels.find_label_errors(evidence, judge, known), faithfulness, path)
 
@@ -154,7 +155,7 @@ def _ask_any(
     calculator: BaseInfluenceCalculator, splits: Splits, k: int, known: np.ndarray | None, steps: Steps
 ) -> _About:
     with steps.step("Predictions and attributions"):
-        evidence = gather_without_surrogate(calculator, splits, k)
+        evidence = gather_without_surrogate(calculator, splits, calculator.represent(splits.test_set), k)
     return _About(evidence, ranking.rank_labels(evidence, known), None, None)
 
 

@@ -19,6 +19,7 @@ from deel_dualview.auditing.reading import SplitContents, read_contents
 from deel_dualview.auditing.surrogate import judge_labels
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.represented import RepresentedExamples
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.search import ORDER
@@ -63,14 +64,19 @@ class Splits(NamedTuple):
 
 
 def gather_from_surrogate(
-    calculator: DualView, splits: Splits, k: int, solutions: Mapping[float, DualSVMSolution]
+    calculator: DualView,
+    splits: Splits,
+    evaluated: RepresentedExamples,
+    k: int,
+    solutions: Mapping[float, DualSVMSolution],
 ) -> tuple[Evidence, np.ndarray, LabelJudge]:
-    """Ask DualView for what findings are made of; also the kernel features (m, d) of the test set, and the judge.
+    """Gather what findings are made of from DualView, with the kernel features (m, d) of the test set, and the judge.
 
-    `solutions` are surrogates by scale-free K, of which one judges labels.
+    `evaluated` is the test set after one call of the model; `solutions` are surrogates by scale-free K, of which one
+    judges labels.
     """
     model, solution = calculator.model, calculator.surrogate
-    evaluations = list(calculator.evaluate(splits.test_set))
+    evaluations = list(calculator.evaluate(evaluated))
     kernel_features = np.concatenate([batch.kernel_features for batch in evaluations])
     predictions, confidences = _predictions(np.concatenate([batch.model_logits for batch in evaluations]))
     test_labels = _test_labels(model, splits)
@@ -90,7 +96,7 @@ def gather_from_surrogate(
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
-        attributions=calculator.sparse_influence_values(splits.test_set),
+        attributions=calculator.sparse_influence_values(evaluated),
         surrogate=SurrogateEvidence(
             support_vectors=np.bincount(solution.coefficients.indices, minlength=model.num_classes),
             logits=np.concatenate([batch.surrogate_logits for batch in evaluations]),
@@ -100,12 +106,14 @@ def gather_from_surrogate(
     return evidence, kernel_features, judge
 
 
-def gather_without_surrogate(calculator: BaseInfluenceCalculator, splits: Splits, k: int) -> Evidence:
-    """Ask any other calculator, and the model itself in the place of a surrogate."""
+def gather_without_surrogate(
+    calculator: BaseInfluenceCalculator, splits: Splits, evaluated: RepresentedExamples, k: int
+) -> Evidence:
+    """Gather it from any other calculator, and from the model itself in the place of a surrogate."""
     model = calculator.model
     train_labels = model.to_classes(splits.train.labels)
-    predictions, confidences = _predictions(_logits(model, splits.test_set))
-    train_logits = _logits(model, splits.train_set)
+    predictions, confidences = _predictions(evaluated.logits)
+    train_logits = calculator.train_logits()
     losses, suggested = _judge_labels(train_logits, train_labels)
     return Evidence(
         num_classes=model.num_classes,
@@ -122,7 +130,7 @@ def gather_without_surrogate(calculator: BaseInfluenceCalculator, splits: Splits
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
-        attributions=_strongest(calculator, splits.test_set, k),
+        attributions=_strongest(calculator, evaluated, k),
         surrogate=None,
     )
 
@@ -150,10 +158,6 @@ def _judge_labels(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
     return losses, others.argmax(axis=1)
 
 
-def _logits(model: InfluenceModel, dataset: tf.data.Dataset) -> np.ndarray:
-    return np.concatenate(list(data.map_batches(lambda batch: model.logits(batch.inputs).numpy(), dataset)))
-
-
 def _self_influence(calculator: BaseInfluenceCalculator, train_set: tf.data.Dataset) -> np.ndarray:
     return np.concatenate(list(calculator.compute_influence_values(train_set).as_numpy_iterator()))
 
@@ -163,11 +167,11 @@ def _test_labels(model: InfluenceModel, splits: Splits) -> np.ndarray | None:
 
 
 def _strongest(
-    calculator: BaseInfluenceCalculator, test_set: tf.data.Dataset, k: int
+    calculator: BaseInfluenceCalculator, evaluated: RepresentedExamples, k: int
 ) -> scipy.sparse.csr_array:
     """Return the k strongest values for and against each prediction, shape (m, n); all would not fit memory."""
     ends = [
-        list(calculator.top_k_indices(test_set, k, order).as_numpy_iterator())
+        list(calculator.top_k_indices(evaluated, k, order).as_numpy_iterator())
         for order in (ORDER.DESCENDING, ORDER.ASCENDING)
     ]
     values, indices = (

@@ -1,7 +1,8 @@
 """BaseInfluenceCalculator: influence is an inner product of a query with a training example's vector."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from deel_dualview import data
 from deel_dualview._checks import check_instance, check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.calculators.ranking import RankingCalculator
-from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.calculators.targets import check_target, explained_classes
 from deel_dualview.data import identity
 from deel_dualview.models import InfluenceModel
@@ -21,6 +22,8 @@ from deel_dualview.search import ORDER, TopK, to_order
 from deel_dualview.search.gathering import gather_examples, gathered_spec
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
 from deel_dualview.typing import Target
+
+_Result = TypeVar("_Result")
 
 
 class BaseInfluenceCalculator(RankingCalculator):
@@ -123,12 +126,35 @@ class BaseInfluenceCalculator(RankingCalculator):
         """Bytes that the store holds of all training examples."""
         return self._stored().num_bytes
 
+    def train_logits(self) -> np.ndarray:
+        """Return the model's class logits of every training example, shape (n, c), float32."""
+        self.check_unchanged()
+        batches = self._train_batches(self.train_set)
+        return np.concatenate([self.model.logits(batch.inputs).numpy() for batch in batches])
+
     def _hashes(self) -> np.ndarray:
         """Return the content hashes of the training examples, shape (n,), uint64."""
         return self._stored().array("hashes")
 
+    def represent(self, dataset_to_evaluate: tf.data.Dataset) -> RepresentedExamples:
+        """Call the model once on every evaluated example, for several questions about the same ones.
+
+        What is returned stands for the dataset in `estimate_influence_values_in_batches`, `sparse_influence_values` and
+        `top_k_indices`. It holds features and logits, m (d + c) numbers; where influence needs gradients in layers
+        before the last it holds nothing, and the model is called again for each question.
+        """
+        self._check_queries(dataset_to_evaluate)
+        data.check_bounded(dataset_to_evaluate, "dataset_to_evaluate")
+        self.check_unchanged()
+        return RepresentedExamples(
+            lambda: data.map_batches(self._represent_alone, dataset_to_evaluate, "dataset_to_evaluate"),
+            keep=self._is_of_features,
+        )
+
     def estimate_influence_values_in_batches(
-        self, dataset_to_evaluate: tf.data.Dataset, train_set: tf.data.Dataset | None = None
+        self,
+        dataset_to_evaluate: tf.data.Dataset | RepresentedExamples,
+        train_set: tf.data.Dataset | None = None,
     ) -> tf.data.Dataset:
         """Return all influence values, lazily, one element of shape (m, n) for each batch of queries.
 
@@ -137,23 +163,29 @@ class BaseInfluenceCalculator(RankingCalculator):
         self._check_queries(dataset_to_evaluate)
         self._check_same_train_set(train_set)
         return self._lazy_dataset(
-            lambda: map(self._values, self._represented(dataset_to_evaluate)),
+            lambda: self._mapped(self._values, dataset_to_evaluate),
             tf.TensorSpec([None, self.num_train], tf.float32),
         )
 
-    def sparse_influence_values(self, dataset_to_evaluate: tf.data.Dataset) -> scipy.sparse.csr_array:
+    def sparse_influence_values(
+        self, dataset_to_evaluate: tf.data.Dataset | RepresentedExamples
+    ) -> scipy.sparse.csr_array:
         """Return all influence values, shape (m, n), zeros left out; memory grows with the number of the others."""
         self._check_queries(dataset_to_evaluate)
-        data.check_bounded(dataset_to_evaluate, "dataset_to_evaluate")
+        if isinstance(dataset_to_evaluate, tf.data.Dataset):
+            data.check_bounded(dataset_to_evaluate, "dataset_to_evaluate")
         self.check_unchanged()
-        parts = [self._sparse_values(batch) for batch in self._represented(dataset_to_evaluate)]
+        parts = list(self._mapped(self._sparse_values, dataset_to_evaluate))
         return scipy.sparse.vstack(parts, format="csr")
 
     def _sparse_values(self, represented: Represented) -> scipy.sparse.csr_array:
         return scipy.sparse.csr_array(self._values(represented))
 
     def top_k_indices(
-        self, dataset_to_evaluate: tf.data.Dataset, k: int = 5, order: ORDER | str = ORDER.DESCENDING
+        self,
+        dataset_to_evaluate: tf.data.Dataset | RepresentedExamples,
+        k: int = 5,
+        order: ORDER | str = ORDER.DESCENDING,
     ) -> tf.data.Dataset:
         """Return the k most influential training examples of every query by position, without gathering them.
 
@@ -164,7 +196,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         check_k(k, self.num_train)
         order = to_order(order)
         return self._lazy_dataset(
-            lambda: (found[1:] for found in self._ranked(dataset_to_evaluate, k, order)),
+            lambda: (found[1:] for found in self._ranked(self._elements(dataset_to_evaluate), k, order)),
             (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
         )
 
@@ -199,7 +231,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         train_set = self._check_same_train_set(train_set)
 
         def gathered() -> Iterator[TopK]:
-            found = self._ranked(dataset_to_evaluate, k, order)
+            found = self._ranked(self._elements(dataset_to_evaluate), k, order)
             for (samples, values, indices), examples in gather_examples(train_set, self._hashes(), found):
                 yield TopK(samples, values, examples, indices)
 
@@ -221,17 +253,50 @@ class BaseInfluenceCalculator(RankingCalculator):
     def _represent(self, batch: data.Batch) -> Represented:
         return Represented(self.model, batch.labels, inputs=batch.inputs).check_finite()
 
+    def _represent_alone(self, batch: data.Batch) -> Represented:
+        represented = self._represent(batch)
+        return represented.without_inputs() if self._is_of_features else represented
+
+    @property
+    def _is_of_features(self) -> bool:
+        """Whether the influence on an evaluated example follows from its features."""
+        return False
+
     def _represented(
-        self, dataset: tf.data.Dataset, name: str = "dataset_to_evaluate"
+        self, dataset: tf.data.Dataset | RepresentedExamples, name: str = "dataset_to_evaluate"
     ) -> Iterator[Represented]:
         """Yield every batch of evaluated examples after one call of the model."""
+        if isinstance(dataset, RepresentedExamples):
+            return iter(dataset)
         return data.map_batches(self._represent, dataset, name)
+
+    def _mapped(
+        self,
+        function: Callable[[Represented], _Result],
+        dataset: tf.data.Dataset | RepresentedExamples,
+        name: str = "dataset_to_evaluate",
+    ) -> Iterator[_Result]:
+        """Yield what a function makes of every batch of evaluated examples; its errors name their positions."""
+        start = 0
+        for represented in self._represented(dataset, name):
+            with data.naming_positions(start, name):
+                result = function(represented)
+            start += len(represented)
+            yield result
+
+    def _elements(self, dataset: tf.data.Dataset | RepresentedExamples) -> Iterator[tuple[Any, Represented]]:
+        """Yield every element of evaluated examples, None where only their features are known, after one call."""
+        if isinstance(dataset, RepresentedExamples):
+            return ((None, represented) for represented in dataset)
+        return data.map_elements(self._represent, dataset)
 
     def _explained_classes(self, represented: Represented) -> np.ndarray:
         """Return the class to explain of every query, shape (m,), int64."""
         return explained_classes(self.target, represented)
 
-    def _check_queries(self, dataset: tf.data.Dataset) -> None:
+    def _check_queries(self, dataset: tf.data.Dataset | RepresentedExamples) -> None:
+        if isinstance(dataset, RepresentedExamples):
+            return
         data.check_batched(dataset, "dataset_to_evaluate")
         self.model.check_inputs(data.unpack(dataset.element_spec).inputs, "dataset_to_evaluate")
         require(

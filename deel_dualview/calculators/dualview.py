@@ -14,7 +14,7 @@ from deel_dualview._checks import check_choice, check_flag, check_instance, chec
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
 from deel_dualview.calculators.feature_maps import fit_feature_map
-from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.calculators.support_vectors import SupportVectors
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
@@ -159,11 +159,12 @@ class DualView(StoredInfluenceCalculator):
         parts = np.array_split(values, -(-len(values) // 1024))
         return self._lazy_dataset(lambda: iter(parts), tf.TensorSpec([None], tf.float32))
 
-    def evaluate(self, dataset: tf.data.Dataset) -> Iterator[Evaluation]:
-        """Yield what model and surrogate make of each batch of a dataset, labelled or not."""
-        data.check_batched(dataset, "dataset")
+    def evaluate(self, dataset: tf.data.Dataset | RepresentedExamples) -> Iterator[Evaluation]:
+        """Yield what model and surrogate make of each batch of a dataset, labelled or not (or of `represent`)."""
+        if isinstance(dataset, tf.data.Dataset):
+            data.check_batched(dataset, "dataset")
         self.check_unchanged()
-        yield from map(self._evaluate, self._represented(dataset, "dataset"))
+        yield from self._mapped(self._evaluate, dataset, "dataset")
 
     def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
         """Return the surrogate's logits, shape (m, c), float64."""
@@ -177,7 +178,9 @@ class DualView(StoredInfluenceCalculator):
         norms = [np.linalg.norm(batch.kernel_features, axis=1) for batch in self._evaluate_all(dataset)]
         return self.surrogate.weight_error_bound * np.concatenate(norms)
 
-    def surrogate_fidelity(self, dataset: tf.data.Dataset) -> fidelity.SurrogateFidelity:
+    def surrogate_fidelity(
+        self, dataset: tf.data.Dataset | RepresentedExamples
+    ) -> fidelity.SurrogateFidelity:
         """Measure how far the surrogate agrees with the model on a dataset."""
         batches = self._evaluate_all(dataset)
         explained = [batch.model_logits.argmax(axis=1) for batch in batches]
@@ -242,8 +245,9 @@ class DualView(StoredInfluenceCalculator):
         one_hot = tf.one_hot(classes, self.model.num_classes)
         return (OuterProduct(one_hot, self.feature_map(represented.features)),)
 
-    def _evaluate_all(self, dataset: tf.data.Dataset) -> list[Evaluation]:
-        data.check_bounded(dataset, "dataset")
+    def _evaluate_all(self, dataset: tf.data.Dataset | RepresentedExamples) -> list[Evaluation]:
+        if isinstance(dataset, tf.data.Dataset):
+            data.check_bounded(dataset, "dataset")
         return list(self.evaluate(dataset))
 
     def _evaluate(self, represented: Represented) -> Evaluation:

@@ -218,6 +218,7 @@ class NamedMethod:
             ValueError: checkpoints that end in another model.
         """
         from deel_dualview.models.train_sets import to_influence_model
+        from deel_dualview.stores import MemoryStore
 
         method, model = self.method, to_influence_model(model)
         calculator = getattr(import_module(f"deel_dualview.{method.home}"), method.class_name)
@@ -225,7 +226,9 @@ class NamedMethod:
         settings = dict(method.settings) | {"store": store} | own
         if method.inverse is not None:
             inverse = getattr(import_module("deel_dualview.ihvp"), method.inverse)
-            settings["ihvp"] = inverse(model, train_set, **inverse_settings)
+            # One store, so that both share the pass over the training set.
+            settings["store"] = MemoryStore() if settings["store"] is None else settings["store"]
+            settings["ihvp"] = inverse(model, train_set, **{"store": settings["store"]} | inverse_settings)
         if method.checkpoints == "unused" or self.checkpoints is None:
             return calculator(model, train_set, **settings)
         if method.checkpoints == "needed":

@@ -2,11 +2,10 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import describe
@@ -22,10 +21,6 @@ class RankingCalculator(Summarised, UnchangedModels, ABC):
     _has_warned_of_zeros = False
 
     @abstractmethod
-    def _represent(self, batch: data.Batch) -> Represented:
-        """Call the model on a batch of queries, once."""
-
-    @abstractmethod
     def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
         """Return the k first values (m, k) and their training indices (m, k) of one batch of queries."""
 
@@ -35,16 +30,13 @@ class RankingCalculator(Summarised, UnchangedModels, ABC):
         return super().summary() | ({} if kept is None else {"training examples": f"{len(kept):,}"})
 
     def _ranked(
-        self, dataset: tf.data.Dataset, k: int, order: ORDER
+        self, elements: Iterable[tuple[Any, Represented]], k: int, order: ORDER
     ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         """Yield each batch of queries with its k first values (m, k) and their training indices (m, k)."""
         start = 0
-
-        def find(batch: data.Batch) -> tuple[Represented, np.ndarray, np.ndarray]:
-            represented = self._represent(batch)
-            return represented, *self._top_k(represented, k, order)
-
-        for element, (represented, values, indices) in data.map_elements(find, dataset):
+        for element, represented in elements:
+            with data.naming_positions(start, "dataset_to_evaluate"):
+                values, indices = self._top_k(represented, k, order)
             is_zero = ~values.any(axis=1)
             if is_zero.any() and not self._has_warned_of_zeros:
                 is_zero &= ~self._top_k(represented, 1, order.opposite)[0].any(axis=1)

@@ -1,7 +1,8 @@
-"""A batch of examples as calculators take it: the model is called once, for all that follows from its features."""
+"""Examples as calculators take them: the model is called once, for all that follows from its features."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -68,6 +69,12 @@ class Represented:
         """Return the same examples as another model represents them."""
         return self if model is self.model else Represented(model, self.labels, inputs=self.inputs)
 
+    def without_inputs(self) -> Represented:
+        """Return the batch as its features and logits alone, which are computed now."""
+        other = Represented(self.model, self.labels, features=self.features)
+        other.logits = self.logits
+        return other
+
     def parts(self, size: int) -> list[Represented]:
         """Return the batch in parts of at most `size` examples."""
         if len(self) <= size:
@@ -103,3 +110,24 @@ class Represented:
             if name in vars(self) or "_called" in vars(self):
                 vars(part)[name] = getattr(self, name)[rows]
         return part
+
+
+class RepresentedExamples:
+    """Evaluated examples after one call of the model on each: in the place of their dataset, for several questions.
+
+    Args:
+        make: gives an iteration over their batches.
+        keep: whether what it gives is kept, or made anew at every iteration.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Represented]], *, keep: bool) -> None:
+        self._batches: Iterable[Represented] | None = list(make()) if keep else None
+        self._make = make
+
+    def __iter__(self) -> Iterator[Represented]:
+        return self._make() if self._batches is None else iter(self._batches)
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """Class logits of all examples, shape (m, c), float32."""
+        return np.concatenate([batch.logits.numpy() for batch in self])

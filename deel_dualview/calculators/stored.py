@@ -59,6 +59,10 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         return True
 
     @property
+    def _is_of_features(self) -> bool:
+        return self._keeps_features
+
+    @property
     def _queries_at_once(self) -> int | None:
         """How many queries are in work at a time; None for whole batches."""
         return None
@@ -84,6 +88,16 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
     def train_labels(self) -> np.ndarray:
         """Class of every training example, shape (n,), int64."""
         return self._stored().array("labels")
+
+    def train_logits(self) -> np.ndarray:
+        """Return the model's class logits of every training example, shape (n, c), float32.
+
+        The model is called only where its logits do not follow from stored features.
+        """
+        self.check_unchanged()
+        if self._keeps_features and self.model.split.head is not None:
+            return np.concatenate([represented.logits.numpy() for _, represented in self._features()])
+        return super().train_logits()
 
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily, as `Blocks`: a matrix or an OuterProduct for each layer."""

@@ -17,6 +17,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.operators import DampedOperator, LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
 
 _LARGEST_FACTOR = 16_384
 
@@ -48,6 +49,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
         num_samples: for each example, of how many random directions of the logits the curvature is a mean; None
             for the exact expectation over the model's predicted classes, at c backward passes.
         seed: of the random directions. Values do not depend on the batch size.
+        store: as of all others; EK-FAC keeps nothing in it.
 
     Attributes:
         approximation: the Kronecker-factored curvature, without damping.
@@ -71,6 +73,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
         regularisation: float = 0.0,
         num_samples: int | None = 1,
         seed: int = 0,
+        store: Store | None = None,
     ) -> None:
         self.num_samples = None if num_samples is None else check_count("num_samples", num_samples)
         self.seed = check_seed("seed", seed)
@@ -81,6 +84,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
             curvature="gauss-newton",
             damping=damping,
             regularisation=regularisation,
+            store=store,
         )
         self.approximation: KroneckerCurvature = estimate_curvature(
             self.model, self._layers(), train_set, num_samples=self.num_samples, seed=seed

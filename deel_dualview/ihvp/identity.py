@@ -8,6 +8,7 @@ from deel_dualview.ihvp.base import InverseHessianVectorProduct
 from deel_dualview.linalg.operators import DampedOperator, LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
+from deel_dualview.stores import Store
 
 
 class IdentityIHVP(InverseHessianVectorProduct):
@@ -17,6 +18,7 @@ class IdentityIHVP(InverseHessianVectorProduct):
         model: see `InverseHessianVectorProduct`.
         train_set: batched.
         weights: `"last"`, `"all"` or names of layers.
+        store: where a last layer's features are kept.
     """
 
     def __init__(
@@ -25,8 +27,9 @@ class IdentityIHVP(InverseHessianVectorProduct):
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
+        store: Store | None = None,
     ) -> None:
-        super().__init__(model, train_set, weights=weights, damping=1.0)
+        super().__init__(model, train_set, weights=weights, damping=1.0, store=store)
         self.hessian = DampedOperator(_Zero(self.size), 1.0)
 
     def _solve(self, rows: tf.Tensor) -> LinearSolution:

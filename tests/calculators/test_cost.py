@@ -1,10 +1,7 @@
 """The cost contract: how many examples pass through the network."""
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
-from keras import layers
+from cost_cases import BATCH, NUM_TEST, NUM_TRAIN, TEST, TRAIN, counting_model
 
 from deel_dualview import (
     ArnoldiInfluenceCalculator,
@@ -26,41 +23,22 @@ from deel_dualview import (
     Trak,
 )
 
-NUM_TRAIN, NUM_TEST, BATCH = 600, 60, 10
 
-
-class Counting(layers.Layer):
-    """Passes its inputs on, and counts the examples as they pass, in traces too."""
-
-    def __init__(self):
-        super().__init__()
-        self.num_examples = 0
-
-    def call(self, inputs):
-        with tf.control_dependencies([tf.numpy_function(self._count, [tf.shape(inputs)[0]], [])]):
-            return tf.identity(inputs)
-
-    def _count(self, number):
-        self.num_examples += int(number)
+@pytest.fixture(scope="module")
+def network():
+    model, counter = counting_model()
+    return InfluenceModel(model), counter
 
 
 @pytest.fixture(scope="module")
-def counter():
-    return Counting()
+def model(network):
+    return network[0]
 
 
 @pytest.fixture(scope="module")
-def model(counter):
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((5,))
-    hidden = layers.Dense(6, activation="relu")(counter(inputs))
-    return InfluenceModel(keras.Model(inputs, layers.Dense(3)(hidden)))
+def counter(network):
+    return network[1]
 
-
-RNG = np.random.default_rng(0)
-INPUTS = RNG.normal(size=(NUM_TRAIN, 5)).astype("float32")
-TRAIN = tf.data.Dataset.from_tensor_slices((INPUTS, INPUTS[:, :3].argmax(axis=1))).batch(BATCH)
-TEST = tf.data.Dataset.from_tensor_slices(RNG.normal(size=(NUM_TEST, 5)).astype("float32")).batch(BATCH)
 
 CALCULATORS = {
     "Arnoldi": ArnoldiInfluenceCalculator,
