@@ -348,6 +348,11 @@ class TestDiskStore:
         expected = MemoryStore().open(KEY, make_dataset(), Compute())
         np.testing.assert_array_equal(stored.array("features"), expected.array("features"))
 
+    def test_a_shard_is_written_once_it_is_full(self, tmp_path):
+        with pytest.raises(ValueError, match="bad"):
+            DiskStore(tmp_path, shard_size=8).open(KEY, make_dataset(), fail_after(2, ValueError("bad")))
+        assert (tmp_path / "00000-features.npy").exists()
+
     @pytest.mark.parametrize("batch_size", [1, 7, 50])
     def test_the_work_resumes_in_other_batches(self, tmp_path, batch_size):
         with pytest.raises(ValueError, match="bad"):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview.search import gather_examples
-from deel_dualview.search.gathering import ExampleCache, gathered_spec
+from deel_dualview.search.gathering import ExampleCache, draw_examples, gathered_spec
 
 
 def count_passes(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, list[list[int]]]:
@@ -113,6 +113,26 @@ class TestGatherExamples:
         for (_, indices), (_, labels, _) in gathered:
             np.testing.assert_array_equal(labels, indices)
 
+    def test_a_training_set_of_more_than_half_the_memory_is_not_read_as_a_whole(self):
+        train_set, passes = count_passes(make_train_set(400))
+        hashes, items = hash_all(make_train_set(400)), [(np.array([[0]]),), (np.array([[1]]),)]
+        list(gather_examples(train_set, hashes, items, cache_bytes=800 * 400))
+        list(gather_examples(train_set, hashes, items, cache_bytes=2000 * 400))
+        assert len(passes[1]) < 20 and len(passes[3]) == 58
+
+    def test_windows_have_sixteen_items_at_most(self):
+        train_set, asked = make_train_set(), []
+        queries = (asked.append(1) or (np.array([[0]]),) for _ in range(100))
+        for number, _ in enumerate(gather_examples(train_set, hash_all(train_set), queries)):
+            assert len(asked) <= number + 16
+
+    def test_the_second_pass_refuses_a_training_set_that_became_shorter(self):
+        items = [(np.array([[0]]),), (np.array([[1]]),)]
+        found = gather_examples(make_train_set(30), hash_all(make_train_set(40)), items)
+        next(found)
+        with pytest.raises(ValueError, match="fewer examples.*index=30"):
+            next(found)
+
     def test_the_second_pass_refuses_any_example_that_changed(self):
         train_set = make_train_set(40)
         hashes = hash_all(train_set)
@@ -201,6 +221,12 @@ class TestGatherExamples:
         train_set = texts.map(lambda row: row.to_tensor() if row.shape.rank > 1 else row).padded_batch(2)
         with pytest.raises(ValueError, match="one shape: pad or resize"):
             list(gather_examples(train_set, hash_all(train_set), [(np.array([[0, 3]]),)]))
+
+
+def test_examples_are_drawn_once_each():
+    numbers = tf.data.Dataset.range(20).batch(6)
+    drawn = np.concatenate(list(draw_examples(numbers, 20, seed=0, batch_size=8).as_numpy_iterator()))
+    np.testing.assert_array_equal(drawn, np.arange(20))
 
 
 def make_example(num_bytes: int) -> tuple[np.ndarray, ...]:

@@ -124,6 +124,20 @@ def test_the_smallest_values_are_the_greatest_of_the_negated(rng):
     assert_same((-ascending[0], ascending[1]), descending)
 
 
+@pytest.mark.parametrize("kind", [tf.constant, np.array])
+def test_blocks_of_inner_products_meet_without_a_gap(monkeypatch, kind):
+    monkeypatch.setattr(search, "_COLUMNS_PER_BLOCK", 4)
+    blocks = search.inner_product_blocks(
+        kind([[1.0]]), kind([[float(row)] for row in range(9)]), np.arange(9)
+    )
+    found = [(indices.tolist(), np.asarray(values).tolist()) for indices, values in blocks]
+    assert found == [
+        ([0, 1, 2, 3], [[0, 1, 2, 3]]),
+        ([4, 5, 6, 7], [[4, 5, 6, 7]]),
+        ([8], [[8]]),
+    ]
+
+
 @pytest.mark.parametrize("num_vectors", [1, 63, 64, 200, 8192 + 70])
 def test_blocks_of_inner_products_cover_every_vector_once(rng, num_vectors):
     queries = tf.constant(rng.standard_normal((3, 2)), tf.float32)

@@ -72,9 +72,10 @@ def test_self_influence_is_not_negative(calculator):
 
 
 def test_stored_projections_onto_other_eigenvectors_are_refused(model, problem, tmp_path):
-    ihvp = ArnoldiIHVP(model, problem.train(), rank=4)
+    hidden = [problem.model.layers[0].name]
+    ihvp = ArnoldiIHVP(model, problem.train(), weights=hidden, rank=4)
     ArnoldiInfluenceCalculator(model, problem.train(), ihvp, store=DiskStore(tmp_path / "store"))
-    turned = ArnoldiIHVP(model, problem.train(), rank=4)
+    turned = ArnoldiIHVP(model, problem.train(), weights=hidden, rank=4)
     turned._vectors = turned._vectors[::-1]
     with pytest.raises(ValueError, match="other eigenvectors"):
         ArnoldiInfluenceCalculator(model, problem.train(), turned, store=DiskStore(tmp_path / "store"))
