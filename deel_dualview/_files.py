@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
+
 _OWN = re.compile(r"\.dualview-(unfinished|rehearsed|replaced)-(\d+)-(.+)", re.DOTALL)
 _READ_SIZE = 1 << 20
 
@@ -140,6 +142,27 @@ def rehearse_directory(path: Path) -> None:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
+
+
+@contextmanager
+def locked(path: Path, when_taken: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock file against other processes; that of a killed one is free.
+
+    Args:
+        path: of the lock file, which may stay behind.
+        when_taken: called where another process holds it; unless it raises, that process is waited for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        when_taken()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
 from deel_dualview.report.provenance import Steps
+from deel_dualview.stores import MemoryStore
 
 _NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 6, 2
 
@@ -95,7 +96,7 @@ def audit(
                 given.model if isinstance(given, BaseInfluenceCalculator) else influence_model
             )
         with steps.step("Set-up of the method"):
-            made = making.make(given, influence_model, splits.train_set, progress=progress)
+            made = making.make(given, influence_model, splits.train_set, MemoryStore(progress=progress))
             names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
             _check_same_examples(made, splits)
         if isinstance(made, DualView):

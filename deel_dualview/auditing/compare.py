@@ -13,7 +13,7 @@ from tqdm import tqdm
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.auditing.agreement import Agreement, mean_over_queries
-from deel_dualview.auditing.compared_method import Contestant, Given, Queries
+from deel_dualview.auditing.compared_method import Given, Queries, TimedMethod
 from deel_dualview.auditing.disagreement import contents_of, least_agreed
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.reading import read_contents
@@ -23,6 +23,7 @@ from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.labels import check_class_names
 from deel_dualview.report.comparison import Comparison
 from deel_dualview.report.provenance import Steps, peak_memory_bytes, versions
+from deel_dualview.stores import MemoryStore, stored_features
 
 
 def compare(
@@ -64,22 +65,27 @@ def compare(
     check_count("k", k)
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
-    steps = Steps(len(makers) + 2, progress=progress)
+    steps = Steps(len(makers) + 3, progress=progress)
+    store = MemoryStore(progress=progress)
     try:
         with steps.step("Contents of both sets"):
             for name, dataset in (("train_set", train_set), ("test_set", test_set)):
                 data.check_bounded(dataset, name)
             train = read_contents(train_set, Sketcher())
             check_k(k, len(train.hashes))
+            own.prepare(data.unpack(data.first_batch(train_set, "train_set")).inputs)
             queries = Queries.read(own, test_set, num_queries, num_train=len(train.hashes))
             names = tuple(check_class_names(class_names, own.num_classes))
-        contestants = []
+        with steps.step("Features of the training set"):
+            # Once, so that no method's time has in it what another finds done.
+            stored_features(store, own, train_set)
+        timed = []
         for name, given in makers.items():
             with steps.step(name):
-                made = Contestant.prepare(name, given, own, train_set, queries, progress=progress)
-                contestants.append(made)
+                made = TimedMethod.prepare(name, given, own, train_set, queries, store)
+                timed.append(made)
         with steps.step("Influence values"):
-            agreement = _agreement(contestants, queries, k, progress=progress)
+            agreement = _agreement(timed, queries, k, progress=progress)
         with steps.step("Pictures"):
             predictions = least_agreed(agreement, queries, train, own)
             shown = contents_of(predictions, train_set, train, queries)
@@ -93,7 +99,7 @@ def compare(
         num_queries=queries.size,
         k=k,
         class_names=names,
-        methods=tuple(contestant.told() for contestant in contestants),
+        methods=tuple(method.told() for method in timed),
         rank_correlation=_rows(mean_over_queries(agreement.rank_correlations())),
         top_k_overlap=_rows(mean_over_queries(agreement.overlaps())),
         predictions=predictions,
@@ -125,10 +131,10 @@ def _makers(
     }
 
 
-def _agreement(contestants: Sequence[Contestant], queries: Queries, k: int, *, progress: bool) -> Agreement:
+def _agreement(timed: Sequence[TimedMethod], queries: Queries, k: int, *, progress: bool) -> Agreement:
     """Ask all methods for the values of one batch of queries after the other."""
     agreement = Agreement(k)
-    streams = [contestant.values(queries) for contestant in contestants]
+    streams = [method.values(queries) for method in timed]
     with tqdm(total=queries.size, unit="query", leave=False, disable=None if progress else True) as bar:
         for values in zip(*streams, strict=True):
             agreement.update(values)

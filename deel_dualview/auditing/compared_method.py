@@ -15,8 +15,10 @@ from deel_dualview import data
 from deel_dualview._checks import check_count, require
 from deel_dualview.calculators import making
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report.comparison import ComparedMethod
+from deel_dualview.stores import Store
 
 MAX_VALUES = 2**20
 """So many influence values of each method are in memory at once, unless a single query has more."""
@@ -29,6 +31,7 @@ class Queries(NamedTuple):
 
     Attributes:
         dataset: in batches of about equal size, so that graphs need not be traced again.
+        represented: the same after one call of the model, in the same batches.
         examples: all of them as arrays.
         labels: classes (m,), or None.
         predictions: the model's classes, shape (m,).
@@ -36,6 +39,7 @@ class Queries(NamedTuple):
     """
 
     dataset: tf.data.Dataset
+    represented: RepresentedExamples
     examples: data.Batch
     labels: np.ndarray | None
     predictions: np.ndarray
@@ -45,6 +49,10 @@ class Queries(NamedTuple):
     def size(self) -> int:
         """How many there are, m."""
         return len(self.predictions)
+
+    def of(self, calculator: BaseInfluenceCalculator) -> tf.data.Dataset | RepresentedExamples:
+        """Return what a method takes: features, which the network has computed once for all, where they suffice."""
+        return self.represented if calculator.follows_from_features else self.dataset
 
     @classmethod
     def read(
@@ -60,10 +68,13 @@ class Queries(NamedTuple):
         data.check_finite(batch.inputs, 0, "test_set")
         with data.naming_positions(0, "test_set"):
             labels = None if batch.labels is None else model.to_classes(batch.labels)
-        logits = model.logits(batch.inputs).numpy()
+        all_of_them = Represented(model, batch.labels, inputs=batch.inputs).check_finite().without_inputs()
+        logits = all_of_them.logits.numpy()
         num_batches = -(-len(logits) // max(1, min(MAX_BATCH, MAX_VALUES // num_train)))
+        size = -(-len(logits) // num_batches)
         return cls(
-            tf.data.Dataset.from_tensor_slices(taken).batch(-(-len(logits) // num_batches)),
+            tf.data.Dataset.from_tensor_slices(taken).batch(size),
+            RepresentedExamples(lambda: iter(all_of_them.parts(size)), keep=True),
             batch,
             labels,
             logits.argmax(axis=1),
@@ -72,7 +83,7 @@ class Queries(NamedTuple):
 
 
 @dataclass
-class Contestant:
+class TimedMethod:
     """A method under comparison.
 
     Args:
@@ -97,14 +108,12 @@ class Contestant:
         model: InfluenceModel,
         train_set: tf.data.Dataset,
         queries: Queries,
-        *,
-        progress: bool,
-    ) -> Contestant:
+        store: Store,
+    ) -> TimedMethod:
         """Make the calculator and have it answer one batch of queries, for which its graphs are traced."""
         start = time.perf_counter()
-        calculator = making.make(given, model, train_set, progress=progress)
-        for _ in calculator.estimate_influence_values_in_batches(queries.dataset.take(1)):
-            pass
+        calculator = making.make(given, model, train_set, store)
+        next(iter(calculator.estimate_influence_values_in_batches(queries.of(calculator))))
         seconds = time.perf_counter() - start
         require(
             calculator.target == "prediction",
@@ -120,7 +129,7 @@ class Contestant:
 
     def values(self, queries: Queries) -> Iterator[np.ndarray]:
         """Yield the influence values (b, n) of each batch of queries, and keep the time."""
-        batches = iter(self.calculator.estimate_influence_values_in_batches(queries.dataset))
+        batches = iter(self.calculator.estimate_influence_values_in_batches(queries.of(self.calculator)))
         while True:
             start = time.perf_counter()
             values = next(batches, None)

@@ -86,7 +86,9 @@ def gather_inputs(dataset: tf.data.Dataset, indices: Iterable[int], hashes: np.n
             inputs = data.unpack(element).inputs
             rows = inside - positions[0]
             if not np.array_equal(hash_inputs(inputs)[rows], hashes[inside]):
-                raise ValueError(data.changed_message("dataset", "other examples at the same positions"))
+                raise data.ChangedError(
+                    data.changed_message("dataset", "other examples at the same positions")
+                )
             arrays = to_arrays(inputs)
             found |= {int(index): _example(arrays, int(row)) for index, row in zip(inside, rows, strict=True)}
         if positions[-1] >= wanted[-1]:

@@ -148,7 +148,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         self.check_unchanged()
         return RepresentedExamples(
             lambda: data.map_batches(self._represent_alone, dataset_to_evaluate, "dataset_to_evaluate"),
-            keep=self._is_of_features,
+            keep=self.follows_from_features,
         )
 
     def estimate_influence_values_in_batches(
@@ -255,11 +255,11 @@ class BaseInfluenceCalculator(RankingCalculator):
 
     def _represent_alone(self, batch: data.Batch) -> Represented:
         represented = self._represent(batch)
-        return represented.without_inputs() if self._is_of_features else represented
+        return represented.without_inputs() if self.follows_from_features else represented
 
     @property
-    def _is_of_features(self) -> bool:
-        """Whether the influence on an evaluated example follows from its features."""
+    def follows_from_features(self) -> bool:
+        """Whether the influence on an example follows from its penultimate features alone."""
         return False
 
     def _represented(

@@ -13,7 +13,7 @@ from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.calculators.methods import METHODS, NamedMethod
 from deel_dualview.models import InfluenceModel
-from deel_dualview.stores import MemoryStore
+from deel_dualview.stores import Store
 
 Maker = Callable[..., BaseInfluenceCalculator]
 
@@ -41,9 +41,9 @@ def by_name(given: str | BaseInfluenceCalculator | Maker) -> BaseInfluenceCalcul
 
 
 def make(
-    given: BaseInfluenceCalculator | Maker, model: InfluenceModel, train: tf.data.Dataset, *, progress: bool
+    given: BaseInfluenceCalculator | Maker, model: InfluenceModel, train: tf.data.Dataset, store: Store
 ) -> BaseInfluenceCalculator:
-    """Return a calculator: the one that was given, or one made for model and training set.
+    """Return a calculator: the one that was given, or one made for model, training set and store.
 
     Raises:
         TypeError: what was given is, or makes, something else.
@@ -52,7 +52,7 @@ def make(
         return given
     is_other_class = isinstance(given, type) and not issubclass(given, BaseInfluenceCalculator)
     is_maker = callable(given) and not is_other_class
-    made = given(model, train, store=MemoryStore(progress=progress)) if is_maker else given
+    made = given(model, train, store=store) if is_maker else given
     if not isinstance(made, BaseInfluenceCalculator):
         raise TypeError(
             describe(

@@ -59,7 +59,7 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         return True
 
     @property
-    def _is_of_features(self) -> bool:
+    def follows_from_features(self) -> bool:
         return self._keeps_features
 
     @property

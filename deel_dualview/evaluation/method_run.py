@@ -23,6 +23,7 @@ from deel_dualview.evaluation.trained_models import ImageData, Subject
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.report.provenance import PeakMemory, Stopwatch
+from deel_dualview.stores import MemoryStore
 
 MAX_VALUES = 2**22
 """So many influence values are in memory at once, unless a single query has more."""
@@ -111,7 +112,7 @@ class Trial:
         self.model.prepare(next(iter(self.subject.train))[0])
         memory, start, start_cpu = PeakMemory(), time.perf_counter(), time.process_time()
         maker = self.entrant.maker(self._checkpoints() if self.entrant.needs_checkpoints else None)
-        made = making.make(maker, self.model, self.subject.train, progress=self.progress)
+        made = making.make(maker, self.model, self.subject.train, MemoryStore(progress=self.progress))
         for _ in made.top_k_indices(self.batches(first), 1):
             pass
         self.setup_seconds, self.added_bytes = time.perf_counter() - start, memory.added_bytes

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from deel_dualview import _files
 from deel_dualview._checks import require
-from deel_dualview.evaluation.locks import locked
 from deel_dualview.evaluation.trained_models import Subject
+from deel_dualview.evaluation.waiting import made_once
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import Head
 from deel_dualview.svm.softmax_regression import fit_softmax_regression
@@ -138,7 +138,7 @@ def _kept(path: pathlib.Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     found = _read(path)
     if found is not None:
         return found
-    with locked(path.parent / "outputs", "outputs of models that are trained again"):
+    with made_once(path.parent / "outputs", "outputs of models that are trained again"):
         found = _read(path)
         if found is not None:
             return found

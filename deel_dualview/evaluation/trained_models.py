@@ -19,10 +19,10 @@ import tensorflow as tf
 from deel_dualview._checks import check_count, require
 from deel_dualview.data import sources
 from deel_dualview.data.digits import load_digits
-from deel_dualview.evaluation.locks import locked
 from deel_dualview.evaluation.networks import NETWORKS, RECIPES, Recipe
 from deel_dualview.evaluation.perturbation import Perturbation
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Superclasses
+from deel_dualview.evaluation.waiting import made_once
 from deel_dualview.models.checkpoints import Checkpoints, SaveCheckpoints, load_checkpoints
 
 Kind = Literal["normal", "superclass", "poisoned", "marked"]
@@ -147,7 +147,7 @@ def subject(
     recipe = RECIPES[data] if recipe is None else recipe
     place = pathlib.Path(directory) / data / f"{kind}-{seed}"
     if not place.exists():
-        with locked(place, f"the model {place.name}"):
+        with made_once(place, f"the model {place.name}"):
             if not place.exists():
                 _train(images, kind, seed, recipe, place)
     record = _checked_record(place, {"kind": kind, "seed": seed, **recipe._asdict()})

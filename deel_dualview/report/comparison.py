@@ -33,7 +33,8 @@ class ComparedMethod:
     """A method, what its values are, and its cost.
 
     `setup_seconds` is the time until it has answered a first batch of queries, `seconds_per_query` that for
-    the influence of all n training examples on one more prediction, `stored_bytes` what is kept of the training set
+    the influence of all n training examples on one more prediction (both without the network's pass for the features,
+    which methods in the last layer share), `stored_bytes` what is kept of the training set
     in the store (not what the method needs beside: weights, inverse Hessians, what is in work).
     """
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from deel_dualview._checks import describe, require
 from deel_dualview.data import (
+    ChangedError,
     array_bytes,
     changed_message,
     check_bounded,
@@ -238,7 +239,7 @@ class _Reader:
             yield int(index), tuple(np.array(array[row], array.dtype) for array in arrays)
 
     def _refuse(self, found: str, index: int) -> None:
-        raise ValueError(describe(changed_message("train_set", found), {"index": index}))
+        raise ChangedError(describe(changed_message("train_set", found), {"index": index}))
 
 
 def _windows(index_batches: Iterable[tuple[Any, ...]], reader: _Reader) -> Iterator[list[tuple[Any, ...]]]:

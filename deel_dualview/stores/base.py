@@ -25,10 +25,6 @@ class StoreError(ValueError):
     """A store holds something else than asked for, is damaged, or cannot be written to."""
 
 
-class ChangedDataError(StoreError):
-    """A pass over a dataset yielded other examples than an earlier one."""
-
-
 class StoredVectors(ABC):
     """Vectors of n examples by name, in the dataset's order, in blocks that may be iterated many times.
 

@@ -1,10 +1,8 @@
 """Vectors kept on disk: atomic, checked against model and data, resumed after an interruption."""
 
 import os
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,10 @@ import tensorflow as tf
 
 from deel_dualview import _files
 from deel_dualview._checks import check_count, describe
+from deel_dualview.data import ChangedError
 from deel_dualview.stores.base import (
     HASHES,
     Block,
-    ChangedDataError,
     Compute,
     Store,
     StoredVectors,
@@ -120,13 +118,12 @@ class DiskStore(Store):
         self._clean(manifest)
         stored = _OnDisk(self.directory, manifest)
         known = checked_arrays(stored) if manifest.shards else {}
-        start = time.perf_counter()
         with self._naming_directory():
             blocks = compute_blocks(dataset, compute, known, self.bar(dataset, "Computing vectors"))
             for block in _resize(blocks, self.shard_size):
                 manifest = manifest.with_shard(write_shard(self.directory, len(manifest.shards), block))
                 write_manifest(self.directory, manifest)
-            read_again(dataset, time.perf_counter() - start)
+            read_again(dataset, len(_OnDisk(self.directory, manifest)))
         manifest = Manifest(manifest.key, manifest.shards, complete=True)
         write_manifest(self.directory, manifest)
         return _OnDisk(self.directory, manifest)
@@ -143,21 +140,21 @@ class DiskStore(Store):
         """Say which store it is that the examples disagree with."""
         try:
             yield
-        except ChangedDataError as error:
+        except ChangedError as error:
             message = f"The store holds vectors of other data. {remedy(self.directory)} {error}"
             raise StoreError(message) from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the directory against other writers; the system lets go if this process dies."""
-        with reporting_failed_writes(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            file = (self.directory / _LOCK).open("wb")
-        with file:
-            if not _try_lock(file.fileno()):
-                message = "Another process is writing this store: wait until it ends, or use another one."
-                raise StoreError(describe(message, {"directory": str(self.directory)}))
+        """Hold the directory against other writers."""
+        with ExitStack() as stack:
+            with reporting_failed_writes(self.directory):
+                stack.enter_context(_files.locked(self.directory / _LOCK, self._refuse_two_writers))
             yield
+
+    def _refuse_two_writers(self) -> None:
+        message = "Another process is writing this store: wait until it ends, or use another one."
+        raise StoreError(describe(message, {"directory": str(self.directory)}))
 
 
 class _OnDisk(StoredVectors):
@@ -200,19 +197,3 @@ def _resize(blocks: Iterator[Block], size: int) -> Iterator[Block]:
 
 def _join(blocks: list[Block]) -> Block:
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file for this process alone, without waiting."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -1,16 +1,15 @@
 """Vectors kept in memory, or not kept at all."""
 
-import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview.data import ChangedError
 from deel_dualview.stores.base import (
     CHECKED,
     HASHES,
     Block,
-    ChangedDataError,
     Column,
     Compute,
     Store,
@@ -51,20 +50,20 @@ class MemoryStore(Store):
     def _still_holds(self, kept: "_InMemory", dataset: tf.data.Dataset) -> bool:
         try:
             check_examples(dataset, checked_arrays(kept), self.bar(dataset, "Checking examples"))
-        except ChangedDataError:
+        except ChangedError:
             return False
         return True
 
     def _compute(self, dataset: tf.data.Dataset, compute: Compute) -> "_InMemory":
         columns: dict[str, Column] = {}
         num_batches = max(int(dataset.cardinality()), 1)
-        start = time.perf_counter()
         for block in compute_blocks(dataset, compute, _NONE_KNOWN, self.bar(dataset, "Computing vectors")):
             columns = columns or {name: Column(len(rows) * num_batches) for name, rows in block.items()}
             for name, rows in block.items():
                 columns[name].append(rows)
-        read_again(dataset, time.perf_counter() - start)
-        return _InMemory({name: column.array() for name, column in columns.items()})
+        kept = _InMemory({name: column.array() for name, column in columns.items()})
+        read_again(dataset, len(kept))
+        return kept
 
 
 class NoStore(Store):

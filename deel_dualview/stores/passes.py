@@ -1,6 +1,5 @@
 """Passes over a dataset: one that computes what a store lacks, and those that only check examples."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +20,10 @@ from deel_dualview.data import (
 )
 from deel_dualview.data.hashing import to_bytes
 from deel_dualview.data.identity import is_read_twice
-from deel_dualview.stores.base import CHECKED, HASHES, ID_HASHES, Block, ChangedDataError, Column, Compute
+from deel_dualview.stores.base import CHECKED, HASHES, ID_HASHES, Block, Column, Compute
 
-_SHARE_OF_TIME = 0.05
+# So much reading costs little beside the network's pass, and finds any reshuffling.
+_SHARE_READ_AGAIN = 0.05
 _LEAST_BATCHES = 2
 
 
@@ -39,7 +39,7 @@ def compute_blocks(dataset: tf.data.Dataset, compute: Compute, known: Block, bar
 
     Raises:
         ValueError: no example, or `compute` returned something that cannot be stored.
-        ChangedDataError: the first examples are not those known.
+        ChangedError: the first examples are not those known.
     """
     first: Block = {}
     num_known, num_seen = len(known.get(HASHES, ())), 0
@@ -71,7 +71,7 @@ def check_examples(dataset: tf.data.Dataset, known: Block, bar: tqdm) -> None:
     """Compare all examples of a dataset with known hashes, each of shape (n,), computing nothing else.
 
     Raises:
-        ChangedDataError: there are fewer or more examples, or one differs, or its id does.
+        ChangedError: there are fewer or more examples, or one differs, or its id does.
     """
     num_known, num_seen = len(known[HASHES]), 0
     for indices, hashes, _ in _hashed_batches(dataset, bar):
@@ -83,57 +83,53 @@ def check_examples(dataset: tf.data.Dataset, known: Block, bar: tqdm) -> None:
     check_length(num_seen, num_known)
 
 
-def read_again(dataset: tf.data.Dataset, seconds: float) -> None:
-    """Compare a dataset with the pass that was just made, as far as a small part of its time allows.
+def read_again(dataset: tf.data.Dataset, num_examples: int) -> None:
+    """Compare the first twentieth of a dataset, at least two batches, with the pass that was just made.
 
     A training set that shuffles beyond its first batch is found so, where influence values are computed
     without another pass. Where all was read twice before, nothing is done.
 
     Args:
         dataset: the very object that was read.
-        seconds: that the pass took, computations included.
+        num_examples: that it has.
 
     Raises:
-        ChangedDataError: an example differs.
+        ChangedError: an example differs.
     """
     if is_read_twice(dataset):
         return
-    end = time.perf_counter() + _SHARE_OF_TIME * seconds
-    try:
-        for number, _ in enumerate(compared_examples(dataset), start=1):
-            if number >= _LEAST_BATCHES and time.perf_counter() > end:
-                return
-    except ChangedError as error:
-        raise ChangedDataError(str(error)) from error
+    for number, (indices, *_) in enumerate(compared_examples(dataset), start=1):
+        if number >= _LEAST_BATCHES and indices[-1] + 1 >= _SHARE_READ_AGAIN * num_examples:
+            return
 
 
 def check_same(found: Block, known: Block, start: int) -> None:
     """Refuse examples whose hashes are not those known, all of shape (b,), from example `start` on.
 
     Raises:
-        ChangedDataError: an example differs, or its id does, or one of the two has no ids.
+        ChangedError: an example differs, or its id does, or one of the two has no ids.
     """
     check_length(start + len(found[HASHES]), start + len(known[HASHES]))
     for name, another in ((HASHES, "another example"), (ID_HASHES, "another id")):
         if name not in found and name not in known:
             continue
         if name not in found or name not in known:
-            raise ChangedDataError(describe(changed_message("dataset", "ids in one pass alone"), {}))
+            raise ChangedError(describe(changed_message("dataset", "ids in one pass alone"), {}))
         if not np.array_equal(found[name], known[name]):
             index = start + int(np.argmax(found[name] != known[name]))
-            raise ChangedDataError(describe(changed_message("dataset", another), {"index": index}))
+            raise ChangedError(describe(changed_message("dataset", another), {"index": index}))
 
 
 def check_length(num_examples_now: int, num_examples_before: int) -> None:
     """Refuse a dataset whose number of examples changed (if it grew, the number now is a lower bound).
 
     Raises:
-        ChangedDataError: the numbers differ.
+        ChangedError: the numbers differ.
     """
     if num_examples_now != num_examples_before:
         found = "more examples" if num_examples_now > num_examples_before else "fewer examples"
         received = {"num_examples before": num_examples_before, "num_examples now": num_examples_now}
-        raise ChangedDataError(describe(changed_message("dataset", found), received))
+        raise ChangedError(describe(changed_message("dataset", found), received))
 
 
 def _hashed_batches(dataset: tf.data.Dataset, bar: tqdm) -> Iterator[tuple[np.ndarray, Block, Any]]:
@@ -141,18 +137,15 @@ def _hashed_batches(dataset: tf.data.Dataset, bar: tqdm) -> Iterator[tuple[np.nd
     check_bounded(dataset, "dataset")
     num_seen = 0
     with bar:
-        try:
-            for indices, hashes, element in compared_examples(dataset):
-                num_seen += len(indices)
-                id_hashes = hash_ids(element)
-                yield (
-                    indices,
-                    {HASHES: hashes} | ({} if id_hashes is None else {ID_HASHES: id_hashes}),
-                    element,
-                )
-                bar.update()
-        except ChangedError as error:
-            raise ChangedDataError(str(error)) from error
+        for indices, hashes, element in compared_examples(dataset):
+            num_seen += len(indices)
+            id_hashes = hash_ids(element)
+            yield (
+                indices,
+                {HASHES: hashes} | ({} if id_hashes is None else {ID_HASHES: id_hashes}),
+                element,
+            )
+            bar.update()
     require(num_seen > 0, "The dataset is empty: at least one example is needed.", {"num_examples": num_seen})
 
 
