@@ -10,6 +10,7 @@ pixels, the CNN of the DualView paper), asks every method about the labels of th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ground_truth_models import KINDS, PENALTY
 from reproducing import Results, make_parser
 
 from deel_dualview import ExactIHVP, InfluenceModel, LeverageCorrectedInfluenceCalculator
-from deel_dualview.calculators.method_specs import read_entrants
+from deel_dualview.calculators.method_specs import resolve_all
 from deel_dualview.evaluation import GroundTruth, ImageData, load_ground_truth, load_images
 from deel_dualview.evaluation.ground_truth import GROUND_TRUTHS
 
@@ -78,20 +79,19 @@ def score(
 ) -> dict[str, object]:
     """Return a method's score with its interval and seconds."""
     start = time.perf_counter()
-    (entrant,) = read_entrants({"method": method})
-    explained = {"target": "label"}
-    if isinstance(entrant.method, str):
-        entrant = dataclasses.replace(entrant, settings={**entrant.settings, **explained})
-        calculator = entrant.maker(None)(model, train)
+    (spec,) = resolve_all({"method": method})
+    if isinstance(spec.method, str):
+        spec = dataclasses.replace(spec, settings={**spec.settings, "target": "label"})
     else:
-        calculator = entrant.maker(None)(model, train, **explained)
+        spec = dataclasses.replace(spec, method=functools.partial(spec.method, target="label"))
+    calculator = spec.build(model, train, None)
     metric, row = truth.metric(), 0
     for values in calculator.estimate_influence_values_in_batches(test):
         metric.update_state(values, truth.outputs[row : row + len(values)])
         row += len(values)
     result = metric.result()
     return {
-        "method": entrant.described,
+        "method": spec.described,
         "value": round(result.value, 4),
         "interval": [round(float(end), 4) for end in result.interval],
         "seconds": round(time.perf_counter() - start, 2),

@@ -16,7 +16,7 @@ TEST = tf.data.Dataset.from_tensor_slices((INPUTS[:NUM_TEST], INPUTS[:NUM_TEST, 
 )
 def test_an_audit_runs_the_network_once_over_each_set(method):
     model, counter = counting_model()
-    audit(model, TRAIN, TEST, calculator=method, relevance=None, progress=False)
+    audit(model, TRAIN, TEST, method=method, relevance=None, progress=False)
     # Verifying the model, and its fingerprint, take a few batches.
     assert NUM_TRAIN + NUM_TEST <= counter.num_examples <= NUM_TRAIN + NUM_TEST + 12 * BATCH
 

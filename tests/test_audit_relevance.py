@@ -213,7 +213,7 @@ def with_a_layer_without_a_rule():
 )
 def test_where_relevance_cannot_be_shown_the_page_says_why(make, calculator, reason, data):
     keras.utils.set_random_seed(0)
-    report = audit(make(), *data, k=2, calculator=calculator, progress=False)
+    report = audit(make(), *data, k=2, method=calculator, progress=False)
     page = render_page(report)
     assert not report.relevance
     assert re.search(reason, report.overview.relevance_missing)

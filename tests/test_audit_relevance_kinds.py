@@ -37,7 +37,7 @@ def classifier(shape, *stack, dtype=None):
 def report_of(model, inputs, **settings):
     """Audit by gradient products, which need no surrogate."""
     train, test = as_dataset(inputs[:30]), as_dataset(inputs[30:])
-    return audit(model, train, test, k=2, calculator="graddot", progress=False, **settings)
+    return audit(model, train, test, k=2, method="graddot", progress=False, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_several_inputs_are_told_on_the_page():
     rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     labels = np.arange(40) % 3
     whole = tf.data.Dataset.from_tensor_slices(({"left": rows, "right": rows}, labels)).batch(10)
-    report = audit(model, whole, whole, k=2, calculator="graddot", progress=False)
+    report = audit(model, whole, whole, k=2, method="graddot", progress=False)
     assert "this one has none" in report.overview.relevance_missing
 
 
@@ -149,7 +149,7 @@ def test_of_several_inputs_the_image_has_heatmaps_and_the_others_are_told():
         "picture": rng.uniform(size=(40, 6, 6, 1)).astype(np.float32),
     }
     whole = tf.data.Dataset.from_tensor_slices((inputs, np.arange(40) % 3)).batch(10)
-    report = audit(model, whole, whole, k=2, calculator="graddot", progress=False)
+    report = audit(model, whole, whole, k=2, method="graddot", progress=False)
     assert report.overview.relevance_missing is None
     assert {maps.kind for maps in report.relevance.values()} == {"image"}
     page = render_page(report)
@@ -180,7 +180,7 @@ def test_a_model_that_vectorises_its_text_is_refused_with_where_to_cut_it():
     calculator = FeatureSimilarity(InfluenceModel(model), train)
     with pytest.raises(ValueError, match=r"layer 'vectorize'.*not differentiable\. Cut the model after it"):
         DualRelevance(calculator)
-    report = audit(model, train, train, k=2, calculator="graddot", progress=False)
+    report = audit(model, train, train, k=2, method="graddot", progress=False)
     assert "Cut the model after it" in report.overview.relevance_missing
 
 

@@ -373,7 +373,7 @@ def test_one_hot_labels_and_bytes_as_pixels_are_audited(planted):
 def test_a_calculator_of_ones_own_is_used(planted):
     train, test = planted.datasets()
     calculator = DualView(InfluenceModel(planted.model), train, K=0.5, kernel="linear")
-    report = audit(calculator.model, train, test, k=2, calculator=calculator, progress=False)
+    report = audit(calculator.model, train, test, k=2, method=calculator, progress=False)
     assert report.overview.certificate.scale_free_K == 0.5
     assert ("Kernel", "linear") in [(item.name, item.value) for item in report.overview.settings]
 
@@ -479,17 +479,17 @@ def test_a_calculator_of_another_target_or_model_is_refused(planted):
     train, test = planted.datasets()
     calculator = DualView(InfluenceModel(planted.model), train, target="label")
     with pytest.raises(ValueError, match="target"):
-        audit(planted.model, train, test, calculator=calculator, progress=False)
+        audit(planted.model, train, test, method=calculator, progress=False)
     other = DualView(InfluenceModel(keras.models.clone_model(planted.model)), train)
     with pytest.raises(ValueError, match="another model"):
-        audit(planted.model, train, test, calculator=other, progress=False)
+        audit(planted.model, train, test, method=other, progress=False)
 
 
 def test_a_calculator_of_another_training_set_is_refused(planted):
     train, test = planted.datasets()
     calculator = DualView(InfluenceModel(planted.model), train.skip(1))
     with pytest.raises(ValueError, match="training set"):
-        audit(planted.model, train, test, calculator=calculator, progress=False)
+        audit(planted.model, train, test, method=calculator, progress=False)
 
 
 def test_examples_that_change_between_passes_are_refused(rng):

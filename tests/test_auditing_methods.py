@@ -54,7 +54,7 @@ def model(train) -> InfluenceModel:
 
 @pytest.fixture(scope="module")
 def report(model, train, test, swapped) -> AuditReport:
-    return audit(model, train, test, k=3, calculator="graddot", known_label_errors=swapped, progress=False)
+    return audit(model, train, test, k=3, method="graddot", known_label_errors=swapped, progress=False)
 
 
 def test_findings_about_the_surrogate_are_left_out(report):
@@ -90,7 +90,7 @@ def test_the_strongest_values_are_kept_and_no_others(report):
 
 def test_values_at_both_ends_are_kept_once(model, train, test):
     few = train.unbatch().take(4).batch(4)
-    found = audit(model, few, test, k=3, calculator="graddot", progress=False)
+    found = audit(model, few, test, k=3, method="graddot", progress=False)
     assert (np.diff(found.attributions.indptr) == 4).all()
 
 
@@ -112,7 +112,7 @@ def test_labels_that_the_model_contradicts_are_counted(report, model, train):
 
 @pytest.mark.parametrize("name", ["gradcos", "sim", "feature-similarity"])
 def test_labels_are_ranked_by_the_loss_where_self_influence_does_not_tell(name, model, train, test):
-    finding = audit(model, train, test, calculator=name, progress=False).finding("label-errors")
+    finding = audit(model, train, test, method=name, progress=False).finding("label-errors")
     assert finding.ranking == "loss"
     found = [suspect.probability for suspect in finding.suspects]
     assert found == sorted(found)
@@ -127,29 +127,27 @@ def test_the_page_names_the_method_and_has_no_surrogate(report, tmp_path):
 
 
 def test_a_calculator_and_what_makes_one_are_taken_alike(report, model, train, test):
-    made = audit(model, train, test, k=3, calculator=GradDot(model, train), progress=False)
+    made = audit(model, train, test, k=3, method=GradDot(model, train), progress=False)
     partial = functools.partial(FeatureSimilarity, similarity="dot")
     assert (made.attributions != report.attributions).nnz == 0
-    assert (
-        audit(model, train, test, calculator=partial, progress=False).overview.method == "FeatureSimilarity"
-    )
+    assert audit(model, train, test, method=partial, progress=False).overview.method == "FeatureSimilarity"
 
 
 def test_dualview_with_its_sparse_kernel_is_the_default(model, train, test):
     named = audit(model, train, test, progress=False)
-    own = audit(model, train, test, calculator=DualView(model, train, kernel="cosine"), progress=False)
+    own = audit(model, train, test, method=DualView(model, train, kernel="cosine"), progress=False)
     assert named.overview.method == own.overview.method == "DualView"
     assert named.findings == own.findings
 
 
 def test_an_unlabelled_test_set_is_audited(model, train, test):
-    found = audit(model, train, test.map(lambda image, _: image), calculator="graddot", progress=False)
+    found = audit(model, train, test.map(lambda image, _: image), method="graddot", progress=False)
     assert found.finding("uncertain-predictions").predictions
 
 
 def test_an_unknown_method_is_refused(model, train, test):
     with pytest.raises(ValueError, match="dualview.*'magic'"):
-        audit(model, train, test, calculator="magic", progress=False)
+        audit(model, train, test, method="magic", progress=False)
 
 
 def test_predictions_whose_values_are_all_zero_stand_behind_nothing(model, train, test):
@@ -160,8 +158,6 @@ def test_predictions_whose_values_are_all_zero_stand_behind_nothing(model, train
     own = InfluenceModel(network)
     agreeing = train.unbatch().map(lambda x, y: (x, tf.argmax(network(x[tf.newaxis]), 1)[0])).batch(64)
     with pytest.warns(UserWarning, match="exactly 0"):
-        finding = audit(own, agreeing, test, calculator="graddot", progress=False).finding(
-            "influential-examples"
-        )
+        finding = audit(own, agreeing, test, method="graddot", progress=False).finding("influential-examples")
     assert finding.count == 0 and finding.title.startswith("0 of 400")
     assert "100 predictions are left out" in finding.summary

@@ -160,7 +160,7 @@ class TestResuming:
     def test_only_settings_without_a_result_are_tried(self, output, monkeypatch):
         tried = []
         monkeypatch.setattr(
-            runner, "rehearse", lambda entrants, *_, **__: tried.append([e.name for e in entrants])
+            runner, "dry_run", lambda specs, *_, **__: tried.append([spec.name for spec in specs])
         )
         run(output, ["random", "graddot"], ["superclass"])
         run(output, ["random", "graddot"], ["superclass"])
@@ -178,7 +178,7 @@ class TestResuming:
         asked = []
 
         def ask(trial, protocol):
-            asked.append((trial.entrant.name, protocol))
+            asked.append((trial.spec.name, protocol))
             if len(asked) == 3:
                 raise KeyboardInterrupt
             return own(trial, protocol)
@@ -216,7 +216,7 @@ class TestResuming:
         self, name, tmp_path, monkeypatch
     ):
         (tmp_path / "loop").symlink_to("loop")
-        monkeypatch.setattr("deel_dualview.evaluation.runner.rehearse", None)
+        monkeypatch.setattr("deel_dualview.evaluation.runner.dry_run", None)
         with pytest.raises(NotADirectoryError, match="Choose another"):
             benchmark("digits", ["random"], ["superclass"], output=tmp_path / name)
 

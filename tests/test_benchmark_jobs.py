@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from evaluation_cases import EndsItsProcess
 
 from deel_dualview import GradCos
-from deel_dualview.calculators.method_specs import check_can_travel, read_entrants
+from deel_dualview.calculators.method_specs import check_can_travel, resolve_all
 from deel_dualview.cli import main
 from deel_dualview.evaluation import Recipe, benchmark, read_benchmark, subject
 from deel_dualview.evaluation.worker import Plan
@@ -67,7 +67,7 @@ class TestSeveralProcesses:
 
     def test_names_classes_and_functions_of_modules_can_be_sent(self):
         methods = {"a": "dualview?K=1", "b": GradCos, "c": make_at_the_top}
-        check_can_travel(read_entrants(methods | {"d": functools.partial(GradCos, function="logit")}))
+        check_can_travel(resolve_all(methods | {"d": functools.partial(GradCos, function="logit")}))
 
     def test_a_function_of_a_notebook_is_refused(self, monkeypatch):
         """The main module of a notebook has no file that another process could read."""
@@ -76,7 +76,7 @@ class TestSeveralProcesses:
         monkeypatch.setattr(make_at_the_top, "__module__", "__main__")
         monkeypatch.setattr(main_module, "make_at_the_top", make_at_the_top, raising=False)
         with pytest.raises(ValueError, match="one of a notebook"):
-            check_can_travel(read_entrants({"mine": make_at_the_top}))
+            check_can_travel(resolve_all({"mine": make_at_the_top}))
 
 
 class TestDamage:
@@ -114,8 +114,8 @@ class TestHowToRepeatAResult:
     def context(name, method, recipe=None):
         folder = pathlib.Path("results")
         plan = Plan("digits", None, folder, folder / "models", 20, False, recipe)
-        [entrant] = read_entrants({name: method})
-        return plan.context(entrant, plan.identity(entrant, "superclass", 3))
+        [spec] = resolve_all({name: method})
+        return plan.context(spec, plan.identity(spec, "superclass", 3))
 
     def test_the_command_names_the_method_and_not_the_row(self):
         command = self.context("DualView (mine)", "dualview?K=0.1&kernel=linear")["command"]

@@ -37,7 +37,7 @@ def make_sets(dtype: str = "float32", *, broken: bool = True) -> tuple[tf.data.D
 @pytest.mark.parametrize("method", ["dualview", "graddot"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_examples_that_are_not_finite_are_found_and_shown_nowhere_else(model, method, dtype):
-    report = audit(model, *make_sets(dtype), calculator=method, k=3, progress=False)
+    report = audit(model, *make_sets(dtype), method=method, k=3, progress=False)
     first, *others = report.findings
     assert isinstance(first, NotFiniteInputs) and first.severity is Severity.WARNING
     assert (first.train_positions, first.test_positions) == (tuple(TRAIN), tuple(TEST))
@@ -115,7 +115,7 @@ def test_an_audit_names_the_position_of_a_bad_label_before_the_model_is_used(mod
         raise AssertionError("long work")
 
     with pytest.raises(ValueError, match=rf"dataset='{name}', indices=\[25\], labels=\[9\]"):
-        audit(model, **sets, calculator=no_calculator, progress=False)
+        audit(model, **sets, method=no_calculator, progress=False)
 
 
 def test_ids_are_written_at_one_width_unless_that_multiplies_or_changes_them():

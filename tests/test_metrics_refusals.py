@@ -1,14 +1,11 @@
 """What metrics and the benchmark refuse, because they would score it as if nothing were wrong."""
 
-import functools
-
 import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import metrics
-from deel_dualview.calculators.method_specs import read_entrants
 from deel_dualview.evaluation import benchmark
 
 VALUES = np.random.default_rng(0).normal(size=(7, 20))
@@ -147,21 +144,6 @@ def test_lists_of_two_training_sets_are_refused_until_a_reset():
     assert metric.result().num_examples == 7
     metric.reset_state()
     metric.update_state(VALUES[:, :19])
-
-
-def _maker(factor):
-    return {
-        1: lambda model, train, store: (model, 1),
-        2: lambda model, train, store: (model, 2),
-        3: lambda model, train, store: (model, 1),
-    }[factor]
-
-
-def test_a_maker_that_was_changed_under_its_name_is_told_apart():
-    described = [read_entrants({"own": _maker(factor)})[0].described for factor in (1, 2, 3)]
-    assert described[0] == described[2] != described[1]
-    partial = read_entrants({"own": functools.partial(_maker(1), store=None)})[0].described
-    assert described[0] in partial
 
 
 @pytest.mark.parametrize("seeds", [[], [-1], ["a"], "0", [0, 0]])

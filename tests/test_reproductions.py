@@ -146,13 +146,13 @@ class TestTable2:
 
     def test_results_that_are_there_keep_their_identity(self):
         """Hours of results are resumed by what a row is described as, and by its file."""
-        from deel_dualview.calculators.method_specs import read_entrants
+        from deel_dualview.calculators.method_specs import resolve_all
         from deel_dualview.evaluation.worker import Plan
 
         plan = Plan("mnist", None, FOLDER, FOLDER, 4000, False)
         described = {
             entrant.name: (plan.identity(entrant, "normal", 2).place.parts[2], entrant.described)
-            for entrant in read_entrants(script("reproduce_table2").ROWS)
+            for entrant in resolve_all(script("reproduce_table2").ROWS)
         }
         known = {
             "DualView (tempered, 30 / n)": ("DualView_tempered_30_n", "dualview()"),
@@ -162,7 +162,7 @@ class TestTable2:
             "random": ("random", "random()"),
         }
         assert known.items() <= described.items()
-        assert plan.identity(read_entrants(["sim"])[0], "poisoned", 1).asked == {"num_test": 4000}
+        assert plan.identity(resolve_all(["sim"])[0], "poisoned", 1).asked == {"num_test": 4000}
 
     def test_rows_of_the_papers_are_rows_of_the_table(self):
         summary = script("summarise_results")

@@ -10,7 +10,6 @@ from keras import layers
 
 import deel_dualview as dv
 from deel_dualview import TopK, metrics
-from deel_dualview.calculators.describing import describe_settings
 
 MARKUP = "<script>alert(1)</script>"
 
@@ -134,10 +133,3 @@ def test_only_the_first_of_many_examples_are_shown():
     page = made_top(np.zeros((50, 8, 8, 1), np.float32), np.zeros(50, int), k=40)._repr_html_()
     assert page.count("<img ") <= 50
     assert "50 evaluated examples, 40 training examples of each" in page
-
-
-def test_settings_that_a_summary_leaves_out_still_distinguish_results():
-    """Benchmark results are keyed by a description of what makes a calculator."""
-    first, second = (dv.MemoryStore(progress=progress) for progress in (True, False))
-    assert describe_settings({"store": first}) != describe_settings({"store": second})
-    assert "Store" in describe_settings({"store": first})

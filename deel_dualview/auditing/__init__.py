@@ -15,9 +15,10 @@ from deel_dualview.auditing import labels, leaks, pairs, predictions, ranking, s
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
 from deel_dualview.auditing.reading import gather_inputs, references_in
-from deel_dualview.calculators import making
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.method_specs import Given, resolve
+from deel_dualview.calculators.methods import AUDIT_SETTINGS
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.labels import check_class_names
@@ -36,7 +37,7 @@ def audit(
     test: tf.data.Dataset,
     *,
     k: int = 5,
-    calculator: str | BaseInfluenceCalculator | making.Maker = "dualview",
+    method: Given = "dualview",
     class_names: Sequence[str] | None = None,
     known_label_errors: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
@@ -56,11 +57,12 @@ def audit(
         test: batched examples that were not trained on; without labels, uncertain predictions take the place
             of wrong ones.
         k: proponents and opponents that are shown of every explained prediction.
-        calculator: the name of a method (`deel_dualview.METHODS` has them); or a calculator of this model and
-            training set with settings of your own, target "prediction"; or what makes one from model and
-            training set, for instance `functools.partial(DualView, K=0.1)`. Any other than DualView has no
-            surrogate: labels are then ranked by self-influence, sections about the surrogate are left out, and
-            of the influence values only the k strongest on either side are kept.
+        method: the name of a method (`deel_dualview.METHODS` has them), perhaps with settings
+            ("dualview?K=0.1"); or what makes a calculator from model and training set, for instance
+            `functools.partial(DualView, K=0.1)`; or a calculator of this model and training set, target
+            "prediction". Any other than DualView has no surrogate: labels are then ranked by self-influence,
+            sections about the surrogate are left out, and of the influence values only the k strongest on either
+            side are kept.
         class_names: one for each class; their numbers by default.
         known_label_errors: which training examples are known to be mislabelled: positions (integers from 0, each
             once), or one flag for each example, as `deel_dualview.metrics` takes them. The report then tells how many
@@ -87,16 +89,15 @@ def audit(
     _check_datasets(train, test)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     pairs.check_fit(shown_names, data.unpack(train.element_spec).inputs, influence_model)
-    given = making.by_name(calculator)
+    spec = resolve(method, defaults=AUDIT_SETTINGS).check_checkpoints()
+    ready = spec.method if isinstance(spec.method, BaseInfluenceCalculator) else None
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
         with steps.step("Contents of both sets"):
             splits = Splits.read(train, test)
-            splits.check_labels(
-                given.model if isinstance(given, BaseInfluenceCalculator) else influence_model
-            )
+            splits.check_labels(influence_model if ready is None else ready.model)
         with steps.step("Set-up of the method"):
-            made = making.make(given, influence_model, splits.train_set, MemoryStore(progress=progress))
+            made = spec.build(influence_model, splits.train_set, MemoryStore(progress=progress))
             names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
             _check_same_examples(made, splits)
         if isinstance(made, DualView):
@@ -110,8 +111,8 @@ def audit(
             found, shown = _find_leaks(about.evidence, splits, [about.label_errors, explained, influential])
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
-        told = making.describe_method(made, given)
-        head = summary.summarise(made, about.evidence, names, method=told, steps=steps)
+        described = spec.describe(made)
+        head = summary.summarise(made, about.evidence, names, method=described, steps=steps)
     finally:
         steps.close()
     return AuditReport(

@@ -13,11 +13,12 @@ from tqdm import tqdm
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.auditing.agreement import Agreement, mean_over_queries
-from deel_dualview.auditing.compared_method import Given, Queries, TimedMethod
+from deel_dualview.auditing.compared_method import Queries, TimedMethod
 from deel_dualview.auditing.disagreement import contents_of, least_agreed
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.reading import read_contents
-from deel_dualview.calculators.methods import DEFAULT_METHODS, NamedMethod
+from deel_dualview.calculators.method_specs import Given, MethodSpec, resolve_all
+from deel_dualview.calculators.methods import DEFAULT_METHODS
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.labels import check_class_names
@@ -31,7 +32,7 @@ def compare(
     train_set: tf.data.Dataset,
     test_set: tf.data.Dataset,
     *,
-    methods: Sequence[str] | Mapping[str, str | Given] = DEFAULT_METHODS,
+    methods: Sequence[Given] | Mapping[str, Given] = DEFAULT_METHODS,
     k: int = 5,
     num_queries: int = 100,
     checkpoints: Checkpoints | None = None,
@@ -61,11 +62,11 @@ def compare(
         ValueError: fewer than two methods, an unknown one, one without the checkpoints that it needs, or data
             that cannot be explained.
     """
-    makers = _makers(methods, checkpoints)
+    specs = _specs(methods, checkpoints)
     check_count("k", k)
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
-    steps = Steps(len(makers) + 3, progress=progress)
+    steps = Steps(len(specs) + 3, progress=progress)
     store = MemoryStore(progress=progress)
     try:
         with steps.step("Contents of both sets"):
@@ -80,9 +81,9 @@ def compare(
             # Once, so that no method's time has in it what another finds done.
             stored_features(store, own, train_set)
         timed = []
-        for name, given in makers.items():
-            with steps.step(name):
-                made = TimedMethod.prepare(name, given, own, train_set, queries, store)
+        for spec in specs:
+            with steps.step(spec.name):
+                made = TimedMethod.prepare(spec, own, train_set, queries, store)
                 timed.append(made)
         with steps.step("Influence values"):
             agreement = _agreement(timed, queries, k, progress=progress)
@@ -99,7 +100,7 @@ def compare(
         num_queries=queries.size,
         k=k,
         class_names=names,
-        methods=tuple(method.told() for method in timed),
+        methods=tuple(method.report() for method in timed),
         rank_correlation=_rows(mean_over_queries(agreement.rank_correlations())),
         top_k_overlap=_rows(mean_over_queries(agreement.overlaps())),
         predictions=predictions,
@@ -112,23 +113,20 @@ def compare(
     )
 
 
-def _makers(
-    methods: Sequence[str] | Mapping[str, str | Given], checkpoints: Checkpoints | None
-) -> dict[str, Given]:
-    """Return what makes each method's calculator, by name."""
-    if not isinstance(methods, Sequence | Mapping) or not all(isinstance(name, str) for name in methods):
+def _specs(
+    methods: Sequence[Given] | Mapping[str, Given], checkpoints: Checkpoints | None
+) -> list[MethodSpec]:
+    """Return the methods to compare, at least two, with the checkpoints that they need."""
+    if not isinstance(methods, Sequence | Mapping):
         raise TypeError(
-            describe("`methods` must be names of methods, or a mapping from names.", {"methods": methods})
+            describe("`methods` must be a list of methods, or a mapping from names.", {"methods": methods})
         )
     require(
-        not isinstance(methods, str) and len(methods) >= 2 and len(set(methods)) == len(methods),
-        "`methods` must be at least two different names of methods, or a mapping from names.",
+        not isinstance(methods, str) and len(methods) >= 2,
+        "`methods` must be at least two different methods, or a mapping from names.",
         {"methods": methods},
     )
-    pairs = methods.items() if isinstance(methods, Mapping) else zip(methods, methods, strict=True)
-    return {
-        name: NamedMethod(given, checkpoints) if isinstance(given, str) else given for name, given in pairs
-    }
+    return [spec.check_checkpoints() for spec in resolve_all(methods, checkpoints=checkpoints)]
 
 
 def _agreement(timed: Sequence[TimedMethod], queries: Queries, k: int, *, progress: bool) -> Agreement:

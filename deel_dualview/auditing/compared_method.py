@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, require
-from deel_dualview.calculators import making
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.method_specs import MethodSpec
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report.comparison import ComparedMethod
@@ -23,7 +23,6 @@ from deel_dualview.stores import Store
 MAX_VALUES = 2**20
 """So many influence values of each method are in memory at once, unless a single query has more."""
 MAX_BATCH = 64
-Given = making.Maker | BaseInfluenceCalculator
 
 
 class Queries(NamedTuple):
@@ -87,14 +86,12 @@ class TimedMethod:
     """A method under comparison.
 
     Args:
-        name: how the comparison calls it.
-        given: what made the calculator.
+        spec: the method.
         calculator: ready to answer.
         setup_seconds: until then.
     """
 
-    name: str
-    given: Given
+    spec: MethodSpec
     calculator: BaseInfluenceCalculator
     setup_seconds: float
     _seconds: list[float] = field(default_factory=list)
@@ -103,8 +100,7 @@ class TimedMethod:
     @classmethod
     def prepare(
         cls,
-        name: str,
-        given: Given,
+        spec: MethodSpec,
         model: InfluenceModel,
         train_set: tf.data.Dataset,
         queries: Queries,
@@ -112,20 +108,20 @@ class TimedMethod:
     ) -> TimedMethod:
         """Make the calculator and have it answer one batch of queries, for which its graphs are traced."""
         start = time.perf_counter()
-        calculator = making.make(given, model, train_set, store)
+        calculator = spec.build(model, train_set, store)
         next(iter(calculator.estimate_influence_values_in_batches(queries.of(calculator))))
         seconds = time.perf_counter() - start
         require(
             calculator.target == "prediction",
             "Methods are compared on the model's predictions: build each with target='prediction'.",
-            {"method": name, "target": calculator.target},
+            {"method": spec.name, "target": calculator.target},
         )
         require(
             calculator.model is model or calculator.model.fingerprint == model.fingerprint,
             "All methods must explain the same model.",
-            {"method": name},
+            {"method": spec.name},
         )
-        return cls(name, given, calculator, seconds)
+        return cls(spec, calculator, seconds)
 
     def values(self, queries: Queries) -> Iterator[np.ndarray]:
         """Yield the influence values (b, n) of each batch of queries, and keep the time."""
@@ -139,14 +135,14 @@ class TimedMethod:
             self._num_queries += len(values)
             yield values.numpy()
 
-    def told(self) -> ComparedMethod:
-        """Say what a report tells of the method."""
-        told = making.describe_method(self.calculator, self.given)
+    def report(self) -> ComparedMethod:
+        """Return what a report has of the method."""
+        described = self.spec.describe(self.calculator)
         return ComparedMethod(
-            name=self.name,
-            title=told.title,
-            value=told.value,
-            calculator=told.calculator,
+            name=self.spec.name,
+            title=described.title,
+            value=described.value,
+            calculator=described.calculator,
             setup_seconds=self.setup_seconds,
             seconds_per_query=sum(self._seconds) / self._num_queries,
             stored_bytes=self.calculator.stored_bytes,

@@ -10,7 +10,7 @@ import numpy as np
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
-from deel_dualview.calculators.making import ToldMethod
+from deel_dualview.calculators.method_specs import MethodDescription
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting
 from deel_dualview.report.provenance import Steps, peak_memory_bytes, versions
 
@@ -20,7 +20,7 @@ def summarise(
     evidence: Evidence,
     class_names: Sequence[str],
     *,
-    method: ToldMethod,
+    method: MethodDescription,
     steps: Steps,
 ) -> Overview:
     """Put together the head of the report, once all steps have run."""
@@ -51,7 +51,7 @@ def summarise(
     )
 
 
-def _settings(calculator: BaseInfluenceCalculator, method: ToldMethod, k: int) -> list[Setting]:
+def _settings(calculator: BaseInfluenceCalculator, method: MethodDescription, k: int) -> list[Setting]:
     """List the settings that the findings depend on."""
     own = [Setting("Calculator", method.calculator), Setting("Influence value", method.value)]
     if isinstance(calculator, DualView):

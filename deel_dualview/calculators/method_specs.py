@@ -1,112 +1,203 @@
-"""Methods under evaluation: by a name with settings, or by what makes a calculator."""
+"""Methods to run: `audit`, `compare`, `benchmark` and the command line take the same, under one name."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import inspect
 import pickle
 import sys
+import types
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
 
 from deel_dualview._checks import describe, require
+from deel_dualview._summaries import Summarised
 from deel_dualview.calculators.base import BaseInfluenceCalculator
-from deel_dualview.calculators.describing import describe_maker, describe_settings, python_name
-from deel_dualview.calculators.methods import METHODS, NamedMethod
-from deel_dualview.calculators.random import RandomInfluence
+from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.methods import METHODS, NamedMethod, check_checkpoints, method_of
 from deel_dualview.calculators.settings import check_settings, read_value
+from deel_dualview.models import InfluenceModel
 from deel_dualview.models.checkpoints import Checkpoints
+from deel_dualview.stores import Store
 
-RANDOM = "random"
-NAMES = (*METHODS, RANDOM)
-"""What a method under evaluation may be called."""
+Factory = Callable[..., BaseInfluenceCalculator]
+"""What makes a calculator from a model, a training set and `store`: a class, a function, a functools.partial."""
+_NO_DEFAULTS: Mapping[str, Mapping[str, object]] = types.MappingProxyType({})
 
-Maker = Callable[..., BaseInfluenceCalculator]
+
+class MethodDescription(NamedTuple):
+    """How a report describes a method: its title, what a value is, and which calculator it is."""
+
+    title: str
+    value: str
+    calculator: str
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
-    """A method under evaluation.
+class MethodSpec:
+    """A method to run.
 
     Attributes:
         name: what tables call it.
-        method: one of `NAMES`, or what makes a calculator from a model, a training set and `store`.
+        method: a name of `METHODS`, a factory, or a calculator that is ready.
         settings: of a method by name, in place of its defaults.
-        given: the name with its settings as it was given; empty for what makes calculators.
+        checkpoints: of the training run, for methods by name that use them.
+        given: the name with its settings as it was given; empty for anything else.
     """
 
     name: str
-    method: str | Maker
+    method: str | Factory | BaseInfluenceCalculator
     settings: Mapping[str, object] = field(default_factory=dict)
+    checkpoints: Checkpoints | None = None
     given: str = ""
-
-    @property
-    def python_name(self) -> tuple[str, str] | None:
-        """Module and qualified name of the function or class that makes the calculator; None for a name."""
-        return None if isinstance(self.method, str) else python_name(self.method)
-
-    @property
-    def described(self) -> str:
-        """Text of everything that the values depend on besides the model and its data."""
-        if isinstance(self.method, str):
-            return f"{self.method}({describe_settings(self.settings)})"
-        return describe_maker(self.method)
 
     @property
     def needs_checkpoints(self) -> bool:
         """Whether checkpoints of the training run change its values."""
-        return (
-            isinstance(self.method, str)
-            and self.method in METHODS
-            and METHODS[self.method].checkpoints != "unused"
-        )
+        return isinstance(self.method, str) and METHODS[self.method].checkpoints != "unused"
 
-    def maker(self, checkpoints: Checkpoints | None) -> Maker:
-        """Return what makes the calculator from a model, a training set and `store`."""
-        if not isinstance(self.method, str):
-            return self.method
-        # A copy, as projections keep the matrices that they have made.
-        settings: dict[str, Any] = copy.deepcopy(dict(self.settings))
-        if self.method == RANDOM:
-            return functools.partial(RandomInfluence, **settings)
-        return NamedMethod(self.method, checkpoints, settings)
+    @property
+    def python_name(self) -> tuple[str, str] | None:
+        """Module and qualified name of the class or function that makes the calculator; None for a name."""
+        return None if isinstance(self.method, str) else _python_name(self.method)
+
+    @property
+    def described(self) -> str:
+        """Text of the method and its settings, the same in every run, by which results are told apart.
+
+        Raises:
+            ValueError: a factory whose settings have no such text.
+        """
+        if isinstance(self.method, str):
+            return f"{self.method}({_describe_settings(self.settings)})"
+        return _describe_factory(self.method)
+
+    def check_checkpoints(self) -> MethodSpec:
+        """Return the method itself.
+
+        Raises:
+            ValueError: it needs checkpoints and has none.
+        """
+        if isinstance(self.method, str):
+            check_checkpoints([self.method], has_checkpoints=self.checkpoints is not None)
+        return self
+
+    def with_checkpoints(self, checkpoints: Checkpoints | None) -> MethodSpec:
+        """Return the method with checkpoints of a training run."""
+        return dataclasses.replace(self, checkpoints=checkpoints)
+
+    def build(
+        self, model: InfluenceModel, train_set: tf.data.Dataset, store: Store | None
+    ) -> BaseInfluenceCalculator:
+        """Return the calculator: made for model, training set and store, unless it is ready.
+
+        Raises:
+            TypeError: the factory makes something else.
+        """
+        factory = self.method
+        if isinstance(factory, BaseInfluenceCalculator):
+            return factory
+        if isinstance(factory, str):
+            # A copy, as projections keep the matrices that they have made.
+            factory = NamedMethod(factory, self.checkpoints, copy.deepcopy(dict(self.settings)))
+        made = factory(model, train_set, store=store)
+        if not isinstance(made, BaseInfluenceCalculator):
+            raise TypeError(_not_a_method(type(made)))
+        return made
+
+    def describe(self, calculator: BaseInfluenceCalculator) -> MethodDescription:
+        """Return how a report describes the method, by the calculator that it has made."""
+        own = type(calculator).__name__
+        inverse = getattr(calculator, "ihvp", None)
+        full = own if inverse is None else f"{own} with {type(inverse).__name__}"
+        known = "dualview" if isinstance(calculator, DualView) else self.method
+        if isinstance(known, str):
+            return MethodDescription(METHODS[known].title, METHODS[known].value, full)
+        return MethodDescription(own, f"influence that {own} defines", full)
 
 
-def read_entrants(methods: Iterable[str] | Mapping[str, str | Maker]) -> list[Entrant]:
-    """Return the methods that names, or a mapping from names of your own, stand for.
+Given: TypeAlias = str | Factory | BaseInfluenceCalculator | MethodSpec
+"""A method: a name of `METHODS`, perhaps with settings ("dualview?K=0.1"), a factory, a calculator, or a MethodSpec."""
+
+
+def resolve(
+    given: Given,
+    name: str = "",
+    *,
+    checkpoints: Checkpoints | None = None,
+    defaults: Mapping[str, Mapping[str, object]] = _NO_DEFAULTS,
+) -> MethodSpec:
+    """Return the method that a name, a factory or a calculator stands for.
 
     Args:
-        methods: each a name of `NAMES`, perhaps with settings, as in "dualview?K=0.1&kernel=linear"; or, by
-            names of your own, such names or what makes calculators.
+        given: the method; a name may have settings, as in "dualview?K=0.1&kernel=linear".
+        name: what tables call it; by default the name given, or that of the class or function.
+        checkpoints: of the training run.
+        defaults: settings by method, for this use, in place of the method's own.
 
     Raises:
         TypeError: something else.
-        ValueError: no method, one given twice, an unknown name or setting.
+        ValueError: an unknown name or setting.
+    """
+    if isinstance(given, MethodSpec):
+        return given
+    if isinstance(given, NamedMethod):
+        settings = {**defaults.get(given.name, {}), **given.settings}
+        return MethodSpec(name or given.name, given.name, settings, given.checkpoints or checkpoints)
+    if isinstance(given, str):
+        method, settings = _read(given)
+        settings = {**defaults.get(method, {}), **settings}
+        return MethodSpec(name or given, method, settings, checkpoints, given)
+    is_other_class = isinstance(given, type) and not issubclass(given, BaseInfluenceCalculator)
+    if not isinstance(given, BaseInfluenceCalculator) and (is_other_class or not callable(given)):
+        raise TypeError(_not_a_method(given))
+    return MethodSpec(name or _python_name(given)[1], given)
+
+
+def resolve_all(
+    methods: Iterable[Given] | Mapping[str, Given], *, checkpoints: Checkpoints | None = None
+) -> list[MethodSpec]:
+    """Return the methods that are given one by one, or by names of your own.
+
+    Raises:
+        TypeError: something that is no method.
+        ValueError: no method, one name twice, an unknown name or setting.
     """
     if isinstance(methods, str) or not isinstance(methods, Iterable):
         raise TypeError(describe("`methods` must be names, or a mapping from names.", {"methods": methods}))
-    pairs = list(methods.items()) if isinstance(methods, Mapping) else [(name, name) for name in methods]
-    names = [name for name, _ in pairs]
+    pairs = list(methods.items()) if isinstance(methods, Mapping) else [("", given) for given in methods]
+    for name, given in pairs:
+        if not isinstance(name, str):
+            raise TypeError(describe("Methods go by names.", {"name": name, "method": given}))
+    if isinstance(methods, Mapping):
+        require(all(name.strip() for name, _ in pairs), "A method needs a name.", {"methods": dict(pairs)})
+    specs = [resolve(given, name, checkpoints=checkpoints) for name, given in pairs]
+    names = [spec.name for spec in specs]
     require(
         bool(names) and len(set(names)) == len(names),
         "At least one method is needed, each once.",
         {"methods": names},
     )
-    return [_read(name, given) for name, given in pairs]
+    return specs
 
 
-def check_can_travel(entrants: Iterable[Entrant]) -> None:
-    """Refuse methods that another process cannot be told of.
+def check_can_travel(specs: Iterable[MethodSpec]) -> None:
+    """Refuse methods that another process cannot import.
 
     Raises:
         ValueError: a lambda, a function inside of another one, or one of an interactive session.
     """
     has_script = hasattr(sys.modules["__main__"], "__file__")
-    for entrant in entrants:
+    for spec in specs:
         try:
-            text = pickle.dumps(entrant.method)
+            text = pickle.dumps(spec.method)
         except (pickle.PicklingError, AttributeError, TypeError):
             text = b""
         require(
@@ -114,7 +205,7 @@ def check_can_travel(entrants: Iterable[Entrant]) -> None:
             "With jobs > 1 methods run in other processes: each must be a name, or a class or function at the top "
             "level of a module (functools.partial gives it settings), and not a lambda, a function inside of another "
             "one, or one of a notebook. Move it to a module, or take jobs=1.",
-            {"name": entrant.name, "method": entrant.method},
+            {"name": spec.name, "method": spec.method},
         )
 
 
@@ -130,19 +221,17 @@ def split_names(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _read(name: object, given: object) -> Entrant:
-    if not isinstance(name, str) or not (isinstance(given, str) or callable(given)):
-        raise TypeError(
-            describe(
-                "A method is a name, or what makes a calculator from a model, a training set and `store`.",
-                {"name": name, "method": given},
-            )
-        )
-    require(bool(name.strip()), "A method needs a name.", {"name": name, "method": given})
-    if not isinstance(given, str):
-        return Entrant(name, given)
+def _not_a_method(given: object) -> str:
+    return describe(
+        "A method is a name, a calculator, or what makes one from a model, a training set and `store`.",
+        {"method": given},
+    )
+
+
+def _read(given: str) -> tuple[str, dict[str, object]]:
+    """Return the name and the settings of "NAME?SETTING=VALUE&SETTING=VALUE"."""
     method, _, query = given.partition("?")
-    require(method in NAMES, f"A method is one of {', '.join(NAMES)}.", {"method": method})
+    method_of(method)
     settings: dict[str, object] = {}
     for part in filter(None, query.split("&")):
         key, has_value, value = urllib.parse.unquote(part).partition("=")
@@ -153,4 +242,47 @@ def _read(name: object, given: object) -> Entrant:
         )
         settings[key] = read_value(value)
     check_settings(method, settings)
-    return Entrant(name, method, settings, given)
+    return method, settings
+
+
+def _python_name(made: Any) -> tuple[str, str]:
+    """Return module and qualified name of a class or function, or of the class of anything else."""
+    while isinstance(made, functools.partial):
+        made = made.func
+    own = made if hasattr(made, "__qualname__") else type(made)
+    return own.__module__, own.__qualname__
+
+
+def _describe_settings(settings: Mapping[str, object]) -> str:
+    """Return settings as text, in the order of their names."""
+    return ", ".join(f"{name}={_describe_value(settings[name])}" for name in sorted(settings))
+
+
+def _describe_factory(factory: Any) -> str:
+    if isinstance(factory, functools.partial):
+        arguments = [*map(_describe_value, factory.args), _describe_settings(factory.keywords)]
+        return f"{_describe_factory(factory.func)}({', '.join(filter(None, arguments))})"
+    is_closed = inspect.isfunction(factory) and factory.__closure__ is None
+    require(
+        isinstance(factory, type) or is_closed,
+        "Results are told apart by what makes a method and by its settings: give a class, a function that uses no "
+        "variable of another one, or functools.partial(CLASS, setting=value).",
+        {"method": factory},
+    )
+    return ".".join(_python_name(factory))
+
+
+def _describe_value(value: object) -> str:
+    if hasattr(value, "describe"):
+        return f"{type(value).__name__}({value.describe()})"
+    if isinstance(value, type | functools.partial) or inspect.isfunction(value):
+        return _describe_factory(value)
+    has_text = type(value).__repr__ not in (object.__repr__, Summarised.__repr__)
+    text = repr(value)
+    require(
+        has_text and not isinstance(value, np.ndarray | tf.Tensor) and " at 0x" not in text,
+        "Results are told apart by the settings of a method: give numbers, words, or objects whose repr has all that "
+        "they are.",
+        {"setting": value},
+    )
+    return text

@@ -159,9 +159,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "calculators.feature_similarity",
             "FeatureSimilarity",
         ),
+        "random": Method(
+            "Random numbers, the baseline",
+            "standard normal number",
+            "calculators.random",
+            "RandomInfluence",
+        ),
     }
 )
 """Every method by its name; gradients are those of the last layer."""
+
+AUDIT_SETTINGS: Mapping[str, Mapping[str, object]] = MappingProxyType({"dualview": {"kernel": "cosine"}})
+"""What an audit sets: under this kernel the surrogate is sparse, and agrees with the model best."""
 
 DEFAULT_METHODS = ("dualview", "first-order", "graddot", "rps-l2", "feature-similarity")
 """What `compare` takes unless told otherwise: one of each kind, all of them cheap."""

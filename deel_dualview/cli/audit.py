@@ -196,7 +196,7 @@ def _audit(
         subject.train,
         subject.test,
         k=k,
-        calculator=functools.partial(DualView, **{"kernel": "cosine"} | settings)
+        method=functools.partial(DualView, **{"kernel": "cosine"} | settings)
         if method == "dualview"
         else NamedMethod(method, subject.checkpoints),
         class_names=subject.class_names,

@@ -15,9 +15,8 @@ from tqdm import tqdm
 
 from deel_dualview import data
 from deel_dualview._checks import require
-from deel_dualview.calculators import making
 from deel_dualview.calculators.base import BaseInfluenceCalculator
-from deel_dualview.calculators.method_specs import Entrant
+from deel_dualview.calculators.method_specs import MethodSpec
 from deel_dualview.evaluation.retraining import HeadRetrainer, KeptOutputs
 from deel_dualview.evaluation.trained_models import ImageData, Subject
 from deel_dualview.models import InfluenceModel
@@ -59,7 +58,7 @@ class Trial:
     """A method on one model.
 
     Args:
-        entrant: the method.
+        spec: the method.
         subject: the model and its training set.
         images: the dataset as it was before any perturbation.
         tests: positions of the test examples to ask about, in their order.
@@ -71,7 +70,7 @@ class Trial:
 
     def __init__(
         self,
-        entrant: Entrant,
+        spec: MethodSpec,
         subject: Subject,
         images: ImageData,
         tests: np.ndarray,
@@ -81,7 +80,7 @@ class Trial:
         untrained: keras.Model | None = None,
         progress: bool = True,
     ):
-        self.entrant, self.subject, self.images, self.untrained = entrant, subject, images, untrained
+        self.spec, self.subject, self.images, self.untrained = spec, subject, images, untrained
         self.tests, self.num_test, self.folder, self.progress = tests, num_test, folder, progress
         self.setup_seconds = self.setup_cpu_seconds = 0.0
         self.added_bytes: int | None = None
@@ -95,7 +94,7 @@ class Trial:
     def with_untrained(self, model: keras.Model) -> Trial:
         """Return the same trial of a model that has learned nothing."""
         return Trial(
-            self.entrant,
+            self.spec,
             self.subject,
             self.images,
             self.tests,
@@ -111,8 +110,8 @@ class Trial:
         first = self.images.test_images[self.tests[: self.batch_size]]
         self.model.prepare(next(iter(self.subject.train))[0])
         memory, start, start_cpu = PeakMemory(), time.perf_counter(), time.process_time()
-        maker = self.entrant.maker(self._checkpoints() if self.entrant.needs_checkpoints else None)
-        made = making.make(maker, self.model, self.subject.train, MemoryStore(progress=self.progress))
+        spec = self.spec.with_checkpoints(self._checkpoints() if self.spec.needs_checkpoints else None)
+        made = spec.build(self.model, self.subject.train, MemoryStore(progress=self.progress))
         for _ in made.top_k_indices(self.batches(first), 1):
             pass
         self.setup_seconds, self.added_bytes = time.perf_counter() - start, memory.added_bytes
@@ -120,7 +119,7 @@ class Trial:
         require(
             made.target == "prediction",
             "Methods are evaluated on the model's predictions: build each with target='prediction'.",
-            {"method": self.entrant.name, "target": made.target},
+            {"method": self.spec.name, "target": made.target},
         )
         made.target = "prediction" if self.untrained is None else "label"
         return made

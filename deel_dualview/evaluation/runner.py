@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from deel_dualview._checks import check_count, require
-from deel_dualview.calculators.method_specs import Entrant, Maker, check_can_travel, read_entrants
+from deel_dualview.calculators.method_specs import Given, MethodSpec, check_can_travel, resolve_all
 from deel_dualview.evaluation.attribution_tasks import PROTOCOLS, protocols_of
 from deel_dualview.evaluation.method_run import draw_tests
 from deel_dualview.evaluation.networks import Recipe
@@ -21,7 +21,7 @@ from deel_dualview.evaluation.pages import NAMES, read_benchmark, write_pages
 from deel_dualview.evaluation.results import Cell, Identity, check_folder, prepare_folders, read_cells
 from deel_dualview.evaluation.tables import Benchmark
 from deel_dualview.evaluation.trained_models import ImageData, Subject, load_images
-from deel_dualview.evaluation.worker import Plan, Task, fingerprint_of, rehearse, work, work_elsewhere
+from deel_dualview.evaluation.worker import Plan, Task, dry_run, fingerprint_of, work, work_elsewhere
 from deel_dualview.quiet import prepare_worker
 
 NUM_TEST = 4000
@@ -36,7 +36,7 @@ _ENDED = (
 
 def benchmark(
     data: str,
-    methods: Iterable[str] | Mapping[str, str | Maker],
+    methods: Iterable[Given] | Mapping[str, Given],
     metrics: str | Iterable[str] = "all",
     seeds: int | Sequence[int] = 1,
     output: str | pathlib.Path = "results",
@@ -88,9 +88,9 @@ def benchmark(
         FileExistsError: a folder of something else.
         NotADirectoryError: a folder that cannot be written to.
     """
-    entrants, names, seeds = read_entrants(methods), protocols_of(metrics), _seeds(seeds)
+    specs, names, seeds = resolve_all(methods), protocols_of(metrics), _seeds(seeds)
     if check_count("jobs", jobs) > 1:
-        check_can_travel(entrants)
+        check_can_travel(specs)
     output = pathlib.Path(output)
     check_folder(output, data, NAMES)
     models = output / "models" if models is None else pathlib.Path(models)
@@ -107,12 +107,12 @@ def benchmark(
         progress,
         recipe,
     )
-    wanted = _wanted(plan, entrants, names, seeds)
+    wanted = _wanted(plan, specs, names, seeds)
     known = read_cells(output, data)
     done = _done(plan, known, wanted, overwrite=overwrite)
     new = {one.method for one in wanted.values()} - {wanted[place].method for place in done}
     prepare_folders(output, data, models)
-    rehearse([one for one in entrants if one.name in new], data, images, recipe, progress=progress)
+    dry_run([one for one in specs if one.name in new], data, images, recipe, progress=progress)
     with tqdm(
         total=len(wanted), initial=len(done), unit="result", smoothing=0, disable=None if progress else True
     ) as bar:
@@ -125,7 +125,7 @@ def benchmark(
             stale = _stale(known, fingerprint_of(chosen), kind, seed)
             _check_stale(plan, stale - group.keys() if overwrite else stale)
             again = [identity for place, identity in group.items() if place in missing | stale]
-            for cell in _worked(_tasks(plan, entrants, again, kind, seed), images, chosen, jobs):
+            for cell in _worked(_tasks(plan, specs, again, kind, seed), images, chosen, jobs):
                 bar.set_description(f"{data} {kind} {seed} {cell.identity.method}")
                 bar.update(cell.identity.place in missing)
             write_pages(read_benchmark(output, data, plan.num_test))
@@ -165,20 +165,17 @@ def _num_test(wanted: int | None, num_all: int) -> int:
 
 
 def _wanted(
-    plan: Plan, entrants: Sequence[Entrant], protocols: Sequence[str], seeds: Sequence[int]
+    plan: Plan, specs: Sequence[MethodSpec], protocols: Sequence[str], seeds: Sequence[int]
 ) -> dict[pathlib.PurePath, Identity]:
     """Return the identity of every result by its file; names that one file would stand for are refused."""
     identities = [
-        plan.identity(entrant, protocol, seed)
-        for seed in seeds
-        for protocol in protocols
-        for entrant in entrants
+        plan.identity(spec, protocol, seed) for seed in seeds for protocol in protocols for spec in specs
     ]
     wanted = {identity.place: identity for identity in identities}
     require(
         len(wanted) == len(identities),
         "Names of methods must differ in letters or digits, as they name files.",
-        {"methods": [entrant.name for entrant in entrants]},
+        {"methods": [spec.name for spec in specs]},
     )
     return wanted
 
@@ -219,14 +216,11 @@ def _grouped(
 
 
 def _tasks(
-    plan: Plan, entrants: Sequence[Entrant], identities: Sequence[Identity], kind: str, seed: int
+    plan: Plan, specs: Sequence[MethodSpec], identities: Sequence[Identity], kind: str, seed: int
 ) -> list[Task]:
     """Return one task a method for results on one model."""
-    asked = {
-        entrant: tuple(one.protocol for one in identities if one.method == entrant.name)
-        for entrant in entrants
-    }
-    return [Task(plan, entrant, kind, seed, protocols) for entrant, protocols in asked.items() if protocols]
+    asked = {spec: tuple(one.protocol for one in identities if one.method == spec.name) for spec in specs}
+    return [Task(plan, spec, kind, seed, protocols) for spec, protocols in asked.items() if protocols]
 
 
 def _stale(known: Sequence[Cell], fingerprint: str, kind: str, seed: int) -> set[pathlib.PurePath]:

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 import scipy.stats
 
-from deel_dualview.calculators.method_specs import RANDOM
 from deel_dualview.calculators.methods import METHODS
 from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
 from deel_dualview.evaluation.results import Cell
@@ -68,7 +67,7 @@ class Benchmark:
     @cached_property
     def methods(self) -> list[str]:
         """Names of the methods: in the order of `METHODS`, your own after them, random numbers last."""
-        places = {name: place for place, name in enumerate(METHODS)} | {RANDOM: len(METHODS) + 1}
+        places = {name: place for place, name in enumerate(METHODS)} | {"random": len(METHODS) + 1}
         names = {cell.identity.method for cell in self.cells}
         return sorted(names, key=lambda name: (places.get(name.partition("?")[0], len(METHODS)), name))
 

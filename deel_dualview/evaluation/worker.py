@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deel_dualview.calculators.method_specs import Entrant
+from deel_dualview.calculators.method_specs import MethodSpec
 from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
 from deel_dualview.evaluation.method_run import Trial, draw_tests
 from deel_dualview.evaluation.networks import RECIPES, Recipe
@@ -71,22 +71,22 @@ class Plan:
             recipe=self.recipe,
         )
 
-    def identity(self, entrant: Entrant, protocol: str, seed: int) -> Identity:
+    def identity(self, spec: MethodSpec, protocol: str, seed: int) -> Identity:
         """Return the identity of one result."""
         asked = {"num_test": self.num_test, **PROTOCOLS[protocol].settings}
-        return Identity(self.data, entrant.name, entrant.described, protocol, seed, asked)
+        return Identity(self.data, spec.name, spec.described, protocol, seed, asked)
 
-    def context(self, entrant: Entrant, identity: Identity) -> dict[str, Any]:
+    def context(self, spec: MethodSpec, identity: Identity) -> dict[str, Any]:
         """Return what a result records of how it came about: a command, or a call where none computes it again."""
-        if entrant.python_name is None and self.recipe is None:
-            words = ["--data", self.data, "--methods", entrant.given, "--metrics", identity.protocol]
+        if spec.python_name is None and self.recipe is None:
+            words = ["--data", self.data, "--methods", spec.given, "--metrics", identity.protocol]
             words += ["--seeds", f"{identity.seed},", "--num-test", str(self.num_test)]
             return describe_context(shlex.join(["deel-dualview", "benchmark", *words]))
-        method = repr(entrant.given) if entrant.python_name is None else ".".join(entrant.python_name)
-        method += "" if isinstance(entrant.method, (str, type, types.FunctionType)) else "(...)"
-        call = f"benchmark({self.data!r}, {{{entrant.name!r}: {method}}}, [{identity.protocol!r}], [{identity.seed}], "
+        method = repr(spec.given) if spec.python_name is None else ".".join(spec.python_name)
+        method += "" if isinstance(spec.method, (str, type, types.FunctionType)) else "(...)"
+        call = f"benchmark({self.data!r}, {{{spec.name!r}: {method}}}, [{identity.protocol!r}], [{identity.seed}], "
         call += f"num_test={self.num_test}" + (f", recipe={self.recipe!r})" if self.recipe else ")")
-        python = dict(zip(("module", "qualified_name"), entrant.python_name or (), strict=False))
+        python = dict(zip(("module", "qualified_name"), spec.python_name or (), strict=False))
         return {**describe_context(None), "call": call, **({"python": python} if python else {})}
 
 
@@ -95,7 +95,7 @@ class Task:
     """One method on one model, and the questions to ask of it."""
 
     plan: Plan
-    entrant: Entrant
+    spec: MethodSpec
     kind: str
     seed: int
     protocols: tuple[str, ...]
@@ -109,10 +109,10 @@ def work(task: Task, images: ImageData, chosen: Subject) -> Iterator[Cell]:
     tests = draw_tests(len(images.test_labels), task.seed)
     plan = task.plan
     folder = plan.models / plan.data / f"{task.kind}-{task.seed}" / "subsets"
-    trial = Trial(task.entrant, chosen, images, tests, plan.num_test, folder, progress=plan.progress)
+    trial = Trial(task.spec, chosen, images, tests, plan.num_test, folder, progress=plan.progress)
     error: dict[str, str] | None = None
     for protocol in task.protocols:
-        identity = plan.identity(task.entrant, protocol, task.seed)
+        identity = plan.identity(task.spec, protocol, task.seed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
             asked = _ask(trial, protocol) if error is None else {"error": error}
@@ -127,7 +127,7 @@ def work(task: Task, images: ImageData, chosen: Subject) -> Iterator[Cell]:
                 "training_seconds": chosen.seconds,
             },
             warnings=tuple(messages)[:_MAX_WARNINGS],
-            context=plan.context(task.entrant, identity),
+            context=plan.context(task.spec, identity),
             **asked,
         )
         cell.write(plan.output)
@@ -165,15 +165,15 @@ def _ask(trial: Trial, protocol: str) -> dict[str, Any]:
 _NUM_EXAMPLES = 32
 
 
-def rehearse(
-    entrants: Iterable[Entrant], data: str, images: ImageData, recipe: Recipe | None, *, progress: bool = True
+def dry_run(
+    specs: Iterable[MethodSpec], data: str, images: ImageData, recipe: Recipe | None, *, progress: bool = True
 ) -> None:
     """Make the calculators of methods with settings, on the network before it is trained.
 
     What only the training set can tell (a singular Hessian, more examples than there are) is left for it to tell.
 
     Args:
-        entrants: methods; those by a name with settings are made.
+        specs: methods; those by a name with settings are made.
         data: name of the dataset.
         images: the dataset.
         recipe: how the models are trained; None for that of the dataset.
@@ -182,21 +182,21 @@ def rehearse(
     Raises:
         ValueError: a setting that the method or the network refuses: out of range, or an unknown layer.
     """
-    chosen = [entrant for entrant in entrants if entrant.settings]
+    chosen = [spec for spec in specs if spec.settings]
     if not chosen:
         return
     model = InfluenceModel(build(recipe or RECIPES[data], images, images.num_classes))
     examples = images.train_images[:_NUM_EXAMPLES], images.train_labels[:_NUM_EXAMPLES]
     train = tf.data.Dataset.from_tensor_slices(examples).batch(_NUM_EXAMPLES)
     bar = tqdm(chosen, leave=False, disable=None if progress else True)
-    for entrant in bar:
-        bar.set_description(f"trying the settings of {entrant.name}")
-        checkpoints = Checkpoints([model], [1.0], [1]) if entrant.needs_checkpoints else None
+    for spec in bar:
+        bar.set_description(f"trying the settings of {spec.name}")
+        checkpoints = Checkpoints([model], [1.0], [1]) if spec.needs_checkpoints else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                entrant.maker(checkpoints)(model, train, store=None)
+                spec.with_checkpoints(checkpoints).build(model, train, None)
             except (np.linalg.LinAlgError, TooFewExamplesError):
                 pass
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{entrant.name}: {error}") from error
+                raise ValueError(f"{spec.name}: {error}") from error

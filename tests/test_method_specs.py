@@ -13,9 +13,10 @@ from deel_dualview import (
     GaussianProjection,
     GradCos,
     InfluenceModel,
+    NamedMethod,
     RelativeDamping,
 )
-from deel_dualview.calculators.method_specs import read_entrants, split_names
+from deel_dualview.calculators.method_specs import MethodSpec, resolve, resolve_all, split_names
 from deel_dualview.calculators.random import RandomInfluence
 from deel_dualview.calculators.settings import read_value
 
@@ -31,8 +32,8 @@ def problem():
 
 
 def made(name, problem):
-    [entrant] = read_entrants([name])
-    return entrant.maker(None)(problem[0], problem[1], store=None)
+    [spec] = resolve_all([name])
+    return spec.build(problem[0], problem[1], None)
 
 
 @pytest.mark.parametrize(
@@ -82,42 +83,14 @@ def test_commas_inside_of_parentheses_are_kept():
 )
 def test_settings_that_a_method_does_not_have_are_refused(name):
     with pytest.raises(ValueError, match=r"settings"):
-        read_entrants([name])
+        resolve_all([name])
 
 
 def test_settings_of_the_inverse_are_told_too():
     with pytest.raises(
         ValueError, match=r"first-order has the settings ihvp\.weights, .*ihvp\.damping.*'damping'"
     ):
-        read_entrants(["first-order?damping=0.1"])
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("dualview?K=large", r"setting K of dualview is a number or None\. Received: K='large'"),
-        ("dualview?K=True", "is a number or None"),
-        ("dualview?bias=1", "is True, False"),
-        ("dualview?kernel=round", "is 'tempered', 'cosine', 'linear', 'standardized'"),
-        (
-            "sim?projection=word",
-            r"GaussianProjection\(\.\.\.\), KroneckerProjection\(\.\.\.\) or None.*'word'",
-        ),
-        (
-            "first-order?ihvp.damping=no",
-            r"ihvp\.damping of first-order is a number or RelativeDamping\(\.\.\.\) or None",
-        ),
-        ("first-order-cg?ihvp.preconditioner=1", "a LinearOperator, in Python only or None"),
-        ("random?seed=1.0", "is an integer"),
-        ("graddot?weights=1", r"is 'last', 'all' or names in quotes, as in \['logits'\]"),
-        ("graddot?weights=logits", "names in quotes"),
-        ("graddot?weights=[logits]", "names in quotes"),
-        ("graddot?weights=()", "names in quotes"),
-    ],
-)
-def test_settings_of_another_kind_are_refused(name, message):
-    with pytest.raises(ValueError, match=message):
-        read_entrants([name])
+        resolve_all(["first-order?damping=0.1"])
 
 
 @pytest.mark.parametrize(
@@ -134,28 +107,63 @@ def test_settings_of_another_kind_are_refused(name, message):
         "arnoldi?ihvp.rank=20",
     ],
 )
-def test_settings_of_the_right_kind_are_taken(name):
-    [entrant] = read_entrants([name])
-    assert entrant.given == name
+def test_settings_that_a_method_has_are_taken(name):
+    [spec] = resolve_all([name])
+    assert spec.given == name
 
 
 def test_what_is_no_method_is_refused():
     with pytest.raises(TypeError, match="must be names"):
-        read_entrants("dualview")
+        resolve_all("dualview")
     with pytest.raises(TypeError, match="A method is a name"):
-        read_entrants({"own": 3})
+        resolve_all({"own": 3})
+    with pytest.raises(TypeError, match="A method is a name"):
+        resolve(keras.Model)
 
 
 def test_two_runs_describe_a_method_alike_and_other_settings_otherwise():
     def described(make):
-        return read_entrants({"own": make})[0].described
+        return resolve_all({"own": make})[0].described
 
     projection = functools.partial(GradCos, projection=GaussianProjection(8))
     assert described(projection) == described(functools.partial(GradCos, projection=GaussianProjection(8)))
     assert described(projection) != described(functools.partial(GradCos, projection=GaussianProjection(9)))
     assert described(DualView) == "deel_dualview.calculators.dualview.DualView"
     assert "0x" not in described(projection)
-    assert read_entrants(["dualview?K=1&kernel=linear"])[0].described == "dualview(K=1, kernel='linear')"
+    assert resolve_all(["dualview?K=1&kernel=linear"])[0].described == "dualview(K=1, kernel='linear')"
+
+
+def test_a_calculator_a_class_and_a_spec_are_methods(problem):
+    ready = DualView(problem[0], problem[1])
+    assert resolve(ready).build(problem[0], problem[1], None) is ready
+    assert resolve(DualView).name == "DualView"
+    spec = MethodSpec("own", "graddot")
+    assert resolve(spec) is spec
+
+
+def test_a_named_method_keeps_its_settings():
+    spec = resolve(
+        NamedMethod("dualview", None, {"K": 0.5}), defaults={"dualview": {"K": 1.0, "kernel": "cosine"}}
+    )
+    assert spec.settings == {"K": 0.5, "kernel": "cosine"}
+
+
+def test_what_makes_no_calculator_is_refused(problem):
+    with pytest.raises(TypeError, match="A method is a name"):
+        resolve(lambda model, train_set, *, store: 3).build(problem[0], problem[1], None)
+
+
+def make(K):
+    return lambda model, train_set, *, store: DualView(model, train_set, K=K, store=store)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [make(0.1), functools.partial(GradCos, projection=object()), functools.partial(DualView, K=np.ones(3))],
+)
+def test_settings_that_results_could_not_be_told_apart_by_are_refused(method):
+    with pytest.raises(ValueError, match="told apart"):
+        resolve(method).described
 
 
 class TestRandom:

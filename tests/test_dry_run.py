@@ -7,16 +7,16 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import InfluenceModel
-from deel_dualview.calculators.method_specs import read_entrants
+from deel_dualview.calculators.method_specs import resolve_all
 from deel_dualview.evaluation import RECIPES, ImageData, Recipe, load_images
 from deel_dualview.evaluation.trained_models import build
-from deel_dualview.evaluation.worker import rehearse
+from deel_dualview.evaluation.worker import dry_run
 
 DIGITS = load_images("digits")
 
 
-def rehearsed(methods):
-    rehearse(read_entrants(methods), "digits", DIGITS, None)
+def tried(methods):
+    dry_run(resolve_all(methods), "digits", DIGITS, None)
 
 
 @pytest.mark.parametrize(
@@ -32,44 +32,64 @@ def rehearsed(methods):
     ],
 )
 def test_settings_that_the_method_takes_pass(name):
-    rehearsed([name])
+    tried([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dualview?K=large", "`K` must be a number"),
+        ("dualview?K=True", "`K` must be a number"),
+        ("dualview?bias=1", "`bias` must be True or False"),
+        ("dualview?kernel=round", "`kernel` must be one of"),
+        ("sim?projection=word", "`projection` must be"),
+        ("first-order?ihvp.damping=no", "`damping` must be"),
+        ("first-order-cg?ihvp.preconditioner=1", "`preconditioner` must be a LinearOperator"),
+        ("random?seed=1.0", "`seed` must be"),
+        ("graddot?weights=1", "`weights` must"),
+        ("graddot?weights=[logits]", "`weights` must"),
+    ],
+)
+def test_settings_of_another_kind_are_refused_by_the_method_itself(name, message):
+    with pytest.raises(ValueError, match=message):
+        tried([name])
 
 
 def test_what_few_examples_cannot_tell_is_left_to_the_training_set():
     """32 examples give a singular Hessian of 650 weights, as many more may not."""
-    [entrant] = read_entrants(["first-order?ihvp.damping=0&ihvp.curvature=gauss-newton"])
+    [spec] = resolve_all(["first-order?ihvp.damping=0&ihvp.curvature=gauss-newton"])
     model = InfluenceModel(build(RECIPES["digits"], DIGITS, 10))
     few = tf.data.Dataset.from_tensor_slices((DIGITS.train_images[:32], DIGITS.train_labels[:32])).batch(32)
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
-        entrant.maker(None)(model, few, store=None)
-    rehearsed(["first-order?ihvp.damping=0&ihvp.curvature=gauss-newton"])
+        spec.build(model, few, None)
+    tried(["first-order?ihvp.damping=0&ihvp.curvature=gauss-newton"])
 
 
 def test_more_examples_than_are_tried_are_left_to_the_training_set():
-    rehearsed(["arnoldi?ihvp.num_curvature_examples=500"])
+    tried(["arnoldi?ihvp.num_curvature_examples=500"])
 
 
 def test_what_a_method_makes_is_not_kept():
     """The matrix of a projection, which would go to every process, and be left out of the memory that is told."""
-    entrants = read_entrants(["sim?projection=GaussianProjection(100)"])
-    before = len(pickle.dumps(entrants))
-    rehearse(entrants, "digits", DIGITS, None)
-    assert len(pickle.dumps(entrants)) == before
+    specs = resolve_all(["sim?projection=GaussianProjection(100)"])
+    before = len(pickle.dumps(specs))
+    dry_run(specs, "digits", DIGITS, None)
+    assert len(pickle.dumps(specs)) == before
 
 
 def test_the_network_is_that_of_the_recipe():
-    first, second = (read_entrants([f"graddot?weights=['{name}']"]) for name in ("convolution_1", "hidden"))
+    first, second = (resolve_all([f"graddot?weights=['{name}']"]) for name in ("convolution_1", "hidden"))
     images = ImageData(np.zeros((4, 8, 8, 1), np.float32), np.arange(4), None, None, 4)
-    rehearse(first, "digits", images, None)
-    rehearse(second, "digits", images, Recipe("paper-cnn", epochs=1))
+    dry_run(first, "digits", images, None)
+    dry_run(second, "digits", images, Recipe("paper-cnn", epochs=1))
     with pytest.raises(ValueError, match=r"must name layers.*convolution_1, convolution_2, convolution_3"):
-        rehearse(read_entrants(["graddot?weights=['convolution_4']"]), "mnist", images, None)
+        dry_run(resolve_all(["graddot?weights=['convolution_4']"]), "mnist", images, None)
     with pytest.raises(ValueError, match="must name layers"):
-        rehearse(second, "digits", images, None)
+        dry_run(second, "digits", images, None)
 
 
 def test_methods_without_settings_and_makers_are_not_made():
     def fails(*_, **__):
         raise ValueError("made")
 
-    rehearsed({"own": fails, "random": "random", "dualview": "dualview"})
+    tried({"own": fails, "random": "random", "dualview": "dualview"})
