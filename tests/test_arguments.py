@@ -22,6 +22,7 @@ COMMON = {
 GRADIENTS = {"weights": BAD_WEIGHTS, "function": BAD_WORDS, "projection": (128, "gaussian")}
 INVERSE = {
     "model": COMMON["model"],
+    "store": COMMON["store"],
     "weights": BAD_WEIGHTS,
     "curvature": BAD_WORDS,
     "damping": ("0.1", float("nan"), -1.0, np.array([1.0, 2.0])),
@@ -58,7 +59,7 @@ ARGUMENTS = {
     dv.SampleBoundaryCalculator: BOUNDARY,
     dv.WeightsBoundaryCalculator: BOUNDARY | {"weights": BAD_WEIGHTS},
     dv.ExactIHVP: INVERSE,
-    dv.IdentityIHVP: {"model": COMMON["model"], "weights": BAD_WEIGHTS},
+    dv.IdentityIHVP: {name: INVERSE[name] for name in ("model", "store", "weights")},
     dv.ConjugateGradientDescentIHVP: INVERSE
     | {"max_iterations": BAD_COUNTS, "tolerance": BAD_NUMBERS, "preconditioner": ("jacobi", 3)},
     dv.LissaIHVP: INVERSE
@@ -76,7 +77,7 @@ ARGUMENTS = {
         "num_curvature_examples": BAD_COUNTS,
         "seed": ("0", -1, 1.5),
     },
-    dv.EkfacIHVP: {name: INVERSE[name] for name in ("model", "weights", "damping", "regularisation")}
+    dv.EkfacIHVP: {name: INVERSE[name] for name in ("model", "store", "weights", "damping", "regularisation")}
     | {"num_samples": BAD_COUNTS, "seed": ("0", -1, 1.5)},
 }
 CASES = [

@@ -113,7 +113,7 @@ def test_settings_that_a_method_has_are_taken(name):
 
 
 def test_what_is_no_method_is_refused():
-    with pytest.raises(TypeError, match="must be names"):
+    with pytest.raises(TypeError, match="must be a list"):
         resolve_all("dualview")
     with pytest.raises(TypeError, match="A method is a name"):
         resolve_all({"own": 3})

@@ -47,7 +47,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         first = data.unpack(data.first_batch(train_set, "train_set"))
         self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
         self._of_vectors, self._of_queries = self._sides()
-        self.has_constant_feature = self._keeps_features and self._head.has_bias
+        self._has_constant_feature = self._keeps_features and self._head.has_bias
         self._prepare_vectors()
         self._stored()
 

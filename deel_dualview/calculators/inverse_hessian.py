@@ -69,7 +69,7 @@ class InverseHessianCalculator(StoredInfluenceCalculator):
         )
         self._rely_on(self.ihvp.record)
         self._prepare()
-        self.has_constant_feature = (
+        self._has_constant_feature = (
             self._keeps_features and self.ihvp.gradients.groups[0].layer.bias is not None
         )
         self.search = self._make_search()

@@ -84,7 +84,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
         self.fit_to = fit_to
         if fit_to == "probabilities":
             self._check_head()
-        self.has_constant_feature = self.model.head is None or self.model.head.has_bias
+        self._has_constant_feature = self.model.head is None or self.model.head.has_bias
         self.surrogate = self._fit()
 
     @property
@@ -95,7 +95,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
     @property
     def surrogate_bias(self) -> np.ndarray:
         """Contribution of the constant feature to each logit, shape (c,); zeros without one."""
-        return self._class_weights[-1] if self.has_constant_feature else np.zeros(self.model.num_classes)
+        return self._class_weights[-1] if self._has_constant_feature else np.zeros(self.model.num_classes)
 
     def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
         """Return the retrained layer's logits, shape (m, c), float64."""
@@ -132,7 +132,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
 
     def _fit(self) -> SoftmaxRegression:
         features = self._stored().array("features")
-        if self.has_constant_feature:
+        if self._has_constant_feature:
             features = np.hstack([features, np.ones((len(features), 1), np.float32)])
         return fit_softmax_regression(features, self._targets(features), penalty=self.lambda_regularization)
 

@@ -115,7 +115,7 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
         self.gamma = check_positive("gamma", gamma)
         self.relative_damping = check_positive("damping", damping)
         super().__init__(model, train_set, target=target, store=store)
-        self.has_constant_feature = self._check_head()
+        self._has_constant_feature = self._check_head()
         self.expansion = self._expand()
 
     def correlation(self, dataset: tf.data.Dataset) -> float:

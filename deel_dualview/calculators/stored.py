@@ -35,11 +35,11 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
 
     Attributes:
         search: how the first of many influence values are found.
-        has_constant_feature: whether the features are followed by a constant 1, which stands for a bias.
     """
 
     search: Search = Exhaustive()
-    has_constant_feature = False
+    # Whether the features are followed by a constant 1, which stands for a bias.
+    _has_constant_feature = False
 
     @abstractmethod
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
@@ -238,7 +238,7 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         return KeptRows(self.num_train)
 
     def _with_constant(self, features: tf.Tensor) -> tf.Tensor:
-        if not self.has_constant_feature:
+        if not self._has_constant_feature:
             return features
         return tf.concat([features, tf.ones((tf.shape(features)[0], 1))], axis=1)
 

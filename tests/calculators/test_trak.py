@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from deel_dualview import FactoredProjection, IdentityProjection, InfluenceModel, PerExampleGradients, Trak
+from deel_dualview.calculators.represented import Represented
 from deel_dualview.linalg import blocks
 
 
@@ -75,14 +76,9 @@ def test_margins_have_the_gradients_of_their_formula(models, problem):
 def test_influence_vectors_give_the_values_by_inner_products(models, problem):
     calculator = Trak(models[:2], problem.train())
     vectors = [np.concatenate(parts) for parts in zip(*calculator.compute_influence_vector(), strict=True)]
-    classes = np.argmax(calculator.model.logits(problem.test_inputs), axis=1)
-    queries = [
-        calculator._solve(factor, blocks.to_dense(gradients).numpy()) / 2
-        for factor, gradients in zip(
-            calculator._factors, calculator.gradients(problem.test_inputs, classes), strict=True
-        )
-    ]
-    products = sum(query @ vector.T for query, vector in zip(queries, vectors, strict=True))
+    evaluated = Represented(calculator.model, None, inputs=problem.test_inputs)
+    queries = calculator._queries(evaluated, np.argmax(evaluated.logits, axis=1))
+    products = sum(query.numpy() @ vector.T for query, vector in zip(queries, vectors, strict=True))
     np.testing.assert_allclose(values(calculator, problem.test()), products, rtol=1e-3, atol=1e-6)
 
 
