@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import ExactIHVP, FirstOrderInfluenceCalculator, GradDot, InfluenceModel, data
+from deel_dualview import ExactIHVP, FirstOrderInfluenceCalculator, GradDot, InfluenceModel, data, witness
 from deel_dualview.stores import DiskStore, MemoryStore, StoreError
 
 NUM_BATCHES = 6
@@ -71,6 +71,28 @@ def test_an_interrupted_pass_is_compared_as_far_as_it_went():
         next(batches)
     with pytest.raises(ValueError, match="index=4"):
         read(passes.dataset)
+
+
+def test_a_pass_that_was_refused_does_not_count():
+    passes = Passes(IN_ORDER, IN_ORDER[:1])
+    batches = data.compared_examples(passes.dataset)
+    for _ in range(3):
+        next(batches)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="fewer examples"):
+            read(passes.dataset)
+    assert not witness.is_read_twice(passes.dataset)
+
+
+def test_a_pass_of_one_example_less_is_refused():
+    with pytest.raises(ValueError, match="fewer examples.*before=5"):
+        witness.check_end(5, 4, "dataset")
+
+
+def test_examples_after_a_gap_are_not_remembered():
+    dataset = tf.data.Dataset.range(4)
+    witness.compare(dataset, 2, np.array([7, 8], np.uint64))
+    witness.compare(dataset, 0, np.array([1, 2], np.uint64))
 
 
 def test_another_dataset_is_not_compared():
