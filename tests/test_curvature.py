@@ -96,6 +96,11 @@ def test_differentiating_twice_gives_the_closed_form(kind, num_outputs, data, rn
     )
 
 
+def test_a_matrix_made_of_products_is_symmetric_to_the_last_bit(data):
+    matrix = LayersCurvature(InfluenceModel(make_model()), batches(data)).to_dense().numpy()
+    np.testing.assert_array_equal(matrix, matrix.T)
+
+
 def test_the_hessian_of_all_weights_is_the_change_of_the_mean_gradient(data, rng):
     model = make_model()
     split = InfluenceModel(model)
