@@ -8,6 +8,7 @@ from keras import layers
 
 from deel_dualview import InfluenceModel
 from deel_dualview.curvature import LastLayerCurvature, LayersCurvature
+from deel_dualview.curvature.softmax import SoftmaxGram
 from deel_dualview.gradients import PerExampleGradients
 from deel_dualview.linalg import blocks
 
@@ -83,6 +84,12 @@ def test_saturated_examples_neither_count_nor_harm(data):
     model.get_layer("head").kernel.assign(300 * model.get_layer("head").kernel)
     matrix = LastLayerCurvature(InfluenceModel(model), batches(data)).to_dense()
     np.testing.assert_allclose(matrix, naive_last_layer(model, data[0]), atol=1e-6)
+
+
+def test_an_example_of_a_millionth_of_the_mean_trace_counts():
+    gram = SoftmaxGram(num_outputs=1, num_inputs=2)
+    gram.add(tf.eye(2), tf.constant([[0.5], [1e-7]], tf.float64))
+    np.testing.assert_allclose(np.diag(gram.mean()), [0.125, 0.5e-7], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
