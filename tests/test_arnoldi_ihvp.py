@@ -52,6 +52,12 @@ def test_all_eigenvectors_of_the_last_layer_give_the_exact_inverse(damping, mode
     )
 
 
+def test_a_regularisation_is_part_of_the_inverse(model, train_set):
+    regularised = ArnoldiIHVP(model, train_set, rank=5, regularisation=0.02)
+    damped = ArnoldiIHVP(model, train_set, rank=5, damping=0.02)
+    np.testing.assert_array_equal(regularised.inverse_eigenvalues, damped.inverse_eigenvalues)
+
+
 def test_all_eigenvectors_of_other_layers_give_the_exact_inverse(exact, model, train_set, data):
     arnoldi = ArnoldiIHVP(model, train_set, weights=["hidden"], damping=0.01, rank=25)
     solution = arnoldi.solve(gradients_of(arnoldi, data))

@@ -8,6 +8,7 @@ from keras import layers
 
 from deel_dualview import InfluenceModel, PerExampleGradients
 from deel_dualview.curvature import LastLayerCurvature, LayersCurvature
+from deel_dualview.curvature.softmax import SoftmaxGram
 from deel_dualview.linalg import blocks
 
 
@@ -84,6 +85,12 @@ def test_saturated_examples_neither_count_nor_harm(data):
     np.testing.assert_allclose(matrix, naive_last_layer(model, data[0]), atol=1e-6)
 
 
+def test_an_example_of_a_millionth_of_the_mean_trace_counts():
+    gram = SoftmaxGram(num_outputs=1, num_inputs=2)
+    gram.add(tf.eye(2), tf.constant([[0.5], [1e-7]], tf.float64))
+    np.testing.assert_allclose(np.diag(gram.mean()), [0.125, 0.5e-7], rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
 @pytest.mark.parametrize("num_outputs", [1, 3])
 def test_differentiating_twice_gives_the_closed_form(kind, num_outputs, data, rng):
@@ -93,6 +100,11 @@ def test_differentiating_twice_gives_the_closed_form(kind, num_outputs, data, rn
     np.testing.assert_allclose(
         curvature.matmul(tf.constant(rows)), rows @ naive_last_layer(model, data[0]), atol=1e-5
     )
+
+
+def test_a_matrix_made_of_products_is_symmetric_to_the_last_bit(data):
+    matrix = LayersCurvature(InfluenceModel(make_model()), batches(data)).to_dense().numpy()
+    np.testing.assert_array_equal(matrix, matrix.T)
 
 
 def test_the_hessian_of_all_weights_is_the_change_of_the_mean_gradient(data, rng):

@@ -154,6 +154,23 @@ def test_a_regularisation_replaces_the_default_damping(model, train_set):
     np.testing.assert_allclose(regularised.solve(rows).value, damped.solve(rows).value, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda inverse, rows: inverse.hessian.matmul(rows),
+        lambda inverse, rows: inverse.solve_coordinates((rows,))[0],
+        lambda inverse, rows: inverse.vector_norms((rows,)),
+        lambda inverse, rows: inverse.solution_norms((rows,)),
+    ],
+    ids=["hessian", "solve_coordinates", "vector_norms", "solution_norms"],
+)
+def test_a_regularisation_counts_as_damping_everywhere(model, train_set, part):
+    rows = tf.reshape(tf.range(18.0), (1, 18))
+    regularised = EkfacIHVP(model, train_set, regularisation=0.02)
+    damped = EkfacIHVP(model, train_set, damping=0.02)
+    np.testing.assert_allclose(part(regularised, rows), part(damped, rows), rtol=1e-5)
+
+
 def test_all_names_of_layers_and_weights_all_agree(model, train_set):
     settings = {"damping": 0.1}
     everything = EkfacIHVP(model, train_set, weights="all", **settings).hessian.to_dense()

@@ -93,6 +93,17 @@ def test_without_biases_relevance_adds_up_to_the_influence_on_both_sides(calcula
 
 
 def test_contributions_of_features_add_up_to_the_influence(calculator, problem):
+    check_contributions(calculator, problem)
+
+
+@pytest.mark.parametrize("make", [GradDot, GradCos, RepresenterPointL2])
+def test_contributions_add_up_where_the_last_layer_has_a_bias_other_than_zero(make, problem):
+    model = network(use_bias=True)
+    model.get_layer("logits").bias.assign([1.0, -2.0, 0.5])
+    check_contributions(make(InfluenceModel(model), problem.train()), problem)
+
+
+def check_contributions(calculator, problem):
     top = next(iter(calculator.top_k(problem.test(), k=5)))
     features, classes = calculator.explained_features(problem_batch(problem))
     indices = np.asarray(top.training_indices).ravel()

@@ -52,6 +52,15 @@ def solve(method, operator, rows, **settings):
 METHODS = [conjugate_gradient, neumann_series, neumann_series_by_doubling]
 
 
+def test_rows_that_conjugate_gradients_call_solved_are_so_in_float32():
+    """Their residual by recurrence drifts from the true one, by which rows are judged in the end."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(30, 30)))
+    operator = DenseOperator(tf.constant(basis @ np.diag(np.geomspace(1, 100, 30)) @ basis.T, tf.float32))
+    rows = rng.normal(size=(40, 30)).astype(np.float32)
+    assert np.all(solve(conjugate_gradient, operator, rows, tolerance=1e-5).converged)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_solution_is_that_of_a_direct_solver(method, matrix, rows):
     solution = solve(method, DenseOperator(tf.constant(matrix)), rows)

@@ -14,6 +14,7 @@ from deel_dualview import (
     StoreError,
     data,
 )
+from deel_dualview.data import identity
 
 NUM_BATCHES = 6
 
@@ -79,6 +80,28 @@ def test_an_interrupted_pass_is_compared_as_far_as_it_went():
         next(batches)
     with pytest.raises(ValueError, match="index=4"):
         read(passes.dataset)
+
+
+def test_a_pass_that_was_refused_does_not_count():
+    passes = Passes(IN_ORDER, IN_ORDER[:1])
+    batches = data.compared_examples(passes.dataset)
+    for _ in range(3):
+        next(batches)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="fewer examples"):
+            read(passes.dataset)
+    assert not identity.is_read_twice(passes.dataset)
+
+
+def test_a_pass_of_one_example_less_is_refused():
+    with pytest.raises(ValueError, match="fewer examples.*before=5"):
+        identity.check_end(5, 4, "dataset")
+
+
+def test_examples_after_a_gap_are_not_remembered():
+    dataset = tf.data.Dataset.range(4)
+    identity.compare(dataset, 2, np.array([7, 8], np.uint64))
+    identity.compare(dataset, 0, np.array([1, 2], np.uint64))
 
 
 def test_another_dataset_is_not_compared():

@@ -171,7 +171,9 @@ def resolve_all(
         ValueError: no method, one name twice, an unknown name or setting.
     """
     if isinstance(methods, str) or not isinstance(methods, Iterable):
-        raise TypeError(describe("`methods` must be a list of methods, or a mapping from names.", {"methods": methods}))
+        raise TypeError(
+            describe("`methods` must be a list of methods, or a mapping from names.", {"methods": methods})
+        )
     pairs = list(methods.items()) if isinstance(methods, Mapping) else [("", given) for given in methods]
     for name, given in pairs:
         if not isinstance(name, str):

@@ -130,15 +130,18 @@ def test_a_bias_takes_its_share_of_the_relevance(rng):
 
 def test_canonized_outputs_are_those_of_the_model(images, rng, keras_seed):
     def normalised(x):
+        # Of the size of what a layer gives, so that a scale, shift or epsilon left out shows in the outputs.
+        draw = keras.initializers.RandomUniform
         return layers.BatchNormalization(
-            beta_initializer="random_normal",
-            gamma_initializer="random_uniform",
-            moving_mean_initializer="random_normal",
-            moving_variance_initializer="ones",
+            epsilon=0.3,
+            beta_initializer=draw(-1.0, 1.0),
+            gamma_initializer=draw(0.5, 2.0),
+            moving_mean_initializer=draw(-1.0, 1.0),
+            moving_variance_initializer=draw(0.5, 2.0),
         )(x)
 
     inputs = keras.Input(SHAPE)
-    x = layers.ReLU()(normalised(layers.Conv2D(4, 3)(inputs)))
+    x = layers.ReLU()(normalised(layers.Conv2D(4, 3, bias_initializer="random_normal")(inputs)))
     x = layers.ReLU()(normalised(layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(x)))
     x = normalised(layers.SeparableConv2D(4, 3)(x))
     x = normalised(layers.Conv2DTranspose(3, 3, strides=2)(layers.ReLU()(x)))
@@ -146,7 +149,7 @@ def test_canonized_outputs_are_those_of_the_model(images, rng, keras_seed):
     model = keras.Model(inputs, layers.Dense(3)(x))
     canonized = lrp.canonize(model)
     assert not [layer for layer in canonized.layers if isinstance(layer, layers.BatchNormalization)]
-    np.testing.assert_allclose(canonized(images), model(images), atol=1e-4)
+    np.testing.assert_allclose(canonized(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_normalisation_that_follows_no_linear_layer_stays(images, keras_seed):
