@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import DualView, InfluenceModel, audit, load_digits, swap_labels
-from deel_dualview.auditing import duplicates, labels, surrogate
+from deel_dualview.auditing import duplicates, labels, leaks, surrogate
 from deel_dualview.auditing.reading import gather_inputs, hash_inputs, read_contents
 from deel_dualview.report import AuditReport, Severity
 from deel_dualview.report.html import render_page
@@ -553,6 +553,16 @@ def test_look_alikes_of_which_there_are_many_are_no_duplicates(rng):
     alike = base + 0.02 * rng.normal(size=(40, 8, 8))
     sketcher = duplicates.Sketcher()
     assert len(duplicates.near_across(sketcher.sketch(alike[:30]), sketcher.sketch(alike[30:])).first) == 0
+
+
+def test_pairs_are_confirmed_from_a_correlation_of_95_percent_of_their_inputs_on():
+    first, second = np.array([1.0, -1, 1, -1]), np.array([1.0, 1, -1, -1])
+    correlations = np.array([0.94, 0.96])
+    shown = {("test", 0): first, ("test", 1): first}
+    shown |= {("train", n): c * first + np.sqrt(1 - c**2) * second for n, c in enumerate(correlations)}
+    pairs = leaks._confirm(duplicates.Pairs(np.arange(2), np.arange(2), np.ones(2)), "test", shown)
+    np.testing.assert_array_equal(pairs.second, [1])
+    np.testing.assert_allclose(pairs.similarity, [0.96], rtol=1e-6)
 
 
 def test_identical_contents_of_several_labels_are_all_counted():

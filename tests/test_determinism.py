@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from deel_dualview import DualView, InfluenceModel
+from deel_dualview.models.determinism import check_repeatable, check_traced
 
 INPUTS = np.random.default_rng(0).normal(size=(20, 8)).astype("float32")
 TRAIN = tf.data.Dataset.from_tensor_slices((INPUTS, np.arange(20) % 3)).batch(10)
@@ -140,3 +141,17 @@ def test_use_inside_a_tf_function_or_a_map_is_refused():
         tf.function(influence.features)(INPUTS)
     with pytest.raises(TypeError, match=r"Dataset.map"):
         TRAIN.map(lambda inputs, labels: influence.logits(inputs))
+
+
+def test_a_thousandth_of_the_largest_output_is_no_rounding_error_and_a_hundred_thousandth_is():
+    model, outputs = keras.Sequential([keras.Input((8,)), layers.Dense(2)]), tf.constant([[1.0, -200.0]])
+    check_repeatable(model, INPUTS[:1], outputs, outputs + 0.002)
+    with pytest.raises(ValueError, match="random at inference"):
+        check_repeatable(model, INPUTS[:1], outputs, outputs + 0.2)
+
+
+def test_a_trace_one_hundredth_off_is_refused_and_one_ten_thousandth_off_is_not():
+    model, outputs = keras.Sequential([keras.Input((8,)), layers.Dense(2)]), tf.constant([[1.0, -200.0]])
+    check_traced(model, INPUTS[:1], [outputs], [outputs + 0.02])
+    with pytest.raises(ValueError, match=r"something else in a `tf\.function`"):
+        check_traced(model, INPUTS[:1], [outputs], [outputs + 2.0])

@@ -157,6 +157,12 @@ class TestLabelPoisoning:
         assert (curve.worst <= curve.found + 1e-12).all() and (curve.found <= curve.best + 1e-12).all()
         assert metric.recall_at(0.2) == curve.found[8]
 
+    def test_a_share_that_is_a_whole_number_of_examples_is_not_rounded_down(self):
+        """0.29 * 100 is 28.999999999999996."""
+        metric = metrics.LabelErrorDetection(np.arange(100) == 28)
+        metric.update_state(-np.arange(100.0))
+        assert (metric.recall_at(0.28), metric.recall_at(0.29)) == (0.0, 1.0)
+
     def test_values_of_another_training_set_are_refused(self):
         with pytest.raises(ValueError, match=r"shape \(3,\)"):
             fed(metrics.LabelErrorDetection([True, False, False]), [1.0, 2.0])

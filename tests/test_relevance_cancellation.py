@@ -8,7 +8,7 @@ from keras import layers
 
 from deel_dualview import DualRelevance, FeatureSimilarity, InfluenceModel, lrp, plots
 from deel_dualview.plots.panels import cancellation_note
-from deel_dualview.relevance.cancellation import MUCH_CANCELLATION
+from deel_dualview.relevance.cancellation import MUCH_CANCELLATION, is_worse
 
 POSITIVE = keras.initializers.RandomUniform(-0.1, 0.4, seed=0)
 # Nearly all of what it shows cancels.
@@ -96,6 +96,10 @@ def test_heatmaps_that_are_worse_than_gradients_are_known(problem, cancelling):
     assert not problem.explain("epsilon").is_worse_than_gradients.any()
 
 
+def test_more_than_a_twentieth_above_gradients_is_worse_and_what_is_not_known_is_not():
+    assert is_worse([1.04, 1.06, 99.0], [1.0, 1.0, np.nan]).tolist() == [False, True, False]
+
+
 def test_tokens_have_no_gradient_to_compare_with():
     keras.utils.set_random_seed(0)
     tokens = np.random.default_rng(0).integers(1, 20, (30, 7)).astype(np.int32)
@@ -139,6 +143,7 @@ def test_bars_of_columns_say_it_too():
     ("own", "of_gradients", "note"),
     [
         ((3.0, 4.9), (None, None), ""),
+        ((3.0, 5.1), (None, None), "colours cancel: 5.1 times the influence"),
         ((3.0, 40.0), (None, 12.0), "colours cancel: 40 times the influence, worse than gradients times inputs 12"),
         ((3.0, 40.0), (None, 50.0), "colours cancel: 40 times the influence, with gradients times inputs 50"),
         ((90.0, 40.0), (100.0, 12.0), "colours cancel: 40 times the influence, worse than gradients times inputs 12"),
