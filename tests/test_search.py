@@ -126,7 +126,7 @@ def test_the_smallest_values_are_the_greatest_of_the_negated(rng):
 
 @pytest.mark.parametrize("kind", [tf.constant, np.array])
 def test_blocks_of_inner_products_meet_without_a_gap(monkeypatch, kind):
-    monkeypatch.setattr(search, "_COLUMNS_PER_BLOCK", 4)
+    monkeypatch.setattr("deel_dualview.search.top_k._COLUMNS_PER_BLOCK", 4)
     blocks = search.inner_product_blocks(
         kind([[1.0]]), kind([[float(row)] for row in range(9)]), np.arange(9)
     )
