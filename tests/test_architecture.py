@@ -132,3 +132,16 @@ def test_every_public_name_can_be_imported():
     import deel_dualview
 
     assert [name for name in deel_dualview.__all__ if not hasattr(deel_dualview, name)] == []
+
+
+def test_a_calculator_is_at_most_two_classes_below_the_base_and_has_no_subclass():
+    import deel_dualview
+
+    base = deel_dualview.BaseInfluenceCalculator
+    public = [getattr(deel_dualview, name) for name in deel_dualview.__all__]
+    calculators = [
+        one for one in public if isinstance(one, type) and issubclass(one, base) and one is not base
+    ]
+    assert [one for one in calculators if sum(issubclass(parent, base) for parent in one.__mro__) > 4] == []
+    below = [child for one in calculators for child in one.__subclasses__()]
+    assert [child for child in below if child.__module__.startswith("deel_dualview.")] == []

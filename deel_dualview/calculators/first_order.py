@@ -3,12 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.calculators.groups import GroupInfluenceCalculator
+from deel_dualview.calculators.groups import InfluenceOfGroups
+from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.linalg.blocks import Blocks, scaled
 
 
-class FirstOrderInfluenceCalculator(GroupInfluenceCalculator):
+class FirstOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator):
     """Influence functions: `g(x)' H^-1 g_i / n`.
 
     One unit is one unit of loss: the value is the predicted increase of the query's cross-entropy for the

@@ -2,23 +2,32 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import require
-from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.gradients import check_finite
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.models import InfluenceModel
 
+if TYPE_CHECKING:
+    from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 
-class GroupInfluenceCalculator(InverseHessianCalculator):
-    """Base of calculators with an inverse Hessian that know the influence of a group, too."""
+
+# Only a type checker sees a subclass: what calculators have beside their one line of parents is no other parent.
+if TYPE_CHECKING:
+    _Calculator = InverseHessianCalculator
+else:
+    _Calculator = object
+
+
+class InfluenceOfGroups(_Calculator):
+    """The influence of groups, for calculators with an inverse Hessian."""
 
     @abstractmethod
     def _group_vector(self, group: tf.data.Dataset) -> Blocks:

@@ -6,14 +6,15 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import require
-from deel_dualview.calculators.groups import GroupInfluenceCalculator
+from deel_dualview.calculators.groups import InfluenceOfGroups
+from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.curvature.softmax import logit_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 
 
-class SecondOrderInfluenceCalculator(GroupInfluenceCalculator):
+class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator):
     """Influence of groups of u examples to second order in their share r = u / n of the training set.
 
     The value is
