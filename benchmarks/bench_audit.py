@@ -29,6 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=pathlib.Path, help="TFDS directory (default: TFDS's own)")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="Keras model of raw images")
     parser.add_argument("--dataset", default="mnist", help="name of the TFDS image set")
+    parser.add_argument("--method", default="dualview", help="name of the method")
     parser.add_argument("--num-test", type=int, default=1000, help="test examples that are explained")
     parser.add_argument("--threads", type=int, default=2, help="threads of TensorFlow")
     parser.add_argument("--json", type=pathlib.Path, help="write the numbers here too")
@@ -55,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         download=arguments.data_dir is None,
     )
     start = time.perf_counter()
-    report = audit(model, train.batch(256), test.batch(256))
+    report = audit(model, train.batch(256), test.batch(256), method=arguments.method)
     seconds = {step.name: step.seconds for step in report.overview.steps}
     written = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -108,8 +108,8 @@ class GradDot(GradientSimilarity):
     grad z_yi(x_i)>: by how much a step that raises the training example's own logit raises the explained one,
     for each unit of learning rate.
 
-    Holds what `PerExampleGradients` gives of every training example: d + c numbers for the last layer, p in
-    general, `projection.size` with a projection.
+    Holds d + c numbers of every training example for the last layer, its features and the other factor of its gradient;
+    p in general, `projection.size` with a projection.
 
     Args:
         model: the classifier to explain.
@@ -118,7 +118,7 @@ class GradDot(GradientSimilarity):
         function: `"loss"`, `"logit"` or `"margin"`.
         projection: a random projection of the gradients, for many weights; none by default.
         target: which class of an evaluated example is explained.
-        store: where vectors of the training examples are kept.
+        store: where features or gradients of the training examples are kept; in memory by default.
 
     Raises:
         ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite
@@ -152,7 +152,7 @@ class GradCos(GradientSimilarity):
         function: `"loss"`, `"logit"` or `"margin"`.
         projection: a random projection of the gradients, for many weights; none by default.
         target: which class of an evaluated example is explained.
-        store: where vectors of the training examples are kept.
+        store: where features or gradients of the training examples are kept; in memory by default.
 
     Raises:
         ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite

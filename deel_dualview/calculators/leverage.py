@@ -36,7 +36,8 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         ihvp: an `ExactIHVP` of the last layer and the same training set; by default one with default damping.
         target: which class' loss of a query is explained: `"prediction"`, `"label"` or a class index.
-        store: where the vectors of the training examples are kept; in memory by default.
+        store: where the features of the training examples are kept (the vectors, in other layers than the last); by
+            default where `ihvp` has them, or in memory.
 
     Raises:
         ValueError: an `ihvp` that is not exact, of other weights or of a training set of another size.

@@ -42,7 +42,8 @@ class RelatIF(InverseHessianCalculator):
         ihvp: the inverse Hessian, which also chooses the weights; by default `ExactIHVP(model, train_set)`.
         normalisation: `"theta"` (the paper's recommendation) or `"loss"`.
         target: which class' loss of a query is explained: `"prediction"`, `"label"` or a class index.
-        store: where the normalised gradients of the training examples are kept; in memory by default.
+        store: where the features or normalised gradients of the training examples are kept; by default where `ihvp` has
+            them, or in memory.
 
     Raises:
         ValueError: an unknown normalisation.

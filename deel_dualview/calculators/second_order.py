@@ -34,7 +34,8 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         ihvp: the inverse Hessian of the same training set; by default `ExactIHVP(model, train_set)`.
         target: which class' loss of a query is explained: `"prediction"`, `"label"` or a class index.
-        store: where the vectors of the training examples are kept; in memory by default.
+        store: where the features of the training examples are kept (the vectors, in other layers than the last); by
+            default where `ihvp` has them, or in memory.
 
     Raises:
         ValueError: an `ihvp` of a training set of another size; a group of all examples.

@@ -18,8 +18,8 @@ class ConjugateGradientDescentIHVP(InverseHessianVectorProduct):
     """Inverse by conjugate gradients: one product with the Hessian a step, for all rows not yet converged.
 
     The constructor does nothing long. In a last layer of up to 4,096 parameters the first solve forms the
-    matrix, by one pass over the training set, and steps are then cheap; a larger last layer keeps n (c + d)
-    numbers; in other weights each step is a pass over the training set (O(p) memory a row), where few large
+    matrix, by one pass over the training set, and steps are then cheap; a larger last layer keeps its
+    features; in other weights each step is a pass over the training set (O(p) memory a row), where few large
     batches of queries pay. Negative curvature that a row meets is an error: raise `damping` or take
     `"gauss-newton"`.
 
