@@ -133,7 +133,7 @@ def to_markdown(results: dict) -> str:
 
 
 def _cells(runs: list[dict]) -> list[str]:
-    def told(of: Callable[[dict], str]) -> str:
+    def record(of: Callable[[dict], str]) -> str:
         rows = [one["by_total_penalty"][of(one)] for one in runs]
         area, accuracy = (np.mean([row[key] for row in rows]) for key in ("area", "test_accuracy"))
         return f"{area:.4f}; {accuracy:.3f}"
@@ -149,7 +149,7 @@ def _cells(runs: list[dict]) -> list[str]:
         lambda one: one["judge"],
         best,
     ]
-    return [str(len(runs)), f"{learned:.3f}", *(told(way) for way in ways), names]
+    return [str(len(runs)), f"{learned:.3f}", *(record(way) for way in ways), names]
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from deel_dualview import GradCos
 from deel_dualview.evaluation import Benchmark
-from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
-from deel_dualview.evaluation.results import Cell, Identity
+from deel_dualview.evaluation.attribution_tasks import TASKS
+from deel_dualview.evaluation.results import Result, ResultKey
 
 CURVE = {
     "inspected": [0.0, 0.5, 1.0],
@@ -36,9 +36,9 @@ def cell(method, protocol, seed=0, error=None, num_test=100, seconds=1.0, **valu
         name.replace("_", "-"): {"value": value, "num_examples": 9, "interval": [value - 0.1, value + 0.1]}
         for name, value in values.items()
     }
-    assert set(metrics) <= set(PROTOCOLS[protocol].measures)
-    return Cell(
-        Identity("digits", method, f"{method}()", protocol, seed, {"num_test": num_test}),
+    assert set(metrics) <= set(TASKS[protocol].measures)
+    return Result(
+        ResultKey("digits", method, f"{method}()", protocol, seed, {"num_test": num_test}),
         model={"fingerprint": f"model {seed}", "test_accuracy": 0.9, "training_seconds": 2.0},
         metrics=metrics,
         details={"curves": dict.fromkeys(metrics, CURVE)} if protocol == "poisoned" else {},

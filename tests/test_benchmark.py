@@ -11,9 +11,9 @@ import pytest
 
 from deel_dualview import DualView, GradCos, InfluenceModel, metrics
 from deel_dualview.evaluation import Recipe, benchmark, load_images, read_benchmark, runner, subject, worker
-from deel_dualview.evaluation.method_run import Queries, Trial, draw_tests
+from deel_dualview.evaluation.method_run import MethodRun, Queries, draw_tests
 from deel_dualview.evaluation.pages import NAMES
-from deel_dualview.evaluation.results import read_cell
+from deel_dualview.evaluation.results import read_result
 
 NUM_TEST = 30
 RECIPE = Recipe("digits-cnn", epochs=2, batch_size=32)
@@ -26,14 +26,9 @@ def run(output, methods=METHODS, metrics="all", **settings):
     return benchmark("digits", methods, metrics, output=output, **settings)
 
 
-class Scaled:
-    """Makes GradCos, and has an attribute."""
-
-    def __init__(self, scale):
-        self.scale = scale
-
-    def __call__(self, model, train_set, *, store=None):
-        return GradCos(model, train_set, store=store)
+def scaled(model, train_set, *, store=None, scale=1.0):
+    """Make GradCos, and have a setting."""
+    return GradCos(model, train_set, store=store)
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +161,12 @@ class TestResuming:
         run(output, ["random", "graddot"], ["superclass"])
         assert tried == [["graddot"], []]
 
-    def test_an_object_with_other_attributes_is_another_method(self, output):
-        run(output, {"own": Scaled(1.0)}, ["superclass"])
-        assert run(output, {"own": Scaled(1.0)}, ["superclass"]).cells
+    def test_a_function_with_other_settings_is_another_method(self, output):
+        first, same, other = (functools.partial(scaled, scale=scale) for scale in (1.0, 1.0, 2.0))
+        run(output, {"own": first}, ["superclass"])
+        assert run(output, {"own": same}, ["superclass"]).cells
         with pytest.raises(ValueError, match="holds a result of other settings"):
-            run(output, {"own": Scaled(2.0)}, ["superclass"])
+            run(output, {"own": other}, ["superclass"])
 
     def test_an_interrupted_run_goes_on_with_what_is_missing(self, output, monkeypatch):
         for path in files(output):
@@ -183,8 +179,8 @@ class TestResuming:
                 raise KeyboardInterrupt
             return own(trial, protocol)
 
-        own = worker._ask
-        monkeypatch.setattr(worker, "_ask", ask)
+        own = worker._run
+        monkeypatch.setattr(worker, "_run", ask)
         with pytest.raises(KeyboardInterrupt):
             run(output, metrics=["superclass"], methods=["random", "gradcos", "graddot"])
         assert len(files(output)) == 2
@@ -233,7 +229,7 @@ class TestResuming:
 
     def test_results_of_another_model_are_refused(self, output):
         path = output / "digits" / "cells" / "random" / "superclass-0.json"
-        cell = read_cell(path)
+        cell = read_result(path)
         dataclasses.replace(cell, model={**cell.model, "fingerprint": "another"}).write(output)
         with pytest.raises(ValueError, match="Results of other models"):
             run(output, ["graddot"], ["superclass"])
@@ -270,7 +266,7 @@ class TestFailures:
         shutil.rmtree(output / "digits")
         models = output / "models" / "digits"
         shutil.copy(models / "normal-0" / "model.keras", models / "marked-0" / "model.keras")
-        monkeypatch.setattr(Trial, "queries", functools.partialmethod(_of_class_3))
+        monkeypatch.setattr(MethodRun, "queries", functools.partialmethod(_of_class_3))
         [cell] = run(output, {"near": GradCos}, ["marked"]).failed
         for words in ("was misled", "seen=288", "of that class=", "predicted otherwise="):
             assert words in cell.error["message"]
@@ -281,7 +277,7 @@ class TestFailures:
             ({"methods": ["dualwiev"]}, r"one of dualview, first-order, .*random\..*dualwiev"),
             ({"methods": ["dualview?L=1"]}, r"has the settings K, kernel, bias, solver.*L"),
             ({"methods": ["dualview?K"]}, "NAME=VALUE"),
-            ({"methods": ["dualview?K=large"]}, "The setting K of dualview.*K='large'"),
+            ({"methods": ["dualview?K=large"]}, "`K` must be a number.*K='large'"),
             ({"methods": ["random", "dualview?K=-1"]}, r"dualview\?K=-1: `K` must be positive.*K=-1"),
             (
                 {"methods": {"cut": "trak?weights=['logit']"}},

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import deel_dualview
 from deel_dualview import load_digits
-from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
+from deel_dualview.evaluation.attribution_tasks import TASKS
 from deel_dualview.evaluation.retraining_tasks import RETRAINING
 from deel_dualview.evaluation.tables import MEASURES
 
@@ -70,7 +70,7 @@ def test_how_good_lists_every_metric_of_the_benchmark_with_its_column_and_its_qu
     expected["randomisation"] = ("Randomisation", "near 0")
     assert listed == expected
     questions = {name for title, name, *_ in rows if not title}
-    assert questions == {name for name, protocol in PROTOCOLS.items() if not protocol.retrains}
+    assert questions == {name for name, protocol in TASKS.items() if not protocol.retrains}
 
 
 def test_how_good_says_which_columns_have_a_rank():

@@ -22,17 +22,17 @@ class FirstOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator)
     weights at an optimum of the objective; examples of high leverage change more than it says (see
     `LeverageCorrectedInfluenceCalculator`).
 
-    The constructor runs the network once over the training set and keeps the features that gradients in the last layer
-    follow from (elsewhere, or with `EkfacIHVP`, the gradients; with that in its eigenbasis); one solve with H per query.
-    Queries are dense, so that few of many weights are in work at once: 32 MiB of them.
+    The constructor runs the network once over the training set and keeps the features that gradients in the last
+    layer follow from (elsewhere, or with `EkfacIHVP`, the gradients; with that in its eigenbasis); one solve with H
+    per query. Queries are dense, so that few of many weights are in work at once: 32 MiB of them.
 
     Args:
         model: the classifier to explain.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         ihvp: the inverse Hessian, which also chooses the weights; by default `ExactIHVP(model, train_set)`.
         target: which class' loss of a query is explained: `"prediction"`, `"label"` or a class index.
-        store: where the features or gradients of the training examples are kept; by default where `ihvp` has them, or in
-            memory.
+        store: where the features or gradients of the training examples are kept; by default where `ihvp` has
+            them, or in memory.
 
     Source: Koh and Liang (2017), equation 2 with the sign of the removal; groups: Koh et al. (2019), equation
         2.

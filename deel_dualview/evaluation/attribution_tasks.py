@@ -12,10 +12,10 @@ import numpy as np
 from deel_dualview import metrics
 from deel_dualview._checks import require
 from deel_dualview.calculators.dualview import DualView
-from deel_dualview.evaluation.method_run import Queries, Trial
+from deel_dualview.evaluation.method_run import MethodRun, Queries
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels
 from deel_dualview.evaluation.retraining_tasks import RETRAINING
-from deel_dualview.evaluation.tasks import Answer, Measure, Protocol, told
+from deel_dualview.evaluation.tasks import Measure, Task, TaskResult, record
 
 K = 5
 """How many of the first proponents metrics of top-k lists look at."""
@@ -25,10 +25,10 @@ CURVE_POINTS = 101
 RECALL_SHARES = (0.05, 0.1, 0.2)
 
 
-def _ask_classes(trial: Trial) -> Answer:
-    queries, labels = trial.queries(), trial.train_labels
-    k = min(K, trial.num_train)
-    first = trial.top_k(queries, k)
+def _run_classes(run: MethodRun) -> TaskResult:
+    queries, labels = run.queries(), run.train_labels
+    k = min(K, run.num_train)
+    first = run.top_k(queries, k)
     identical, of_label = metrics.IdenticalClass(), metrics.IdenticalClass()
     several, distinct = metrics.TopKClass(k), metrics.TopKCardinality(k, num_resamples=0)
     identical.update_top_k(first, labels, queries.predictions)
@@ -36,31 +36,31 @@ def _ask_classes(trial: Trial) -> Answer:
     several.update_top_k(first, labels, queries.predictions)
     distinct.update_top_k(first)
     measured = {
-        "identical-class": told(identical),
-        "identical-class-label": told(of_label),
-        "top-5-class": told(several),
-        "top-5-cardinality": told(distinct),
-        **_sparsity(trial, queries.take(slice(0, NUM_SPARSITY))),
+        "identical-class": record(identical),
+        "identical-class-label": record(of_label),
+        "top-5-class": record(several),
+        "top-5-cardinality": record(distinct),
+        **_sparsity(run, queries.take(slice(0, NUM_SPARSITY))),
     }
-    fidelity, details = _fidelity(trial, queries)
-    return Answer(measured | fidelity, details)
+    fidelity, details = _fidelity(run, queries)
+    return TaskResult(measured | fidelity, details)
 
 
-def _sparsity(trial: Trial, queries: Queries) -> dict[str, dict[str, Any]]:
+def _sparsity(run: MethodRun, queries: Queries) -> dict[str, dict[str, Any]]:
     metric = metrics.Sparsity()
-    for _, values in trial.values(queries):
+    for _, values in run.values(queries):
         metric.update_state(values)
     more = {"effective_number": metric.effective_number, "num_for_90_percent": metric.num_for_mass}
-    return {"nonzero": told(metric, **more)}
+    return {"nonzero": record(metric, **more)}
 
 
-def _fidelity(trial: Trial, queries: Queries) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def _fidelity(run: MethodRun, queries: Queries) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Return what only a surrogate has: its agreement with the model, and who supports each class."""
-    calculator = trial.calculator
+    calculator = run.calculator
     if not isinstance(calculator, DualView):
         return {}, {}
     metric = metrics.SurrogateFidelity()
-    batches = trial.batches(queries.images)
+    batches = run.batches(queries.images)
     for evaluation in calculator.evaluate(batches):
         metric.update_state(evaluation.surrogate_logits, evaluation.model_logits)
     found = calculator.surrogate_fidelity(batches)
@@ -78,30 +78,30 @@ def _fidelity(trial: Trial, queries: Queries) -> tuple[dict[str, dict[str, Any]]
         "num_support_vectors": calculator.surrogate.num_support_vectors,
         "K": calculator.K,
     }
-    return {"surrogate-agreement": told(metric, **more)}, details
+    return {"surrogate-agreement": record(metric, **more)}, details
 
 
-def _ask_subclasses(trial: Trial) -> Answer:
-    queries, metric = trial.queries(), metrics.IdenticalSubclass()
-    metric.update_top_k(trial.top_k(queries, 1), trial.images.train_labels, queries.labels)
-    return Answer({"identical-subclass": told(metric)}, {})
+def _run_subclasses(run: MethodRun) -> TaskResult:
+    queries, metric = run.queries(), metrics.IdenticalSubclass()
+    metric.update_top_k(run.top_k(queries, 1), run.images.train_labels, queries.labels)
+    return TaskResult({"identical-subclass": record(metric)}, {})
 
 
-def _ask_poisoned(trial: Trial) -> Answer:
-    truth = trial.subject.truth
+def _run_poisoned(run: MethodRun) -> TaskResult:
+    truth = run.subject.truth
     require(isinstance(truth, PoisonedLabels), "A model trained on poisoned labels is needed.", {})
-    is_poisoned = truth.is_poisoned(trial.num_train)
+    is_poisoned = truth.is_poisoned(run.num_train)
     aggregate = metrics.LabelPoisoning(is_poisoned)
-    for _, values in trial.values(trial.queries()):
+    for _, values in run.values(run.queries()):
         aggregate.update_state(values)
-    scores = {"label-errors-self": trial.self_influence()}
-    calculator = trial.calculator
+    scores = {"label-errors-self": run.self_influence()}
+    calculator = run.calculator
     own = calculator.surrogate.slack if isinstance(calculator, DualView) else scores["label-errors-self"]
     detectors: dict[str, metrics.LabelErrorDetection] = {"label-poisoning": aggregate}
     for name, values in {**scores, "label-errors": own}.items():
         detectors[name] = metrics.LabelErrorDetection(is_poisoned)
         detectors[name].update_state(values)
-    return Answer(
+    return TaskResult(
         {name: _told_detection(detector) for name, detector in detectors.items()},
         {"curves": {name: _curve(detector) for name, detector in detectors.items()}},
     )
@@ -109,7 +109,7 @@ def _ask_poisoned(trial: Trial) -> Answer:
 
 def _told_detection(metric: metrics.LabelErrorDetection) -> dict[str, Any]:
     recalls = {f"recall_at_{share:.0%}".replace("%", ""): metric.recall_at(share) for share in RECALL_SHARES}
-    return told(metric, average_precision=metric.average_precision, **recalls)
+    return record(metric, average_precision=metric.average_precision, **recalls)
 
 
 def _curve(metric: metrics.LabelErrorDetection) -> dict[str, list[float]]:
@@ -119,12 +119,12 @@ def _curve(metric: metrics.LabelErrorDetection) -> dict[str, list[float]]:
     return {name: np.round(values[places], 5).tolist() for name, values in curve._asdict().items()}
 
 
-def _ask_marked(trial: Trial) -> Answer:
-    marks = trial.subject.truth
+def _run_marked(run: MethodRun) -> TaskResult:
+    marks = run.subject.truth
     require(isinstance(marks, Marks), "A model trained on marked images is needed.", {})
-    marked_class = int(trial.images.train_labels[marks.indices[0]])
-    rows = trial.tests
-    all_marked = trial.queries(rows, np.asarray(marks.mark(trial.images.test_images[rows])))
+    marked_class = int(run.images.train_labels[marks.indices[0]])
+    rows = run.tests
+    all_marked = run.queries(rows, np.asarray(marks.mark(run.images.test_images[rows])))
     is_misled = (all_marked.labels != marked_class) & (all_marked.predictions == marked_class)
     require(
         bool(is_misled.any()),
@@ -138,32 +138,32 @@ def _ask_marked(trial: Trial) -> Answer:
             ),
         },
     )
-    metric = metrics.DomainMismatch(marks.is_marked(trial.num_train), marked_class)
+    metric = metrics.DomainMismatch(marks.is_marked(run.num_train), marked_class)
     queries = all_marked.take(is_misled)
-    for block, values in trial.values(queries):
+    for block, values in run.values(queries):
         metric.update_state(values, queries.labels[block], queries.predictions[block])
-    measured = told(metric)
+    measured = record(metric)
     precision = {**measured, "value": metric.average_precision, "interval": [float("nan")] * 2}
     details = {"num_seen": all_marked.size, "marked_class": marked_class, "num_marked": len(marks.indices)}
-    return Answer({"domain-mismatch": measured, "domain-mismatch-auprc": precision}, details)
+    return TaskResult({"domain-mismatch": measured, "domain-mismatch-auprc": precision}, details)
 
 
 _NUM_RANDOMISED = 100
 
 
-def _ask_randomised(trial: Trial) -> Answer:
-    queries = trial.queries(trial.tests[: min(_NUM_RANDOMISED, trial.num_test)])
-    keras.utils.set_random_seed(trial.subject.seed)
-    untrained = trial.with_untrained(keras.models.clone_model(trial.subject.model))
+def _run_randomised(run: MethodRun) -> TaskResult:
+    queries = run.queries(run.tests[: min(_NUM_RANDOMISED, run.num_test)])
+    keras.utils.set_random_seed(run.subject.seed)
+    untrained = run.with_untrained(keras.models.clone_model(run.subject.model))
     metric = metrics.ModelRandomisation()
-    for (_, values), (_, others) in zip(trial.values(queries), untrained.values(queries), strict=True):
+    for (_, values), (_, others) in zip(run.values(queries), untrained.values(queries), strict=True):
         metric.update_state(values, others)
-    return Answer({"randomisation": told(metric)}, {})
+    return TaskResult({"randomisation": record(metric)}, {})
 
 
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+TASKS: Mapping[str, Task] = MappingProxyType(
     {
-        "normal": Protocol(
+        "normal": Task(
             "normal",
             {
                 "identical-class": Measure(
@@ -183,18 +183,18 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                     "Surrogate agrees", None, "predictions of the surrogate that are the model's"
                 ),
             },
-            _ask_classes,
+            _run_classes,
         ),
-        "superclass": Protocol(
+        "superclass": Task(
             "superclass",
             {
                 "identical-subclass": Measure(
                     "Identical subclass", "higher", "first proponents of the hidden subclass", True
                 )
             },
-            _ask_subclasses,
+            _run_subclasses,
         ),
-        "poisoned": Protocol(
+        "poisoned": Task(
             "poisoned",
             {
                 "label-poisoning": Measure(
@@ -212,9 +212,9 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                     True,
                 ),
             },
-            _ask_poisoned,
+            _run_poisoned,
         ),
-        "marked": Protocol(
+        "marked": Task(
             "marked",
             {
                 "domain-mismatch": Measure(
@@ -229,9 +229,9 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                     "area under the precision-recall curve of finding all marked examples",
                 ),
             },
-            _ask_marked,
+            _run_marked,
         ),
-        "randomised": Protocol(
+        "randomised": Task(
             "normal",
             {
                 "randomisation": Measure(
@@ -240,17 +240,17 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                     "rank correlation with the values of the same network with random weights; near 0 is good",
                 )
             },
-            _ask_randomised,
+            _run_randomised,
             settings={"num_examples": _NUM_RANDOMISED},
         ),
         **RETRAINING,
     }
 )
-"""Every question by its name."""
+"""Every task by its name."""
 
 
-def protocols_of(metrics: str | Iterable[str]) -> list[str]:
-    """Return the questions that measure some metrics, in the order of `PROTOCOLS`.
+def tasks_of(metrics: str | Iterable[str]) -> list[str]:
+    """Return the tasks that measure some metrics, in the order of `TASKS`.
 
     Args:
         metrics: "all", or names of metrics or of questions; "all" among them stands for those without retraining.
@@ -259,13 +259,13 @@ def protocols_of(metrics: str | Iterable[str]) -> list[str]:
         ValueError: an unknown name; the message lists the names.
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
-    homes = {measure: name for name, protocol in PROTOCOLS.items() for measure in protocol.measures}
-    known = list(dict.fromkeys(["all", *PROTOCOLS, *homes]))
+    homes = {measure: name for name, protocol in TASKS.items() for measure in protocol.measures}
+    known = list(dict.fromkeys(["all", *TASKS, *homes]))
     unknown = [name for name in names if name not in known]
     require(
         bool(names) and not unknown, f"A metric is one of {', '.join(known)}.", {"metrics": unknown or names}
     )
     chosen = {homes.get(name, name) for name in names}
     if "all" in chosen:
-        chosen |= {name for name, protocol in PROTOCOLS.items() if not protocol.retrains}
-    return [name for name in PROTOCOLS if name in chosen]
+        chosen |= {name for name, protocol in TASKS.items() if not protocol.retrains}
+    return [name for name in TASKS if name in chosen]

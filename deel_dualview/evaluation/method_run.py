@@ -54,7 +54,7 @@ class Queries(NamedTuple):
         return len(self.labels)
 
 
-class Trial:
+class MethodRun:
     """A method on one model.
 
     Args:
@@ -91,9 +91,9 @@ class Trial:
         """The model that is explained."""
         return InfluenceModel(self.subject.model if self.untrained is None else self.untrained)
 
-    def with_untrained(self, model: keras.Model) -> Trial:
-        """Return the same trial of a model that has learned nothing."""
-        return Trial(
+    def with_untrained(self, model: keras.Model) -> MethodRun:
+        """Return the same run of a model that has learned nothing."""
+        return MethodRun(
             self.spec,
             self.subject,
             self.images,

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from deel_dualview import _files, plots
 from deel_dualview._checks import require
-from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
-from deel_dualview.evaluation.results import FOLDER, read_cells
+from deel_dualview.evaluation.attribution_tasks import TASKS
+from deel_dualview.evaluation.results import FOLDER, read_results
 from deel_dualview.evaluation.tables import MEASURES, Benchmark
 from deel_dualview.plots.benchmark import plot_detection, plot_rank_against_time, short_name
 from deel_dualview.plots.comparison import plot_costs
@@ -44,7 +44,7 @@ def read_benchmark(output: str | os.PathLike[str], data: str, num_test: int | No
         FileNotFoundError: there are no results of this dataset.
         ValueError: a file that is no result, or no result of that number of test examples.
     """
-    cells = read_cells(pathlib.Path(output), data)
+    cells = read_results(pathlib.Path(output), data)
     if not cells:
         raise FileNotFoundError(_nothing_in(pathlib.Path(output), data))
     numbers = [cell.identity.asked["num_test"] for cell in cells]
@@ -134,7 +134,7 @@ def _models(benchmark: Benchmark) -> list[tuple[str, int, float, float]]:
     """Return (kind, seed, test accuracy, seconds of training) of every model that results are of."""
     found = {}
     for cell in benchmark.cells:
-        key = PROTOCOLS[cell.identity.protocol].kind, cell.identity.seed
+        key = TASKS[cell.identity.protocol].kind, cell.identity.seed
         found[key] = (*key, cell.model["test_accuracy"], cell.model["training_seconds"])
     return [found[key] for key in sorted(found)]
 

@@ -18,16 +18,16 @@ FOLDER = "cells"
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a result is of; two results of one identity and one model are the same experiment.
+class ResultKey:
+    """The key of a result; two results of one key and one model are the same experiment.
 
     Attributes:
         data: name of the dataset.
         method: what tables call it.
         settings: everything that the method's values depend on besides model and data.
-        protocol: what was asked.
+        protocol: the task.
         seed: of the model and of the draw of test examples.
-        asked: settings of the protocol, such as the number of test examples.
+        asked: settings of the task, such as the number of test examples.
     """
 
     data: str
@@ -43,7 +43,7 @@ class Identity:
         slug = re.sub(r"[^\w.=-]+", "_", self.method).strip("_.") or "method"
         return pathlib.PurePath(self.data, FOLDER, slug, f"{self.protocol}-{self.seed}.json")
 
-    def differences(self, other: Identity) -> dict[str, tuple[object, object]]:
+    def differences(self, other: ResultKey) -> dict[str, tuple[object, object]]:
         """Return what differs, by name: (here, there)."""
         ours, theirs = _flat(self), _flat(other)
         names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
@@ -51,11 +51,11 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Result:
     """A result, or the error in its place.
 
     Attributes:
-        identity: what it is of.
+        identity: its key.
         model: fingerprint of the model that was explained, and its test accuracy.
         metrics: by name: value, num_examples, interval, and further figures.
         details: curves and counts that belong to the metrics, by name.
@@ -65,7 +65,7 @@ class Cell:
         context: command (or None, and the call in its place), versions, machine and date.
     """
 
-    identity: Identity
+    identity: ResultKey
     model: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -75,14 +75,14 @@ class Cell:
     context: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, output: pathlib.Path) -> None:
-        """Write the cell below the output folder, whole or not at all."""
+        """Write the result below the output folder, atomically."""
         path = output / self.identity.place
         path.parent.mkdir(parents=True, exist_ok=True)
         _files.write_checked_json(path, {"format": FORMAT, **to_json(asdict(self))})
 
 
-def read_cell(path: pathlib.Path) -> Cell:
-    """Read what `Cell.write` wrote.
+def read_result(path: pathlib.Path) -> Result:
+    """Read what `Result.write` wrote.
 
     Raises:
         ValueError: the file holds something else, or was damaged or changed.
@@ -92,23 +92,23 @@ def read_cell(path: pathlib.Path) -> Cell:
     try:
         payload = _files.read_checked_json(path)
         require(payload.pop("format") == FORMAT, "it has another format", {})
-        payload["identity"] = Identity(**payload["identity"])
+        payload["identity"] = ResultKey(**payload["identity"])
         payload["warnings"] = tuple(payload["warnings"])
-        return Cell(**payload)
+        return Result(**payload)
     except (OSError, ValueError) as error:
         raise ValueError(f"{needed}: {str(error).rstrip('.')}. {remedy}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{needed}. {remedy}") from error
 
 
-def read_cells(output: pathlib.Path, data: str) -> list[Cell]:
+def read_results(output: pathlib.Path, data: str) -> list[Result]:
     """Return all cells of a dataset below an output folder, sorted by their files' names.
 
     Raises:
         ValueError: a file that is no cell.
     """
     paths = sorted((output / data / FOLDER).glob("*/*.json"))
-    return [read_cell(path) for path in paths if not _files.is_unfinished(path.name)]
+    return [read_result(path) for path in paths if not _files.is_unfinished(path.name)]
 
 
 def check_folder(output: pathlib.Path, data: str, names: Iterable[str]) -> None:
@@ -161,6 +161,6 @@ def _cannot_write(folder: pathlib.Path, reason: str) -> NotADirectoryError:
     return NotADirectoryError(describe(message, {"folder": str(folder)}))
 
 
-def _flat(identity: Identity) -> dict[str, object]:
+def _flat(identity: ResultKey) -> dict[str, object]:
     own = asdict(identity)
     return {**own.pop("asked"), **own}

@@ -8,10 +8,10 @@ from types import MappingProxyType
 import numpy as np
 
 from deel_dualview import metrics
-from deel_dualview.evaluation.method_run import Trial
+from deel_dualview.evaluation.method_run import MethodRun
 from deel_dualview.evaluation.perturbations import Subset, stack_subsets
 from deel_dualview.evaluation.retraining import PENALTY
-from deel_dualview.evaluation.tasks import Answer, Measure, Protocol, told
+from deel_dualview.evaluation.tasks import Measure, Task, TaskResult, record
 
 NUM_SUBSETS = 100
 NUM_REMOVED = 50
@@ -20,65 +20,61 @@ _SHARE_OF_PROPONENTS = 0.01
 _SUBSET_SEEDS = 1_000_000
 
 
-def _ask_subsets(trial: Trial) -> Answer:
-    queries, rows = trial.queries(), trial.tests[: trial.num_test]
+def _run_subsets(run: MethodRun) -> TaskResult:
+    queries, rows = run.queries(), run.tests[: run.num_test]
     drawn = [
-        Subset.draw(
-            trial.num_train, trial.num_train // 2, seed=_SUBSET_SEEDS * (trial.subject.seed + 1) + number
-        )
+        Subset.draw(run.num_train, run.num_train // 2, seed=_SUBSET_SEEDS * (run.subject.seed + 1) + number)
         for number in range(NUM_SUBSETS)
     ]
     outputs = np.stack(
         [
-            trial.kept_outputs.get(subset.indices, trial.retrainer)[rows, queries.predictions]
-            for subset in trial.shown(drawn, "training on subsets")
+            run.kept_outputs.get(subset.indices, run.retrainer)[rows, queries.predictions]
+            for subset in run.shown(drawn, "training on subsets")
         ],
         axis=1,
     )
-    metric = metrics.LinearDatamodelingScore(stack_subsets(drawn, trial.num_train))
-    for block, values in trial.values(queries):
+    metric = metrics.LinearDatamodelingScore(stack_subsets(drawn, run.num_train))
+    for block, values in run.values(queries):
         metric.update_state(values, outputs[block])
-    return Answer({"lds": told(metric)}, {})
+    return TaskResult({"lds": record(metric)}, {})
 
 
-def _ask_removals(trial: Trial) -> Answer:
-    queries, rows = trial.queries(), trial.tests[: trial.num_test]
-    removed = _removed(trial)
-    everything = np.arange(trial.num_train)
-    before = _losses(trial, everything, rows, queries.predictions)
+def _run_removals(run: MethodRun) -> TaskResult:
+    queries, rows = run.queries(), run.tests[: run.num_test]
+    removed = _removed(run)
+    everything = np.arange(run.num_train)
+    before = _losses(run, everything, rows, queries.predictions)
     changes = np.stack(
         [
-            _losses(trial, np.delete(everything, index), rows, queries.predictions) - before
-            for index in trial.shown(removed.tolist(), "leaving one out")
+            _losses(run, np.delete(everything, index), rows, queries.predictions) - before
+            for index in run.shown(removed.tolist(), "leaving one out")
         ],
         axis=1,
     )
     metric = metrics.LeaveOneOut()
-    for block, values in trial.values(queries):
+    for block, values in run.values(queries):
         metric.update_state(values[:, removed], changes[block])
-    return Answer({"leave-one-out": told(metric)}, {"removed": removed.tolist()})
+    return TaskResult({"leave-one-out": record(metric)}, {"removed": removed.tolist()})
 
 
-def _removed(trial: Trial) -> np.ndarray:
+def _removed(run: MethodRun) -> np.ndarray:
     """Return which examples to leave out: half of them at random, half those of the greatest loss."""
-    batches = [trial.model.losses(inputs, labels).numpy() for inputs, labels in trial.subject.train]
-    num_removed = min(NUM_REMOVED, trial.num_train // 2)
+    batches = [run.model.losses(inputs, labels).numpy() for inputs, labels in run.subject.train]
+    num_removed = min(NUM_REMOVED, run.num_train // 2)
     greatest = np.argsort(-np.concatenate(batches), kind="stable")[: num_removed // 2]
-    others = np.setdiff1d(np.arange(trial.num_train), greatest)
-    drawn = np.random.default_rng(trial.subject.seed).choice(
-        others, num_removed - len(greatest), replace=False
-    )
+    others = np.setdiff1d(np.arange(run.num_train), greatest)
+    drawn = np.random.default_rng(run.subject.seed).choice(others, num_removed - len(greatest), replace=False)
     return np.sort(np.concatenate([greatest, drawn]))
 
 
-def _ask_parts(trial: Trial) -> Answer:
-    queries, rows = trial.queries(), trial.tests[: trial.num_test]
+def _run_parts(run: MethodRun) -> TaskResult:
+    queries, rows = run.queries(), run.tests[: run.num_test]
 
     def retrain(kept: np.ndarray) -> np.ndarray:
-        return _losses(trial, kept, rows, queries.labels)
+        return _losses(run, kept, rows, queries.labels)
 
     best, others = metrics.CoreSet(retrain), metrics.Pruning(retrain)
-    for _, values in trial.values(queries):
+    for _, values in run.values(queries):
         best.update_state(values)
         others.update_state(values)
     curves = {
@@ -87,42 +83,43 @@ def _ask_parts(trial: Trial) -> Answer:
         "pruning_losses": others.losses.mean(axis=1).tolist(),
     }
     tenth = best.shares[0]
-    measured = {"core-set": told(best, at_10=best.at(tenth)), "pruning": told(others, at_10=others.at(tenth))}
-    return Answer(measured, curves)
+    measured = {
+        "core-set": record(best, at_10=best.at(tenth)),
+        "pruning": record(others, at_10=others.at(tenth)),
+    }
+    return TaskResult(measured, curves)
 
 
-def _ask_flips(trial: Trial) -> Answer:
-    queries = trial.queries(trial.tests[: min(NUM_BRITTLE, trial.num_test)])
-    rows = trial.tests[: queries.size]
-    k = max(1, round(_SHARE_OF_PROPONENTS * trial.num_train))
+def _run_flips(run: MethodRun) -> TaskResult:
+    queries = run.queries(run.tests[: min(NUM_BRITTLE, run.num_test)])
+    rows = run.tests[: queries.size]
+    k = max(1, round(_SHARE_OF_PROPONENTS * run.num_train))
 
     def retrain(kept: np.ndarray) -> np.ndarray:
-        return trial.retrainer.log_probabilities(kept)[rows].argmax(axis=1)
+        return run.retrainer.log_probabilities(kept)[rows].argmax(axis=1)
 
     metric = metrics.Brittleness(retrain, k)
-    predictions = retrain(np.arange(trial.num_train))
-    for block, values in trial.values(queries):
+    predictions = retrain(np.arange(run.num_train))
+    for block, values in run.values(queries):
         metric.update_state(values, predictions[block])
-    return Answer({"brittleness": told(metric)}, {"k": k})
+    return TaskResult({"brittleness": record(metric)}, {"k": k})
 
 
-def _losses(trial: Trial, kept: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _losses(run: MethodRun, kept: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the loss of test examples in some classes after training on the kept examples, shape (m,)."""
-    return -trial.retrainer.log_probabilities(kept)[rows, classes]
+    return -run.retrainer.log_probabilities(kept)[rows, classes]
 
 
 def _protocol(
     measures: Mapping[str, Measure],
-    ask: Callable[[Trial], Answer],
+    run: Callable[[MethodRun], TaskResult],
     settings: Mapping[str, float] | None = None,
-) -> Protocol:
+) -> Task:
     """Return a question on the model whose last layer is at its optimum, which trains that layer again."""
-    return Protocol(
-        "converged", measures, ask, retrains=True, settings={**(settings or {}), "penalty": PENALTY}
-    )
+    return Task("converged", measures, run, retrains=True, settings={**(settings or {}), "penalty": PENALTY})
 
 
-RETRAINING: Mapping[str, Protocol] = MappingProxyType(
+RETRAINING: Mapping[str, Task] = MappingProxyType(
     {
         "lds": _protocol(
             {
@@ -133,7 +130,7 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                     True,
                 )
             },
-            _ask_subsets,
+            _run_subsets,
             {"num_subsets": NUM_SUBSETS},
         ),
         "leave-one-out": _protocol(
@@ -145,7 +142,7 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                     True,
                 )
             },
-            _ask_removals,
+            _run_removals,
             {"num_removed": NUM_REMOVED},
         ),
         "core-set": _protocol(
@@ -163,7 +160,7 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                     True,
                 ),
             },
-            _ask_parts,
+            _run_parts,
         ),
         "brittleness": _protocol(
             {
@@ -174,7 +171,7 @@ RETRAINING: Mapping[str, Protocol] = MappingProxyType(
                     True,
                 )
             },
-            _ask_flips,
+            _run_flips,
             {"num_examples": NUM_BRITTLE, "share": _SHARE_OF_PROPONENTS},
         ),
     }

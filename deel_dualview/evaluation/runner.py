@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from deel_dualview._checks import check_count, require
 from deel_dualview.calculators.method_specs import Given, MethodSpec, check_can_travel, resolve_all
-from deel_dualview.evaluation.attribution_tasks import PROTOCOLS, protocols_of
+from deel_dualview.evaluation.attribution_tasks import TASKS, tasks_of
 from deel_dualview.evaluation.method_run import draw_tests
 from deel_dualview.evaluation.networks import Recipe
 from deel_dualview.evaluation.pages import NAMES, read_benchmark, write_pages
-from deel_dualview.evaluation.results import Cell, Identity, check_folder, prepare_folders, read_cells
+from deel_dualview.evaluation.results import Result, ResultKey, check_folder, prepare_folders, read_results
 from deel_dualview.evaluation.tables import Benchmark
 from deel_dualview.evaluation.trained_models import ImageData, Subject, load_images
-from deel_dualview.evaluation.worker import Plan, Task, dry_run, fingerprint_of, work, work_elsewhere
+from deel_dualview.evaluation.worker import Assignment, Plan, dry_run, fingerprint_of, work, work_elsewhere
 from deel_dualview.quiet import prepare_worker
 
 NUM_TEST = 4000
@@ -63,7 +63,7 @@ def benchmark(
         data: "mnist", "fashion_mnist" or "cifar10" of TFDS, or the embedded "digits".
         methods: names as in "dualview", "dualview?K=0.1&kernel=linear" or "random"; or, by names of your own,
             these or what makes a calculator from a model, a training set and `store`.
-        metrics: "all" that need no retraining, or names of metrics or of questions (`PROTOCOLS`).
+        metrics: "all" that need no retraining, or names of metrics or of questions (`TASKS`).
         seeds: how many, from 0; or which.
         output: folder of the results.
         num_test: test examples; 4,000 by default, or all there are if fewer.
@@ -88,7 +88,7 @@ def benchmark(
         FileExistsError: a folder of something else.
         NotADirectoryError: a folder that cannot be written to.
     """
-    specs, names, seeds = resolve_all(methods), protocols_of(metrics), _seeds(seeds)
+    specs, names, seeds = resolve_all(methods), tasks_of(metrics), _seeds(seeds)
     if check_count("jobs", jobs) > 1:
         check_can_travel(specs)
     output = pathlib.Path(output)
@@ -108,7 +108,7 @@ def benchmark(
         recipe,
     )
     wanted = _wanted(plan, specs, names, seeds)
-    known = read_cells(output, data)
+    known = read_results(output, data)
     done = _done(plan, known, wanted, overwrite=overwrite)
     new = {one.method for one in wanted.values()} - {wanted[place].method for place in done}
     prepare_folders(output, data, models)
@@ -166,7 +166,7 @@ def _num_test(wanted: int | None, num_all: int) -> int:
 
 def _wanted(
     plan: Plan, specs: Sequence[MethodSpec], protocols: Sequence[str], seeds: Sequence[int]
-) -> dict[pathlib.PurePath, Identity]:
+) -> dict[pathlib.PurePath, ResultKey]:
     """Return the identity of every result by its file; names that one file would stand for are refused."""
     identities = [
         plan.identity(spec, protocol, seed) for seed in seeds for protocol in protocols for spec in specs
@@ -182,8 +182,8 @@ def _wanted(
 
 def _done(
     plan: Plan,
-    known: Sequence[Cell],
-    wanted: Mapping[pathlib.PurePath, Identity],
+    known: Sequence[Result],
+    wanted: Mapping[pathlib.PurePath, ResultKey],
     *,
     overwrite: bool,
 ) -> set[pathlib.PurePath]:
@@ -206,30 +206,30 @@ def _done(
 
 
 def _grouped(
-    wanted: Mapping[pathlib.PurePath, Identity],
-) -> dict[tuple[int, str], dict[pathlib.PurePath, Identity]]:
+    wanted: Mapping[pathlib.PurePath, ResultKey],
+) -> dict[tuple[int, str], dict[pathlib.PurePath, ResultKey]]:
     """Return the results by seed and kind of model."""
-    groups: dict[tuple[int, str], dict[pathlib.PurePath, Identity]] = {}
+    groups: dict[tuple[int, str], dict[pathlib.PurePath, ResultKey]] = {}
     for place, identity in wanted.items():
-        groups.setdefault((identity.seed, PROTOCOLS[identity.protocol].kind), {})[place] = identity
+        groups.setdefault((identity.seed, TASKS[identity.protocol].kind), {})[place] = identity
     return groups
 
 
 def _tasks(
-    plan: Plan, specs: Sequence[MethodSpec], identities: Sequence[Identity], kind: str, seed: int
-) -> list[Task]:
+    plan: Plan, specs: Sequence[MethodSpec], identities: Sequence[ResultKey], kind: str, seed: int
+) -> list[Assignment]:
     """Return one task a method for results on one model."""
     asked = {spec: tuple(one.protocol for one in identities if one.method == spec.name) for spec in specs}
-    return [Task(plan, spec, kind, seed, protocols) for spec, protocols in asked.items() if protocols]
+    return [Assignment(plan, spec, kind, seed, protocols) for spec, protocols in asked.items() if protocols]
 
 
-def _stale(known: Sequence[Cell], fingerprint: str, kind: str, seed: int) -> set[pathlib.PurePath]:
+def _stale(known: Sequence[Result], fingerprint: str, kind: str, seed: int) -> set[pathlib.PurePath]:
     """Return the results on another model of this kind and seed."""
     return {
         cell.identity.place
         for cell in known
         if cell.identity.seed == seed
-        and PROTOCOLS[cell.identity.protocol].kind == kind
+        and TASKS[cell.identity.protocol].kind == kind
         and cell.model.get("fingerprint") != fingerprint
     }
 
@@ -246,7 +246,7 @@ def _check_stale(plan: Plan, stale: set[pathlib.PurePath]) -> None:
     )
 
 
-def _worked(tasks: Sequence[Task], images: ImageData, chosen: Subject, jobs: int) -> Iterator[Cell]:
+def _worked(tasks: Sequence[Assignment], images: ImageData, chosen: Subject, jobs: int) -> Iterator[Result]:
     """Yield the results of tasks on one model when they are on disk."""
     if jobs == 1 or len(tasks) < 2:
         for task in tasks:

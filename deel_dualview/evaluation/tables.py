@@ -11,13 +11,13 @@ import numpy as np
 import scipy.stats
 
 from deel_dualview.calculators.methods import METHODS
-from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
-from deel_dualview.evaluation.results import Cell
+from deel_dualview.evaluation.attribution_tasks import TASKS
+from deel_dualview.evaluation.results import Result
 from deel_dualview.evaluation.tasks import Measure
 from deel_dualview.plots.formatting import format_seconds
 
 MEASURES: Mapping[str, Measure] = {
-    name: measure for protocol in PROTOCOLS.values() for name, measure in protocol.measures.items()
+    name: measure for protocol in TASKS.values() for name, measure in protocol.measures.items()
 }
 """Every metric of a benchmark by its name."""
 
@@ -56,11 +56,11 @@ class Benchmark:
 
     data: str
     num_test: int
-    cells: tuple[Cell, ...]
+    cells: tuple[Result, ...]
     folder: pathlib.Path
 
     @property
-    def failed(self) -> list[Cell]:
+    def failed(self) -> list[Result]:
         """Results that are errors."""
         return [cell for cell in self.cells if cell.error is not None]
 
@@ -94,7 +94,7 @@ class Benchmark:
     def is_failed(self, method: str, measure: str) -> bool:
         """Whether a method has an error where the metric should be."""
         return any(
-            cell.identity.method == method and measure in PROTOCOLS[cell.identity.protocol].measures
+            cell.identity.method == method and measure in TASKS[cell.identity.protocol].measures
             for cell in self.failed
         )
 
@@ -158,7 +158,7 @@ class Benchmark:
             value = cell.cost.get(name)
             if cell.identity.method == method and value is not None:
                 by_protocol.setdefault(cell.identity.protocol, []).append(float(value))
-        found = next((by_protocol[protocol] for protocol in PROTOCOLS if protocol in by_protocol), None)
+        found = next((by_protocol[protocol] for protocol in TASKS if protocol in by_protocol), None)
         return None if found is None else float(np.mean(found))
 
     def run_seconds(self, method: str) -> float | None:

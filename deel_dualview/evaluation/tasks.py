@@ -1,4 +1,4 @@
-"""The shape of a question to a method, and of its answer."""
+"""An evaluation task, and the result of a method on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from deel_dualview.evaluation.method_run import Trial
+from deel_dualview.evaluation.method_run import MethodRun
 from deel_dualview.metrics.base import Metric
 
 Kind = Literal["normal", "superclass", "poisoned", "marked", "converged"]
@@ -14,21 +14,21 @@ Kind = Literal["normal", "superclass", "poisoned", "marked", "converged"]
 layer trained on to its optimum."""
 
 
-class Answer(NamedTuple):
-    """What was measured: by metric its value, num_examples, interval and further figures; and curves by name."""
+class TaskResult(NamedTuple):
+    """Measured values: by metric its value, num_examples, interval and further figures; and curves by name."""
 
     metrics: dict[str, dict[str, Any]]
     details: dict[str, Any]
 
 
 class Measure(NamedTuple):
-    """A metric as tables tell of it.
+    """A metric as tables describe it.
 
     Attributes:
         title: the heading of its column.
         better: which values are better; None where neither is.
         meaning: in a few words.
-        is_ranked: whether it counts for the average rank of a method: one metric for each question.
+        is_ranked: whether it counts for the average rank of a method: one metric for each task.
     """
 
     title: str
@@ -38,25 +38,25 @@ class Measure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """One question to a method.
+class Task:
+    """One evaluation task.
 
     Attributes:
-        kind: of the model that is asked about.
-        measures: what it measures, by name.
-        ask: from a trial to the answer.
+        kind: of the model that is explained.
+        measures: its metrics, by name.
+        run: from a method's run to the result.
         retrains: whether it trains models for each method, which takes long.
-        settings: numbers that the answer depends on.
+        settings: numbers that the result depends on.
     """
 
     kind: Kind
     measures: Mapping[str, Measure]
-    ask: Callable[[Trial], Answer]
+    run: Callable[[MethodRun], TaskResult]
     retrains: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
-def told(metric: Metric, **more: float | None) -> dict[str, Any]:
-    """Return a metric's result as a cell keeps it."""
+def record(metric: Metric, **more: float | None) -> dict[str, Any]:
+    """Return a metric's result as it is written."""
     result = metric.result()
     return {**result._asdict(), "interval": list(result.interval), **more}

@@ -16,10 +16,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deel_dualview.calculators.method_specs import MethodSpec
-from deel_dualview.evaluation.attribution_tasks import PROTOCOLS
-from deel_dualview.evaluation.method_run import Trial, draw_tests
+from deel_dualview.evaluation.attribution_tasks import TASKS
+from deel_dualview.evaluation.method_run import MethodRun, draw_tests
 from deel_dualview.evaluation.networks import RECIPES, Recipe
-from deel_dualview.evaluation.results import Cell, Identity
+from deel_dualview.evaluation.results import Result, ResultKey
 from deel_dualview.evaluation.retraining import with_converged_head
 from deel_dualview.evaluation.trained_models import ImageData, Kind, Subject, build, load_images, subject
 from deel_dualview.models import InfluenceModel
@@ -71,12 +71,12 @@ class Plan:
             recipe=self.recipe,
         )
 
-    def identity(self, spec: MethodSpec, protocol: str, seed: int) -> Identity:
+    def identity(self, spec: MethodSpec, protocol: str, seed: int) -> ResultKey:
         """Return the identity of one result."""
-        asked = {"num_test": self.num_test, **PROTOCOLS[protocol].settings}
-        return Identity(self.data, spec.name, spec.described, protocol, seed, asked)
+        asked = {"num_test": self.num_test, **TASKS[protocol].settings}
+        return ResultKey(self.data, spec.name, spec.described, protocol, seed, asked)
 
-    def context(self, spec: MethodSpec, identity: Identity) -> dict[str, Any]:
+    def context(self, spec: MethodSpec, identity: ResultKey) -> dict[str, Any]:
         """Return what a result records of how it came about: a command, or a call where none computes it again."""
         if spec.python_name is None and self.recipe is None:
             words = ["--data", self.data, "--methods", spec.given, "--metrics", identity.protocol]
@@ -91,7 +91,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """One method on one model, and the questions to ask of it."""
 
     plan: Plan
@@ -101,28 +101,28 @@ class Task:
     protocols: tuple[str, ...]
 
 
-def work(task: Task, images: ImageData, chosen: Subject) -> Iterator[Cell]:
-    """Ask one method all questions of a task; yield each result when it is on disk.
+def work(task: Assignment, images: ImageData, chosen: Subject) -> Iterator[Result]:
+    """Run one method on all tasks of an assignment; yield each result when it is on disk.
 
     An error of the method is a result too.
     """
     tests = draw_tests(len(images.test_labels), task.seed)
     plan = task.plan
     folder = plan.models / plan.data / f"{task.kind}-{task.seed}" / "subsets"
-    trial = Trial(task.spec, chosen, images, tests, plan.num_test, folder, progress=plan.progress)
+    run = MethodRun(task.spec, chosen, images, tests, plan.num_test, folder, progress=plan.progress)
     error: dict[str, str] | None = None
     for protocol in task.protocols:
         identity = plan.identity(task.spec, protocol, task.seed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
-            asked = _ask(trial, protocol) if error is None else {"error": error}
-        if not trial.has_calculator:
+            asked = _run(run, protocol) if error is None else {"error": error}
+        if not run.has_calculator:
             error = asked.get("error")
         messages = dict.fromkeys(f"{one.category.__name__}: {one.message}" for one in caught)
-        cell = Cell(
+        cell = Result(
             identity=identity,
             model={
-                "fingerprint": trial.model.fingerprint,
+                "fingerprint": run.model.fingerprint,
                 "test_accuracy": chosen.test_accuracy,
                 "training_seconds": chosen.seconds,
             },
@@ -134,7 +134,7 @@ def work(task: Task, images: ImageData, chosen: Subject) -> Iterator[Cell]:
         yield cell
 
 
-def work_elsewhere(task: Task) -> list[Cell]:
+def work_elsewhere(task: Assignment) -> list[Result]:
     """Do a task in a process that knows nothing yet."""
     images, chosen = _loaded(task.plan, task.kind, task.seed)
     return list(work(task, images, chosen))
@@ -152,14 +152,14 @@ def fingerprint_of(chosen: Subject) -> str:
     return model.fingerprint
 
 
-def _ask(trial: Trial, protocol: str) -> dict[str, Any]:
+def _run(run: MethodRun, protocol: str) -> dict[str, Any]:
     """Return the parts of a cell that the question fills, or its error."""
-    trial.restart_clocks()
+    run.restart_clocks()
     try:
-        answer = PROTOCOLS[protocol].ask(trial)
+        answer = TASKS[protocol].run(run)
     except Exception as error:
         return {"error": {"type": type(error).__name__, "message": " ".join(str(error).split())}}
-    return {"metrics": answer.metrics, "details": answer.details, "cost": trial.costs()}
+    return {"metrics": answer.metrics, "details": answer.details, "cost": run.costs()}
 
 
 _NUM_EXAMPLES = 32
