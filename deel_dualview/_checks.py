@@ -4,6 +4,7 @@ import math
 import numbers
 import reprlib
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 
 def describe(needed: str, received: Mapping[str, object]) -> str:
@@ -66,6 +67,16 @@ def check_instance(name: str, value: object, kind: type, example: str) -> None:
         )
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a real number; a bool is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Return whether a value is an integer; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def check_positive(name: str, value: float) -> float:
     """Return `value` as a float.
 
@@ -73,7 +84,7 @@ def check_positive(name: str, value: float) -> float:
         TypeError: it is not a number.
         ValueError: it is not positive and finite.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_number(value):
         raise TypeError(describe(f"`{name}` must be a number.", {name: value}))
     require(math.isfinite(value) and value > 0, f"`{name}` must be positive and finite.", {name: value})
     return float(value)
@@ -85,8 +96,9 @@ def check_seed(name: str, value: int) -> int:
     Raises:
         ValueError: it is not an integer, or negative.
     """
-    is_seed = isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 0
-    require(is_seed, f"`{name}` must be an integer that is not negative.", {name: value})
+    require(
+        is_integer(value) and value >= 0, f"`{name}` must be an integer that is not negative.", {name: value}
+    )
     return int(value)
 
 
@@ -97,7 +109,7 @@ def check_count(name: str, value: int) -> int:
         TypeError: it is not an integer.
         ValueError: it is less than 1.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not is_integer(value):
         raise TypeError(describe(f"`{name}` must be an integer.", {name: value}))
     require(value >= 1, f"`{name}` must be at least 1.", {name: value})
     return int(value)

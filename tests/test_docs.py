@@ -1,4 +1,4 @@
-"""The pages on methods keep their word: their Python blocks run, and every public name has an entry in the API."""
+"""The documentation is right: its Python blocks run, and every public name has an entry in the reference."""
 
 import itertools
 import json
@@ -18,12 +18,20 @@ from deel_dualview.evaluation.tables import MEASURES
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in (DOCS / "methods").glob("*.md") if page.name != "index.md")
+GUIDES = [DOCS / "how_to" / name for name in ("explain_a_prediction.md", "fix_labels.md")]
+HOW_GOOD = DOCS / "measurements" / "how_good.md"
 SECTIONS = ["What it computes", "When to use it", "Sign and scale", "Cost", "Pitfalls", "Reference"]
 LARGEST_PICTURE = 60_000
 
 
 def read(page):
     return page.read_text(encoding="utf-8")
+
+
+def python_blocks(page):
+    found = re.findall(r"^```python\n(.*?)^```", read(page), flags=re.MULTILINE | re.DOTALL)
+    assert found
+    return found
 
 
 @pytest.fixture
@@ -43,10 +51,21 @@ def given(keras_seed):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_python_blocks_of_a_method_run(page, given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = re.findall(r"^```python\n(.*?)^```", read(page), flags=re.MULTILINE | re.DOTALL)
-    assert found
-    exec(compile("\n".join(found), page.name, "exec"), given)
+    exec(compile("\n".join(python_blocks(page)), page.name, "exec"), given)
     assert given["top"].training_indices.shape == (4, 5) if "top" in given else np.ndim(given["values"]) == 1
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_the_python_blocks_of_a_guide_run(page, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(python_blocks(page)), page.name, "exec"), given)
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = read(DOCS.parent / "mkdocs.yml")
+    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
+    tutorials = [f"tutorials/{page.stem}.md" for page in (DOCS.parent / "tutorials").glob("*.ipynb")]
+    assert not [page for page in [*pages, *tutorials] if f": {page}\n" not in navigation]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -61,7 +80,7 @@ def test_a_method_has_a_small_picture(page):
 
 
 def test_how_good_lists_every_metric_of_the_benchmark_with_its_column_and_its_question():
-    lines = [line for line in read(DOCS / "how_good.md").splitlines() if line.startswith("| ")]
+    lines = [line for line in read(HOW_GOOD).splitlines() if line.startswith("| ")]
     rows = [[part.strip(" *`") for part in line.split("|")[1:-1]] for line in lines if "`" in line]
     rows = [row for row in rows if len(row) == 5 and row[1] != "--metrics"]
     listed = {name: (title, better) for title, name, _, better, _ in rows if title}
@@ -74,7 +93,7 @@ def test_how_good_lists_every_metric_of_the_benchmark_with_its_column_and_its_qu
 
 
 def test_how_good_says_which_columns_have_a_rank():
-    [told] = re.findall(r"^- \*\*Rank\*\* (.*?)^- ", read(DOCS / "how_good.md"), re.MULTILINE | re.DOTALL)
+    [told] = re.findall(r"^- \*\*Rank\*\* (.*?)^- ", read(HOW_GOOD), re.MULTILINE | re.DOTALL)
     ranked = {name for name, measure in MEASURES.items() if measure.is_ranked}
     retrained = {name for protocol in RETRAINING.values() for name in protocol.measures}
     assert "every\n  column of the second table" in told and retrained <= ranked
@@ -82,13 +101,13 @@ def test_how_good_says_which_columns_have_a_rank():
     assert ranked - retrained == named
 
 
-def test_the_python_blocks_of_how_good_run():
+def test_the_python_blocks_on_evaluating_a_method_run():
     """Those on metrics; the tutorial runs `benchmark`."""
-    found = re.findall(r"^```python\n(.*?)^```", read(DOCS / "how_good.md"), flags=re.MULTILINE | re.DOTALL)
+    page = DOCS / "how_to" / "evaluate_a_method.md"
     values = dict.fromkeys(["training_labels", "explained_classes"], np.arange(3))
     given = {"influence_values": np.eye(3), **values}
-    for block in found:
-        code = compile(block, "how_good.md", "exec")
+    for block in python_blocks(page):
+        code = compile(block, page.name, "exec")
         if "benchmark" not in block:
             exec(code, given)
     assert given["metric"].result().value == 1.0
@@ -123,7 +142,7 @@ def test_a_table_has_the_means_of_the_committed_results(head):
     results = json.loads((DOCS.parent / "benchmarks" / "results" / f"table2-{data}.json").read_text())[
         "values"
     ]
-    lines = read(DOCS / "how_good.md").split(f"\n{head}\n")[1].lstrip().splitlines()
+    lines = read(HOW_GOOD).split(f"\n{head}\n")[1].lstrip().splitlines()
     rows = [line.strip("| ").split(" | ") for line in itertools.takewhile(bool, lines)][2:]
     assert {row[0] for row in rows} == set(results)
     for name, *cells in rows:

@@ -171,7 +171,9 @@ def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
     return [*about_data, about.faithfulness, *last]
 
 
-def _find_leaks(evidence: Evidence, splits: Splits, others: list[Finding]) -> tuple[list[Finding], dict]:
+def _find_leaks(
+    evidence: Evidence, splits: Splits, others: list[Finding]
+) -> tuple[list[Finding], dict[tuple[str, int], object]]:
     """Find duplicates, and fetch them together with the examples that the other findings show."""
     candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, doubt=evidence.doubt)
     train_indices, test_indices = leaks.indices_to_read(candidates)

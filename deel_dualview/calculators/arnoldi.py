@@ -58,10 +58,12 @@ class ArnoldiInfluenceCalculator(StoredInfluenceCalculator):
         store: Store | None = None,
     ) -> None:
         if not isinstance(ihvp, ArnoldiIHVP | None):
-            needed = (
-                "`ihvp` must be an ArnoldiIHVP; other inverses belong into FirstOrderInfluenceCalculator."
+            raise TypeError(
+                describe(
+                    "`ihvp` must be an ArnoldiIHVP; other inverses belong into FirstOrderInfluenceCalculator.",
+                    {"type": type(ihvp).__name__},
+                )
             )
-            raise TypeError(describe(needed, {"type": type(ihvp).__name__}))
         if ihvp is not None and store is None and ihvp.shares_features(train_set):
             store = ihvp.store
         super().__init__(model, train_set, target=target, store=store)

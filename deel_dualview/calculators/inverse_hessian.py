@@ -86,8 +86,12 @@ class InverseHessianCalculator(StoredInfluenceCalculator):
     def _check_ihvp(self, ihvp: InverseHessianVectorProduct) -> None:
         """Refuse an inverse Hessian that does not fit the calculator, before any data is read."""
         if not isinstance(ihvp, InverseHessianVectorProduct):
-            needed = "`ihvp` must be an inverse Hessian, for instance ExactIHVP(model, train_set)."
-            raise TypeError(describe(needed, {"type": type(ihvp).__name__}))
+            raise TypeError(
+                describe(
+                    "`ihvp` must be an inverse Hessian, for instance ExactIHVP(model, train_set).",
+                    {"type": type(ihvp).__name__},
+                )
+            )
 
     def _prepare(self) -> None:
         """Check or compute what influence vectors need, before the pass over the training set."""

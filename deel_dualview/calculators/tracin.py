@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview._checks import describe, require
+from deel_dualview._checks import describe, is_number, require
 from deel_dualview.calculators.checkpoints import CheckpointGradients, Models, check_models
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
@@ -94,7 +93,7 @@ class TracIn(StoredInfluenceCalculator):
 
 def _check_learning_rates(learning_rates: float | Sequence[float], num_models: int) -> tuple[float, ...]:
     rates = list(learning_rates) if isinstance(learning_rates, Sequence) else [learning_rates] * num_models
-    if not all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in rates):
+    if not all(is_number(rate) for rate in rates):
         raise TypeError(describe("`learning_rates` must be numbers.", {"learning_rates": learning_rates}))
     require(
         len(rates) == num_models,

@@ -182,7 +182,7 @@ def _has_activation(layer: keras.Layer) -> bool:
 def _after_call(finish: Callable[[keras.Layer, Any, Any], None], layer: keras.Layer) -> Around:
     """Have `finish` called after every call of a layer, with the layer, its inputs and its outputs."""
 
-    def around(call: Callable, *args: Any, **kwargs: Any) -> Any:
+    def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         outputs = call(*args, **kwargs)
         finish(layer, args[0] if args else next(iter(kwargs.values())), outputs)
         return outputs
@@ -193,7 +193,7 @@ def _after_call(finish: Callable[[keras.Layer, Any, Any], None], layer: keras.La
 def _before_activation(note: Callable[[keras.Layer, tf.Tensor], None], layer: keras.Layer) -> Around:
     """Have `note` called with a layer and what its activation is applied to, before it is."""
 
-    def around(activation: Callable, outputs: tf.Tensor) -> tf.Tensor:
+    def around(activation: Callable[..., tf.Tensor], outputs: tf.Tensor) -> tf.Tensor:
         note(layer, outputs)
         return activation(outputs)
 

@@ -1,7 +1,7 @@
 """PerExampleGradients: gradients of every example, in any weights, by the cheapest route that is right."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -219,7 +219,7 @@ class PerExampleGradients:
 
     def _closed_forms(
         self, inputs: Inputs, classes: tf.Tensor, indices: Sequence[int], function: Function
-    ) -> dict:
+    ) -> dict[int, Any]:
         """Return gradients by position, of those groups found to have a closed form; while tracing."""
         layers = [self.groups[index].layer for index in indices]
         if not layers:
@@ -241,7 +241,7 @@ class PerExampleGradients:
     def _agreeing(self, inputs: Inputs, classes: tf.Tensor) -> frozenset[int]:
         """Return the positions of groups whose closed form gives what differentiating an example does."""
 
-        def closed_forms(inputs: Inputs, classes: tf.Tensor) -> dict:
+        def closed_forms(inputs: Inputs, classes: tf.Tensor) -> dict[int, tf.Tensor]:
             found = self._closed_forms(inputs, classes, range(len(self.groups)), self._compared_function)
             return {index: blocks.to_dense((to_block(rows),)) for index, rows in found.items()}
 

@@ -1,6 +1,5 @@
 """The inverse of a curvature as a linear operator: what every algorithm promises."""
 
-import numbers
 import threading
 import warnings
 from abc import abstractmethod
@@ -12,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_choice, check_instance, check_positive, require
+from deel_dualview._checks import check_choice, check_instance, check_positive, is_number, require
 from deel_dualview._summaries import Summarised
 from deel_dualview.curvature import Curvature, CurvatureKind, curvature_of
 from deel_dualview.gradients import PerExampleGradients, Weights
@@ -252,7 +251,7 @@ class InverseHessianVectorProduct(Summarised, LinearOperator):
 
 
 def _check_not_negative(name: str, value: float) -> float:
-    if isinstance(value, numbers.Real) and not value > 0:
+    if is_number(value) and not value > 0:
         require(value == 0, f"`{name}` must not be negative, and finite.", {name: value})
         return 0.0
     return check_positive(name, value)

@@ -116,7 +116,9 @@ def _transposed(layer: keras.Layer) -> tuple[LinearMap, ...]:
     return (LinearMap(apply, _tensor(layer.kernel), _bias(layer, layer.rank)),)
 
 
-def _convolving(layer: keras.Layer, operation: Callable) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _convolving(
+    layer: keras.Layer, operation: Callable[..., tf.Tensor]
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     def apply(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         padding = layer.padding
         if padding == "causal":

@@ -139,11 +139,11 @@ class LRP:
         )
 
     @cached_property
-    def _propagated(self) -> Callable:
+    def _propagated(self) -> Callable[..., Any]:
         return tf.function(self._propagate, reduce_retracing=True, autograph=False)
 
     @cached_property
-    def _outputs(self) -> Callable:
+    def _outputs(self) -> Callable[..., Any]:
         return tf.function(
             lambda inputs: self._run(inputs)[1][self._graph.outputs[0]],
             reduce_retracing=True,
@@ -151,7 +151,7 @@ class LRP:
         )
 
     @cached_property
-    def _sums(self) -> Callable:
+    def _sums(self) -> Callable[..., Any]:
         return tf.function(self._sum, reduce_retracing=True, autograph=False)
 
     def _propagate(self, inputs: Inputs, relevance: tf.Tensor) -> Inputs:

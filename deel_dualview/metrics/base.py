@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import scipy.sparse
 import scipy.stats
 import tensorflow as tf
 
-from deel_dualview._checks import check_count, check_seed, require
+from deel_dualview._checks import check_count, check_seed, is_number, require
 from deel_dualview._summaries import Summarised
 from deel_dualview.data import to_array
 
@@ -51,7 +50,7 @@ class Metric(Summarised, ABC):
 
     def __init__(self, *, confidence_level: float = 0.95, num_resamples: int = 1000, seed: int = 0):
         require(
-            isinstance(confidence_level, Real) and 0 < confidence_level < 1,
+            is_number(confidence_level) and 0 < confidence_level < 1,
             "`confidence_level` must lie between 0 and 1.",
             {"confidence_level": confidence_level},
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn.metrics
 
-from deel_dualview._checks import require
+from deel_dualview._checks import is_number, require
 from deel_dualview.metrics.base import Metric, MetricResult, checked_vector, row_blocks, shape_of, to_reals
 from deel_dualview.metrics.flags import checked_flags
 
@@ -110,9 +109,7 @@ class LabelErrorDetection(Metric):
         Raises:
             ValueError: the share does not lie between 0 and 1, or not every training example has a value.
         """
-        require(
-            isinstance(share, Real) and 0 <= share <= 1, "`share` must lie between 0 and 1.", {"share": share}
-        )
+        require(is_number(share) and 0 <= share <= 1, "`share` must lie between 0 and 1.", {"share": share})
         curve = self.curve()
         return float(curve.found[int(np.floor(share * len(self.is_poisoned) + 1e-9))])
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from deel_dualview._checks import check_count, describe, require
+from deel_dualview._checks import check_count, describe, is_number, require
 from deel_dualview.data import to_array
 from deel_dualview.metrics.base import (
     MeanMetric,
@@ -59,7 +58,7 @@ class _RetrainingCurve(Metric):
         require(
             isinstance(shares, Sequence | np.ndarray)
             and len(shares) > 0
-            and all(isinstance(share, Real) and 0 < share < 1 for share in shares),
+            and all(is_number(share) and 0 < share < 1 for share in shares),
             "`shares` must be numbers between 0 and 1.",
             {"shares": shares},
         )

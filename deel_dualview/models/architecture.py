@@ -97,7 +97,7 @@ class Architecture:
         described = value.get_config() if hasattr(value, "get_config") else None
         return f"{type(value).__name__} {self._text(described)}"
 
-    def _text_of_mapping(self, value: Mapping) -> str:
+    def _text_of_mapping(self, value: Mapping[str, Any]) -> str:
         kind, config = value.get("class_name"), value.get("config")
         if kind in ("function", "__lambda__"):
             self.is_complete = False

@@ -111,7 +111,7 @@ def _matched(structure: Structure, given: Any) -> list[int]:
     return _matched_row([structure], given) if tf.nest.is_nested(given) else [given]
 
 
-def _matched_dict(structure: dict, given: Any) -> list[int]:
+def _matched_dict(structure: dict[str, Structure], given: Any) -> list[int]:
     # Keras flattens dicts in the order of their sorted keys.
     keys = sorted(structure)
     if isinstance(given, dict):
@@ -126,7 +126,7 @@ def _matched_dict(structure: dict, given: Any) -> list[int]:
     return _matched_row([structure[key] for key in keys], given)
 
 
-def _matched_row(structures: list, given: Any) -> list[int]:
+def _matched_row(structures: list[Any], given: Any) -> list[int]:
     entries = list(given) if isinstance(given, list | tuple) else [given]
     if len(entries) != len(structures):
         raise _Unmatched(f"yields {len(entries)} input(s)")
@@ -137,7 +137,7 @@ def _matched_row(structures: list, given: Any) -> list[int]:
     ]
 
 
-def _entries(given: dict, names: Sequence[Any]) -> list[Any]:
+def _entries(given: dict[Any, Any], names: Sequence[Any]) -> list[Any]:
     missing = [str(name) for name in names if name not in given]
     if missing:
         raise _Unmatched(f"lacks {', '.join(missing)}")
@@ -160,7 +160,9 @@ def _of_rank(leaf: Any, want: Any) -> Any:
     return leaf
 
 
-def _check_shapes(structure: Structure, wanted: list, fitted: list, found: list, name: str) -> None:
+def _check_shapes(
+    structure: Structure, wanted: list[Any], fitted: list[Any], found: list[Any], name: str
+) -> None:
     wrong = [
         position
         for position, (leaf, want) in enumerate(zip(fitted, wanted, strict=True))

@@ -42,7 +42,7 @@ def recorded(layers: list[keras.Layer]) -> Iterator[list[LayerCall]]:
     calls: list[LayerCall] = []
 
     def recording(layer: keras.Layer) -> Around:
-        def around(call: Callable, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        def around(call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
             outputs = call(inputs, *args, **kwargs)
             if tf.compat.v1.get_default_graph() is graph:
                 calls.append(LayerCall(layer, inputs, outputs))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from deel_dualview._checks import describe, require
+from deel_dualview._checks import describe, is_integer, require
 from deel_dualview.plots.fonts import drawn
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def check_pair(pair: PairRelevance, index: int, colours: Colours, *, rank: int, 
         ValueError: relevance of another rank or of several inputs, `index` out of range, unknown colours.
     """
     _check_kind("pair", pair)
-    if isinstance(index, bool) or not isinstance(index, numbers.Integral):
+    if not is_integer(index):
         raise TypeError(
             describe("`index` must be an integer: which of the evaluated examples.", {"index": index})
         )

@@ -151,8 +151,12 @@ class DualRelevance:
         batch_size: int = 64,
     ) -> None:
         if not isinstance(calculator, BaseInfluenceCalculator):
-            needed = "DualRelevance explains a calculator, for instance DualView(model, train)."
-            raise TypeError(describe(needed, {"calculator": calculator}))
+            raise TypeError(
+                describe(
+                    "DualRelevance explains a calculator, for instance DualView(model, train).",
+                    {"calculator": calculator},
+                )
+            )
         calculator.check_feature_contributions()
         self.calculator = calculator
         self.batch_size = check_count("batch_size", batch_size)

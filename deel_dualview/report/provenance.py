@@ -20,10 +20,8 @@ from tqdm import tqdm
 
 from deel_dualview.report.overview import Setting, StepTime
 
-try:
+if sys.platform != "win32":  # Windows has no such module; memory is then reported as unknown.
     import resource
-except ImportError:  # Windows has no such module; memory is then reported as unknown.
-    resource = None  # type: ignore[assignment]
 
 
 class Steps:
@@ -68,7 +66,7 @@ class Steps:
 
 def peak_memory_bytes() -> int | None:
     """Return the largest resident memory that this process has had, or None where that is unknown."""
-    if resource is None:
+    if sys.platform == "win32":
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
