@@ -238,7 +238,7 @@ class TestExampleCache:
         cache = ExampleCache(5000)
         for index in rng.integers(0, 50, 300):
             cache.put(int(index), make_example(int(rng.integers(0, 2000))))
-            assert cache.num_bytes <= 5000
+            assert cache.currsize <= 5000
         assert len(cache) > 0
 
     def test_the_example_not_used_for_longest_makes_room(self):
@@ -252,16 +252,16 @@ class TestExampleCache:
     def test_an_example_larger_than_the_cache_is_not_kept(self):
         cache = ExampleCache(500)
         cache.put(0, make_example(1000))
-        assert len(cache) == 0 and cache.num_bytes == 0
+        assert len(cache) == 0 and cache.currsize == 0
 
     def test_putting_an_example_again_counts_once(self):
         cache = ExampleCache(5000)
         cache.put(0, make_example(1000))
-        size = cache.num_bytes
+        size = cache.currsize
         cache.put(0, make_example(1000))
-        assert cache.num_bytes == size
+        assert cache.currsize == size
 
     def test_the_bytes_of_text_count(self):
         cache = ExampleCache(5000)
         cache.put(0, (np.array([b"x" * 4000], object),))
-        assert cache.num_bytes >= 4000
+        assert cache.currsize >= 4000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from deel_dualview.auditing.evidence import Evidence, LabelJudge, severity_of
 from deel_dualview.report.findings import (
@@ -82,18 +83,10 @@ def detection_curve(evidence: Evidence, known: np.ndarray) -> DetectionCurve:
 
 
 def area_under_roc(values: np.ndarray, is_positive: np.ndarray) -> float:
-    """Return the probability that a positive has a larger value than a negative, ties counting half.
-
-    Source: Mann and Whitney (1947).
-    """
-    num_positive = int(is_positive.sum())
-    num_negative = len(values) - num_positive
-    if not num_positive or not num_negative:
+    """Return the probability that a positive has a larger value than a negative, NaN where there are not both."""
+    if is_positive.all() or not is_positive.any():
         return float("nan")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_ranks = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = float(mean_ranks[inverse][is_positive].sum())
-    return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
+    return float(roc_auc_score(is_positive, values))
 
 
 def _thinned_ranks(num_positive: int) -> np.ndarray:

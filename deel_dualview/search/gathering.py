@@ -1,11 +1,11 @@
 """Fetching training examples by index from a dataset that can only be read in order."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from cachetools import LRUCache
 
 from deel_dualview._checks import describe, require
 from deel_dualview.data import (
@@ -33,37 +33,16 @@ Example = tuple[np.ndarray, ...]
 """The flattened tensors of one example, without a batch dimension."""
 
 
-class ExampleCache:
-    """Examples by index, up to a number of bytes: those not used for longest make room.
+class ExampleCache(LRUCache[int, Example]):
+    """Examples by index, up to a number of bytes: those not used for longest make room."""
 
-    Attributes:
-        max_bytes: upper limit of the sum of the examples' sizes.
-        num_bytes: the sum now.
-    """
-
-    def __init__(self, max_bytes: int):
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
-        self._examples: OrderedDict[int, Example] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def get(self, index: int) -> Example | None:
-        """Return an example, which is then the last to make room; None if it is not here."""
-        if index in self._examples:
-            self._examples.move_to_end(index)
-        return self._examples.get(index)
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes, getsizeof=num_bytes)
 
     def put(self, index: int, example: Example) -> None:
         """Keep an example, unless it is larger than the whole cache."""
-        if index in self._examples:
-            self.num_bytes -= num_bytes(self._examples.pop(index))
-        self._examples[index] = example
-        self.num_bytes += num_bytes(example)
-        while self.num_bytes > self.max_bytes:
-            _, oldest = self._examples.popitem(last=False)
-            self.num_bytes -= num_bytes(oldest)
+        if num_bytes(example) <= self.maxsize:
+            self[index] = example
 
 
 def draw_examples(
@@ -164,7 +143,7 @@ class _Reader:
     def fits(self, window: list[tuple[Any, ...]]) -> bool:
         """Return whether a window's items and the examples they need stay within the cache's size."""
         num_examples = len(np.unique(np.concatenate([_flat_indices(item) for item in window])))
-        return num_bytes(window) + num_examples * self._largest_example <= self._cache.max_bytes
+        return num_bytes(window) + num_examples * self._largest_example <= self._cache.maxsize
 
     def fetch(self, wanted: np.ndarray) -> dict[int, Example]:
         """Return examples by index, in at most one pass, which ends at the last one missing.
@@ -183,7 +162,7 @@ class _Reader:
         kept = {int(index): self._cache.get(int(index)) for index in wanted}
         examples = {index: example for index, example in kept.items() if example is not None}
         missing = np.array([index for index in wanted if int(index) not in examples], np.int64)
-        fits = 0 < 2 * num_train * self._largest_example <= self._cache.max_bytes
+        fits = 0 < 2 * num_train * self._largest_example <= self._cache.maxsize
         if len(missing) and self._is_uniform and fits:
             self._everything = self._read_all()
             if self._everything is not None:
