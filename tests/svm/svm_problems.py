@@ -44,11 +44,11 @@ def _two_classes(generator):
     return features, _labels(generator, features, 2), 2
 
 
-def _hundred_classes(generator):
-    features = _features(generator, 300, 10)
-    labels = _labels(generator, features, 100)
-    labels[:100] = np.arange(100)
-    return features, labels, 100
+def _forty_classes(generator):
+    features = _features(generator, 120, 8)
+    labels = _labels(generator, features, 40)
+    labels[:40] = np.arange(40)
+    return features, labels, 40
 
 
 def _wide(generator):
@@ -65,7 +65,7 @@ PROBLEMS = {
     "zero_rows": _zero_rows,
     "missing_class": _missing_class,
     "two_classes": _two_classes,
-    "hundred_classes": _hundred_classes,
+    "forty_classes": _forty_classes,
     "wide": _wide,
 }
 

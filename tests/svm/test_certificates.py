@@ -8,11 +8,11 @@ from svm_problems import PROBLEMS, check_certificate, make_problem, relative_pen
 
 from deel_dualview import ConvergenceWarning, DualSVMSolver
 
-# Where a hundred classes have random labels, a hard margin takes long: the steps are limited for all.
+# Where forty classes have random labels, a hard margin takes long: the steps are limited for all.
 _STEPS = 40
 
 
-@pytest.fixture(params=list(PROBLEMS))
+@pytest.fixture(scope="module", params=list(PROBLEMS))
 def problem(request):
     return make_problem(request.param)
 

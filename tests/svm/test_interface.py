@@ -71,7 +71,7 @@ def test_an_early_stop_warns_with_the_gap_and_the_knob(problem, penalty):
 
 
 def test_many_classes_at_a_hard_margin_stop_early_with_an_honest_certificate():
-    problem = make_problem("hundred_classes")
+    problem = make_problem("forty_classes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         solution = DualSVMSolver(max_iterations=40).solve(*problem, relative_penalty(problem[0], 1e3))
