@@ -112,14 +112,15 @@ def test_the_twin_is_the_formula_where_float64_holds_it():
 
 @pytest.mark.parametrize("projection", [FactoredProjection(16), KroneckerProjection(2, 2)])
 @pytest.mark.parametrize("weights", ["last", "all"])
-def test_projected_cosines_are_those_of_a_model_less_sure(weights, projection, saturated):
+def test_projected_cosines_are_those_of_a_model_less_sure(weights, projection):
     """Two classes: the direction of a gradient does not depend on the size of the last layer's weights."""
+    examples = Saturated(20)  # the same inputs and labels at any margin; the models are other ones
 
     def found(size):
         keras.utils.set_random_seed(3)
         model = keras.Sequential([keras.Input((6,)), layers.Dense(4, "tanh"), layers.Dense(2)])
         model.layers[-1].set_weights([size * weight for weight in model.layers[-1].get_weights()])
-        train = tf.data.Dataset.from_tensor_slices((saturated.inputs, saturated.labels % 2)).batch(16)
+        train = tf.data.Dataset.from_tensor_slices((examples.inputs, examples.labels % 2)).batch(16)
         return values(
             GradCos(
                 model,
@@ -127,7 +128,7 @@ def test_projected_cosines_are_those_of_a_model_less_sure(weights, projection, s
                 weights=[model.layers[0].name] if weights == "all" else "last",
                 projection=projection,
             ),
-            saturated.test(),
+            examples.test(),
         )
 
     np.testing.assert_allclose(found(1000.0), found(1.0), atol=1e-4)
