@@ -59,18 +59,27 @@ def explained(calculator, rule, test, k=2):
     return next(iter(DualRelevance(calculator, rule).explain(test, k=k)))
 
 
-def value_of(calculator, pair, query, rank, *, train=None, test=None):
-    """The influence of one pair, with another image in the place of one, apart from the constant feature."""
+def values_of(calculator, pair, query, rank, *, train=None, test=None):
+    """The influence of one pair, with each of some images in the place of one, apart from the constant feature."""
     from deel_dualview.calculators.contributions import Pairs
 
     top = pair.top
-    images = [top.training_samples[0][query, rank] if train is None else train]
-    images.append(top.samples[query] if test is None else test)
-    features = [calculator.model.features(np.asarray(image)[np.newaxis]) for image in images]
-    index = np.asarray(top.training_indices)[query, rank : rank + 1]
-    label = np.asarray(top.training_samples[1])[query, rank : rank + 1]
-    pairs = Pairs(features[1], np.asarray(pair.classes)[query : query + 1], features[0], label, index)
-    return float(np.sum(calculator.feature_contributions(pairs).features, dtype=np.float64))
+    images = [np.asarray(top.training_samples[0])[query, rank][np.newaxis] if train is None else train]
+    images.append(np.asarray(top.samples)[query][np.newaxis] if test is None else test)
+    num = max(len(given) for given in images)
+    features = [tf.repeat(calculator.model.features(given), num // len(given), axis=0) for given in images]
+    index = np.repeat(np.asarray(top.training_indices)[query, rank], num)
+    label = np.repeat(np.asarray(top.training_samples[1])[query, rank], num)
+    pairs = Pairs(features[1], np.repeat(np.asarray(pair.classes)[query], num), features[0], label, index)
+    return np.sum(calculator.feature_contributions(pairs).features, axis=1, dtype=np.float64)
+
+
+def value_of(calculator, pair, query, rank, **replaced):
+    """The influence of one pair, with another image in the place of one, apart from the constant feature."""
+    (value,) = values_of(
+        calculator, pair, query, rank, **{side: image[np.newaxis] for side, image in replaced.items()}
+    )
+    return value
 
 
 @pytest.mark.parametrize("rule", OTHERS)
@@ -91,12 +100,9 @@ def test_gradients_inputs_is_the_input_times_what_a_small_change_of_it_does(calc
         ("train", np.asarray(pair.top.training_samples[0])[1, 1], pair.train_relevance),
         ("test", np.asarray(pair.top.samples)[1], pair.test_relevance),
     ):
-        expected = np.zeros(SHAPE)
-        for place in np.ndindex(*SHAPE):
-            change = np.zeros(SHAPE, np.float32)
-            change[place] = step
-            up, down = (value_of(calculator, pair, 1, 1, **{side: image + sign * change}) for sign in (1, -1))
-            expected[place] = image[place] * (up - down) / (2 * step)
+        changes = step * np.eye(image.size, dtype=np.float32).reshape(-1, *SHAPE)  # one number at a time
+        up, down = (values_of(calculator, pair, 1, 1, **{side: image + sign * changes}) for sign in (1, -1))
+        expected = image * (up - down).reshape(SHAPE) / (2 * step)
         np.testing.assert_allclose(found[1, 1], expected, atol=0.02 * np.abs(expected).max())
 
 
@@ -195,16 +201,25 @@ def test_grad_cam_takes_the_layer_that_it_is_told(similarity, problem):
         explained(similarity, GradCAM("absent"), problem.test)
 
 
-@pytest.mark.parametrize("rule", OTHERS)
-def test_images_of_integers_are_explained_as_those_of_floats(problem, rule):
-    images, found = (255 * problem.images).astype(np.uint8), []
+@pytest.fixture(scope="module")
+def of_integers_and_floats(problem):
+    """Calculators of the same images as bytes and as floats, and images to explain."""
+    images, made = (255 * problem.images).astype(np.uint8), []
     parts = [layers.Rescaling(1 / 255), *network().layers[1:]]
     for dtype in ("uint8", "float32"):
         whole = keras.Sequential([keras.Input(SHAPE, dtype=dtype), *parts])
         train = tf.data.Dataset.from_tensor_slices((images[:24].astype(dtype), problem.labels)).batch(8)
-        calculator = FeatureSimilarity(InfluenceModel(whole), train)
-        pair = explained(calculator, rule, tf.data.Dataset.from_tensors(images[24:26].astype(dtype)))
-        found.append(np.asarray(pair.test_relevance))
+        test = tf.data.Dataset.from_tensors(images[24:26].astype(dtype))
+        made.append((FeatureSimilarity(InfluenceModel(whole), train), test))
+    return made
+
+
+@pytest.mark.parametrize("rule", OTHERS)
+def test_images_of_integers_are_explained_as_those_of_floats(of_integers_and_floats, rule):
+    found = [
+        np.asarray(explained(calculator, rule, test).test_relevance)
+        for calculator, test in of_integers_and_floats
+    ]
     assert np.any(found[0] != 0)
     np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)
 
