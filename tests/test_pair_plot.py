@@ -8,6 +8,7 @@ from keras import layers
 
 from deel_dualview import ORDER, DualRelevance, DualView, InfluenceModel, plots
 from deel_dualview.plots import images, panels
+from deel_dualview.plots.images import black_and_white
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_relevance_of_a_table_is_refused(pairs):
     ],
 )
 def test_all_images_of_a_picture_share_what_is_black_and_white(images, bounds):
-    assert images.black_and_white([images]) == bounds
+    assert black_and_white([images]) == bounds
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 8, 8, 1), (1, 4, 4, 24, 3), (1, 4, 20, 6, 4), (1, 4, 6, 6, 2)])
