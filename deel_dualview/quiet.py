@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 
-def quieten(debug: bool) -> None:
+def silence(debug: bool) -> None:
     """Import TensorFlow as Keras' back end, without its start-up messages unless `debug` is given."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if debug:
@@ -27,7 +27,7 @@ def prepare_worker() -> None:
     """Make a worker process quiet; leave Ctrl-C to the process that started it, and end with that process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    quieten(debug=False)
+    silence(debug=False)
 
 
 def _end_with_parent() -> None:

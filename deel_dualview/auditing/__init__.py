@@ -130,7 +130,7 @@ def audit(
 
 
 class _About(NamedTuple):
-    """What is found by way of a calculator: evidence, doubtful labels, and what the surrogate has, if any."""
+    """Findings by way of a calculator: evidence, label errors, and those about the surrogate, if any."""
 
     evidence: Evidence
     label_errors: Finding

@@ -99,7 +99,7 @@ def relate(
 ) -> Related:
     """Propagate the relevance of every pair that the finding shows.
 
-    An audit must not fail for want of a picture: whatever cannot be explained is told in a sentence.
+    An audit must not fail for want of a picture: a sentence says what cannot be explained.
 
     Args:
         calculator: of the audit.
@@ -121,8 +121,8 @@ def relate(
         return Related(finding, {}, _reason(error))
     predictions = tuple(item for item, _ in found)
     maps = {key: value for _, own in found for key, value in own.items()}
-    told = f"input {name}" if isinstance(name, int) else name
-    return Related(dataclasses.replace(finding, predictions=predictions), maps, None, told)
+    of_input = f"input {name}" if isinstance(name, int) else name
+    return Related(dataclasses.replace(finding, predictions=predictions), maps, None, of_input)
 
 
 def tell(head: Overview, rule: Rule | None, related: Related) -> Overview:
@@ -130,10 +130,10 @@ def tell(head: Overview, rule: Rule | None, related: Related) -> Overview:
     if rule is None:
         return head
     name = rule if isinstance(rule, str) else type(rule).__name__
-    told = Setting("Pair relevance", name if related.missing is None else "not shown")
+    setting = Setting("Pair relevance", name if related.missing is None else "not shown")
     return dataclasses.replace(
         head,
-        settings=(*head.settings, told),
+        settings=(*head.settings, setting),
         relevance_rule=name if related.maps else None,
         relevance_missing=related.missing,
         relevance_input=related.of_input,
@@ -176,10 +176,12 @@ def _relate(
             )
     _check_finite(maps)
 
-    def told(group: tuple[Influence, ...]) -> tuple[Influence, ...]:
+    def with_shares(group: tuple[Influence, ...]) -> tuple[Influence, ...]:
         return tuple(dataclasses.replace(own, relevance=shares[own.example.index]) for own in group)
 
-    return dataclasses.replace(item, proponents=told(item.proponents), opponents=told(item.opponents)), maps
+    return dataclasses.replace(
+        item, proponents=with_shares(item.proponents), opponents=with_shares(item.opponents)
+    ), maps
 
 
 def _number(value: Any) -> Any:

@@ -152,7 +152,7 @@ def judge_labels(
 def choose_label_K(right: Mapping[float, np.ndarray], own_K: float) -> float:
     """Return the K of the surrogate that judges labels: the audit's own, or a smaller one that is right more often.
 
-    The features of a network that knows wrong labels by heart may separate those too: a surrogate of a large K follows
+    The features of a network that has memorised wrong labels may separate those too: a surrogate of a large K follows
     them, and is wrong on the test set for it. Where the classes are unequal, or many, a small K is wrong more often.
 
     Args:

@@ -30,7 +30,7 @@ class BaseInfluenceCalculator(RankingCalculator):
     """Maps training examples to influence vectors and evaluated examples to queries in one space.
 
     Positive influence values mean that the training example supports the explained output (a proponent), negative
-    ones that it speaks against it (an opponent). What one unit means is told by each calculator.
+    ones that it speaks against it (an opponent). Each calculator documents what one unit means.
 
     An example *is* its position in `train_set`, which must yield the same examples in the same order at every pass;
     the first batch is compared at construction, and every training example that is returned is compared again.

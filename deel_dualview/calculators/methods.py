@@ -173,7 +173,7 @@ AUDIT_SETTINGS: Mapping[str, Mapping[str, object]] = MappingProxyType({"dualview
 """What an audit sets: under this kernel the surrogate is sparse, and agrees with the model best."""
 
 DEFAULT_METHODS = ("dualview", "first-order", "graddot", "rps-l2", "feature-similarity")
-"""What `compare` takes unless told otherwise: one of each kind, all of them cheap."""
+"""The default of `compare`: one of each kind, all of them cheap."""
 
 
 def method_of(name: str) -> Method:

@@ -32,7 +32,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
     phi, so that `W = sum_i alpha_i phi_i'` with `alpha_i = -(p_i - y_i) / (2 lambda n)`. The influence of
     training example i on class j at x is `alpha_ij <phi_i, phi(x)>`: positive where the example raises that
     logit. Summed over i it is the logit of class j of the *retrained* layer, so one unit is one unit of that
-    logit; how far it agrees with the model is told by `surrogate_fidelity`, how stationary it is by
+    logit; `surrogate_fidelity` measures how far it agrees with the model, and how stationary it is is in
     `surrogate.gradient_norm`.
 
     Where the model's last layer has a bias (or where there is no linear last layer), phi ends in a constant

@@ -22,7 +22,7 @@ from deel_dualview.cli.subject import (
     top_k_option,
 )
 from deel_dualview.plots.formatting import visible
-from deel_dualview.quiet import quieten
+from deel_dualview.quiet import silence
 
 if TYPE_CHECKING:
     from deel_dualview.report import AuditReport
@@ -120,7 +120,7 @@ def audit(
     names = None if input_names is None else _read_names(input_names)
     rule = _chosen_rule(relevance, debug)
     check_files(options)
-    quieten(debug)
+    silence(debug)
     loaded = load_subject(options, [method])
     _check_labels(thresholds, loaded)
     for line in loaded.planted:
@@ -160,7 +160,7 @@ def _chosen_rule(relevance: str | None, debug: bool) -> dict[str, str | None]:
     """Return the argument of the rule that was given, checked; the library's default stands where none was."""
     if relevance in (None, "off"):
         return {} if relevance is None else {"relevance": None}
-    quieten(debug)
+    silence(debug)
     from deel_dualview.auditing.pairs import check_rule
 
     check_rule(relevance)

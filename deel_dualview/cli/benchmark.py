@@ -9,7 +9,7 @@ import click
 from deel_dualview.calculators.methods import METHODS
 from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
 from deel_dualview.cli.subject import LARGEST_SEED
-from deel_dualview.quiet import quieten
+from deel_dualview.quiet import silence
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10")
 DEFAULT = "dualview,first-order,graddot,gradcos,rps-l2,feature-similarity,random"
@@ -82,7 +82,7 @@ def benchmark(
     Exit code 1: a method failed (the others have their results).
     """
     _limit_threads(threads)
-    quieten(debug)
+    silence(debug)
     from deel_dualview.calculators.method_specs import split_names
     from deel_dualview.evaluation import benchmark as run
 
@@ -106,8 +106,8 @@ def benchmark(
     failed = [cell for cell in found.failed if cell.identity.method in names]
     for cell in failed:
         error = cell.error or {}
-        told = f"{cell.identity.method}, {cell.identity.protocol}, seed {cell.identity.seed}"
-        say(f"Failed: {told}: {error.get('type')}: {error.get('message')}", err=True)
+        result = f"{cell.identity.method}, {cell.identity.protocol}, seed {cell.identity.seed}"
+        say(f"Failed: {result}: {error.get('type')}: {error.get('message')}", err=True)
     return FAILED_THRESHOLD if failed else 0
 
 

@@ -15,7 +15,7 @@ from deel_dualview.cli.subject import (
     subject_options,
     top_k_option,
 )
-from deel_dualview.quiet import quieten
+from deel_dualview.quiet import silence
 
 
 def _split(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
@@ -75,7 +75,7 @@ def compare(
     check_subject(options, methods)
     directory = check_output_directory(output, overwrite=overwrite, names=COMPARISON_FILES)
     check_files(options)
-    quieten(debug)
+    silence(debug)
     loaded = load_subject(options, methods)
     from deel_dualview import compare as compare_methods
 

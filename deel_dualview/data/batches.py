@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 def check_batched(dataset: tf.data.Dataset, name: str) -> None:
     """Refuse, by its element_spec alone, a dataset that is not one of batches of examples.
 
-    A dataset without labels whose single examples look like batches cannot be told from a batched one here.
+    A dataset without labels whose single examples look like batches cannot be distinguished from a batched one here.
 
     Args:
         dataset: the user's dataset.

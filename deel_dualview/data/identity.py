@@ -16,7 +16,7 @@ _KEEP_ORDER = (
 
 
 def changed_message(name: str, found: str) -> str:
-    """Return what a user is told when a second pass over a dataset yields something else.
+    """Return the message for a second pass over a dataset that yields something else.
 
     Args:
         name: the argument it came by.

@@ -21,7 +21,7 @@ class GroundTruth:
     """What models trained on subsets say of test examples.
 
     Attributes:
-        name: as `load_ground_truth` was told.
+        name: as given to `load_ground_truth`.
         data: name of the dataset, as `load_images` takes it.
         train_indices: positions in the training split that subsets were drawn from, shape (n,).
         test_indices: positions in the test split, shape (m,).

@@ -33,7 +33,7 @@ _MAX_WARNINGS = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """What a benchmark is of, in a form that another process can be told.
+    """What a benchmark is of, in a form that can be sent to another process.
 
     Attributes:
         data: name of the dataset.

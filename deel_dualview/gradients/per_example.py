@@ -262,7 +262,7 @@ class PerExampleGradients:
 
     def _agree(self, rows: tf.Tensor, expected: tf.Tensor) -> bool:
         if not np.isfinite(expected).all():
-            # Nothing to compare: a caller is told which examples are not finite.
+            # Nothing to compare: an error names the examples that are not finite.
             return True
         is_half = self.model.model.compute_dtype in ("float16", "bfloat16")
         tolerance = 5e-2 if is_half else 1e-3

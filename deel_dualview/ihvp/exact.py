@@ -39,7 +39,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         store: where the features of the training set are kept (a last layer's curvature follows from them).
 
     Raises:
-        LinAlgError: a matrix that is not positive definite after damping (its smallest eigenvalue is told).
+        LinAlgError: a matrix that is not positive definite after damping (the message has its smallest eigenvalue).
         ValueError: too many parameters.
     """
 

@@ -241,7 +241,7 @@ EPSILON = _composite(Epsilon(), Epsilon())
 """The epsilon rule everywhere: gradient times input on a ReLU network without biases."""
 
 EPSILON_GAMMA = _composite(Epsilon(), Gamma())
-"""Epsilon in dense layers, gamma in convolutions: the default, best on planted marks and flipped pixels."""
+"""Epsilon in dense layers, gamma in convolutions: the default, best on injected marks and flipped pixels."""
 
 EPSILON_PLUS = _composite(Epsilon(), ZPlus())
 """Epsilon in dense layers, z-plus in convolutions."""

@@ -18,7 +18,7 @@ from deel_dualview.data import to_array
 # Rows are made dense and float64 a block at a time.
 _BLOCK_BYTES = 64 * 2**20
 UNKNOWN_SIZE = int(np.iinfo(np.int64).max)
-"""Number of training examples where a metric is not told it."""
+"""Number of training examples where it is not given to a metric."""
 _LARGEST_CLASS = 2.0**53  # beyond, floats are no longer all whole numbers
 
 

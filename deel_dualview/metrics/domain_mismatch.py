@@ -21,7 +21,7 @@ from deel_dualview.metrics.flags import checked_flags
 class DomainMismatch(MeanMetric):
     """Share of misled test examples whose first proponent is a marked training example.
 
-    A mark is planted on training images of one class m. A test example counts when it bears the mark, is
+    A mark is put on training images of one class m. A test example counts when it bears the mark, is
     predicted m, and is not of class m: the mark must have decided. Random attributions score the share of
     marked training examples.
 

@@ -23,7 +23,7 @@ from deel_dualview.plots.panels import Colours, check_pair, colour_map, sum_chan
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
 
-# Okabe and Ito's colours, told apart by readers of every colour vision.
+# Okabe and Ito's colours, distinguished by readers of every colour vision.
 BLUE, VERMILLION, GREY = "#0072b2", "#d55e00", "#808890"
 INK, _FAINT = "#1b1f24", "#d8dee4"
 _SVG_SETTINGS: Any = {"svg.fonttype": "none"}

@@ -23,7 +23,7 @@ COLOURS = get_args(Colours)
 INK, MUTED, LINE, WARNING = "#1b1f24", "#5b6570", "#c9d1d9", "#a40e26"
 # Diverging from white, equal in lightness on both sides: red is positive, as in the papers.
 _RED_BLUE = ("#053061", "#2b75b4", "#8dc2dd", "#ffffff", "#f2a385", "#ca3e3e", "#67001f")
-# Orange and purple (Brewer's PuOr): told apart by readers of every colour vision.
+# Orange and purple (Brewer's PuOr): distinguished by readers of every colour vision.
 _ORANGE_PURPLE = ("#2d004b", "#6a51a3", "#b2abd2", "#ffffff", "#fdb863", "#d9730d", "#7f3b08")
 
 

@@ -28,7 +28,7 @@ from deel_dualview.plots.panels import (
 )
 
 MAX_TOKENS = 60
-# From this share of a text's relevance on, it is told what padding received.
+# From this share of a text's relevance on, a note says what padding received.
 _TOLD = 0.005
 # In points, the unit of all coordinates here.
 _SIZE, _LINE_HEIGHT, _GAP, _BLOCK_GAP, _MARGIN, _HEAD, _SIDE, _BETWEEN = (

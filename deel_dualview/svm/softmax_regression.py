@@ -157,7 +157,7 @@ def _loss_and_gradient(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the summed loss, its gradient (c, d) and the probabilities (b, c), all in float64.
 
-    Whether there is one output is told apart by its own graph: static shapes are lost when widths vary.
+    One output has a graph of its own: static shapes are lost when widths vary.
     """
     features = tf.cast(features, tf.float64)
     logits = tf.matmul(features, weights, transpose_b=True)

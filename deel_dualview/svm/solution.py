@@ -102,7 +102,7 @@ class DualSVMSolution(Summarised):
 
     @property
     def relative_weight_error(self) -> float:
-        """`weight_error_bound` over ||W_a||; 1 or more says that W* cannot be told from zero."""
+        """`weight_error_bound` over ||W_a||; 1 or more says that W* cannot be distinguished from zero."""
         bound, norm = self.weight_error_bound, float(np.linalg.norm(self.weights))
         if norm == 0.0:
             return np.inf if bound else 0.0
