@@ -51,9 +51,9 @@ class DualView(StoredInfluenceCalculator):
     """Attributions from the dual of a Crammer-Singer SVM fitted to the penultimate features phi.
 
     The influence of training example i on class j at x is `alpha_ij <phi_i, phi(x)>`. Summed over i it is the logit
-    of class j of the surrogate, so one unit is one unit of that logit; only support vectors have any. `surrogate_fidelity`
-    measures how far the surrogate agrees with the model; the distance of the solver from the optimum is in
-    `surrogate.relative_gap` and `logit_error_bound`.
+    of class j of the surrogate, so one unit is one unit of that logit; only support vectors have any.
+    `surrogate_fidelity` measures how far the surrogate agrees with the model; `surrogate.relative_gap` and
+    `logit_error_bound` say how far the solver may be from the optimum.
 
     Self-influence is `alpha_i,y_i ||phi_i||^2`. Suspected label errors are better ranked by `surrogate.slack`.
 

@@ -83,8 +83,8 @@ def benchmark(
         ChildProcessError: a process of `jobs` ended abruptly; finished results are kept.
         TypeError: methods that are neither names nor makers.
         ValueError: unknown names, settings that a method refuses, more test examples than there are, results of
-            other settings or models, a damaged model, or with jobs > 1 a method that another process cannot be
-            told of.
+            other settings or models, a damaged model, or with jobs > 1 a method that another process cannot
+            import.
         FileExistsError: a folder of something else.
         NotADirectoryError: a folder that cannot be written to.
     """

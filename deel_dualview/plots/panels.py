@@ -107,7 +107,7 @@ def cancellation_note(own: Sequence[float | None], of_gradients: Sequence[float 
         own: cancellation of some heatmaps; None for one that is not finite.
         of_gradients: that of gradients times inputs for the same; None or NaN where it is unknown.
     """
-    # TensorFlow here: the command line reads this module's names before it quietens TensorFlow.
+    # TensorFlow here: the command line reads this module's names before it silences TensorFlow.
     from deel_dualview.relevance.cancellation import MUCH_CANCELLATION, WORSE
 
     found = [
@@ -143,7 +143,7 @@ def _note_on_cancellation(pairs: Sequence[PairRelevance], index: int) -> str:
 
 
 def _is_same_example(pair: PairRelevance, other: PairRelevance, index: int) -> bool:
-    # TensorFlow here: the command line reads this module's names before it quietens TensorFlow.
+    # TensorFlow here: the command line reads this module's names before it silences TensorFlow.
     import tensorflow as tf
 
     parts = zip(*(tf.nest.flatten(one.top.samples) for one in (pair, other)), strict=True)
