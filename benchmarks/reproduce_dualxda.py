@@ -10,6 +10,7 @@ minutes a model.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 
@@ -25,24 +26,21 @@ from deel_dualview.stores import Store
 NUM_TEST = 2000
 
 
-def dualda(C: float) -> Callable[..., DualView]:
-    """Return what makes DualView as the second paper has it: raw features, a constant one, an absolute C."""
-
-    def make(model: InfluenceModel, train_set: tf.data.Dataset, *, store: Store | None = None) -> DualView:
-        features = (model.features(unpack(element).inputs).numpy() for element in train_set)
-        squared_norms = np.concatenate([np.sum(np.square(block), axis=1) + 1 for block in features])
-        K = C * float(squared_norms.mean(dtype=np.float64))
-        return DualView(model, train_set, K=K, kernel="linear", bias=True, store=store)
-
-    make.__qualname__ = f"dualda(C={C:g})"  # results record it
-    return make
+def dualda(
+    model: InfluenceModel, train_set: tf.data.Dataset, *, C: float, store: Store | None = None
+) -> DualView:
+    """Make DualView as the second paper has it: raw features, a constant one, an absolute C."""
+    features = (model.features(unpack(element).inputs).numpy() for element in train_set)
+    squared_norms = np.concatenate([np.sum(np.square(block), axis=1) + 1 for block in features])
+    K = C * float(squared_norms.mean(dtype=np.float64))
+    return DualView(model, train_set, K=K, kernel="linear", bias=True, store=store)
 
 
 ROWS: dict[str, str | Callable] = {
     "DualView": "dualview",
-    "DualDA, C = 1e-5": dualda(1e-5),
-    "DualDA, C = 1e-3": dualda(1e-3),
-    "DualDA, C = 1e-1": dualda(1e-1),
+    "DualDA, C = 1e-5": functools.partial(dualda, C=1e-5),
+    "DualDA, C = 1e-3": functools.partial(dualda, C=1e-3),
+    "DualDA, C = 1e-1": functools.partial(dualda, C=1e-1),
     "LiSSA": "first-order-lissa",
     "Arnoldi": "arnoldi",
     "EK-FAC": "ekfac",
