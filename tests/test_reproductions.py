@@ -151,8 +151,8 @@ class TestTable2:
 
         plan = Plan("mnist", None, FOLDER, FOLDER, 4000, False)
         described = {
-            entrant.name: (plan.identity(entrant, "normal", 2).place.parts[2], entrant.described)
-            for entrant in resolve_all(script("reproduce_table2").ROWS)
+            spec.name: (plan.identity(spec, "normal", 2).place.parts[2], spec.described)
+            for spec in resolve_all(script("reproduce_table2").ROWS)
         }
         known = {
             "DualView (tempered, 30 / n)": ("DualView_tempered_30_n", "dualview()"),

@@ -100,8 +100,9 @@ class InverseHessianCalculator(StoredInfluenceCalculator):
         num_first = min(NUM_FIRST, _PRODUCTS_AT_FIRST // self.ihvp.size)
         return Bounded(lambda: self._norms, self._query_norms, max(_LEAST_FIRST, num_first))
 
-    @property
+    @cached_property
     def _keeps_features(self) -> bool:
+        # Once: the coordinates of EK-FAC are described by a hash of its whole basis.
         return self.ihvp.gradients.is_closed_last_layer and not self.ihvp.describe_coordinates()
 
     @property

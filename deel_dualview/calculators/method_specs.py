@@ -70,7 +70,7 @@ class MethodSpec:
 
     @property
     def described(self) -> str:
-        """Text of the method and its settings, the same in every run, by which results are told apart.
+        """Text of the method and its settings, the same in every run, by which results are distinguished.
 
         Raises:
             ValueError: a factory whose settings have no such text.
@@ -267,7 +267,7 @@ def _describe_factory(factory: Any) -> str:
     is_closed = inspect.isfunction(factory) and factory.__closure__ is None
     require(
         isinstance(factory, type) or is_closed,
-        "Results are told apart by what makes a method and by its settings: give a class, a function that uses no "
+        "Results are distinguished by what makes a method and by its settings: give a class, a function that uses no "
         "variable of another one, or functools.partial(CLASS, setting=value).",
         {"method": factory},
     )
@@ -283,8 +283,8 @@ def _describe_value(value: object) -> str:
     text = repr(value)
     require(
         has_text and not isinstance(value, np.ndarray | tf.Tensor) and " at 0x" not in text,
-        "Results are told apart by the settings of a method: give numbers, words, or objects whose repr has all that "
-        "they are.",
+        "Results are distinguished by the settings of a method: give numbers, words, or objects whose repr has "
+        "all that they are.",
         {"setting": value},
     )
     return text
