@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from deel_dualview.ihvp import IdentityIHVP as IdentityIHVP
     from deel_dualview.ihvp import LissaIHVP as LissaIHVP
     from deel_dualview.ihvp import RelativeDamping as RelativeDamping
+    from deel_dualview.labels import LabelIssues as LabelIssues
+    from deel_dualview.labels import label_issues as label_issues
     from deel_dualview.linalg.projections import FactoredProjection as FactoredProjection
     from deel_dualview.linalg.projections import GaussianProjection as GaussianProjection
     from deel_dualview.linalg.projections import IdentityProjection as IdentityProjection
@@ -103,6 +105,7 @@ _HOMES = {
     "IdentityProjection": "linalg.projections",
     "InfluenceModel": "models.influence_model",
     "KroneckerProjection": "linalg.projections",
+    "LabelIssues": "labels",
     "LeverageCorrectedInfluenceCalculator": "calculators.leverage",
     "LissaIHVP": "ihvp",
     "MemoryStore": "stores",
@@ -125,6 +128,7 @@ _HOMES = {
     "audit": "auditing",
     "compare": "auditing.compare",
     "canonize": "lrp",
+    "label_issues": "labels",
     "load_digits": "data.digits",
     "swap_labels": "data.digits",
     "load_checkpoints": "models.checkpoints",

@@ -23,6 +23,7 @@ ROOMS = [
     "ihvp",
     "calculators",
     "relevance",
+    "labels",
     "metrics",
     "plots",
     "report",

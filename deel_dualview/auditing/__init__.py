@@ -11,14 +11,24 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.auditing import labels, leaks, pairs, predictions, ranking, summary, surrogate
+from deel_dualview.auditing import labels, leaks, pairs, predictions, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
+from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers, representation
 from deel_dualview.auditing.reading import gather_inputs, references_in
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.calculators.method_specs import Given, resolve
 from deel_dualview.calculators.methods import AUDIT_SETTINGS
+from deel_dualview.labels import (
+    InputTable,
+    LabelIssues,
+    Representation,
+    Representations,
+    check_pred_probs,
+    find_label_issues,
+    takes_token_ids,
+)
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.labels import check_class_names
@@ -28,7 +38,7 @@ from deel_dualview.report.findings import Faithfulness, Finding, Severity
 from deel_dualview.report.provenance import Steps
 from deel_dualview.stores import MemoryStore
 
-_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 6, 2
+_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 8, 2
 
 
 def audit(
@@ -40,6 +50,7 @@ def audit(
     method: Given = "dualview",
     class_names: Sequence[str] | None = None,
     known_label_errors: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+    pred_probs: np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
     input_names: Sequence[str] | None = None,
     progress: bool = True,
@@ -47,8 +58,8 @@ def audit(
     """Audit a trained classifier and the data that it was trained on.
 
     The network runs once over each set where the method works in the last layer; both are read for their contents,
-    for features, and for the examples that are shown, which alone are kept. Labels are judged by the
-    surrogate that explains, or by one of a smaller K if that predicts the labels of `test` better beyond chance.
+    for features, and for the examples that are shown, which alone are kept. Label issues are those of `label_issues`,
+    whatever the method.
 
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
@@ -60,13 +71,14 @@ def audit(
         method: the name of a method (`deel_dualview.METHODS` has them), perhaps with settings
             ("dualview?K=0.1"); or what makes a calculator from model and training set, for instance
             `functools.partial(DualView, K=0.1)`; or a calculator of this model and training set, target
-            "prediction". Any other than DualView has no surrogate: labels are then ranked by self-influence,
-            sections about the surrogate are left out, and of the influence values only the k strongest on either
-            side are kept.
+            "prediction". Any other than DualView has no surrogate: sections about it are left out, and of the
+            influence values only the k strongest on either side are kept.
         class_names: one for each class; their numbers by default.
         known_label_errors: which training examples are known to be mislabelled: positions (integers from 0, each
             once), or one flag for each example, as `deel_dualview.metrics` takes them. The report then tells how many
             of them it would have found.
+        pred_probs: probabilities of the training examples by a model that has not seen their labels, shape (n, c); see
+            `label_issues`.
         relevance: the rule of `DualRelevance` by which every explained prediction shows what in it, and in its
             training examples, carries the influence; None for none. Where the method or the model does not
             allow it, the report says why.
@@ -94,21 +106,31 @@ def audit(
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
         with steps.step("Contents of both sets"):
-            splits = Splits.read(train, test)
-            splits.check_labels(influence_model if ready is None else ready.model)
+            table = InputTable(has_token_ids=takes_token_ids(influence_model.model))
+            splits = Splits.read(train, test, table)
+            used = influence_model if ready is None else ready.model
+            splits.check_labels(used)
+            check_pred_probs(pred_probs, len(splits.train.hashes), used.num_classes)
+        with steps.step("Features of both sets"):
+            store = MemoryStore(progress=progress)
+            trained = read_training_layers(used, splits.train_set, store)
+            tested = read_test_layers(used, splits.test_set)
         with steps.step("Set-up of the method"):
-            made = spec.build(influence_model, splits.train_set, MemoryStore(progress=progress))
+            made = spec.build(used, splits.train_set, store)
             names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
             _check_same_examples(made, splits)
         if isinstance(made, DualView):
-            about = _ask_surrogate(made, splits, k, known, steps)
+            about = _with_surrogate(made, splits, tested, k, steps)
         else:
-            about = _ask_any(made, splits, k, known, steps)
-        with steps.step("Wrong labels and predictions"):
+            about = _without_surrogate(made, splits, tested, k, steps)
+        with steps.step("Label issues"):
+            issues = _find_label_issues(about.evidence, splits, (trained, tested), names, pred_probs)
+            label_errors = labels.find_label_errors(about.evidence, issues, known)
+        with steps.step("Wrong predictions"):
             explained = predictions.find_wrong_predictions(about.evidence)
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
-            found, shown = _find_leaks(about.evidence, splits, [about.label_errors, explained, influential])
+            found, shown = _find_leaks(about.evidence, splits, issues, [label_errors, explained, influential])
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
         described = spec.describe(made)
@@ -119,10 +141,11 @@ def audit(
         overview=pairs.tell(head, relevance, related),
         findings=[
             *splits.not_finite(),
-            *_in_order(about, [about.label_errors, related.finding, *found, influential]),
+            *_in_order(about, [label_errors, related.finding, *found, influential]),
         ],
         attributions=about.evidence.attributions,
-        arrays=_arrays(about.evidence),
+        arrays=_arrays(about.evidence, issues),
+        label_issues=issues,
         shown=shown,
         relevance=related.maps,
         input_names=shown_names,
@@ -130,35 +153,57 @@ def audit(
 
 
 class _About(NamedTuple):
-    """Findings by way of a calculator: evidence, label errors, and those about the surrogate, if any."""
+    """Findings by way of a calculator: evidence, and those about the surrogate, if any."""
 
     evidence: Evidence
-    label_errors: Finding
     faithfulness: Faithfulness | None
     path: Finding | None
 
 
-def _ask_surrogate(
-    calculator: DualView, splits: Splits, k: int, known: np.ndarray | None, steps: Steps
-) -> _About:
+def _with_surrogate(calculator: DualView, splits: Splits, tested: Layers, k: int, steps: Steps) -> _About:
     steps.expect(_NUM_STEPS_OF_SURROGATE)
     with steps.step("Other values of K"):
         solutions = surrogate.fit_path(calculator)
     with steps.step("Predictions and attributions"):
-        evaluated = calculator.represent(splits.test_set)
-        evidence, kernel_features, judge = gather_from_surrogate(calculator, splits, evaluated, k, solutions)
+        evaluated = tested.represented(calculator, splits.test_set)
+        evidence, kernel_features = gather_from_surrogate(calculator, splits, evaluated, k)
     with steps.step("Fidelity"):
         faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(evaluated))
-        path = surrogate.find_sparsity_path(evidence, kernel_features, solutions, judge.K)
-    return _About(evidence, labels.find_label_errors(evidence, judge, known), faithfulness, path)
+        path = surrogate.find_sparsity_path(evidence, kernel_features, solutions)
+    return _About(evidence, faithfulness, path)
 
 
-def _ask_any(
-    calculator: BaseInfluenceCalculator, splits: Splits, k: int, known: np.ndarray | None, steps: Steps
+def _without_surrogate(
+    calculator: BaseInfluenceCalculator, splits: Splits, tested: Layers, k: int, steps: Steps
 ) -> _About:
     with steps.step("Predictions and attributions"):
-        evidence = gather_without_surrogate(calculator, splits, calculator.represent(splits.test_set), k)
-    return _About(evidence, ranking.rank_labels(evidence, known), None, None)
+        evaluated = tested.represented(calculator, splits.test_set)
+        evidence = gather_without_surrogate(calculator, splits, evaluated, k)
+    return _About(evidence, None, None)
+
+
+def _find_label_issues(
+    evidence: Evidence,
+    splits: Splits,
+    layers: tuple[Layers, Layers],
+    names: Sequence[str],
+    pred_probs: np.ndarray | None,
+) -> LabelIssues:
+    trained, tested = layers
+    found = find_label_issues(
+        Representations(
+            Representation(trained.features, tested.features),
+            representation(trained.before, tested.before),
+            Representation(*splits.table.rows()),
+        ),
+        evidence.train_labels,
+        evidence.test_labels,
+        (trained.predictions, tested.predictions),
+        class_names=names,
+        ids=evidence.train_ids,
+        pred_probs=pred_probs,
+    )
+    return labels.without_broken(found, splits.train.not_finite)
 
 
 def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
@@ -172,10 +217,10 @@ def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
 
 
 def _find_leaks(
-    evidence: Evidence, splits: Splits, others: list[Finding]
+    evidence: Evidence, splits: Splits, issues: LabelIssues, others: list[Finding]
 ) -> tuple[list[Finding], dict[tuple[str, int], object]]:
     """Find duplicates, and fetch them together with the examples that the other findings show."""
-    candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, doubt=evidence.doubt)
+    candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, issues=issues)
     train_indices, test_indices = leaks.indices_to_read(candidates)
     references = list(references_in(others))
     train_indices |= {item.index for item in references if item.split == "train"}
@@ -196,14 +241,14 @@ def _keyed(split: str, contents: dict[int, object]) -> dict[tuple[str, int], obj
     return {(split, index): example for index, example in contents.items()}
 
 
-def _arrays(evidence: Evidence) -> dict[str, np.ndarray]:
+def _arrays(evidence: Evidence, issues: LabelIssues) -> dict[str, np.ndarray]:
     """Choose what goes beside the attributions; ids as text or integers, never as objects."""
     arrays = {
         "test_predictions": evidence.predictions,
         "test_confidences": evidence.confidences.astype(np.float32),
         "train_labels": evidence.train_labels,
-        ("train_loss" if evidence.surrogate is None else "train_slack"): evidence.doubt.astype(np.float32),
-        "train_suggested_labels": evidence.suggested_labels,
+        "train_label_scores": issues.scores.astype(np.float32),
+        "train_suggested_labels": issues.suggested_labels,
         "train_self_influence": evidence.self_influence.astype(np.float32),
     }
     if evidence.surrogate is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,17 +14,15 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview.auditing.broken import find_not_finite, with_finite_inputs
 from deel_dualview.auditing.duplicates import Sketcher
-from deel_dualview.auditing.evidence import Evidence, LabelJudge, SurrogateEvidence
-from deel_dualview.auditing.labels import CONTRADICTION
+from deel_dualview.auditing.evidence import Evidence, SurrogateEvidence
 from deel_dualview.auditing.reading import SplitContents, read_contents
-from deel_dualview.auditing.surrogate import judge_labels
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
 from deel_dualview.calculators.represented import RepresentedExamples
+from deel_dualview.labels import InputTable
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.search import ORDER
-from deel_dualview.svm import DualSVMSolution
 
 
 class Splits(NamedTuple):
@@ -33,17 +32,21 @@ class Splits(NamedTuple):
     test_set: tf.data.Dataset
     train: SplitContents
     test: SplitContents
+    table: InputTable
 
     @classmethod
-    def read(cls, train: tf.data.Dataset, test: tf.data.Dataset) -> Splits:
+    def read(cls, train: tf.data.Dataset, test: tf.data.Dataset, table: InputTable) -> Splits:
         """Read both; a set with NaN or infinity in its inputs is replaced by one with 0 in their place."""
         sketcher = Sketcher()
-        contents = [read_contents(dataset, sketcher) for dataset in (train, test)]
+        contents = [
+            read_contents(dataset, sketcher, functools.partial(table.add, split=name))
+            for name, dataset in (("train", train), ("test", test))
+        ]
         finite = [
             with_finite_inputs(dataset) if len(found.not_finite) else dataset
             for dataset, found in zip((train, test), contents, strict=True)
         ]
-        return cls(*finite, *contents)
+        return cls(finite[0], finite[1], contents[0], contents[1], table)
 
     def not_finite(self) -> Iterator[NotFiniteInputs]:
         """Yield the finding about NaN and infinity in the inputs, if there are any."""
@@ -53,6 +56,10 @@ class Splits(NamedTuple):
             num_train=len(self.train.hashes),
             num_test=len(self.test.hashes),
         )
+
+    def test_labels(self, model: InfluenceModel) -> np.ndarray | None:
+        """Return the classes of the test set, shape (m,), None without labels."""
+        return None if self.test.labels is None else model.to_classes(self.test.labels)
 
     def check_labels(self, model: InfluenceModel) -> None:
         """Refuse labels that are no classes of the model, before long work."""
@@ -64,23 +71,16 @@ class Splits(NamedTuple):
 
 
 def gather_from_surrogate(
-    calculator: DualView,
-    splits: Splits,
-    evaluated: RepresentedExamples,
-    k: int,
-    solutions: Mapping[float, DualSVMSolution],
-) -> tuple[Evidence, np.ndarray, LabelJudge]:
-    """Gather what findings are made of from DualView, with the kernel features (m, d) of the test set, and the judge.
+    calculator: DualView, splits: Splits, evaluated: RepresentedExamples, k: int
+) -> tuple[Evidence, np.ndarray]:
+    """Gather what findings are made of from DualView, with the kernel features (m, d) of the test set.
 
-    `evaluated` is the test set after one call of the model; `solutions` are surrogates by scale-free K, of which one
-    judges labels.
+    `evaluated` is the test set after one call of the model.
     """
     model, solution = calculator.model, calculator.surrogate
     evaluations = list(calculator.evaluate(evaluated))
     kernel_features = np.concatenate([batch.kernel_features for batch in evaluations])
     predictions, confidences = _predictions(np.concatenate([batch.model_logits for batch in evaluations]))
-    test_labels = _test_labels(model, splits)
-    judge = judge_labels(calculator, solutions, kernel_features, test_labels)
     evidence = Evidence(
         num_classes=model.num_classes,
         k=k,
@@ -88,11 +88,8 @@ def gather_from_surrogate(
         broken_test=splits.test.not_finite,
         train_labels=calculator.train_labels,
         train_ids=calculator.train_ids,
-        doubt=_zero_at(splits.train.not_finite, judge.slack),
-        contradicted=_zero_at(splits.train.not_finite, judge.slack > CONTRADICTION),
-        suggested_labels=judge.suggested_labels,
         self_influence=_zero_at(splits.train.not_finite, _self_influence(calculator, splits.train_set)),
-        test_labels=test_labels,
+        test_labels=splits.test_labels(model),
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
@@ -103,7 +100,7 @@ def gather_from_surrogate(
             logit_error_bounds=solution.weight_error_bound * np.linalg.norm(kernel_features, axis=1),
         ),
     )
-    return evidence, kernel_features, judge
+    return evidence, kernel_features
 
 
 def gather_without_surrogate(
@@ -111,22 +108,16 @@ def gather_without_surrogate(
 ) -> Evidence:
     """Gather it from any other calculator, and from the model itself in the place of a surrogate."""
     model = calculator.model
-    train_labels = model.to_classes(splits.train.labels)
     predictions, confidences = _predictions(evaluated.logits)
-    train_logits = calculator.train_logits()
-    losses, suggested = _judge_labels(train_logits, train_labels)
     return Evidence(
         num_classes=model.num_classes,
         k=k,
         broken_train=splits.train.not_finite,
         broken_test=splits.test.not_finite,
-        train_labels=train_labels,
+        train_labels=model.to_classes(splits.train.labels),
         train_ids=splits.train.ids,
-        doubt=_zero_at(splits.train.not_finite, losses),
-        contradicted=_zero_at(splits.train.not_finite, train_logits.argmax(axis=1) != train_labels),
-        suggested_labels=suggested,
         self_influence=_zero_at(splits.train.not_finite, _self_influence(calculator, splits.train_set)),
-        test_labels=_test_labels(model, splits),
+        test_labels=splits.test_labels(model),
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
@@ -149,21 +140,8 @@ def _predictions(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return logits.argmax(axis=1), scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
 
 
-def _judge_labels(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cross-entropy of each label (n,), and the first class by the model that is another (n,)."""
-    rows = np.arange(len(labels))
-    losses = -scipy.special.log_softmax(logits.astype(np.float64), axis=1)[rows, labels]
-    others = logits.copy()
-    others[rows, labels] = -np.inf
-    return losses, others.argmax(axis=1)
-
-
 def _self_influence(calculator: BaseInfluenceCalculator, train_set: tf.data.Dataset) -> np.ndarray:
     return np.concatenate(list(calculator.compute_influence_values(train_set).as_numpy_iterator()))
-
-
-def _test_labels(model: InfluenceModel, splits: Splits) -> np.ndarray | None:
-    return None if splits.test.labels is None else model.to_classes(splits.test.labels)
 
 
 def _strongest(

@@ -137,7 +137,7 @@ def near_of_other_label(sketches: np.ndarray, labels: np.ndarray, suspects: np.n
     Args:
         sketches: of the training set, shape (n, s).
         labels: shape (n,).
-        suspects: positions of the training examples to look from, such as those of most slack.
+        suspects: positions of the training examples to look from, such as those of highest label score.
     """
     partners, similarity = _nearest(sketches[suspects], sketches, labels[suspects], labels)
     found = np.flatnonzero(similarity >= CANDIDATE)

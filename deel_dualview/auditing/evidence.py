@@ -16,27 +16,6 @@ _MOST_PADDED, _LARGE_ANYWAY = 10, 2**20
 
 
 @dataclass(frozen=True)
-class LabelJudge:
-    """The surrogate that judges labels, and what it makes of n of them.
-
-    Args:
-        K: scale free.
-        own_K: of the audit; equal where its own surrogate judges.
-        slack: max(0, 1 - margin), shape (n,), float32.
-        suggested_labels: first class other than the label, shape (n,).
-        num_gained: how many more of the test labels it predicts than the audit's own surrogate.
-        num_test: m.
-    """
-
-    K: float
-    own_K: float
-    slack: np.ndarray
-    suggested_labels: np.ndarray
-    num_gained: int
-    num_test: int
-
-
-@dataclass(frozen=True)
 class SurrogateEvidence:
     """Arrays that only DualView has.
 
@@ -62,10 +41,6 @@ class Evidence:
         broken_test: positions of such test examples.
         train_labels: given classes, shape (n,).
         train_ids: ids of the training set, shape (n,), or None.
-        doubt: of every given label, shape (n,): slack max(0, 1 - margin) of the surrogate that judges labels, or
-            without a surrogate the cross-entropy of the model.
-        contradicted: whether another class comes before the label, shape (n,) bool.
-        suggested_labels: first class other than the label, by the surrogate or else the model, shape (n,).
         self_influence: shape (n,).
         test_labels: shape (m,), or None for an unlabelled test set.
         test_ids: shape (m,), or None.
@@ -82,9 +57,6 @@ class Evidence:
     broken_test: np.ndarray
     train_labels: np.ndarray
     train_ids: np.ndarray | None
-    doubt: np.ndarray
-    contradicted: np.ndarray
-    suggested_labels: np.ndarray
     self_influence: np.ndarray
     test_labels: np.ndarray | None
     test_ids: np.ndarray | None

@@ -1,85 +1,79 @@
-"""Suspected label errors: training examples by decreasing slack of the surrogate."""
+"""The finding about label issues: how many labels are wrong, or that this cannot be told, and the likeliest ones."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from deel_dualview.auditing.evidence import Evidence, LabelJudge, severity_of
+from deel_dualview.auditing.evidence import Evidence, severity_of
+from deel_dualview.labels import LabelIssues
 from deel_dualview.report.findings import (
+    ClassPairCount,
     DetectionCurve,
     InspectionPoint,
     LabelErrors,
-    SuspectedLabel,
+    LabelIssue,
+    Severity,
 )
 
-CONTRADICTION = 1.0
-"""Above this slack max(0, 1 - margin) the margin is negative: the surrogate gives another label than the
-given one, although it was fitted to the given one. This is the rule by which label errors are counted."""
-NUM_SUSPECTS = 40
+NUM_SHOWN, NUM_SHOWN_UNCOUNTED = 40, 12
+NUM_CLASS_PAIRS = 12
 MANY_ERRORS = 0.01
-"""From this share of contradicted labels on, the finding is a warning."""
+"""From this share of wrong labels on, the finding is a warning."""
 NUM_CURVE_POINTS = 200
 INSPECTED_SHARES = (0.03, 0.05, 0.10)
 
 
 def find_label_errors(
-    evidence: Evidence, judge: LabelJudge, known: Sequence[int] | np.ndarray | None
+    evidence: Evidence, issues: LabelIssues, known: Sequence[int] | np.ndarray | None
 ) -> LabelErrors:
-    """Rank training labels by slack, and count those that the surrogate contradicts.
+    """Put label issues into words and pictures.
 
     Args:
         evidence: arrays of the audit.
-        judge: the surrogate that judges them.
+        issues: of the training labels.
         known: indices of training examples whose label is known to be wrong (a test of the audit itself), or
             None.
     """
-    order = by_decreasing(evidence.doubt)
-    count = int(evidence.contradicted.sum())
-    share = count / evidence.num_train
-    num_positive = int((evidence.doubt > 0).sum())
-    ranks = _thinned_ranks(num_positive)
+    number, num_train = issues.count, evidence.num_train
+    count = number.estimate or 0
+    num_shown = min(count, NUM_SHOWN) if number.status == "counted" else NUM_SHOWN_UNCOUNTED
+    shown = issues.order[~np.isin(issues.order, evidence.broken_train)][:num_shown]
+    ranks = _thinned_ranks(num_train)
     return LabelErrors(
-        severity=severity_of(share, warn_from=MANY_ERRORS),
-        title=_title(count),
-        summary=_summary(count, share, evidence.num_train, judge),
+        severity=_severity(issues),
+        title=_title(issues),
+        summary=" ".join(_sentences(issues, num_train)),
         count=count,
-        share=share,
-        scale_free_K=judge.K,
-        suspects=tuple(_suspect(evidence, index) for index in order[: min(count, NUM_SUSPECTS)]),
+        share=count / num_train if number.status != "cannot tell" else float("nan"),
+        status=number.status,
+        low=number.low,
+        high=number.high,
+        at_most=number.at_most,
+        reason=number.reason,
+        training_accuracy=issues.training_accuracy,
+        deviations_easier=issues.deviations_easier,
+        heads=issues.heads,
+        class_pairs=tuple(ClassPairCount(*pair) for pair in issues.class_pairs[:NUM_CLASS_PAIRS]),
+        issues=tuple(_issue(evidence, issues, int(index)) for index in shown),
         ranks=tuple(int(rank) for rank in ranks),
-        slacks=tuple(float(evidence.doubt[order[rank - 1]]) for rank in ranks),
-        detection=None if known is None or not len(known) else detection_curve(evidence, np.asarray(known)),
+        scores=tuple(float(issues.scores[issues.order[rank - 1]]) for rank in ranks),
+        detection=None
+        if known is None or not len(known)
+        else _detection(evidence, issues, np.asarray(known)),
     )
 
 
-def by_decreasing(values: np.ndarray) -> np.ndarray:
-    """Return indices by decreasing value, ties by lower index."""
-    return np.argsort(-values, kind="stable")
-
-
-def detection_curve(evidence: Evidence, known: np.ndarray) -> DetectionCurve:
-    """Tell how fast `known` label errors turn up by slack, and by self-influence."""
-    is_known = np.zeros(evidence.num_train, bool)
-    is_known[known] = True
-    num_known = int(is_known.sum())
-    found = np.cumsum(is_known[by_decreasing(evidence.doubt)])
-    found_by_self = np.cumsum(is_known[by_decreasing(evidence.self_influence)])
-    inspected = np.unique(np.linspace(1, evidence.num_train, NUM_CURVE_POINTS).astype(np.int64))
-    numbers = [num_known, *(max(1, round(share * evidence.num_train)) for share in INSPECTED_SHARES)]
-    return DetectionCurve(
-        inspected=(0, *map(int, inspected)),
-        found_by_slack=(0, *map(int, found[inspected - 1])),
-        found_by_self_influence=(0, *map(int, found_by_self[inspected - 1])),
-        area=area_under_roc(evidence.doubt, is_known),
-        self_influence_area=area_under_roc(evidence.self_influence, is_known),
-        points=tuple(
-            InspectionPoint(number, number / evidence.num_train, int(found[number - 1]), num_known)
-            for number in sorted(set(numbers))
-        ),
-    )
+def without_broken(issues: LabelIssues, broken: np.ndarray) -> LabelIssues:
+    """Return label issues with the examples at these positions last and not flagged."""
+    if not len(broken):
+        return issues
+    scores, flagged = issues.scores.copy(), issues.flagged.copy()
+    scores[broken], flagged[broken] = issues.scores.min(), False
+    return dataclasses.replace(issues, scores=scores, flagged=flagged)
 
 
 def area_under_roc(values: np.ndarray, is_positive: np.ndarray) -> float:
@@ -89,42 +83,84 @@ def area_under_roc(values: np.ndarray, is_positive: np.ndarray) -> float:
     return float(roc_auc_score(is_positive, values))
 
 
-def _thinned_ranks(num_positive: int) -> np.ndarray:
-    if num_positive == 0:
-        return np.empty(0, np.int64)
-    return np.unique(np.round(np.geomspace(1, num_positive, NUM_CURVE_POINTS)).astype(np.int64))
+def _severity(issues: LabelIssues) -> Severity:
+    if issues.count.status == "cannot tell":
+        return Severity.CANNOT_TELL
+    return severity_of((issues.count.estimate or 0) / len(issues.scores), warn_from=MANY_ERRORS)
 
 
-def _suspect(evidence: Evidence, index: int) -> SuspectedLabel:
-    return SuspectedLabel(
-        example=evidence.reference("train", index),
-        suggested_label=int(evidence.suggested_labels[index]),
-        slack=float(evidence.doubt[index]),
-        self_influence=float(evidence.self_influence[index]),
-    )
+def _title(issues: LabelIssues) -> str:
+    number = issues.count
+    if number.status == "counted":
+        verb = "label is" if number.estimate == 1 else "labels are"
+        return f"At least about {number.estimate:,} training {verb} wrong ({number.low:,} to {number.high:,})"
+    if number.status == "at most":
+        return f"No sign of wrong training labels; at most {number.at_most:,} would go unnoticed"
+    return "Cannot tell how many training labels are wrong"
 
 
-def _title(count: int) -> str:
-    if count == 0:
-        return "No training label is doubtful"
-    return f"{count:,} training {'label is' if count == 1 else 'labels are'} doubtful"
-
-
-def _summary(count: int, share: float, num_train: int, judge: LabelJudge) -> str:
-    is_second = judge.own_K != judge.K
-    who = "A second surrogate" if is_second else "The surrogate"
-    if count == 0:
-        text = f"{who} gives every one of the {num_train:,} training examples the label that it has."
+def _sentences(issues: LabelIssues, num_train: int) -> list[str]:
+    number = issues.count
+    if number.status == "counted":
+        said = [
+            f"Of {num_train:,} labels, judged by classifiers that have not seen the label they judge. The first "
+            f"{number.estimate:,} by score are flagged. Labels of examples that the test set has trouble with too are "
+            "undercounted."
+        ]
+    elif number.status == "at most":
+        said = [
+            f"The {num_train:,} training labels look no worse than the test labels. Of wrong labels that are spread at "
+            f"random, more than {number.at_most:,} would have been noticed. The likeliest ones are shown."
+        ]
     else:
-        text = (
-            f"{who} was fitted to all {num_train:,} given labels and still contradicts {count:,} of them ({share:.2%}; "
-            "slack above 1). Look at the first ones: errors stand before hard but right examples."
+        said = [
+            f"This is no all-clear: {number.reason}. The labels are still ranked; look at the first ones, and judge by "
+            "how many of them are wrong."
+        ]
+    if issues.has_memorised:
+        said.append(
+            f"The network has learned its training labels ({issues.training_accuracy:.1%} of them are predicted"
+            + (f", {issues.test_accuracy:.1%} of the test labels" if issues.test_accuracy is not None else "")
+            + "), so its own confidence says little about them; an earlier checkpoint says more."
         )
-    if not is_second:
-        return text
-    return (
-        f"{text} The surrogate that explains predictions follows single labels too far to judge them: this one, of a "
-        f"smaller K ({judge.K:.3g} × mean squared norm, not {judge.own_K:.3g}), is right on {judge.num_gained:,} more "
-        f"of the {judge.num_test:,} test examples. So it is where a network has learned wrong labels by heart, or "
-        "where classes overlap."
+    if number.status != "cannot tell":
+        said.append(
+            "Test labels are taken as right: if they are not, the count is of how many more are wrong here."
+        )
+    return said
+
+
+def _issue(evidence: Evidence, issues: LabelIssues, index: int) -> LabelIssue:
+    return LabelIssue(
+        example=evidence.reference("train", index),
+        suggested_label=int(issues.suggested_labels[index]),
+        score=float(issues.scores[index]),
+        self_influence=float(evidence.self_influence[index]),
+        flagged=bool(issues.flagged[index]),
     )
+
+
+def _detection(evidence: Evidence, issues: LabelIssues, known: np.ndarray) -> DetectionCurve:
+    """Compare how fast `known` label errors turn up by label score, and by self-influence."""
+    is_known = np.zeros(evidence.num_train, bool)
+    is_known[known] = True
+    num_known = int(is_known.sum())
+    found = np.cumsum(is_known[issues.order])
+    by_self = np.cumsum(is_known[np.argsort(-evidence.self_influence, kind="stable")])
+    inspected = np.unique(np.linspace(1, evidence.num_train, NUM_CURVE_POINTS).astype(np.int64))
+    numbers = [num_known, *(max(1, round(share * evidence.num_train)) for share in INSPECTED_SHARES)]
+    return DetectionCurve(
+        inspected=(0, *map(int, inspected)),
+        found_by_score=(0, *map(int, found[inspected - 1])),
+        found_by_self_influence=(0, *map(int, by_self[inspected - 1])),
+        area=area_under_roc(issues.scores, is_known),
+        self_influence_area=area_under_roc(evidence.self_influence, is_known),
+        points=tuple(
+            InspectionPoint(number, number / evidence.num_train, int(found[number - 1]), num_known)
+            for number in sorted(set(numbers))
+        ),
+    )
+
+
+def _thinned_ranks(num_train: int) -> np.ndarray:
+    return np.unique(np.round(np.geomspace(1, num_train, NUM_CURVE_POINTS)).astype(np.int64))

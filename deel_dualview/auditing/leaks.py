@@ -10,14 +10,14 @@ import numpy as np
 from deel_dualview.auditing import duplicates
 from deel_dualview.auditing.duplicates import Pairs
 from deel_dualview.auditing.evidence import Evidence, severity_of
-from deel_dualview.auditing.labels import by_decreasing
 from deel_dualview.auditing.reading import SplitContents
+from deel_dualview.labels import LabelIssues
 from deel_dualview.report.findings import ConflictingDuplicates, Leaks, SimilarPair
 
 NUM_PAIRS = 24
-SUSPICIOUS, MAX_SUSPECTS = 0.5, 5000
-"""Near duplicates of another label are looked for from this doubt on; of equal inputs one has a slack of at least 1,
-or a cross-entropy of at least log(2)."""
+SUSPICIOUS, MAX_SUSPECTS = -1.0, 5000
+"""Near duplicates of another label are looked for from this label score on: of equal inputs with two labels, one has a
+score of about 0 at least."""
 MANY_LEAKS = 0.01
 """From this share of leaked test examples on, the finding is a warning."""
 
@@ -39,7 +39,7 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(
-    train: SplitContents, test: SplitContents, train_labels: np.ndarray, *, doubt: np.ndarray
+    train: SplitContents, test: SplitContents, train_labels: np.ndarray, *, issues: LabelIssues
 ) -> Candidates:
     """Look for examples that occur twice, without reading an input again.
 
@@ -47,13 +47,13 @@ def find_candidates(
         train: contents of the n training examples.
         test: contents of the test examples.
         train_labels: classes, shape (n,).
-        doubt: of the training labels, shape (n,).
+        issues: of the training labels.
     """
     identical = duplicates.identical_across(train.hashes, test.hashes)
     near = duplicates.near_across(train.sketches, test.sketches)
     near = _first_few(near, ~np.isin(near.first, identical.first))
     within, conflicting = duplicates.identical_of_other_label(train.hashes, train_labels)
-    near_within = duplicates.near_of_other_label(train.sketches, train_labels, _suspects(doubt))
+    near_within = duplicates.near_of_other_label(train.sketches, train_labels, _suspects(issues))
     different = train.hashes[near_within.first] != train.hashes[near_within.second]
     return Candidates(identical, near, within, _first_few(near_within, different), conflicting)
 
@@ -132,10 +132,10 @@ def find_conflicting_duplicates(
     )
 
 
-def _suspects(doubt: np.ndarray) -> np.ndarray:
-    """Return the positions from which near duplicates of another label are looked for, most suspect first."""
-    order = by_decreasing(doubt)[:MAX_SUSPECTS]
-    return order[doubt[order] > SUSPICIOUS]
+def _suspects(issues: LabelIssues) -> np.ndarray:
+    """Return positions by decreasing label score."""
+    order = issues.order[:MAX_SUSPECTS]
+    return order[issues.scores[order] > SUSPICIOUS]
 
 
 def _first_few(pairs: Pairs, keep: np.ndarray) -> Pairs:

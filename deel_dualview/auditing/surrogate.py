@@ -7,10 +7,8 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.stats
 
-from deel_dualview.auditing.evidence import Evidence, LabelJudge
-from deel_dualview.auditing.labels import CONTRADICTION
+from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.calculators.dualview import TEMPERED_TOTAL_PENALTY, DualView
 from deel_dualview.calculators.fidelity import SurrogateFidelity
 from deel_dualview.report.findings import Faithfulness, Measure, PathPoint, Severity, SparsityPath
@@ -19,8 +17,6 @@ from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
 GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
 PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Scale-free values of K that the path goes through, besides the audit's own and `DualView`'s default."""
-CHANCE = 0.05
-"""Below this probability that chance alone made a smaller K so much better on the test set, it judges labels."""
 
 
 def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
@@ -37,8 +33,8 @@ def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
         severity=severity,
         title=f"The surrogate agrees with the model on {fidelity.agreement:.1%} of the test set",
         summary=(
-            "Influence, and doubt about labels if it is not told otherwise there, are those of a surrogate: a support "
-            "vector machine on the features that the model hands to its last layer. It predicts another class on "
+            "Influence is that of a surrogate: a support vector machine on the features that the model hands to its "
+            "last layer. It predicts another class on "
             f"{different:,} of {fidelity.num_examples:,} test examples; where it does, what is said about the model "
             "may not hold."
         ),
@@ -116,62 +112,6 @@ def fit_path(calculator: DualView) -> dict[float, DualSVMSolution]:
     return {calculator.K: calculator.surrogate, **dict(zip(Ks, solutions, strict=True))}
 
 
-def judge_labels(
-    calculator: DualView,
-    solutions: Mapping[float, DualSVMSolution],
-    kernel_features: np.ndarray,
-    test_labels: np.ndarray | None,
-) -> LabelJudge:
-    """Choose the surrogate that judges labels, and ask it.
-
-    Args:
-        calculator: the audit's own.
-        solutions: of `fit_path`.
-        kernel_features: of the test set, shape (m, d).
-        test_labels: classes, shape (m,), or None: then the audit's own surrogate judges.
-    """
-    K, num_gained = calculator.K, 0
-    if test_labels is not None:
-        right = {
-            K: _predicted(kernel_features, one) == test_labels
-            for K, one in solutions.items()
-            if one.converged or calculator.K == K
-        }
-        K = choose_label_K(right, calculator.K)
-        num_gained = int(right[K].sum()) - int(right[calculator.K].sum())
-    return LabelJudge(
-        K=K,
-        own_K=calculator.K,
-        slack=solutions[K].slack.astype(np.float32),
-        suggested_labels=calculator.suggest_labels(solutions[K]),
-        num_gained=num_gained,
-        num_test=len(kernel_features),
-    )
-
-
-def choose_label_K(right: Mapping[float, np.ndarray], own_K: float) -> float:
-    """Return the K of the surrogate that judges labels: the audit's own, or a smaller one that is right more often.
-
-    The features of a network that has memorised wrong labels may separate those too: a surrogate of a large K follows
-    them, and is wrong on the test set for it. Where the classes are unequal, or many, a small K is wrong more often.
-
-    Args:
-        right: whether each label of the test set is predicted, shape (m,) bool, by scale-free K.
-        own_K: of the audit. It is left for the best of the smaller ones if McNemar's exact test, one-sided and with
-            Bonferroni's correction for their number, finds that one better.
-    """
-    smaller = sorted((K for K in right if own_K > K), reverse=True)
-    if not smaller:
-        return own_K
-    best = max(smaller, key=lambda K: right[K].sum())
-    gained = int((right[best] & ~right[own_K]).sum())
-    lost = int((right[own_K] & ~right[best]).sum())
-    if gained <= lost:
-        return own_K
-    chance = scipy.stats.binomtest(gained, gained + lost, alternative="greater").pvalue
-    return best if chance < CHANCE / len(smaller) else own_K
-
-
 def _predicted(kernel_features: np.ndarray, solution: DualSVMSolution) -> np.ndarray:
     """Return the classes that a surrogate predicts, shape (m,)."""
     return (kernel_features.astype(np.float64) @ solution.weights).argmax(axis=1)
@@ -181,7 +121,6 @@ def find_sparsity_path(
     evidence: Evidence,
     kernel_features: np.ndarray,
     solutions: Mapping[float, DualSVMSolution],
-    judge_K: float,
 ) -> SparsityPath:
     """Tell what sparsity and agreement other values of K would give.
 
@@ -189,9 +128,8 @@ def find_sparsity_path(
         evidence: arrays of the audit.
         kernel_features: of the test set, shape (m, d).
         solutions: of `fit_path`, the audit's own first.
-        judge_K: of the surrogate that judges labels.
     """
-    points = [_point(evidence, kernel_features, K, solution, judge_K) for K, solution in solutions.items()]
+    points = [_point(evidence, kernel_features, K, solution) for K, solution in solutions.items()]
     own = points[0]
     best = max(points, key=lambda point: (point.agreement, -point.share_support_vectors))
     if best.agreement > own.agreement:
@@ -212,9 +150,7 @@ def find_sparsity_path(
     )
 
 
-def _point(
-    evidence: Evidence, kernel_features: np.ndarray, K: float, solution: DualSVMSolution, judge_K: float
-) -> PathPoint:
+def _point(evidence: Evidence, kernel_features: np.ndarray, K: float, solution: DualSVMSolution) -> PathPoint:
     predictions = _predicted(kernel_features, solution)
     return PathPoint(
         scale_free_K=float(K),
@@ -227,6 +163,4 @@ def _point(
         accuracy=None
         if evidence.test_labels is None
         else float((predictions == evidence.test_labels).mean()),
-        num_contradicted_labels=int((solution.slack > CONTRADICTION).sum()),
-        judges_labels=judge_K == K,
     )

@@ -126,12 +126,6 @@ class BaseInfluenceCalculator(RankingCalculator):
         """Bytes that the store holds of all training examples."""
         return self._stored().num_bytes
 
-    def train_logits(self) -> np.ndarray:
-        """Return the model's class logits of every training example, shape (n, c), float32."""
-        self.check_unchanged()
-        batches = self._train_batches(self.train_set)
-        return np.concatenate([self.model.logits(batch.inputs).numpy() for batch in batches])
-
     def _hashes(self) -> np.ndarray:
         """Return the content hashes of the training examples, shape (n,), uint64."""
         return self._stored().array("hashes")

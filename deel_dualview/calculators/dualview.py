@@ -55,7 +55,7 @@ class DualView(StoredInfluenceCalculator):
     `surrogate_fidelity` measures how far the surrogate agrees with the model; `surrogate.relative_gap` and
     `logit_error_bound` say how far the solver may be from the optimum.
 
-    Self-influence is `alpha_i,y_i ||phi_i||^2`. Suspected label errors are better ranked by `surrogate.slack`.
+    Self-influence is `alpha_i,y_i ||phi_i||^2`. Labels that are likely wrong are better ranked by `label_issues`.
 
     The surrogate is fitted in the constructor: one pass over the training set for features, then the solver.
 
@@ -115,7 +115,13 @@ class DualView(StoredInfluenceCalculator):
     @cached_property
     def suggested_labels(self) -> np.ndarray:
         """Class that the surrogate puts first among those that are not the label, shape (n,), int64."""
-        return self.suggest_labels(self.surrogate)
+        phi = self._kernel_features()
+        classes = np.empty(len(phi), np.int64)
+        for rows in np.array_split(np.arange(len(phi)), -(-len(phi) // _BLOCK_SIZE)):
+            logits = phi[rows] @ self.surrogate.weights.astype(np.float32)
+            logits[np.arange(len(rows)), self.train_labels[rows]] = -np.inf
+            classes[rows] = logits.argmax(axis=1)
+        return classes
 
     @property
     def surrogate_bias(self) -> np.ndarray:
@@ -128,19 +134,6 @@ class DualView(StoredInfluenceCalculator):
             check_positive("K", K)
         self.check_unchanged()
         return self._fit(Ks, self._kernel_features())
-
-    def suggest_labels(self, solution: DualSVMSolution) -> np.ndarray:
-        """Return `suggested_labels` by another surrogate: a solution of `fit_path`."""
-        is_solution = isinstance(solution, DualSVMSolution)
-        if not is_solution or solution.weights.shape != self.surrogate.weights.shape:
-            raise ValueError("`solution` must be one of those that `fit_path` of this calculator returns.")
-        phi = self._kernel_features()
-        classes = np.empty(len(phi), np.int64)
-        for rows in np.array_split(np.arange(len(phi)), -(-len(phi) // _BLOCK_SIZE)):
-            logits = phi[rows] @ solution.weights.astype(np.float32)
-            logits[np.arange(len(rows)), self.train_labels[rows]] = -np.inf
-            classes[rows] = logits.argmax(axis=1)
-        return classes
 
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily: `OuterProduct(alpha_i (b, c), phi_i (b, d))` for each batch."""

@@ -89,16 +89,6 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         """Class of every training example, shape (n,), int64."""
         return self._stored().array("labels")
 
-    def train_logits(self) -> np.ndarray:
-        """Return the model's class logits of every training example, shape (n, c), float32.
-
-        The model is called only where its logits do not follow from stored features.
-        """
-        self.check_unchanged()
-        if self._keeps_features and self.model.split.head is not None:
-            return np.concatenate([represented.logits.numpy() for _, represented in self._features()])
-        return super().train_logits()
-
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily, as `Blocks`: a matrix or an OuterProduct for each layer."""
         self._check_same_train_set(train_set)

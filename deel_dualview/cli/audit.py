@@ -82,6 +82,11 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
 )
+@click.option(
+    "--allow-cannot-tell",
+    is_flag=True,
+    help="Do not fail where a share of --fail-on cannot be told.",
+)
 @output_options("audit")
 def audit(
     method: str,
@@ -92,6 +97,7 @@ def audit(
     colours: Literal["red-blue", "orange-purple"],
     input_names: str | None,
     fail_on: tuple[str, ...],
+    allow_cannot_tell: bool,
     output: str,
     overwrite: bool,
     no_progress: bool,
@@ -99,7 +105,7 @@ def audit(
 ) -> int:
     """Write a report on a trained classifier and its data.
 
-    It shows wrong predictions with the training examples behind them, suspected label errors, and test
+    It shows wrong predictions with the training examples behind them, labels that are likely wrong, and test
     examples that leaked into training. Without --model it audits a demo on handwritten digits.
 
     SPEC is NAME:SPLIT of TensorFlow Datasets, such as "mnist:test[:1000]", or package.module:function, a
@@ -128,7 +134,7 @@ def audit(
     shown = {"input_names": names, **rule}
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
     report.to_html(directory, overwrite=overwrite, colours=colours)
-    failures = exceeded_thresholds(report.rates, thresholds)
+    failures = exceeded_thresholds(report.rates, thresholds, allow_cannot_tell=allow_cannot_tell)
     _tell(report, directory)
     for failure in failures:
         say(f"Failed: {failure}", err=True)
@@ -214,6 +220,7 @@ def _tell(report: AuditReport, directory: pathlib.Path) -> None:
     for name, meaning in (
         ("index.html", "the report, for a browser"),
         ("audit.json", "the same as data"),
+        ("label_issues.csv", "every training label with its score, for a spreadsheet"),
         ("attributions.npz", f"{values}, sparse"),
     ):
         say(f"{visible(str(directory / name))}  ({meaning})")

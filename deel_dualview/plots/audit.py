@@ -1,4 +1,4 @@
-"""Figures of an audit: slack, detection, path, classes, and the relevance of a pair in all its kinds of inputs."""
+"""Figures of an audit: label scores, detection, path, classes, and relevance in all kinds of inputs."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ INK, _FAINT = "#1b1f24", "#d8dee4"
 _SVG_SETTINGS: Any = {"svg.fonttype": "none"}
 
 
-def plot_slack(ranks: Sequence[int], slacks: Sequence[float], num_suspected: int) -> Figure:
-    """Draw slack against rank, most suspect first, both as far as slack is positive.
+def plot_label_scores(ranks: Sequence[int], scores: Sequence[float], num_flagged: int) -> Figure:
+    """Draw label scores against rank, the likeliest wrong label first.
 
     Args:
         ranks: ranks from 1, increasing.
-        slacks: slack at each rank, decreasing.
-        num_suspected: number of examples of slack above 1, which the drawing sets apart.
+        scores: label score at each rank, decreasing.
+        num_flagged: number of flagged labels, which the drawing shades.
     """
     figure, axes = _figure()
-    axes.plot(ranks, slacks, color=BLUE, linewidth=1.8)
-    axes.axhline(1, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    inside = np.asarray(ranks) <= num_suspected
-    axes.fill_between(ranks, slacks, 1, where=list(inside), color=VERMILLION, alpha=0.25, linewidth=0)
+    axes.plot(ranks, scores, color=BLUE, linewidth=1.8)
+    axes.axhline(0, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    inside = np.asarray(ranks) <= num_flagged
+    axes.fill_between(
+        ranks, scores, min(scores), where=list(inside), color=VERMILLION, alpha=0.25, linewidth=0
+    )
     axes.set_xscale("log")
-    axes.set_xlim(1, max(ranks[-1], 2) if len(ranks) else 2)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(1, max(ranks[-1], 2))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_xlabel("Examples looked at, most suspect first")
-    axes.set_ylabel("Slack of the example")
+    axes.set_xlabel("Labels looked at, highest score first")
+    axes.set_ylabel("Label score (log-odds)")
     return figure
 
 

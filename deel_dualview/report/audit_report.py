@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import scipy.sparse
 
 from deel_dualview._checks import require
 from deel_dualview._summaries import to_html
+from deel_dualview.labels import LabelIssues
 from deel_dualview.plots.formatting import visible
 from deel_dualview.plots.panels import COLOURS, Colours
 from deel_dualview.report.broken import NotFiniteInputs
@@ -29,7 +31,7 @@ from deel_dualview.report.writing import (
     write_text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +44,7 @@ class AuditReport:
         attributions: influence values (m, n) of every training example on the explained logit of every test
             example; zero but for support vectors. A row sums to the surrogate's logit. Of any other method
             than DualView, only the k strongest values on either side of every row.
+        label_issues: of every training label: scores, suggestions, the count.
         arrays: what goes with the attributions into `attributions.npz`, by name.
         shown: contents of the examples that the page shows, by split and index: nests of arrays.
         relevance: heatmaps of the pairs that the page shows, by the index of the test and of the training example.
@@ -51,15 +54,20 @@ class AuditReport:
     overview: Overview
     findings: list[Finding]
     attributions: scipy.sparse.csr_array
+    label_issues: LabelIssues
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     shown: Mapping[tuple[str, int], Any] = field(default_factory=dict)
     relevance: Mapping[tuple[int, int], PairMaps] = field(default_factory=dict)
     input_names: Sequence[str] = ()
 
     @property
-    def rates(self) -> dict[str, float]:
-        """Share of each kind of problem, by the names that `--fail-on` takes."""
-        found = {finding.name: finding.share for finding in self.findings if finding.name in RATES}
+    def rates(self) -> dict[str, float | None]:
+        """Share of each kind of problem, by the names that `--fail-on` takes; None where it cannot be told."""
+        found = {
+            finding.name: None if math.isnan(finding.share) else finding.share
+            for finding in self.findings
+            if finding.name in RATES
+        }
         return {NotFiniteInputs.name: 0.0, **found}
 
     def finding(self, name: str) -> Finding:
@@ -90,9 +98,10 @@ class AuditReport:
         *,
         colours: Colours = "red-blue",
     ) -> pathlib.Path:
-        """Write `index.html`, `audit.json` and `attributions.npz` into a new directory, all or none.
+        """Write page, `audit.json`, `label_issues.csv` and `attributions.npz` into a new directory, all or none.
 
-        `index.html` needs no other file and no network. `attributions.npz` is read by
+        `index.html` needs no other file and no network. `label_issues.csv` has one row for each training label, the
+        likeliest wrong one first. `attributions.npz` is read by
         `scipy.sparse.load_npz` as the values (m, n), and by `numpy.load` with `test_predictions`,
         `test_labels`, `surrogate_logits` (of DualView), `train_labels` and ids beside them (`train_ids`; of ids
         that differ much in length, or end in a zero byte, `train_ids_bytes` on end and `train_ids_lengths`).
@@ -120,13 +129,14 @@ class AuditReport:
             {
                 "index.html": lambda file: write_text(file, page),
                 "audit.json": lambda file: write_json(file, self.to_dict()),
+                "label_issues.csv": self.label_issues.to_csv,
                 "attributions.npz": lambda file: write_attributions(file, self.attributions, self.arrays),
             },
         )
         return path / "index.html"
 
     def __repr__(self) -> str:
-        lines = [f"  {finding.severity.value:8}{finding.title}" for finding in self.findings]
+        lines = [f"  {finding.severity.value:12}{finding.title}" for finding in self.findings]
         return "\n".join([f"AuditReport of {visible(self.overview.model_name)}:", *lines])
 
     def _repr_html_(self) -> str:

@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from deel_dualview.labels import HeadWeight as HeadWeight
 from deel_dualview.report.maps import PairShares as PairShares
 
 
@@ -19,6 +20,7 @@ class Severity(enum.StrEnum):
     GOOD = "good"
     NOTICE = "notice"
     WARNING = "warning"
+    CANNOT_TELL = "cannot tell"
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,29 @@ class ExplainedPrediction:
 
 
 @dataclass(frozen=True)
-class SuspectedLabel:
-    """A training example whose given label the surrogate contradicts: slack max(0, 1 - margin) above 1."""
+class LabelIssue:
+    """A training example by the score of its label: log-odds of `suggested_label` against the given one."""
 
     example: ExampleReference
     suggested_label: int
-    slack: float
+    score: float
     self_influence: float
+    flagged: bool
+
+
+@dataclass(frozen=True)
+class ClassPairCount:
+    """Labels of class `given` that should be `suggested`: how many by the count (None without one), and flagged."""
+
+    given: int
+    suggested: int
+    estimate: float | None
+    num_flagged: int
 
 
 @dataclass(frozen=True)
 class InspectionPoint:
-    """Of `known` label errors, `found` are among the `inspected` examples (`share` of all) of most slack."""
+    """Of `known` label errors, `found` are among the `inspected` examples (`share` of all) of highest label score."""
 
     inspected: int
     share: float
@@ -86,46 +99,17 @@ class InspectionPoint:
 
 @dataclass(frozen=True)
 class DetectionCurve:
-    """How fast known label errors turn up by decreasing slack, or by decreasing self-influence.
+    """How fast known label errors turn up by decreasing label score, or by decreasing self-influence.
 
-    `area` is the ROC-AUC of slack against "is a known label error"; `self_influence_area` that of
+    `area` is the ROC-AUC of the score against "is a known label error"; `self_influence_area` that of
     self-influence.
     """
 
     inspected: tuple[int, ...]
-    found_by_slack: tuple[int, ...]
+    found_by_score: tuple[int, ...]
     found_by_self_influence: tuple[int, ...]
     area: float
     self_influence_area: float
-    points: tuple[InspectionPoint, ...]
-
-
-@dataclass(frozen=True)
-class DoubtedLabel:
-    """A training example that an audit without a surrogate ranks first.
-
-    `suggested_label` is the first class other than the given one by the model, `probability` the model's of
-    the given one.
-    """
-
-    example: ExampleReference
-    suggested_label: int
-    probability: float
-    self_influence: float
-
-
-@dataclass(frozen=True)
-class RankingCurve:
-    """How fast known label errors turn up by decreasing self-influence, or by decreasing loss of the model.
-
-    `self_influence_area` and `loss_area` are the ROC-AUC against "is a known label error".
-    """
-
-    inspected: tuple[int, ...]
-    found_by_self_influence: tuple[int, ...]
-    found_by_loss: tuple[int, ...]
-    self_influence_area: float
-    loss_area: float
     points: tuple[InspectionPoint, ...]
 
 
@@ -180,8 +164,6 @@ class PathPoint:
     share_support_vectors: float
     agreement: float
     accuracy: float | None
-    num_contradicted_labels: int
-    judges_labels: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,31 +204,26 @@ class UncertainPredictions(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelErrors(Finding):
-    """Training labels that the surrogate contradicts, by decreasing slack; `count` of slack above 1.
+    """Training labels that are likely wrong, and how many are; see `LabelCount` and `LabelIssues`.
 
-    `scale_free_K`, of what judges them, may be below the audit's own. `ranks` and `slacks` are a thinned curve.
+    `count` is the estimate, 0 where there is none; `share` is NaN where the status is "cannot tell". `issues` are the
+    first by score, `ranks` and `scores` a thinned curve of all.
     """
 
     name: ClassVar[str] = "label-errors"
-    scale_free_K: float
-    suspects: tuple[SuspectedLabel, ...]
+    status: Literal["counted", "at most", "cannot tell"]
+    low: int | None
+    high: int | None
+    at_most: int | None
+    reason: str
+    training_accuracy: float
+    deviations_easier: float | None
+    heads: tuple[HeadWeight, ...]
+    class_pairs: tuple[ClassPairCount, ...]
+    issues: tuple[LabelIssue, ...]
     ranks: tuple[int, ...]
-    slacks: tuple[float, ...]
+    scores: tuple[float, ...]
     detection: DetectionCurve | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankedLabels(Finding):
-    """In place of `LabelErrors` without a surrogate; `count` of labels that the model itself contradicts.
-
-    `suspects` are ranked by what `ranking` names: self-influence where it grows with the model's loss, which
-    is that of the given label, and else that loss.
-    """
-
-    name: ClassVar[str] = "label-errors"
-    ranking: Literal["self-influence", "loss"]
-    suspects: tuple[DoubtedLabel, ...]
-    detection: RankingCurve | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,6 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.WrongPredictions: "predictions",
     kinds.UncertainPredictions: "predictions",
     kinds.LabelErrors: "labels",
-    kinds.RankedLabels: "ranking",
     kinds.InfluentialExamples: "influential",
     kinds.Leaks: "pairs",
     kinds.ConflictingDuplicates: "pairs",
@@ -36,7 +35,12 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
 }
 MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
-_MARKS = {kinds.Severity.GOOD: "✓", kinds.Severity.NOTICE: "i", kinds.Severity.WARNING: "!"}
+_MARKS = {
+    kinds.Severity.GOOD: "✓",
+    kinds.Severity.NOTICE: "i",
+    kinds.Severity.WARNING: "!",
+    kinds.Severity.CANNOT_TELL: "?",
+}
 
 
 def render_page(report: AuditReport, colours: Colours = "red-blue") -> str:
@@ -159,10 +163,10 @@ def _draw(report: AuditReport) -> dict[str, Markup]:
             label="Support vectors that can influence each class",
         )
     for finding in report.findings:
-        if isinstance(finding, kinds.LabelErrors) and finding.ranks:
-            figures["slack"] = plots.plot_slack(finding.ranks, finding.slacks, finding.count)
-        if isinstance(finding, kinds.LabelErrors | kinds.RankedLabels) and finding.detection:
-            figures["detection"] = _plot_detection(finding.detection)
+        if isinstance(finding, kinds.LabelErrors):
+            figures["scores"] = plots.plot_label_scores(finding.ranks, finding.scores, finding.count)
+            if finding.detection:
+                figures["detection"] = _plot_detection(finding.detection)
         if isinstance(finding, kinds.SparsityPath) and finding.points and overview.certificate:
             figures["path"] = plots.plot_path(
                 [point.scale_free_K for point in finding.points],
@@ -173,10 +177,6 @@ def _draw(report: AuditReport) -> dict[str, Markup]:
     return {name: Markup(plots.to_inline_svg(figure, name)) for name, figure in figures.items()}
 
 
-def _plot_detection(curve: kinds.DetectionCurve | kinds.RankingCurve) -> Figure:
-    found = {"self-influence": curve.found_by_self_influence}
-    if isinstance(curve, kinds.DetectionCurve):
-        found = {"slack": curve.found_by_slack, **found}
-    else:
-        found["the model's loss"] = curve.found_by_loss
+def _plot_detection(curve: kinds.DetectionCurve) -> Figure:
+    found = {"label score": curve.found_by_score, "self-influence": curve.found_by_self_influence}
     return plots.plot_detection(curve.inspected, found, num_known=curve.points[0].known)

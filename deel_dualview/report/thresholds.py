@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 RATES = {
-    "label-errors": "share of training labels that the surrogate (or without one the model) contradicts",
+    "label-errors": "estimated share of training labels that are wrong",
     "wrong-predictions": "share of test predictions that differ from the label",
     "leaks": "share of test examples that are, or almost are, in the training set",
     "duplicates-conflicting": "share of training examples with a duplicate of another label",
@@ -57,12 +57,15 @@ def parse_thresholds(texts: Iterable[str]) -> dict[str, float]:
     return thresholds
 
 
-def exceeded_thresholds(rates: Mapping[str, float], thresholds: Mapping[str, float]) -> list[str]:
+def exceeded_thresholds(
+    rates: Mapping[str, float | None], thresholds: Mapping[str, float], *, allow_cannot_tell: bool = False
+) -> list[str]:
     """Say, one sentence each, which rates are above their threshold.
 
     Args:
         rates: `AuditReport.rates`.
         thresholds: largest rate that is accepted, by name.
+        allow_cannot_tell: whether a rate that the audit could not tell (None) is accepted.
 
     Raises:
         ValueError: a threshold names a rate that this audit does not have (for instance wrong predictions of
@@ -75,15 +78,22 @@ def exceeded_thresholds(rates: Mapping[str, float], thresholds: Mapping[str, flo
             f"This audit has the rates {', '.join(rates)}, and a threshold was set on another one "
             f"(wrong-predictions needs test labels). Received: thresholds on {', '.join(unknown)}."
         )
+    sentences = []
     for name, limit in thresholds.items():
-        if not 0 <= rates[name] <= 1 or not 0 <= limit <= 1:
+        rate = rates[name]
+        if rate is None:
+            if not allow_cannot_tell:
+                sentences.append(
+                    f"{name} could not be told, so that nothing shows it to be within the accepted {limit:.2%}."
+                )
+            continue
+        if not 0 <= rate <= 1 or not 0 <= limit <= 1:
             raise ValueError(
                 f"A threshold compares shares from 0 to 1; {name} could not be compared. Received: "
-                f"rate={rates[name]}, limit={limit}."
+                f"rate={rate}, limit={limit}."
             )
-    return [
-        f"{name} is {rates[name]:.2%}, above the accepted {limit:.2%} "
-        f"({RATES.get(name, 'a rate of this audit')})."
-        for name, limit in thresholds.items()
-        if rates[name] > limit
-    ]
+        if rate > limit:
+            sentences.append(
+                f"{name} is {rate:.2%}, above the accepted {limit:.2%} ({RATES.get(name, 'a rate of this audit')})."
+            )
+    return sentences

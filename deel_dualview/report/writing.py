@@ -17,7 +17,7 @@ import scipy.sparse
 from deel_dualview import _files
 from deel_dualview.plots.formatting import escaped_json
 
-FILE_NAMES = ("index.html", "audit.json", "attributions.npz")
+FILE_NAMES = ("index.html", "audit.json", "attributions.npz", "label_issues.csv")
 
 
 def check_output_directory(

@@ -1,5 +1,6 @@
 """Penultimate features of a dataset's examples: computed by one pass of the model, shared by all that need them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,15 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.stores.base import Store, StoredVectors
+from deel_dualview.typing import Inputs
 
 
-def stored_features(store: Store, model: InfluenceModel, dataset: tf.data.Dataset) -> StoredVectors:
+def stored_features(
+    store: Store,
+    model: InfluenceModel,
+    dataset: tf.data.Dataset,
+    features_of: Callable[[Inputs], tf.Tensor] | None = None,
+) -> StoredVectors:
     """Return features (n, d), and labels and ids where there are any, of a dataset's examples.
 
     Everything that opens them in one store shares the pass: calculators, the curvature of the last layer, the
@@ -20,15 +27,18 @@ def stored_features(store: Store, model: InfluenceModel, dataset: tf.data.Datase
         store: where they are kept.
         model: whose features they are.
         dataset: batched.
+        features_of: computes the features of a batch of inputs, perhaps with more that the caller keeps; by default
+            `model.features`.
 
     Raises:
         ValueError: features that are not finite (the message says of which examples), a label that is no class.
         StoreError: see `Store.open`.
     """
+    features_of = features_of or model.features
 
     def compute(element: Any) -> dict[str, np.ndarray]:
         batch = data.unpack(element)
-        computed = {"features": model.features(batch.inputs).numpy()}
+        computed = {"features": features_of(batch.inputs).numpy()}
         if batch.labels is not None:
             computed["labels"] = model.to_classes(batch.labels)
         return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}

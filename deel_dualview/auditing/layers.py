@@ -1,0 +1,90 @@
+"""One forward pass over each set: penultimate features and predictions, with the layer before for label issues."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.represented import Represented, RepresentedExamples
+from deel_dualview.labels import Representation
+from deel_dualview.models import InfluenceModel
+from deel_dualview.models.hidden import Hidden, HiddenLayers
+from deel_dualview.stores import Store
+from deel_dualview.stores.features import stored_features
+from deel_dualview.typing import Inputs
+
+
+class Layers(NamedTuple):
+    """What a pass over a set has kept of its n examples.
+
+    Attributes:
+        features: shape (n, d).
+        before: the layer before, shape (n, g), or None; see `Hidden`.
+        predictions: classes, shape (n,).
+        batches: the same examples for a calculator; none of the training set, whose features are in a store.
+    """
+
+    features: np.ndarray
+    before: np.ndarray | None
+    predictions: np.ndarray
+    batches: tuple[Represented, ...] = ()
+
+    def represented(
+        self, calculator: BaseInfluenceCalculator, test_set: tf.data.Dataset
+    ) -> RepresentedExamples:
+        """Return the test set as a calculator represents it: without another pass where its features are enough."""
+        if calculator.follows_from_features:
+            return RepresentedExamples(lambda: iter(self.batches), keep=True)
+        return calculator.represent(test_set)
+
+
+def read_training_layers(model: InfluenceModel, train_set: tf.data.Dataset, store: Store) -> Layers:
+    """Run the network over the training set; its features are in `store` then, for any calculator that takes it."""
+    compute, kept = HiddenLayers(model), _Kept()
+
+    def features_of(inputs: Inputs) -> tf.Tensor:
+        return kept.keep(compute(inputs)).features
+
+    stored = stored_features(store, model, train_set, features_of)
+    return kept.layers(stored.array("features"))
+
+
+def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers:
+    """Run the network over the test set."""
+    compute, kept = HiddenLayers(model), _Kept()
+
+    def represent(batch: data.Batch) -> Represented:
+        hidden = kept.keep(compute(batch.inputs))
+        represented = Represented(model, batch.labels, features=hidden.features)
+        represented.logits = hidden.logits
+        return represented.check_finite()
+
+    batches = tuple(data.map_batches(represent, test_set, "test"))
+    return kept.layers(np.concatenate([batch.features.numpy() for batch in batches]), batches)
+
+
+def representation(train: np.ndarray | None, test: np.ndarray | None) -> Representation | None:
+    """Return rows of both sets, None where there are none."""
+    return None if train is None or test is None else Representation(train, test)
+
+
+class _Kept:
+    """Collects what a pass does not store: the layer before, and predictions."""
+
+    def __init__(self) -> None:
+        self._before: list[np.ndarray] = []
+        self._predictions: list[np.ndarray] = []
+
+    def keep(self, hidden: Hidden) -> Hidden:
+        if hidden.before is not None:
+            self._before.append(hidden.before.numpy())
+        self._predictions.append(hidden.logits.numpy().argmax(axis=1))
+        return hidden
+
+    def layers(self, features: np.ndarray, batches: tuple[Represented, ...] = ()) -> Layers:
+        before = np.concatenate(self._before) if self._before else None
+        return Layers(features, before, np.concatenate(self._predictions), batches)

@@ -1,0 +1,27 @@
+"""Label issues: which training labels are likely wrong, how many, and whether that can be told."""
+
+from deel_dualview.labels.counting import LabelCount
+from deel_dualview.labels.finding import (
+    ClassPair,
+    HeadWeight,
+    LabelIssues,
+    Representation,
+    Representations,
+    find_label_issues,
+)
+from deel_dualview.labels.inputs import InputTable
+from deel_dualview.labels.reading import check_pred_probs, label_issues, takes_token_ids
+
+__all__ = [
+    "ClassPair",
+    "HeadWeight",
+    "InputTable",
+    "LabelCount",
+    "LabelIssues",
+    "Representation",
+    "Representations",
+    "check_pred_probs",
+    "find_label_issues",
+    "label_issues",
+    "takes_token_ids",
+]

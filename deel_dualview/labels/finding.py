@@ -1,0 +1,329 @@
+"""From representations of both sets to label issues: heads, their weighted mean, scores and a count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import scipy.special
+
+from deel_dualview.labels.calibration import best_temperature, mixture_weights
+from deel_dualview.labels.counting import (
+    Counted,
+    LabelCount,
+    count_wrong_labels,
+    deviations_easier,
+    margins,
+)
+from deel_dualview.labels.heads import HeadScores, Problem, logistic_head, ridge_head
+from deel_dualview.labels.tables import write_csv
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+
+MEMORISED = 3.0
+"""Standard deviations by which training labels look easier than test labels, from which on the features have memorised
+labels."""
+_LEAST_PROBABILITY = 1e-12
+
+
+class Representation(NamedTuple):
+    """The examples of both sets as rows.
+
+    Attributes:
+        train: shape (n, d).
+        test: shape (m, d); no rows without a test set.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+class Representations(NamedTuple):
+    """What heads are fitted to.
+
+    Attributes:
+        features: penultimate features.
+        before: the layer before them, or None.
+        inputs: the inputs as rows of a table (`InputTable`).
+        early: penultimate features of earlier checkpoints.
+    """
+
+    features: Representation
+    before: Representation | None
+    inputs: Representation
+    early: tuple[Representation, ...] = ()
+
+    def named(self) -> dict[str, Representation]:
+        """Return those that there are, by name."""
+        named = {"features": self.features, "layer before": self.before, "inputs": self.inputs}
+        named |= {
+            f"features of checkpoint {number}": found for number, found in enumerate(self.early, start=1)
+        }
+        return {name: found for name, found in named.items() if found is not None}
+
+
+class ClassPair(NamedTuple):
+    """How many labels of a class are wrong, and should be another one.
+
+    Attributes:
+        given: the class that they have.
+        suggested: the class that they should have.
+        estimate: how many, by the count; None where nothing was counted.
+        num_flagged: how many of them are flagged.
+    """
+
+    given: int
+    suggested: int
+    estimate: float | None
+    num_flagged: int
+
+
+class HeadWeight(NamedTuple):
+    """A head, by what it is fitted to, and its weight in the score."""
+
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class LabelIssues:
+    """Training labels by how likely they are wrong, and how many are.
+
+    Attributes:
+        given_labels: classes, shape (n,).
+        suggested_labels: the likeliest other class, shape (n,).
+        scores: log-odds of the suggested class against the given one, shape (n,): above 0 the heads prefer the former.
+        flagged: the first `count.estimate` labels by score, shape (n,) bool; none where nothing was counted.
+        count: how many labels are wrong, if that can be told.
+        class_pairs: of what is counted, by decreasing number.
+        training_accuracy: share of the training labels that the model predicts.
+        test_accuracy: share of the test labels that it predicts, None without them.
+        deviations_easier: how much easier the training labels look than the test labels to a head on the features, in
+            standard deviations (None without test labels): from 3 on the features have memorised training labels.
+        heads: what the scores are made of.
+        ids: of the training examples, shape (n,), or None.
+        class_names: shape (c,).
+    """
+
+    given_labels: np.ndarray
+    suggested_labels: np.ndarray
+    scores: np.ndarray
+    flagged: np.ndarray
+    count: LabelCount
+    class_pairs: tuple[ClassPair, ...]
+    training_accuracy: float
+    test_accuracy: float | None
+    deviations_easier: float | None
+    heads: tuple[HeadWeight, ...]
+    ids: np.ndarray | None
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Positions of the training examples by decreasing score, shape (n,); ties by the lower position."""
+        return np.argsort(-self.scores, kind="stable")
+
+    @property
+    def has_memorised(self) -> bool:
+        """Whether the network has memorised labels, so that it cannot judge them itself."""
+        return self.deviations_easier is not None and self.deviations_easier > MEMORISED
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each training example, by decreasing score; pandas is imported here.
+
+        Columns: `position`, `id` (where the data set has ids), `given_label`, `suggested_label` (names), `score`,
+        `flagged`.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._columns())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_frame` as a CSV file, whole or not at all; what looks like a formula gets an apostrophe."""
+        write_csv(Path(path), self._columns())
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        names = np.asarray(self.class_names)
+        columns = {
+            "position": np.arange(len(self.scores)),
+            "id": self.ids,
+            "given_label": names[self.given_labels],
+            "suggested_label": names[self.suggested_labels],
+            "score": self.scores,
+            "flagged": self.flagged,
+        }
+        return {name: column[self.order] for name, column in columns.items() if column is not None}
+
+
+def find_label_issues(
+    representations: Representations,
+    labels: np.ndarray,
+    test_labels: np.ndarray | None,
+    predictions: tuple[np.ndarray, np.ndarray],
+    *,
+    class_names: Sequence[str],
+    ids: np.ndarray | None = None,
+    pred_probs: np.ndarray | None = None,
+    seed: int = 0,
+) -> LabelIssues:
+    """Rank training labels by heads that have not seen them, and count the wrong ones; see `label_issues`.
+
+    Args:
+        representations: of both sets.
+        labels: given classes of the training set, shape (n,).
+        test_labels: classes of the test set, shape (m,), or None.
+        predictions: classes that the model predicts of the training set (n,) and of the test set (m,).
+        class_names: shape (c,).
+        ids: of the training examples.
+        pred_probs: probabilities of the training examples by a model that has not seen their labels, shape (n, c).
+        seed: of random rows, folds and resampling.
+    """
+    rng = np.random.default_rng(seed)
+    problem = Problem(labels, labels[:0] if test_labels is None else test_labels, len(class_names))
+    heads = _fit_heads(representations, problem, rng)
+    logs, weights = _stack(heads, problem, pred_probs)
+    scores = -margins(logs, labels)
+    counted = _count(heads, problem, rng)
+    flagged = np.zeros(len(labels), bool)
+    if counted is not None and counted.number.estimate:
+        flagged[np.argsort(-scores, kind="stable")[: counted.number.estimate]] = True
+    suggested = _suggested(logs, labels)
+    easier = None
+    if test_labels is not None:
+        easier = deviations_easier(*(_given(*pair) for pair in _of_features(heads, problem)))
+    return LabelIssues(
+        given_labels=labels,
+        suggested_labels=suggested,
+        scores=scores,
+        flagged=flagged,
+        count=_without_test_labels() if counted is None else counted.number,
+        class_pairs=_class_pairs(counted, labels, suggested, flagged),
+        training_accuracy=float((predictions[0] == labels).mean()),
+        test_accuracy=None if test_labels is None else float((predictions[1] == test_labels).mean()),
+        deviations_easier=easier,
+        heads=tuple(HeadWeight(name, float(weight)) for name, weight in weights.items()),
+        ids=ids,
+        class_names=tuple(class_names),
+    )
+
+
+class _Head(NamedTuple):
+    """A fitted head; `on` is the representation it is fitted to."""
+
+    name: str
+    on: str
+    scores: HeadScores
+
+
+def _fit_heads(representations: Representations, problem: Problem, rng: np.random.Generator) -> list[_Head]:
+    heads = []
+    for on, representation in representations.named().items():
+        is_input = on == "inputs"
+        scores = ridge_head(
+            *representation,
+            problem,
+            distance="euclidean" if is_input else "cosine",
+            by_test=not is_input,
+            rng=rng,
+        )
+        heads.append(_Head(f"kernel ridge on {on}", on, scores))
+        scores = logistic_head(*representation, problem, by_test=not is_input, rng=rng)
+        heads.append(_Head(f"logistic regression on {on}", on, scores))
+    return heads
+
+
+def _stack(
+    heads: Sequence[_Head], problem: Problem, pred_probs: np.ndarray | None
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return log-probabilities (n, c) of the weighted mean of the heads, and the weights by name.
+
+    Temperatures and weights are those of the smallest log loss on the test labels. Without them every head counts
+    alike: by the given labels those would win whose features were made with these in view.
+    """
+    is_tested = problem.is_tested
+    labels = problem.test_labels if is_tested else problem.labels
+    rows, trained, tested = np.arange(len(labels)), [], []
+    for head in heads:
+        temperature = best_temperature(head.scores.test if is_tested else head.scores.train, labels)[0]
+        trained.append(_probabilities(head.scores.train, temperature))
+        if is_tested:
+            tested.append(_probabilities(head.scores.test, temperature)[rows, labels])
+    weights = mixture_weights(np.array(tested)) if is_tested else np.full(len(heads), 1 / len(heads))
+    names = [head.name for head in heads]
+    if pred_probs is not None:
+        trained.append(pred_probs)
+        names.append("given probabilities")
+        weights = np.append(weights / 2, 0.5)
+    mean = sum(weight * probabilities for weight, probabilities in zip(weights, trained, strict=True))
+    return np.log(np.maximum(mean, _LEAST_PROBABILITY)), dict(zip(names, weights, strict=True))
+
+
+def _probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
+    return scipy.special.softmax(scores.astype(np.float64) / temperature, axis=1)
+
+
+def _count(heads: Sequence[_Head], problem: Problem, rng: np.random.Generator) -> Counted | None:
+    if not problem.is_tested:
+        return None
+    return count_wrong_labels(next(head for head in heads if head.on == "inputs").scores, problem, rng)
+
+
+def _without_test_labels() -> LabelCount:
+    return LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
+
+
+def _suggested(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    others = logs.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return others.argmax(axis=1)
+
+
+def _of_features(heads: Sequence[_Head], problem: Problem) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Return (scores, labels) of the training and of the test set by the ridge on the features."""
+    scores = next(head for head in heads if head.on == "features").scores
+    temperature = best_temperature(scores.test, problem.test_labels)[0]
+    return (
+        (scores.train / temperature, problem.labels),
+        (scores.test / temperature, problem.test_labels),
+    )
+
+
+def _given(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the probability of each label, shape (b,)."""
+    return _probabilities(scores, 1.0)[np.arange(len(labels)), labels]
+
+
+def _class_pairs(
+    counted: Counted | None, labels: np.ndarray, suggested: np.ndarray, flagged: np.ndarray
+) -> tuple[ClassPair, ...]:
+    """Return the pairs of classes with flagged labels, or with one wrong label at least by the count."""
+    num_classes = int(max(labels.max(), suggested.max())) + 1
+    num_flagged = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(num_flagged, (labels[flagged], suggested[flagged]), 1)
+    expected = None
+    if counted is not None and counted.number.status == "counted":
+        others = np.exp(counted.log_probabilities)
+        num_classes = others.shape[1]
+        others[np.arange(len(labels)), labels] = 0
+        others *= (counted.posteriors / np.maximum(others.sum(axis=1), 1e-300))[:, None]
+        expected = np.zeros((num_classes, num_classes))
+        np.add.at(expected, labels, others)
+        num_flagged = np.pad(num_flagged, (0, num_classes - len(num_flagged)))
+    kept = num_flagged > 0 if expected is None else (num_flagged > 0) | (expected >= 1)
+    pairs = [
+        ClassPair(
+            int(given),
+            int(other),
+            None if expected is None else float(expected[given, other]),
+            int(num_flagged[given, other]),
+        )
+        for given, other in np.argwhere(kept)
+    ]
+    return tuple(sorted(pairs, key=lambda pair: (-(pair.estimate or 0), -pair.num_flagged)))

@@ -1,0 +1,220 @@
+"""Classification heads fitted to the given labels, whose scores of a training example have not seen its label."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from deel_dualview.labels.calibration import best_temperature, log_loss
+
+NUM_LANDMARKS = {"cosine": 300, "euclidean": 400}
+PENALTIES = np.geomspace(1e-4, 1e2, 13)
+"""Of the ridge, relative to the mean squared norm of a row of kernel features."""
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+"""C n of scikit-learn's logistic regression."""
+STRENGTHS_BY_FOLDS = STRENGTHS[:3]
+NUM_FOLDS = 5
+_MAX_ROWS = 5000
+"""Examples that one logistic regression is fitted to: more hardly change it, and take minutes."""
+_ROWS_AT_ONCE = 8192
+_LEAST_LOG_PROBABILITY = -30.0
+
+Distance = Literal["cosine", "euclidean"]
+
+
+class HeadScores(NamedTuple):
+    """Class scores of a head; a softmax of them, at some temperature, gives its probabilities.
+
+    Attributes:
+        train: of every training example by a head that was not fitted to it, shape (n, c), float32.
+        test: by the head of all training examples, shape (m, c), float32; no rows without a test set.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+class Problem(NamedTuple):
+    """What a head is fitted to, and the labels that choose its strength.
+
+    Attributes:
+        labels: given classes of the training set, shape (n,), int64.
+        test_labels: classes of the test set, shape (m,); none without a test set.
+        num_classes: c.
+    """
+
+    labels: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether there is a test set."""
+        return len(self.test_labels) > 0
+
+
+def ridge_head(
+    train: np.ndarray,
+    test: np.ndarray,
+    problem: Problem,
+    *,
+    distance: Distance,
+    by_test: bool,
+    rng: np.random.Generator,
+) -> HeadScores:
+    """Fit kernel ridge regression of one-hot labels, and leave each training example out in closed form.
+
+    The kernel is exp(-d / g), g half the median of d; Nystroem features of some random rows stand for it.
+
+    Args:
+        train: a representation of the training set, shape (n, d).
+        test: the same of the test set, shape (m, d).
+        problem: labels.
+        distance: `"cosine"` (d = 1 - cosine; random rows of the training set) or `"euclidean"` (d = squared distance;
+            random rows of both sets, which keeps the two exchangeable).
+        by_test: whether the penalty is that of the smallest log loss on the test labels, else that of the smallest
+            squared error of the left-out scores. The latter is misled by features that were made with the labels in
+            view.
+        rng: chooses the random rows.
+
+    Source: leave-one-out in closed form, Allen (1974); features, Williams and Seeger (2001).
+    """
+    if distance == "cosine":
+        train, test = _unit(train), _unit(test)
+    pool = train if distance == "cosine" else np.concatenate([train, test])
+    chosen = rng.choice(len(pool), min(NUM_LANDMARKS[distance], len(pool)), replace=False)
+    features = _Nystroem(pool[np.sort(chosen)], train, distance)
+    rows, test_rows = features(train), features(test)
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    rotated, test_rotated = rows @ vectors, test_rows @ vectors
+    targets = np.eye(problem.num_classes)[problem.labels]
+    products = rotated.T @ targets
+    mean_norm = values.sum() / len(rows)
+
+    def left_out(penalty: float) -> np.ndarray:
+        inverse = 1 / (np.maximum(values, 0) + penalty * mean_norm)
+        leverages = (rotated**2 @ inverse)[:, None]
+        scores = rotated @ (inverse[:, None] * products)
+        return (scores - leverages * targets) / np.maximum(1 - leverages, 1e-9)
+
+    def of_test(penalty: float) -> np.ndarray:
+        return test_rotated @ (products / (np.maximum(values, 0) + penalty * mean_norm)[:, None])
+
+    if by_test and problem.is_tested:
+        errors = [best_temperature(of_test(penalty), problem.test_labels)[1] for penalty in PENALTIES]
+    else:
+        errors = [float(((left_out(penalty) - targets) ** 2).sum()) for penalty in PENALTIES]
+    best = PENALTIES[int(np.argmin(errors))]
+    return HeadScores(left_out(best).astype(np.float32), of_test(best).astype(np.float32))
+
+
+def logistic_head(
+    train: np.ndarray, test: np.ndarray, problem: Problem, *, by_test: bool, rng: np.random.Generator
+) -> HeadScores:
+    """Fit multinomial logistic regression on standardised rows, for the training set out of five folds.
+
+    Args:
+        train: a representation of the training set, shape (n, d).
+        test: the same of the test set, shape (m, d).
+        problem: labels.
+        by_test: whether the strength is that of the smallest log loss on the test labels, else out of the folds.
+        rng: chooses the folds, and the examples to fit to where there are many.
+    """
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    scale[scale == 0] = 1
+    train, test = (train - mean) / scale, (test - mean) / scale
+    folds = list(_folds(problem.labels, rng))
+
+    def fitted(rows: np.ndarray, strength: float) -> LogisticRegression | DummyClassifier:
+        if len(rows) > _MAX_ROWS:
+            rows = rng.choice(rows, _MAX_ROWS, replace=False)
+        if len(np.unique(problem.labels[rows])) == 1:
+            return DummyClassifier().fit(train[rows], problem.labels[rows])
+        model = LogisticRegression(C=strength / len(rows), max_iter=200, tol=1e-3)
+        with warnings.catch_warnings():
+            # A head that stopped early is a little more regularised; the temperature evens it out.
+            warnings.simplefilter("ignore")
+            return model.fit(train[rows], problem.labels[rows])
+
+    def out_of_fold(strength: float) -> np.ndarray:
+        scores = np.empty((len(train), problem.num_classes), np.float32)
+        for kept, left_out in folds:
+            scores[left_out] = _log_probabilities(
+                fitted(kept, strength), train[left_out], problem.num_classes
+            )
+        return scores
+
+    everything = np.arange(len(train))
+    # More threads than a fit of this size can use make it several times slower.
+    with threadpool_limits(1, "blas"):
+        if by_test and problem.is_tested:
+            tested = [
+                _log_probabilities(fitted(everything, strength), test, problem.num_classes)
+                for strength in STRENGTHS
+            ]
+            best = int(np.argmin([best_temperature(scores, problem.test_labels)[1] for scores in tested]))
+            return HeadScores(out_of_fold(STRENGTHS[best]), tested[best])
+        trained = [out_of_fold(strength) for strength in STRENGTHS_BY_FOLDS]
+        best = int(np.argmin([log_loss(scores, problem.labels) for scores in trained]))
+        model = fitted(everything, STRENGTHS_BY_FOLDS[best])
+        return HeadScores(trained[best], _log_probabilities(model, test, problem.num_classes))
+
+
+class _Nystroem:
+    """Features whose inner products are the kernel's values, exactly between the landmarks; the last is constant."""
+
+    def __init__(self, landmarks: np.ndarray, rows: np.ndarray, distance: Distance):
+        self._landmarks, self._distance = landmarks, distance
+        self._width = float(np.median(self._distances(rows[:_ROWS_AT_ONCE])) / 2) or 1.0
+        own = self._kernel(landmarks)
+        values, vectors = np.linalg.eigh((own + own.T) / 2 + 1e-8 * len(landmarks) * np.eye(len(landmarks)))
+        self._root = vectors / np.sqrt(np.maximum(values, 1e-12)) @ vectors.T
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        features = np.ones((len(rows), len(self._landmarks) + 1))
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            features[part, :-1] = self._kernel(rows[part]) @ self._root
+        return features
+
+    def _kernel(self, rows: np.ndarray) -> np.ndarray:
+        return np.exp(-self._distances(rows) / self._width)
+
+    def _distances(self, rows: np.ndarray) -> np.ndarray:
+        products = (rows @ self._landmarks.T).astype(np.float64)
+        if self._distance == "cosine":
+            return np.maximum(1 - products, 0)
+        norms = (rows.astype(np.float64) ** 2).sum(axis=1)[:, None]
+        return np.maximum(norms + (self._landmarks.astype(np.float64) ** 2).sum(axis=1) - 2 * products, 0)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms == 0, 1, norms)
+
+
+def _folds(labels: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    seed = int(rng.integers(2**31))
+    num_folds = min(NUM_FOLDS, len(labels))
+    is_rare = np.bincount(labels).max() < num_folds
+    splitter = (KFold if is_rare else StratifiedKFold)(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Classes of fewer examples than folds are no fault here.
+        warnings.simplefilter("ignore", UserWarning)
+        yield from splitter.split(labels, labels)
+
+
+def _log_probabilities(
+    model: LogisticRegression | DummyClassifier, rows: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Return log-probabilities (b, c); a class that the fit has not seen gets a very small one."""
+    found = np.full((len(rows), num_classes), _LEAST_LOG_PROBABILITY, np.float32)
+    if not len(rows):
+        return found
+    found[:, model.classes_] = np.maximum(model.predict_log_proba(rows), _LEAST_LOG_PROBABILITY)
+    return found

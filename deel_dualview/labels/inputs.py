@@ -1,0 +1,140 @@
+"""Inputs as rows of a table: what a simple head can be fitted to that knows nothing of the network."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
+
+from deel_dualview import data
+
+NUM_COMPONENTS, NUM_TEXT_COMPONENTS = 50, 100
+_MOST_COLUMNS = 100
+"""Numbers of an example up to which each is a column of its own; more are reduced to principal components."""
+_MOST_NUMBERS = 1024
+"""Numbers that are kept of a large example: its image averaged over squares, or random projections of it."""
+_WORD = re.compile(r"\w+")
+
+
+class InputTable:
+    """Collects the inputs of both sets, batch by batch, and makes rows of them.
+
+    Columns are standardised, images and other large arrays become principal components, texts and token ids components
+    of their TF-IDF. All is fitted to both sets together, without labels: fitted to the training set alone it would
+    make that look easier, or harder, than the test set.
+
+    Args:
+        has_token_ids: whether whole numbers stand for tokens, as an Embedding takes them.
+        seed: of random projections and components.
+    """
+
+    def __init__(self, *, has_token_ids: bool, seed: int = 0):
+        self._has_token_ids, self._seed = has_token_ids, seed
+        self._parts: dict[str, list[list[_Part]]] = {}
+
+    def add(self, inputs: Any, split: str) -> None:
+        """Keep what is needed of the inputs of a batch of `"train"` or `"test"`."""
+        leaves = tf.nest.flatten(inputs)
+        own = self._parts.setdefault(split, [[] for _ in leaves])
+        for parts, leaf in zip(own, leaves, strict=True):
+            parts.append(_compact(data.to_array(leaf), has_token_ids=self._has_token_ids, seed=self._seed))
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the training set (n, r) and of the test set (m, r), float32."""
+        train, test = self._parts["train"], self._parts.get("test")
+        columns, num_train = [], sum(_length(part) for part in train[0])
+        for number, parts in enumerate(train):
+            both = [*parts, *(test[number] if test else [])]
+            columns.append(_to_columns(both, self._seed))
+        table = np.concatenate(columns, axis=1).astype(np.float32)
+        return table[:num_train], table[num_train:]
+
+
+_Part = np.ndarray | list[Counter[Any]]
+"""Of a batch: numbers (b, w), or how often each of its words or tokens occurs in each example."""
+
+
+def _length(part: _Part) -> int:
+    return len(part)
+
+
+def _compact(values: np.ndarray, *, has_token_ids: bool, seed: int) -> _Part:
+    """Return what is kept of an input of b examples."""
+    if values.dtype.kind in "OSU":
+        texts = values.reshape(len(values), -1)
+        return [Counter(word for text in row for word in _words(text)) for row in texts.tolist()]
+    if has_token_ids and values.ndim == 2 and values.shape[1] > 1 and _are_whole(values):
+        # 0 is padding by Keras' convention.
+        return [Counter(row[row != 0].tolist()) for row in values.astype(np.int64)]
+    if values.ndim == 4:
+        values = _averaged(values.astype(np.float32))
+    rows = values.reshape(len(values), -1).astype(np.float32)
+    if rows.shape[1] > _MOST_NUMBERS:
+        projection = np.random.default_rng(seed).standard_normal((rows.shape[1], _MOST_NUMBERS), np.float32)
+        rows = rows @ projection / np.sqrt(np.float32(_MOST_NUMBERS))
+    return rows
+
+
+def _words(text: str | bytes) -> list[str]:
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
+    return _WORD.findall(text.lower())
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    return values.dtype.kind in "iu" or bool((values == np.round(values)).all())
+
+
+def _averaged(images: np.ndarray) -> np.ndarray:
+    """Average images (b, height, width, channels) over squares, until few enough numbers are left."""
+    height, width, channels = images.shape[1:]
+    side = int(np.ceil(np.sqrt(height * width * channels / _MOST_NUMBERS)))
+    if side <= 1:
+        return images
+    cut = images[:, : max(height // side, 1) * min(side, height), : max(width // side, 1) * min(side, width)]
+    shape = (
+        len(cut),
+        max(height // side, 1),
+        -1,
+        max(width // side, 1),
+        cut.shape[2] // max(width // side, 1),
+        channels,
+    )
+    return cut.reshape(shape).mean(axis=(2, 4))
+
+
+def _to_columns(parts: Sequence[_Part], seed: int) -> np.ndarray:
+    """Return the columns of one input of all examples, shape (n + m, w)."""
+    if isinstance(parts[0], list):
+        return _text_columns([row for part in parts for row in part], seed)
+    rows = np.concatenate(cast(list[np.ndarray], parts))
+    finite = np.isfinite(rows)
+    if not finite.all():
+        means = np.nanmean(np.where(finite, rows, np.nan), axis=0)
+        rows = np.where(finite, rows, np.nan_to_num(means))
+    if rows.shape[1] > _MOST_COLUMNS:
+        num_components = min(NUM_COMPONENTS, *rows.shape)
+        # The covariance of up to 1,024 numbers: exact, and one pass over the rows.
+        rows = PCA(num_components, svd_solver="covariance_eigh").fit_transform(rows)
+        return rows / max(float(rows.std(axis=0).max()), 1e-12)
+    scale = rows.std(axis=0)
+    return (rows - rows.mean(axis=0)) / np.where(scale == 0, 1, scale)
+
+
+def _text_columns(counters: Sequence[Counter[Any]], seed: int) -> np.ndarray:
+    """Return components of the TF-IDF of texts; of few different ones, a column each (a category)."""
+    names: dict[Any, int] = {}
+    indices = [names.setdefault(word, len(names)) for counter in counters for word in counter]
+    starts = np.cumsum([0, *(len(counter) for counter in counters)])
+    values = np.array([count for counter in counters for count in counter.values()], np.float64)
+    counts = scipy.sparse.csr_array((values, indices, starts), shape=(len(counters), max(len(names), 1)))
+    weighted = TfidfTransformer().fit_transform(counts)
+    if weighted.shape[1] <= NUM_TEXT_COMPONENTS:
+        return weighted.toarray()
+    num_components = min(NUM_TEXT_COMPONENTS, len(counters))
+    return TruncatedSVD(num_components, random_state=seed).fit_transform(scipy.sparse.csr_matrix(weighted))

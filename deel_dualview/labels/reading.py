@@ -1,0 +1,191 @@
+"""label_issues: one pass over each set, and what it finds about the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from deel_dualview import data
+from deel_dualview._checks import check_seed, require
+from deel_dualview.labels.finding import LabelIssues, Representation, Representations, find_label_issues
+from deel_dualview.labels.inputs import InputTable
+from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.hidden import HiddenLayers
+from deel_dualview.models.labels import check_class_names
+
+
+def label_issues(
+    model: keras.Model | InfluenceModel,
+    train: tf.data.Dataset,
+    test: tf.data.Dataset | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    pred_probs: np.ndarray | None = None,
+    checkpoints: Sequence[keras.Model] = (),
+    seed: int = 0,
+    progress: bool = True,
+) -> LabelIssues:
+    """Find the labels of a training set that are likely wrong, and how many are.
+
+    Simple classifiers (kernel ridge and logistic regression) are fitted to the penultimate features, to the layer
+    before them and to the inputs themselves, and judge each example without having seen its label. They are weighted
+    by the labels of the test set, and a label's score is how much likelier another class is. The number of wrong
+    labels comes of the classifier on the inputs, which no network has prepared with the labels in view: it is given
+    where it is large beside its error, else an upper bound, or "cannot tell". The network runs once over each set.
+
+    Args:
+        model: a Keras 3 classifier, or an InfluenceModel.
+        train: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`, in the same order at
+            every pass.
+        test: examples that were not trained on, with labels that are right. Where they are as wrong as the training
+            labels, a count says how many more are wrong than in the test set. Without it labels are ranked only.
+        class_names: one for each class; their numbers by default.
+        pred_probs: probabilities of the classes for the training examples, of a model that has not seen their labels
+            (of cross-validation, for instance), shape (n, c); they have half the weight.
+        checkpoints: the model at earlier moments of its training, whose features have memorised less.
+        seed: of random rows, folds and resampling.
+        progress: whether a bar is shown (on a terminal only).
+
+    Raises:
+        TypeError: `model` or a dataset is of another type.
+        ValueError: sets without labels, labels of one class only, probabilities of another shape.
+
+    Example:
+        found = deel_dualview.label_issues(model, train, test)
+        print(found.count)
+        found.to_csv("label_issues.csv")
+    """
+    check_seed("seed", seed)
+    data.check_bounded(train, "train")
+    if test is not None:
+        data.check_bounded(test, "test")
+    influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    early_models = [InfluenceModel(checkpoint) for checkpoint in checkpoints]
+    table = InputTable(has_token_ids=takes_token_ids(influence_model.model), seed=seed)
+    splits = {"train": train} | ({} if test is None else {"test": test})
+    read = {
+        name: _read(influence_model, early_models, dataset, name, table, seed=seed, progress=progress)
+        for name, dataset in splits.items()
+    }
+    names = check_class_names(class_names, influence_model.num_classes)
+    trained, tested = read["train"], read.get("test", _nothing(read["train"]))
+    check_pred_probs(pred_probs, len(trained.labels), len(names))
+    before = None
+    if trained.before is not None and tested.before is not None:
+        before = Representation(trained.before, tested.before)
+    return find_label_issues(
+        Representations(
+            Representation(trained.features, tested.features),
+            before,
+            Representation(*table.rows()),
+            tuple(Representation(*pair) for pair in zip(trained.early, tested.early, strict=True)),
+        ),
+        trained.labels,
+        None if test is None else tested.labels,
+        (trained.predictions, tested.predictions),
+        class_names=names,
+        ids=trained.ids,
+        pred_probs=pred_probs,
+        seed=seed,
+    )
+
+
+class _Read(NamedTuple):
+    """What a pass over a set has kept: arrays of all its examples."""
+
+    features: np.ndarray
+    before: np.ndarray | None
+    predictions: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray | None
+    early: tuple[np.ndarray, ...]
+
+
+def takes_token_ids(model: keras.Model) -> bool:
+    """Return whether whole numbers in a model's inputs stand for tokens."""
+    return any(isinstance(layer, keras.layers.Embedding) for layer in tracing.all_layers(model))
+
+
+def check_pred_probs(pred_probs: np.ndarray | None, num_train: int, num_classes: int) -> None:
+    """Refuse probabilities that are not those of the training examples.
+
+    Raises:
+        ValueError: another shape, or rows that are no probabilities.
+    """
+    if pred_probs is None:
+        return
+    shape = np.shape(pred_probs)
+    require(
+        shape == (num_train, num_classes),
+        f"`pred_probs` must have a row for each training example and a column for each class: shape "
+        f"({num_train}, {num_classes}).",
+        {"shape": shape},
+    )
+    sums = np.sum(pred_probs, axis=1)
+    require(
+        bool(np.all(np.asarray(pred_probs) >= 0) and np.allclose(sums, 1, atol=1e-3)),
+        "`pred_probs` must be probabilities: at least 0, and each row with sum 1.",
+        {"sums": sums},
+    )
+
+
+def _read(
+    model: InfluenceModel,
+    early_models: Sequence[InfluenceModel],
+    dataset: tf.data.Dataset,
+    name: str,
+    table: InputTable,
+    *,
+    seed: int,
+    progress: bool,
+) -> _Read:
+    require(
+        data.unpack(dataset.element_spec).labels is not None,
+        f"`{name}` must have labels: elements (inputs, labels).",
+        {"element_spec": dataset.element_spec},
+    )
+    layers, early_layers = HiddenLayers(model, seed), [HiddenLayers(other, seed) for other in early_models]
+    columns: dict[str, list[Any]] = {}
+
+    def keep(batch: data.Batch) -> None:
+        hidden = layers(batch.inputs)
+        kept = {
+            "features": hidden.features,
+            "before": hidden.before,
+            "predictions": tf.argmax(hidden.logits, axis=1),
+            "labels": model.to_classes(batch.labels),
+            "ids": batch.ids,
+        }
+        kept |= {f"early {number}": other(batch.inputs).features for number, other in enumerate(early_layers)}
+        for key, part in kept.items():
+            if part is not None:
+                columns.setdefault(key, []).append(data.to_array(part))
+        table.add(batch.inputs, name)
+
+    with tqdm(total=None, desc=f"Reading {name}", unit="batch", disable=None if progress else True) as bar:
+        for _ in data.map_batches(keep, dataset, name):
+            bar.update()
+    arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
+    return _Read(
+        arrays["features"],
+        arrays.get("before"),
+        arrays["predictions"],
+        arrays["labels"],
+        arrays.get("ids"),
+        tuple(arrays[f"early {number}"] for number in range(len(early_models))),
+    )
+
+
+def _nothing(read: _Read) -> _Read:
+    """Return the same without examples."""
+    return read._replace(
+        features=read.features[:0],
+        before=None if read.before is None else read.before[:0],
+        predictions=read.predictions[:0],
+        early=tuple(rows[:0] for rows in read.early),
+    )
