@@ -5,7 +5,8 @@ import pathlib
 import subprocess
 import sys
 
-PACKAGE = pathlib.Path(__file__).parents[1] / "deel_dualview"
+TESTS = pathlib.Path(__file__).parent
+PACKAGE = TESTS.parent / "deel_dualview"
 MAX_LINES = 400
 # A room imports only rooms above it in this list.
 GROUND = ["typing", "_checks", "_files", "_summaries", "_user_code", "quiet"]
@@ -75,6 +76,18 @@ def test_every_file_is_in_a_room_and_none_is_loose_above_the_ground():
     loose = {module for module, path in FILES.items() if path.parent == PACKAGE}
     assert loose == {*GROUND, "__init__", "__main__"}
     assert {_room(module) for module in FILES} == set(ROOMS)
+
+
+def test_the_tests_lie_in_folders_named_as_the_rooms():
+    assert not [
+        path for path in TESTS.rglob("test_*.py") if path.parent != TESTS and path.parent.name not in ROOMS
+    ]
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Pytest imports them by it: the folders of the tests are no packages."""
+    names = [path.name for path in TESTS.rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_a_room_imports_only_rooms_above_it_in_the_list():

@@ -1,6 +1,7 @@
 """Datasets computed by a Python generator when they are iterated over, with errors that stay readable."""
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
@@ -16,20 +17,28 @@ class LazyDataset(tf.data.Dataset):
     """
 
     def __init__(self, make_generator: Callable[[], Iterator[Any]], output_signature: Any, cardinality: int):
-        self._make_generator = make_generator
-        source = tf.data.Dataset.from_generator(make_generator, output_signature=output_signature)
-        if cardinality >= 0:
-            source = source.apply(tf.data.experimental.assert_cardinality(cardinality))
-        self._source = source
-        super().__init__(tf.data.experimental.to_variant(self._source))
+        self._make_generator, self._signature, self._cardinality = make_generator, output_signature, cardinality
+        # None for the variant: `_variant_tensor` below makes it when TensorFlow reads it.
+        super().__init__(None)
 
     @property
     def element_spec(self) -> Any:
         """The structure of an element, as `tf.TensorSpec`s."""
-        return self._source.element_spec
+        return self._signature
 
     def _inputs(self) -> list[tf.data.Dataset]:
-        return [self._source]
+        return []
+
+    @cached_property
+    def _variant_tensor(self) -> tf.Tensor:
+        # Only for what derives from this dataset: traces of 40 ms, which an iteration in Python does not need. Outside
+        # of any function that is being traced, since other graphs may read it later.
+        with tf.init_scope():
+            source = tf.data.Dataset.from_generator(self._make_generator, output_signature=self._signature)
+            if self._cardinality >= 0:
+                source = source.apply(tf.data.experimental.assert_cardinality(self._cardinality))
+            self._source = source
+            return tf.data.experimental.to_variant(source)
 
     def __iter__(self) -> Iterator[Any]:
         if not tf.executing_eagerly():

@@ -115,3 +115,9 @@ def test_it_can_be_iterated_in_a_compiled_function():
         return next(iterator).second[0], next(iterator).second[0]
 
     assert [text.numpy() for text in read_two()] == [b"0", b"1"]
+
+
+def test_one_that_a_compiled_function_has_read_first_can_be_derived_from_outside():
+    lazy = lazy_dataset(make_pairs, SIGNATURE)
+    tf.function(lambda: next(iter(lazy)).second[0], autograph=False)()
+    assert len(list(lazy.prefetch(1))) == 3

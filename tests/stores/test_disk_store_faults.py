@@ -9,12 +9,12 @@ from pathlib import Path
 
 from test_stores import KEY, NUM_EXAMPLES, Compute, disk_store, make_dataset
 
-ROOT = Path(__file__).parent.parent
+FOLDER = Path(__file__).parent
 
 
 def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "PYTHONPATH": f"{FOLDER.parents[1]}{os.pathsep}{FOLDER}",
         "CUDA_VISIBLE_DEVICES": "",
     }
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
