@@ -34,7 +34,9 @@ class SplitContents(NamedTuple):
     not_finite: np.ndarray
 
 
-def read_contents(dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[Any], None] | None = None) -> SplitContents:
+def read_contents(
+    dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[Any], None] | None = None
+) -> SplitContents:
     """Hash and sketch every example of a dataset, in one pass; `keep` gets the inputs of every batch."""
     hashes, sketches, labels, ids, broken = [], [], [], [], [np.empty(0, np.int64)]
     for positions, element in data.enumerate_examples(dataset):
@@ -42,8 +44,7 @@ def read_contents(dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[
         if len(rows := not_finite_rows(batch.inputs)):
             broken.append(positions[rows])
             batch = batch._replace(inputs=zero_not_finite(batch.inputs))
-        if keep is not None:
-            keep(batch.inputs)
+        keep(batch.inputs)
         hashes.append(hash_inputs(batch.inputs))
         sketches.append(sketcher.sketch(to_arrays(batch.inputs)))
         if batch.labels is not None:

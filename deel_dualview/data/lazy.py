@@ -17,7 +17,11 @@ class LazyDataset(tf.data.Dataset):
     """
 
     def __init__(self, make_generator: Callable[[], Iterator[Any]], output_signature: Any, cardinality: int):
-        self._make_generator, self._signature, self._cardinality = make_generator, output_signature, cardinality
+        self._make_generator, self._signature, self._cardinality = (
+            make_generator,
+            output_signature,
+            cardinality,
+        )
         # None for the variant: `_variant_tensor` below makes it when TensorFlow reads it.
         super().__init__(None)
 

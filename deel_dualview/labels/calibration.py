@@ -9,6 +9,8 @@ import scipy.special
 _LOG_TEMPERATURES = (np.log(1e-3), np.log(1e2))
 _BIAS_PENALTY = 1e-3
 _NUM_ROUNDS = 200
+# Far below what a resampling changes.
+_STOP = {"maxiter": 60, "ftol": 1e-7}
 
 
 class Calibration(NamedTuple):
@@ -76,7 +78,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, start: Calibration | None 
 
     begin = np.concatenate([[np.log(start.temperature)], start.biases])
     bounds = [_LOG_TEMPERATURES, *[(-20.0, 20.0)] * scores.shape[1]]
-    found = scipy.optimize.minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds)
+    found = scipy.optimize.minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options=_STOP)
     return Calibration(float(np.exp(found.x[0])), found.x[1:])
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.special
+from threadpoolctl import threadpool_limits
 
 from deel_dualview.labels.calibration import best_temperature, mixture_weights
 from deel_dualview.labels.counting import (
@@ -19,7 +20,7 @@ from deel_dualview.labels.counting import (
     deviations_easier,
     margins,
 )
-from deel_dualview.labels.heads import HeadScores, Problem, logistic_head, ridge_head
+from deel_dualview.labels.heads import Distance, HeadScores, Problem, logistic_head, ridge_head
 from deel_dualview.labels.tables import write_csv
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ MEMORISED = 3.0
 """Standard deviations by which training labels look easier than test labels, from which on the features have memorised
 labels."""
 _LEAST_PROBABILITY = 1e-12
+_FEW = 10_000
 
 
 class Representation(NamedTuple):
@@ -187,10 +189,12 @@ def find_label_issues(
     """
     rng = np.random.default_rng(seed)
     problem = Problem(labels, labels[:0] if test_labels is None else test_labels, len(class_names))
-    heads = _fit_heads(representations, problem, rng)
-    logs, weights = _stack(heads, problem, pred_probs)
+    # Of small matrices, threads cost more than they save.
+    with threadpool_limits(1 if len(labels) < _FEW else None, "blas"):
+        heads = _fit_heads(representations, problem, rng)
+        logs, weights = _stack(heads, problem, pred_probs)
+        counted = _count(heads, problem, rng)
     scores = -margins(logs, labels)
-    counted = _count(heads, problem, rng)
     flagged = np.zeros(len(labels), bool)
     if counted is not None and counted.number.estimate:
         flagged[np.argsort(-scores, kind="stable")[: counted.number.estimate]] = True
@@ -224,18 +228,13 @@ class _Head(NamedTuple):
 
 def _fit_heads(representations: Representations, problem: Problem, rng: np.random.Generator) -> list[_Head]:
     heads = []
-    for on, representation in representations.named().items():
-        is_input = on == "inputs"
-        scores = ridge_head(
-            *representation,
-            problem,
-            distance="euclidean" if is_input else "cosine",
-            by_test=not is_input,
-            rng=rng,
-        )
+    for on, (train, test) in representations.named().items():
+        distance: Distance = "euclidean" if on == "inputs" else "cosine"
+        scores = ridge_head(train, test, problem, distance=distance, by_test=on != "inputs", rng=rng)
         heads.append(_Head(f"kernel ridge on {on}", on, scores))
-        scores = logistic_head(*representation, problem, by_test=not is_input, rng=rng)
-        heads.append(_Head(f"logistic regression on {on}", on, scores))
+        if on != "inputs":
+            scores = logistic_head(train, test, problem, rng=rng)
+            heads.append(_Head(f"logistic regression on {on}", on, scores))
     return heads
 
 
