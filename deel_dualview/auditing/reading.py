@@ -34,6 +34,10 @@ class SplitContents(NamedTuple):
     not_finite: np.ndarray
 
 
+def _keep_nothing(inputs: Any) -> None:
+    """Keep nothing of a batch."""
+
+
 def read_contents(
     dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[Any], None] | None = None
 ) -> SplitContents:
