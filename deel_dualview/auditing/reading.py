@@ -39,7 +39,7 @@ def _keep_nothing(inputs: Any) -> None:
 
 
 def read_contents(
-    dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[Any], None] | None = None
+    dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[Any], object] = _keep_nothing
 ) -> SplitContents:
     """Hash and sketch every example of a dataset, in one pass; `keep` gets the inputs of every batch."""
     hashes, sketches, labels, ids, broken = [], [], [], [], [np.empty(0, np.int64)]
