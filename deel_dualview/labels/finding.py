@@ -94,7 +94,7 @@ class HeadWeight(NamedTuple):
     weight: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelIssues:
     """Training labels by how likely they are wrong, and how many are.
 
@@ -136,6 +136,15 @@ class LabelIssues:
     def has_memorised(self) -> bool:
         """Whether the network has memorised labels, so that it cannot judge them itself."""
         return self.deviations_easier is not None and self.deviations_easier > MEMORISED
+
+    def __repr__(self) -> str:
+        number = self.count
+        said = {
+            "counted": f"at least about {number.estimate} wrong ({number.low} to {number.high})",
+            "at most": f"at most {number.at_most} wrong, perhaps none",
+            "cannot tell": f"cannot tell how many are wrong: {number.reason}",
+        }[number.status]
+        return f"LabelIssues of {len(self.scores)} labels: {said}"
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each training example, by decreasing score; pandas is imported here.

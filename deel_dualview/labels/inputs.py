@@ -115,8 +115,8 @@ def _to_columns(parts: Sequence[_Part], seed: int) -> np.ndarray:
     rows = np.concatenate(cast(list[np.ndarray], parts))
     finite = np.isfinite(rows)
     if not finite.all():
-        means = np.nanmean(np.where(finite, rows, np.nan), axis=0)
-        rows = np.where(finite, rows, np.nan_to_num(means))
+        means = np.where(finite, rows, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+        rows = np.where(finite, rows, means)
     if rows.shape[1] > _MOST_COLUMNS:
         num_components = min(NUM_COMPONENTS, *rows.shape)
         # The covariance of up to 1,024 numbers: exact, and one pass over the rows.

@@ -75,6 +75,7 @@ def label_issues(
     names = check_class_names(class_names, influence_model.num_classes)
     trained, tested = read["train"], read.get("test", _nothing(read["train"]))
     check_pred_probs(pred_probs, len(trained.labels), len(names))
+    check_several_classes(trained.labels)
     before = None
     if trained.before is not None and tested.before is not None:
         before = Representation(trained.before, tested.before)
@@ -109,6 +110,19 @@ class _Read(NamedTuple):
 def takes_token_ids(model: keras.Model) -> bool:
     """Return whether whole numbers in a model's inputs stand for tokens."""
     return any(isinstance(layer, keras.layers.Embedding) for layer in tracing.all_layers(model))
+
+
+def check_several_classes(labels: np.ndarray) -> None:
+    """Refuse a training set of one class: no label could be another.
+
+    Raises:
+        ValueError: all labels are equal.
+    """
+    require(
+        bool((labels != labels[0]).any()),
+        "Label issues need training labels of at least two classes.",
+        {"label of every training example": int(labels[0])},
+    )
 
 
 def check_pred_probs(pred_probs: np.ndarray | None, num_train: int, num_classes: int) -> None:

@@ -1,0 +1,102 @@
+"""The count of wrong labels: a likelihood's maximum, within its interval, or "cannot tell"."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from deel_dualview.labels import counting
+from deel_dualview.labels.heads import HeadScores, Problem
+
+
+def population(rng, num_examples, num_classes=4, sharpness=4.0):
+    """Scores of which the softmax is the truth, and labels drawn from it."""
+    centres = rng.integers(0, num_classes, num_examples)
+    scores = rng.normal(size=(num_examples, num_classes)) + sharpness * np.eye(num_classes)[centres]
+    drawn = (softmax(scores, axis=1).cumsum(axis=1) > rng.random((num_examples, 1))).argmax(axis=1)
+    return scores, drawn
+
+
+def with_wrong(rng, labels, number, num_classes=4):
+    given = labels.copy()
+    rows = rng.choice(len(labels), number, replace=False)
+    given[rows] = (labels[rows] + rng.integers(1, num_classes, number)) % num_classes
+    return given
+
+
+def count(rng, number, *, sharpness=4.0, num_train=2000, num_test=1000):
+    scores, labels = population(rng, num_train, sharpness=sharpness)
+    test_scores, test_labels = population(rng, num_test, sharpness=sharpness)
+    problem = Problem(with_wrong(rng, labels, number), test_labels, 4)
+    return counting.count_wrong_labels(HeadScores(scores, test_scores), problem, rng)
+
+
+def test_the_rate_has_the_largest_likelihood(rng):
+    given, num_classes = rng.beta(5, 1, 400), 5
+    rates = np.linspace(1e-4, 0.999, 4000)
+    likelihoods = [np.log((1 - q) * given + q * (1 - given) / (num_classes - 1)).sum() for q in rates]
+    assert counting.wrong_rate(given, num_classes) == pytest.approx(rates[np.argmax(likelihoods)], abs=1e-3)
+
+
+def test_posteriors_are_those_of_bayes(rng):
+    given = rng.random(6)
+    right, wrong = 0.9 * given, 0.1 * (1 - given) / 2
+    np.testing.assert_allclose(counting.wrong_posteriors(given, 0.1, 3), wrong / (right + wrong))
+
+
+@pytest.mark.parametrize("number", [60, 200, 600])
+@pytest.mark.parametrize("seed", range(3))
+def test_wrong_labels_are_counted_within_the_interval(number, seed):
+    found = count(np.random.default_rng(seed), number).number
+    assert found.status == "counted"
+    assert number / 2 <= found.estimate <= 2 * number
+    assert found.low <= number <= found.high
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_right_labels_are_never_counted_as_wrong(seed):
+    found = count(np.random.default_rng(seed), 0).number
+    assert found.status == "at most" and found.estimate is None
+    assert 0 <= found.at_most < 200
+
+
+def test_classes_that_overlap_in_the_inputs_give_no_count():
+    found = count(np.random.default_rng(0), 40, sharpness=0.5).number
+    assert found.status == "cannot tell" and found.reason
+    assert (found.estimate, found.low, found.high, found.at_most) == (None, None, None, None)
+
+
+def test_scores_need_not_be_calibrated(rng):
+    """Temperature and class biases come of the test labels."""
+    scores, labels = population(rng, 2000)
+    test_scores, test_labels = population(rng, 1000)
+    shift = np.array([1.0, -2.0, 0.5, 0.5])
+    distorted = HeadScores(0.2 * scores + 0.2 * shift, 0.2 * test_scores + 0.2 * shift)
+    problem = Problem(with_wrong(rng, labels, 200), test_labels, 4)
+    found = counting.count_wrong_labels(distorted, problem, rng).number
+    assert found.low <= 200 <= found.high and 100 <= found.estimate <= 400
+
+
+def test_a_noise_matrix_finds_labels_that_go_one_way(rng):
+    scores, labels = population(rng, 4000)
+    given = labels.copy()
+    changed = (labels == 0) & (rng.random(4000) < 0.3)
+    given[changed] = 1
+    rate = counting.rate_by_noise_matrix(softmax(scores, axis=1), given)
+    assert rate == pytest.approx(changed.mean(), abs=0.02)
+
+
+def test_the_excess_is_the_largest_difference_of_the_distribution_functions():
+    given, of_test = np.array([0.1, 0.2, 0.3, 0.9, 0.9]), np.array([0.2, 0.8, 0.9, 0.95])
+    # Up to .3: 3 of 5 beside 1 of 4.
+    assert counting.largest_excess(given, of_test) == pytest.approx(3 / 5 - 1 / 4)
+    assert counting.largest_excess(of_test, of_test) == 0
+
+
+def test_training_labels_that_look_as_easy_as_the_test_labels_are_no_evidence_of_memory(rng):
+    assert counting.deviations_easier(rng.random(2000), rng.random(1000)) < 3
+    assert counting.deviations_easier(rng.random(2000) ** 0.5, rng.random(1000)) > 3
+
+
+def test_margins_are_the_gap_to_the_best_other_class():
+    logs = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]))
+    np.testing.assert_allclose(counting.margins(logs, np.array([0, 1])), np.log([0.7 / 0.2, 0.3 / 0.6]))
