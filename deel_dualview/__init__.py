@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     from deel_dualview.ihvp import IdentityIHVP as IdentityIHVP
     from deel_dualview.ihvp import LissaIHVP as LissaIHVP
     from deel_dualview.ihvp import RelativeDamping as RelativeDamping
+    from deel_dualview.labels import Correction as Correction
     from deel_dualview.labels import LabelIssues as LabelIssues
+    from deel_dualview.labels import corrected as corrected
     from deel_dualview.labels import label_issues as label_issues
+    from deel_dualview.labels import read_corrections as read_corrections
     from deel_dualview.linalg.projections import FactoredProjection as FactoredProjection
     from deel_dualview.linalg.projections import GaussianProjection as GaussianProjection
     from deel_dualview.linalg.projections import IdentityProjection as IdentityProjection
@@ -88,6 +91,7 @@ _HOMES = {
     "Checkpoints": "models.checkpoints",
     "ConjugateGradientDescentIHVP": "ihvp",
     "ConvergenceWarning": "svm",
+    "Correction": "labels",
     "DiskStore": "stores",
     "DualRelevance": "relevance",
     "DualSVMSolution": "svm",
@@ -127,10 +131,12 @@ _HOMES = {
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
     "compare": "auditing.compare",
+    "corrected": "labels",
     "canonize": "lrp",
     "label_issues": "labels",
     "load_digits": "data.digits",
     "swap_labels": "data.digits",
+    "read_corrections": "labels",
     "load_checkpoints": "models.checkpoints",
 }
 

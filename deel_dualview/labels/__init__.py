@@ -1,5 +1,6 @@
 """Label issues: which training labels are likely wrong, how many, and whether that can be told."""
 
+from deel_dualview.labels.corrections import Correction, corrected, read_corrections
 from deel_dualview.labels.counting import LabelCount
 from deel_dualview.labels.finding import (
     ClassPair,
@@ -10,10 +11,16 @@ from deel_dualview.labels.finding import (
     find_label_issues,
 )
 from deel_dualview.labels.inputs import InputTable
-from deel_dualview.labels.reading import check_pred_probs, label_issues, takes_token_ids
+from deel_dualview.labels.reading import (
+    check_pred_probs,
+    check_several_classes,
+    label_issues,
+    takes_token_ids,
+)
 
 __all__ = [
     "ClassPair",
+    "Correction",
     "HeadWeight",
     "InputTable",
     "LabelCount",
@@ -21,7 +28,10 @@ __all__ = [
     "Representation",
     "Representations",
     "check_pred_probs",
+    "check_several_classes",
+    "corrected",
     "find_label_issues",
     "label_issues",
+    "read_corrections",
     "takes_token_ids",
 ]

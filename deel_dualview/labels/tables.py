@@ -32,3 +32,8 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
     return round(value, 6) if isinstance(value, float) else value
+
+
+def unescaped(text: str) -> str:
+    """Return a text as it was before `write_csv` put an apostrophe before it."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text

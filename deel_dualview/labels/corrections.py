@@ -1,0 +1,250 @@
+"""Corrections of a training set: what was decided about its labels, and the dataset that follows from it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import describe, require
+from deel_dualview.data.hashing import to_bytes
+from deel_dualview.labels.tables import unescaped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERDICTS = ("wrong", "right", "unsure", "drop")
+_COLUMNS = ("position", "verdict")
+
+
+class Correction(NamedTuple):
+    """What becomes of one training example.
+
+    Attributes:
+        label: name of the class that it gets; None drops the example.
+        given_label: name of the class that it had, None where that is not recorded.
+        id: of the example, None where that is not recorded.
+    """
+
+    label: str | None
+    given_label: str | None = None
+    id: str | None = None
+
+
+Corrections = Mapping[int, Correction]
+"""By the position of the training example."""
+
+
+def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
+    """Read the file that a report's page exports.
+
+    Its columns: `position`; `verdict` (`wrong`: the example gets the class of column `label`, or else of
+    `suggested_label`; `drop`: it is left out; `right` and `unsure`: it stays); perhaps `given_label` and `id`, which
+    are then compared with the training set's.
+
+    Args:
+        path: a CSV file in UTF-8.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: columns are missing, a verdict or position is none, a position occurs twice.
+    """
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        return _to_corrections(reader, list(reader.fieldnames or []), str(path))
+
+
+def corrected(
+    train: tf.data.Dataset,
+    corrections: str | os.PathLike[str] | pd.DataFrame | Corrections,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> tf.data.Dataset:
+    """Return a training set with corrected labels, lazily, without the examples to be dropped.
+
+    Args:
+        train: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`, in the order of the audit.
+        corrections: the file that the report's page exports, a DataFrame with its columns, or `Correction`s by
+            position.
+        class_names: as the audit had them; the classes' numbers by default.
+
+    Returns:
+        A dataset of the same elements. Iterating over it raises `ChangedError` (a ValueError) where an example is not
+        the one that was judged, by its given label or its id, or where `train` ends before.
+
+    Raises:
+        ValueError: corrections that cannot be read, or a class that is not among the names.
+
+    Example:
+        fixed = deel_dualview.corrected(train, "corrections.csv", class_names=names)
+        model.fit(fixed.unbatch().shuffle(10_000).batch(64))
+    """
+    data.check_batched(train, "train")
+    spec = train.element_spec
+    require(
+        data.unpack(spec).labels is not None,
+        "`train` must have labels: elements (inputs, labels).",
+        {"element_spec": spec},
+    )
+    by_position = _given(corrections)
+    classes = {position: _classes(item, class_names) for position, item in by_position.items()}
+    relaxed = tf.nest.map_structure(lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), spec)
+
+    def batches() -> Iterator[Any]:
+        seen = 0
+        for positions, element in data.enumerate_examples(train):
+            seen = int(positions[-1]) + 1
+            touched = [(row, int(at)) for row, at in enumerate(positions) if int(at) in by_position]
+            yield from _corrected(element, touched, by_position, classes) if touched else (element,)
+        if by_position and max(by_position) >= seen:
+            raise data.ChangedError(
+                describe(
+                    data.changed_message("train", "fewer examples than the corrections"),
+                    {"examples": seen, "largest position": max(by_position)},
+                )
+            )
+
+    is_whole = all(label is not None for label, _ in classes.values())
+    size = int(train.cardinality()) if is_whole else tf.data.UNKNOWN_CARDINALITY
+    return data.lazy_dataset(batches, relaxed, cardinality=size)
+
+
+def _corrected(
+    element: Any,
+    touched: list[tuple[int, int]],
+    corrections: Corrections,
+    classes: Mapping[int, tuple[int | None, int | None]],
+) -> Iterator[Any]:
+    """Yield a batch with its corrections, unless nothing is left of it."""
+    batch = data.unpack(element)
+    labels, kept = data.to_array(batch.labels).copy(), np.ones(data.num_examples(element), bool)
+    ids = None if batch.ids is None else data.to_array(batch.ids)
+    is_one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    for row, position in touched:
+        label, given = classes[position]
+        found = int(labels[row].argmax()) if is_one_hot else int(labels[row].item())
+        if given is not None and found != given:
+            _raise_changed(position, "label", given, found)
+        recorded = corrections[position].id
+        if recorded is not None and ids is not None and to_bytes(ids[row]) != recorded.encode():
+            _raise_changed(position, "id", recorded, ids[row])
+        if label is None:
+            kept[row] = False
+        elif is_one_hot:
+            labels[row] = np.eye(labels.shape[1], dtype=labels.dtype)[label]
+        else:
+            labels[row] = label
+    if not kept.any():
+        return
+    replaced = batch._replace(labels=tf.constant(labels))
+    changed = tuple(part for part in replaced if part is not None)
+    yield tf.nest.map_structure(lambda part: tf.boolean_mask(part, kept), changed)
+
+
+def _raise_changed(position: int, what: str, recorded: object, found: object) -> None:
+    raise data.ChangedError(
+        describe(
+            data.changed_message("train", f"another {what} than the corrections"),
+            {"position": position, f"{what} of the corrections": recorded, f"{what} found": found},
+        )
+    )
+
+
+def _given(
+    corrections: str | os.PathLike[str] | pd.DataFrame | Corrections,
+) -> dict[int, Correction]:
+    if isinstance(corrections, str | os.PathLike):
+        return read_corrections(corrections)
+    if isinstance(corrections, Mapping):
+        return dict(corrections)
+    if hasattr(corrections, "to_dict") and hasattr(corrections, "columns"):
+        rows = corrections.astype(object).where(corrections.notna(), "").to_dict("records")
+        return _to_corrections(rows, list(corrections.columns), "a DataFrame")
+    raise TypeError(
+        describe(
+            "`corrections` must be the path of a CSV file, a DataFrame, or `Correction`s by position.",
+            {"type": type(corrections).__name__},
+        )
+    )
+
+
+def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int, Correction]:
+    missing = [name for name in _COLUMNS if name not in columns]
+    require(
+        not missing,
+        f"Corrections need the columns {', '.join(_COLUMNS)}, as the page of a report exports them; missing: "
+        f"{', '.join(missing)}.",
+        {"corrections": source, "columns": list(columns)},
+    )
+    found: dict[int, Correction] = {}
+    seen: set[int] = set()
+    for number, row in enumerate(rows, start=1):
+        position, verdict = _position(row["position"], number), str(row["verdict"]).strip().lower()
+        require(
+            verdict in VERDICTS,
+            f"Row {number} of the corrections: the verdict must be one of {VERDICTS}.",
+            {"verdict": row["verdict"]},
+        )
+        require(
+            position not in seen, "Each position is corrected once.", {"position": position, "row": number}
+        )
+        seen.add(position)
+        if verdict in ("right", "unsure"):
+            continue
+        label = None if verdict == "drop" else _cell(row, "label") or _cell(row, "suggested_label")
+        require(
+            verdict == "drop" or label is not None,
+            f"Row {number} of the corrections: a wrong label needs another in the column `label`, or the verdict drop.",
+            {"position": position},
+        )
+        found[position] = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
+    return found
+
+
+def _position(value: Any, number: int) -> int:
+    text = str(value).strip()
+    require(
+        text.isdecimal(),
+        f"Row {number} of the corrections: a position is an integer from 0.",
+        {"position": value},
+    )
+    return int(text)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    return None if value is None or value == "" else unescaped(_text(value))
+
+
+def _text(value: Any) -> str:
+    """Write a cell; a column of pandas with an empty cell holds its integers as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _classes(correction: Correction, class_names: Sequence[str] | None) -> tuple[int | None, int | None]:
+    """Return the classes of the new and of the given label."""
+    label, given = (
+        None if name is None else _class_of(name, class_names)
+        for name in (correction.label, correction.given_label)
+    )
+    return label, given
+
+
+def _class_of(name: str, class_names: Sequence[str] | None) -> int:
+    names = None if class_names is None else list(class_names)
+    if names is None and name.isdecimal():
+        return int(name)
+    if names is None or name not in names:
+        raise ValueError(
+            describe(
+                "Corrections name a class that is not among `class_names`: give the names that the audit had.",
+                {"class": name, "class_names": names},
+            )
+        )
+    return names.index(name)

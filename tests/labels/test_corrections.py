@@ -1,0 +1,149 @@
+"""Corrections of a training set: the labels that were decided on, nothing else, and only of the set that was judged."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from deel_dualview import Correction, corrected, read_corrections
+from deel_dualview.data import ChangedError
+
+INPUTS = np.arange(10, dtype="float32")[:, None]
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+NAMES = ["cat", "dog", "=owl"]
+
+
+def train(labels=LABELS, ids=None, batch_size=4):
+    parts = (INPUTS, labels) if ids is None else (INPUTS, labels, ids)
+    return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size)
+
+
+def arrays(dataset):
+    return [np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True)]
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(*rows, header="position,id,given_label,suggested_label,verdict,label"):
+        path = tmp_path / "corrections.csv"
+        path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+def test_wrong_labels_are_replaced_and_dropped_examples_left_out(file, batch_size):
+    path = file(
+        "1,,dog,cat,wrong,cat",
+        "2,,'=owl,cat,right,'=owl",
+        "3,,cat,dog,unsure,cat",
+        "4,,dog,cat,wrong,'=owl",
+        "8,,'=owl,cat,drop,",
+    )
+    inputs, labels = arrays(corrected(train(batch_size=batch_size), path, class_names=NAMES))
+    np.testing.assert_array_equal(inputs[:, 0], [0, 1, 2, 3, 4, 5, 6, 7, 9])
+    np.testing.assert_array_equal(labels, [0, 0, 2, 0, 2, 2, 0, 1, 0])
+
+
+def test_a_wrong_label_without_another_gets_the_suggested_one(file):
+    path = file("1,,dog,cat,wrong,")
+    assert arrays(corrected(train(), path, class_names=NAMES))[1][1] == 0
+
+
+def test_classes_without_names_are_numbers(file):
+    assert arrays(corrected(train(), file("1,,1,0,wrong,2")))[1][1] == 2
+
+
+@pytest.mark.parametrize(
+    "labels", [np.eye(3)[LABELS].astype("float32"), LABELS[:, None], LABELS.astype("float32")]
+)
+def test_labels_keep_their_form(file, labels):
+    dataset = corrected(train(labels), file("1,,1,0,wrong,2", "5,,2,0,drop,"))
+    _, found = arrays(dataset)
+    expected = labels[[0, 1, 2, 3, 4, 6, 7, 8, 9]].copy()
+    expected[1] = labels[2]
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == labels.dtype == dataset.element_spec[1].dtype.as_numpy_dtype
+
+
+def test_batches_of_which_nothing_is_left_are_left_out(file):
+    path = file(*(f"{position},,,,drop," for position in range(4)))
+    sizes = [len(inputs) for inputs, _ in corrected(train(), path)]
+    assert sizes == [4, 2]
+
+
+def test_a_frame_and_a_mapping_are_taken_as_the_file_is(file):
+    path = file("1,,1,0,wrong,2", "5,,2,0,drop,", "6,,0,1,right,0")
+    expected = arrays(corrected(train(), path))
+    mapping = {1: Correction("2", "1"), 5: Correction(None)}
+    for given in (pd.read_csv(path), mapping, read_corrections(path)):
+        for found, part in zip(arrays(corrected(train(), given)), expected, strict=True):
+            np.testing.assert_array_equal(found, part)
+
+
+def test_no_correction_changes_nothing(file):
+    inputs, labels = arrays(corrected(train(), file("3,,0,1,right,0")))
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+# Keras says so of every dataset of unknown size.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_the_corrected_set_can_be_trained_on(file):
+    import keras
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fixed = corrected(train(), file("1,,1,0,wrong,2", "5,,2,0,drop,"))
+    history = model.fit(fixed.unbatch().shuffle(10).batch(3), shuffle=False, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+
+
+def test_a_set_with_another_label_at_the_position_is_refused(file):
+    with pytest.raises(ChangedError, match=r"position=1.*corrections=2.*found=1"):
+        arrays(corrected(train(), file("1,,2,0,wrong,0")))
+
+
+@pytest.mark.parametrize("ids", [np.array([f"scan-{n}" for n in range(10)]), np.arange(10) + 100])
+def test_a_set_with_another_id_at_the_position_is_refused(file, ids):
+    own = ids[1] if ids.dtype.kind == "i" else str(ids[1])
+    assert arrays(corrected(train(ids=ids), file(f"1,{own},1,0,wrong,0")))[1][1] == 0
+    with pytest.raises(ChangedError, match="another id"):
+        arrays(corrected(train(ids=ids), file("1,another,1,0,wrong,0")))
+
+
+def test_a_set_that_ends_before_the_last_correction_is_refused(file):
+    with pytest.raises(ChangedError, match="largest position=10"):
+        arrays(corrected(train(), file("10,,1,0,wrong,0")))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["1,,1,0,perhaps,0"], r"Row 1.*verdict must be one of"),
+        (["-1,,1,0,wrong,0"], "integer from 0"),
+        (["x,,1,0,wrong,0"], "integer from 0"),
+        (["1,,1,0,right,1", "1,,1,0,wrong,0"], "corrected once"),
+        (["1,,,,wrong,"], "needs another"),
+    ],
+)
+def test_rows_that_mean_nothing_are_refused(file, rows, message):
+    with pytest.raises(ValueError, match=message):
+        read_corrections(file(*rows))
+
+
+def test_a_file_of_other_columns_is_refused(file):
+    with pytest.raises(ValueError, match="missing: verdict"):
+        read_corrections(file("1,2", header="position,label"))
+
+
+def test_a_class_of_another_name_is_refused_before_anything_is_read(file):
+    with pytest.raises(ValueError, match="'cow'"):
+        corrected(train(), file("1,,dog,cat,wrong,cow"), class_names=NAMES)
+    with pytest.raises(ValueError, match="class_names"):
+        corrected(train(), file("1,,dog,cat,wrong,cat"))
+
+
+def test_other_things_are_no_corrections():
+    with pytest.raises(TypeError, match="DataFrame"):
+        corrected(train(), 3)
