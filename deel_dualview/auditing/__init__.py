@@ -31,6 +31,7 @@ from deel_dualview.labels import (
 )
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.arrays import Data, column_names, to_dataset
 from deel_dualview.models.labels import check_class_names
 from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
@@ -43,8 +44,8 @@ _NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 8, 2
 
 def audit(
     model: keras.Model | InfluenceModel,
-    train: tf.data.Dataset,
-    test: tf.data.Dataset,
+    train: Data,
+    test: Data,
     *,
     k: int = 5,
     method: Given = "dualview",
@@ -63,10 +64,10 @@ def audit(
 
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
-        train: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`; the same
-            examples in the same order at every pass.
-        test: batched examples that were not trained on; without labels, uncertain predictions take the place
-            of wrong ones.
+        train: its training set: a dataset of batches `(inputs, labels)` or `(inputs, labels, ids)`, the same examples
+            in the same order at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)`; or a `PyDataset`.
+        test: examples that were not trained on, in any of these forms; without labels (`(x,)`), uncertain predictions
+            take the place of wrong ones.
         k: proponents and opponents that are shown of every explained prediction.
         method: the name of a method (`deel_dualview.METHODS` has them), perhaps with settings
             ("dualview?K=0.1"); or what makes a calculator from model and training set, for instance
@@ -83,7 +84,8 @@ def audit(
             training examples, carries the influence; None for none. Where the method or the model does not
             allow it, the report says why.
         input_names: what the numbers of an input stand for: the names of the columns of a table, or the words of
-            a text's tokens by their number (`TextVectorization.get_vocabulary()`).
+            a text's tokens by their number (`TextVectorization.get_vocabulary()`). Those of a DataFrame's columns by
+            default.
         progress: whether steps are shown by bars (on a terminal only).
 
     Returns:
@@ -97,9 +99,14 @@ def audit(
     pairs.check_rule(relevance)
     if known_label_errors is not None:
         checked_marks("known_label_errors", known_label_errors)
-    shown_names = check_names("input_names", input_names)
-    _check_datasets(train, test)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    if input_names is None:
+        input_names = column_names(train, influence_model.model)
+    shown_names = check_names("input_names", input_names)
+    train, test = (
+        to_dataset(given, name, influence_model.model) for given, name in ((train, "train"), (test, "test"))
+    )
+    _check_datasets(train, test)
     pairs.check_fit(shown_names, data.unpack(train.element_spec).inputs, influence_model)
     spec = resolve(method, defaults=AUDIT_SETTINGS).check_checkpoints()
     ready = spec.method if isinstance(spec.method, BaseInfluenceCalculator) else None

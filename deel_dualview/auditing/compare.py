@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from deel_dualview import data
@@ -20,6 +19,7 @@ from deel_dualview.auditing.reading import read_contents
 from deel_dualview.calculators.method_specs import Given, MethodSpec, resolve_all
 from deel_dualview.calculators.methods import DEFAULT_METHODS
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.arrays import Data, to_dataset
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.labels import check_class_names
 from deel_dualview.report.comparison import Comparison
@@ -29,8 +29,8 @@ from deel_dualview.stores import MemoryStore, stored_features
 
 def compare(
     model: keras.Model | InfluenceModel,
-    train_set: tf.data.Dataset,
-    test_set: tf.data.Dataset,
+    train_set: Data,
+    test_set: Data,
     *,
     methods: Sequence[Given] | Mapping[str, Given] = DEFAULT_METHODS,
     k: int = 5,
@@ -47,8 +47,9 @@ def compare(
 
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
-        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
-        test_set: batched examples, of which the first are explained.
+        train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`; or arrays or
+            DataFrames `(x, y)`; or a `PyDataset`.
+        test_set: examples, of which the first are explained, in any of these forms.
         methods: names of `deel_dualview.METHODS`; or, by names of your own, what `audit` takes as `calculator`:
             names, calculators, or what makes one from model, training set and `store`.
         k: how many of the strongest proponents are compared.
@@ -66,6 +67,10 @@ def compare(
     check_count("k", k)
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    train_set, test_set = (
+        to_dataset(given, name, own.model)
+        for given, name in ((train_set, "train_set"), (test_set, "test_set"))
+    )
     steps = Steps(len(specs) + 3, progress=progress)
     store = MemoryStore(progress=progress)
     try:

@@ -15,14 +15,15 @@ from deel_dualview._checks import check_seed, require
 from deel_dualview.labels.finding import LabelIssues, Representation, Representations, find_label_issues
 from deel_dualview.labels.inputs import InputTable
 from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.arrays import Data, to_dataset
 from deel_dualview.models.hidden import HiddenLayers
 from deel_dualview.models.labels import check_class_names
 
 
 def label_issues(
     model: keras.Model | InfluenceModel,
-    train: tf.data.Dataset,
-    test: tf.data.Dataset | None = None,
+    train: Data,
+    test: Data | None = None,
     *,
     class_names: Sequence[str] | None = None,
     pred_probs: np.ndarray | None = None,
@@ -40,8 +41,8 @@ def label_issues(
 
     Args:
         model: a Keras 3 classifier, or an InfluenceModel.
-        train: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`, in the same order at
-            every pass.
+        train: its training set: a dataset of batches `(inputs, labels)` or `(inputs, labels, ids)`, in the same order
+            at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)`; or a `PyDataset`.
         test: examples that were not trained on, with labels that are right. Where they are as wrong as the training
             labels, a count says how many more are wrong than in the test set. Without it labels are ranked only.
         class_names: one for each class; their numbers by default.
@@ -61,13 +62,13 @@ def label_issues(
         found.to_csv("label_issues.csv")
     """
     check_seed("seed", seed)
-    data.check_bounded(train, "train")
-    if test is not None:
-        data.check_bounded(test, "test")
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    given = {"train": train} | ({} if test is None else {"test": test})
+    splits = {name: to_dataset(part, name, influence_model.model) for name, part in given.items()}
+    for name, dataset in splits.items():
+        data.check_bounded(dataset, name)
     early_models = [InfluenceModel(checkpoint) for checkpoint in checkpoints]
     table = InputTable(has_token_ids=takes_token_ids(influence_model.model), seed=seed)
-    splits = {"train": train} | ({} if test is None else {"test": test})
     read = {
         name: _read(influence_model, early_models, dataset, name, table, seed=seed, progress=progress)
         for name, dataset in splits.items()

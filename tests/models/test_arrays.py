@@ -1,0 +1,137 @@
+"""Data in every form that Keras takes, as the same batched dataset."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from deel_dualview import audit, compare, label_issues
+from deel_dualview.models.arrays import column_names, to_dataset
+
+ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+LABELS = (ROWS[:, 0] > 0).astype("int64")
+
+
+def model_of_rows():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(2)])
+
+
+def model_of_columns():
+    inputs = {
+        "age": keras.Input((1,), name="age"),
+        "colour": keras.Input((1,), name="colour", dtype="string"),
+    }
+    codes = keras.layers.StringLookup(vocabulary=["red", "blue"], output_mode="one_hot")(inputs["colour"])
+    joined = keras.layers.Concatenate()([inputs["age"], codes])
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(4)(joined)))
+
+
+def arrays(dataset):
+    return [np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True)]
+
+
+class Batches(keras.utils.PyDataset):
+    """Three batches of twenty."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, number):
+        part = slice(20 * number, 20 * number + 20)
+        return ROWS[part], LABELS[part]
+
+
+FRAME = pd.DataFrame(ROWS, columns=["a", "b", "c"])
+FORMS = {
+    "arrays": (ROWS, LABELS),
+    "lists": (ROWS.tolist(), LABELS.tolist()),
+    "tensors": (tf.constant(ROWS), tf.constant(LABELS)),
+    "frame": (FRAME, pd.Series(LABELS)),
+    "PyDataset": Batches(),
+    "dataset": tf.data.Dataset.from_tensor_slices((ROWS, LABELS)).batch(7),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_yields_the_examples_in_their_order(form):
+    inputs, labels = arrays(to_dataset(FORMS[form], "train", model_of_rows()))
+    np.testing.assert_allclose(inputs, ROWS)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_a_dataset_is_taken_as_it_is():
+    assert to_dataset(FORMS["dataset"], "train", model_of_rows()) is FORMS["dataset"]
+
+
+def test_columns_are_inputs_of_their_name():
+    frame = pd.DataFrame({"age": [1.0, np.nan], "colour": ["red", None], "unused": [0, 0]})
+    model = model_of_columns()
+    (inputs, _), *_ = to_dataset((frame, [0, 1]), "train", model)
+    assert set(inputs) == {"age", "colour"}
+    np.testing.assert_array_equal(inputs["age"], [1.0, np.nan])
+    assert inputs["colour"].numpy().tolist() == [b"red", b""]
+    assert np.isfinite(model({"age": inputs["age"][:1], "colour": inputs["colour"][:1]})).all()
+    assert column_names((frame, [0, 1]), model) is None
+
+
+def test_columns_of_rows_keep_their_names():
+    assert column_names((FRAME, LABELS), model_of_rows()) == ["a", "b", "c"]
+    assert column_names((ROWS, LABELS), model_of_rows()) is None
+
+
+def test_inputs_without_labels_and_with_ids_are_taken():
+    (inputs,) = to_dataset((ROWS,), "test", model_of_rows())
+    np.testing.assert_array_equal(inputs, ROWS)
+    *_, ids = arrays(to_dataset((ROWS, LABELS, np.arange(60) + 7), "train", model_of_rows()))
+    np.testing.assert_array_equal(ids, np.arange(60) + 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ((ROWS, LABELS[:-1]), ValueError, r"lengths=\[60, 59\]"),
+        ((ROWS[:0], LABELS[:0]), ValueError, "an entry for each example"),
+        (ROWS, TypeError, r"a tuple of arrays.*type='ndarray'"),
+        ((), TypeError, "a tuple of arrays"),
+        ((pd.DataFrame({"a": ["x", "y"]}), [0, 1]), TypeError, r"no numbers=\['a'\]"),
+    ],
+)
+def test_what_is_no_data_is_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        to_dataset(given, "train", model_of_rows())
+
+
+def test_label_issues_are_the_same_of_every_form():
+    model = model_of_rows()
+    first, *others = (
+        label_issues(model, FORMS[form], progress=False) for form in ("dataset", "frame", "PyDataset")
+    )
+    for other in others:
+        np.testing.assert_allclose(other.scores, first.scores, rtol=1e-3, atol=1e-3)
+
+
+def test_an_audit_of_a_frame_shows_its_columns():
+    report = audit(
+        model_of_rows(),
+        (FRAME[:40], LABELS[:40]),
+        (FRAME[40:], LABELS[40:]),
+        relevance=None,
+        k=2,
+        progress=False,
+    )
+    assert list(report.input_names) == ["a", "b", "c"]
+    assert report.overview.num_train == 40 and report.overview.num_test == 20
+
+
+def test_a_comparison_takes_arrays():
+    found = compare(
+        model_of_rows(),
+        (ROWS[:40], LABELS[:40]),
+        (ROWS[40:],),
+        methods=["graddot", "gradcos"],
+        k=2,
+        progress=False,
+    )
+    assert found.num_queries == 20
