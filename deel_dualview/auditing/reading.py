@@ -34,8 +34,12 @@ class SplitContents(NamedTuple):
     not_finite: np.ndarray
 
 
+def _keep_nothing(inputs: Any) -> None:
+    """Keep nothing of a batch."""
+
+
 def read_contents(
-    dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[Any], None] | None = None
+    dataset: tf.data.Dataset, sketcher: Sketcher, keep: Callable[[Any], object] = _keep_nothing
 ) -> SplitContents:
     """Hash and sketch every example of a dataset, in one pass; `keep` gets the inputs of every batch."""
     hashes, sketches, labels, ids, broken = [], [], [], [], [np.empty(0, np.int64)]
@@ -44,8 +48,7 @@ def read_contents(
         if len(rows := not_finite_rows(batch.inputs)):
             broken.append(positions[rows])
             batch = batch._replace(inputs=zero_not_finite(batch.inputs))
-        if keep is not None:
-            keep(batch.inputs)
+        keep(batch.inputs)
         hashes.append(hash_inputs(batch.inputs))
         sketches.append(sketcher.sketch(to_arrays(batch.inputs)))
         if batch.labels is not None:
