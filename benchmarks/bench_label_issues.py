@@ -14,14 +14,17 @@ and a later run adds the rest. `--summary` prints the tables; with --write it ma
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import fnmatch
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,6 +33,7 @@ import keras
 import label_issue_networks as networks
 import numpy as np
 import tensorflow as tf
+from label_issue_bars import OURS
 from label_issue_data import Data, imbalanced_rows, load, save_arrays, second_opinion, seed_of, wrong_labels
 from label_issue_metrics import flag_metrics, precision_at, rank_metrics
 from label_issue_scores import BASELINES, BATCH_SIZE, REFERENCES, Subject, baselines, subject_of
@@ -43,7 +47,6 @@ from deel_dualview.report.provenance import describe_context
 
 tf.get_logger().setLevel("ERROR")
 
-OURS = "label_issues"
 RESULTS = pathlib.Path(__file__).parent / "results"
 _VERSION = 1
 """Part of what a cached network is known by: a new number trains all of them again."""
@@ -67,6 +70,14 @@ class Trained(NamedTuple):
     given_test: np.ndarray
     folder: pathlib.Path
     facts: dict[str, float]
+
+
+class Outcome(NamedTuple):
+    """How a setting ended: its name, and a line about its results or the error."""
+
+    name: str
+    line: str
+    has_failed: bool
 
 
 def examples_of(setting: Setting, data_dir: str, cache: pathlib.Path) -> tuple[Data, np.ndarray, np.ndarray]:
@@ -160,7 +171,10 @@ def our_results(setting: Setting, found: Trained, baseline_scores: dict[str, np.
     test_set = None if setting.test == "none" else _batches(found.data.test_inputs, found.given_test)
     options = {}
     if setting.checkpoints:
-        options["checkpoints"] = load_checkpoints(found.folder / "checkpoints", found.model).models
+        options["checkpoints"] = [
+            checkpoint.model
+            for checkpoint in load_checkpoints(found.folder / "checkpoints", found.model).models
+        ]
     start, cpu_start = time.perf_counter(), time.process_time()
     issues = deel_dualview.label_issues(found.model, train_set, test_set, seed=0, **options)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
@@ -186,13 +200,13 @@ def our_results(setting: Setting, found: Trained, baseline_scores: dict[str, np.
     }
 
 
-def run(setting: Setting, options: argparse.Namespace) -> None:
-    """Run what a setting's file lacks."""
+def run(setting: Setting, options: argparse.Namespace) -> str:
+    """Run what the file of a setting lacks, and return a line about it."""
     path = options.out / f"{setting.name}.json"
     result = json.loads(path.read_text()) if path.exists() else {}
     wanted = OURS not in options.without
     if result and (OURS in result or not wanted) and not options.again:
-        return
+        return f"{setting.name}: done before."
     keras.utils.clear_session()
     found = trained(setting, options.data_dir, options.cache)
     num_wrong = int((found.given != found.data.train_labels).sum())
@@ -214,13 +228,13 @@ def run(setting: Setting, options: argparse.Namespace) -> None:
         result["scores"] = {OURS: ours.pop("metrics"), **result["scores"]}
         result[OURS] = ours
     write_json(path, result)
-    tqdm.write(_line(setting, result))
+    return _line(setting, result)
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     unfinished.replace(path)
 
@@ -242,6 +256,25 @@ def summarise(options: argparse.Namespace) -> None:
     if options.write:
         write_json(options.results / "label-issues.json", {"context": context, "settings": results})
         (options.results / "label-issues.md").write_text(text)
+
+
+def _outcomes(chosen: list[Setting], options: argparse.Namespace) -> Iterator[Outcome]:
+    if options.jobs == 1:
+        yield from (_attempt(setting, options) for setting in chosen)
+        return
+    spawned = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=spawned) as executor:
+        futures = [executor.submit(_attempt, setting, options) for setting in chosen]
+        for future in concurrent.futures.as_completed(futures):
+            yield future.result()
+
+
+def _attempt(setting: Setting, options: argparse.Namespace) -> Outcome:
+    """Run a setting; an error is text, so that the other settings go on and the next command runs this one again."""
+    try:
+        return Outcome(setting.name, run(setting, options), has_failed=False)
+    except Exception:
+        return Outcome(setting.name, f"{setting.name} failed:\n{traceback.format_exc()}", has_failed=True)
 
 
 def _batches(inputs: np.ndarray, labels: np.ndarray) -> tf.data.Dataset:
@@ -279,6 +312,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of settings, * for anything")
     parser.add_argument("--skip", default="", metavar="TEXT", help="leave out settings whose names hold this")
     parser.add_argument("--without", nargs="*", default=[], choices=[OURS])
+    parser.add_argument("--jobs", type=int, default=1, help="processes; their times are not those of one")
     parser.add_argument(
         "--again", action="store_true", help="run `label_issues` again where results are there"
     )
@@ -302,12 +336,9 @@ def main() -> None:
     chosen = [setting for setting in SETTINGS if fnmatch.fnmatch(setting.name, pattern)]
     chosen = [setting for setting in chosen if not options.skip or options.skip not in setting.name]
     failed = []
-    for setting in tqdm(chosen, unit="setting"):
-        try:
-            run(setting, options)
-        except Exception:  # The others go on for hours; this one is run again by the next command.
-            failed.append(setting.name)
-            tqdm.write(f"{setting.name} failed:\n{traceback.format_exc()}", file=sys.stderr)
+    for outcome in tqdm(_outcomes(chosen, options), total=len(chosen), unit="setting"):
+        tqdm.write(outcome.line, file=sys.stderr if outcome.has_failed else None)
+        failed += [outcome.name] if outcome.has_failed else []
     if failed:
         raise SystemExit(f"{len(failed)} settings failed: {', '.join(failed)}.")
 

@@ -8,6 +8,7 @@ head on one, so ambiguous noise favours none of the scores that are compared.
 from __future__ import annotations
 
 import ast
+import os
 import pathlib
 import zlib
 from collections.abc import Callable
@@ -57,7 +58,7 @@ def load(name: str, data_dir: str, cache: pathlib.Path) -> Data:
 def save_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Write an archive whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     with unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)
     unfinished.replace(path)

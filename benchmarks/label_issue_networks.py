@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import time
@@ -197,7 +198,7 @@ def pretrain_body(data_dir: str, folder: pathlib.Path) -> None:
     model = keras.Sequential([body, layers.Dense(10)])
     _compile(model, 2e-3)
     model.fit(other.train_inputs, other.train_labels, batch_size=64, epochs=_PRETRAINING_EPOCHS, verbose=0)
-    unfinished = folder / "unfinished.keras"
+    unfinished = folder / f"unfinished.{os.getpid()}.keras"
     body.save(unfinished)
     unfinished.replace(path)
 

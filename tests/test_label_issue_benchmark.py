@@ -18,7 +18,9 @@ def script(name):
 
 metrics = script("label_issue_metrics")
 bars = script("label_issue_bars")
+scores = script("label_issue_scores")
 settings = script("label_issue_settings")
+tables = script("label_issue_tables")
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +49,14 @@ def result(name="made-up", num_wrong=10, test="right", baseline=0.9, **ours):
         "seconds": 1.0,
         "cpu_seconds": 1.0,
     } | ours
-    names = ("loss", "margin", "cleanlab in sample", "cleanlab out of fold", "out-of-fold loss", "kNN(10)")
-    names += ("self-influence", "DualView's slack")
-    scores = {name: dict.fromkeys(metrics.METRICS, baseline) for name in names}
-    scores["label_issues"] = dict.fromkeys(metrics.METRICS, ours.pop("score", 1.0))
+    ranks = {name: dict.fromkeys(metrics.METRICS, baseline) for name in scores.BASELINES}
+    ranks["label_issues"] = dict.fromkeys(metrics.METRICS, ours.pop("score", 1.0))
     return {
         "name": name,
         "setting": {"data": "made-up", "test": test, "is_timed_only": False},
         "num_wrong": num_wrong,
         "num_train": 100,
-        "scores": scores,
+        "scores": ranks,
         "label_issues": ours,
     }
 
@@ -204,6 +204,57 @@ def test_cannot_tell_is_no_answer_where_a_baseline_can(baseline, is_met):
 @pytest.mark.parametrize(("best", "is_met"), [(0.49, True), (0.5, False)])
 def test_flags_may_be_mostly_right_only_where_no_score_does_better(best, is_met):
     assert bar([result(precision=0.4, best_precision_at_flagged=best)], "flagged").is_met is is_met
+
+
+def test_the_loss_of_a_confident_network_is_not_rounded_to_zero():
+    np.testing.assert_allclose(scores.losses(np.array([[50.0, 0]]), np.array([0])), np.exp(-50))
+
+
+def test_the_loss_of_a_confidently_wrong_network_is_finite():
+    np.testing.assert_allclose(scores.losses(np.array([[550.0, 0]]), np.array([1])), [550])
+
+
+def test_a_margin_is_the_best_other_logit_less_that_of_the_label():
+    np.testing.assert_allclose(scores.margins(np.array([[1.0, 5, 3]]), np.array([2])), [2])
+
+
+def test_neighbours_disagree_where_the_label_is_that_of_another_group():
+    features = np.array([[1, 0], [1, 0.1], [1, 0.2], [0, 1], [0.1, 1], [0.2, 1]])
+    found = scores.neighbor_disagreement(features, np.array([0, 0, 1, 1, 1, 1]), num_neighbors=2)
+    np.testing.assert_allclose(found, [0.5, 0.5, 1, 0, 0, 0])
+
+
+def summary(*results, with_ours=True):
+    shared = {"num_test": 50, "training": {"train_accuracy": 0.9, "test_accuracy": 0.8}}
+    count = {"count": 4, "calibrated": 5, "flagged": 4, "precision": 1.0, "recall": 0.4}
+    counts = {"cleanlab in sample": count, "cleanlab out of fold": count}
+    whole = [made | shared | {"counts": counts} for made in results]
+    if not with_ours:
+        whole = [{key: value for key, value in made.items() if key != "label_issues"} for made in whole]
+    return tables.to_markdown(whole, {"command": "bench", "created": "today"})
+
+
+def test_the_summary_has_a_row_for_every_setting():
+    text = summary(result("first"), result("second", num_wrong=0, status="none", low=None))
+    assert all(f"| {name} | 100 / 50 |" in text for name in ("first", "second"))
+
+
+def test_the_summary_says_which_demands_are_met():
+    text = summary(result(), result("poor", estimate=30))
+    assert "| no count on a clean set | 0 of 0 | met |" in text
+    assert "50% within (1 of 2) | **missed** |" in text
+
+
+def test_the_summary_of_baselines_alone_has_no_demands():
+    text = summary(result(), with_ours=False)
+    assert "Demands" not in text
+    assert "| loss |" in text
+
+
+def test_the_summary_compares_cleanlab_s_count_with_the_truth():
+    assert "| cleanlab out of fold, calibrated | 1 | 1.000 | 0.000 | 0.000 |" in summary(
+        result(), with_ours=False
+    )
 
 
 def test_settings_have_names_of_their_own():
