@@ -49,7 +49,7 @@ tf.get_logger().setLevel("ERROR")
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _VERSION = 1
-"""Part of what a cached network is known by: a new number trains all of them again."""
+"""Part of what a cached network is known by; a new one, after a change to networks or baselines, makes all again."""
 
 
 class Trained(NamedTuple):
@@ -246,7 +246,7 @@ def read_results(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def summarise(options: argparse.Namespace) -> None:
-    """Print the tables; write the files to commit if asked to."""
+    """Print the tables; write the files to commit, a setting a line, if asked to."""
     results = read_results(options.out)
     if not results:
         raise SystemExit(f"No results. Run the benchmark first. Received: out={options.out}.")
@@ -254,7 +254,9 @@ def summarise(options: argparse.Namespace) -> None:
     text = to_markdown(results, context)
     print(text)
     if options.write:
-        write_json(options.results / "label-issues.json", {"context": context, "settings": results})
+        rows = ",\n".join(json.dumps(result, allow_nan=False) for result in results)
+        compact = f'{{"context": {json.dumps(context)},\n"settings": [\n{rows}\n]}}\n'
+        (options.results / "label-issues.json").write_text(compact)
         (options.results / "label-issues.md").write_text(text)
 
 

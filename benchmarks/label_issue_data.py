@@ -263,9 +263,9 @@ SOURCES: dict[str, Callable[[str], Data]] = {
     "fashion_tops": _images(
         "fashion_mnist", 48_000, (2500, 1500), lambda labels: np.isin(labels, (0, 2, 4, 6))
     ),
-    "cifar10": _images("cifar10", 45_000, (3500, 1500)),
-    "cifar10_pretrained": _images("cifar10", 40_000, (3500, 1500)),
-    "cifar10_other": _images("cifar10", 0, (25_000, 1)),
+    "cifar10": _images("cifar10", 45_000, (2500, 1500)),
+    "cifar10_pretrained": _images("cifar10", 40_000, (2000, 1500)),
+    "cifar10_other": _images("cifar10", 0, (12_000, 1)),
     "ag_news": _texts("ag_news_subset", 8000, (3500, 2000), 60),
     "ag_news_strings": _texts("ag_news_subset", 6000, (2000, 1500), None),
     "imdb": _texts("imdb_reviews", 20_000, (3500, 1500), 200),

@@ -18,7 +18,7 @@ from deel_dualview import SaveCheckpoints
 
 layers = keras.layers
 MEMORISED_ACCURACY = 0.998
-_PRETRAINING_EPOCHS = 7
+_PRETRAINING_EPOCHS = 6
 
 
 class Network(NamedTuple):
@@ -283,8 +283,8 @@ NETWORKS: dict[str, Network] = {
     "mnist_60000": Network(_grey_images, 1, 3, 40, batch_size=128),
     "fashion_mnist": Network(_garments, 3, 10, 60),
     "fashion_tops": Network(_garments, 3, 8, 60),
-    "cifar10": Network(_colour_images, 4, 10, 60),
-    "cifar10_pretrained": Network(_fine_tuned, 2, 4, 30, rate=5e-4),
+    "cifar10": Network(_colour_images, 4, 10, 40),
+    "cifar10_pretrained": Network(_fine_tuned, 2, 4, 20, rate=1e-3),
     "ag_news": Network(_topics, 3, 8, 40, rate=5e-3),
     "ag_news_strings": Network(_strings, 8, 20, 40, rate=4e-3),
     "imdb": Network(_reviews, 3, 6, 40, rate=1e-2, batch_size=64),
