@@ -14,7 +14,7 @@ from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.auditing import labels, leaks, pairs, predictions, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
-from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers, representation
+from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers
 from deel_dualview.auditing.reading import gather_inputs, references_in
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
@@ -27,6 +27,7 @@ from deel_dualview.labels import (
     Representations,
     check_pred_probs,
     find_label_issues,
+    representation,
     takes_token_ids,
 )
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags

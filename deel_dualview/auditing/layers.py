@@ -10,7 +10,6 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
-from deel_dualview.labels import Representation
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.hidden import Hidden, HiddenLayers
 from deel_dualview.stores import Store
@@ -65,11 +64,6 @@ def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers
 
     batches = tuple(data.map_batches(represent, test_set, "test"))
     return kept.layers(np.concatenate([batch.features.numpy() for batch in batches]), batches)
-
-
-def representation(train: np.ndarray | None, test: np.ndarray | None) -> Representation | None:
-    """Return rows of both sets, None where there are none."""
-    return None if train is None or test is None else Representation(train, test)
 
 
 class _Kept:

@@ -9,6 +9,7 @@ from deel_dualview.labels.finding import (
     Representation,
     Representations,
     find_label_issues,
+    representation,
 )
 from deel_dualview.labels.inputs import InputTable
 from deel_dualview.labels.reading import (
@@ -33,5 +34,6 @@ __all__ = [
     "find_label_issues",
     "label_issues",
     "read_corrections",
+    "representation",
     "takes_token_ids",
 ]

@@ -47,6 +47,11 @@ class Representation(NamedTuple):
     test: np.ndarray
 
 
+def representation(train: np.ndarray | None, test: np.ndarray | None) -> Representation | None:
+    """Return rows of both sets, None where one has none."""
+    return None if train is None or test is None else Representation(train, test)
+
+
 class Representations(NamedTuple):
     """What heads are fitted to.
 
@@ -54,19 +59,21 @@ class Representations(NamedTuple):
         features: penultimate features.
         before: the layer before them, or None.
         inputs: the inputs as rows of a table (`InputTable`).
-        early: penultimate features of earlier checkpoints.
+        early: penultimate features of an early checkpoint, or None.
     """
 
     features: Representation
     before: Representation | None
     inputs: Representation
-    early: tuple[Representation, ...] = ()
+    early: Representation | None = None
 
     def named(self) -> dict[str, Representation]:
         """Return those that there are, by name."""
-        named = {"features": self.features, "layer before": self.before, "inputs": self.inputs}
-        named |= {
-            f"features of checkpoint {number}": found for number, found in enumerate(self.early, start=1)
+        named = {
+            "features": self.features,
+            "layer before": self.before,
+            "features of an early checkpoint": self.early,
+            "inputs": self.inputs,
         }
         return {name: found for name, found in named.items() if found is not None}
 

@@ -12,12 +12,21 @@ from tqdm import tqdm
 
 from deel_dualview import data
 from deel_dualview._checks import check_seed, require
-from deel_dualview.labels.finding import LabelIssues, Representation, Representations, find_label_issues
+from deel_dualview.labels.finding import (
+    LabelIssues,
+    Representation,
+    Representations,
+    find_label_issues,
+    representation,
+)
 from deel_dualview.labels.inputs import InputTable
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.arrays import Data, to_dataset
+from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.hidden import HiddenLayers
 from deel_dualview.models.labels import check_class_names
+
+_EARLY_PART = 5
 
 
 def label_issues(
@@ -27,7 +36,7 @@ def label_issues(
     *,
     class_names: Sequence[str] | None = None,
     pred_probs: np.ndarray | None = None,
-    checkpoints: Sequence[keras.Model] = (),
+    checkpoints: Checkpoints | Sequence[keras.Model | InfluenceModel] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> LabelIssues:
@@ -48,7 +57,8 @@ def label_issues(
         class_names: one for each class; their numbers by default.
         pred_probs: probabilities of the classes for the training examples, of a model that has not seen their labels
             (of cross-validation, for instance), shape (n, c); they have half the weight.
-        checkpoints: the model at earlier moments of its training, whose features have memorised less.
+        checkpoints: the model at earlier moments of its training, in their order, for instance of `load_checkpoints`:
+            the features of the one at a fifth of the way, which has memorised less, get heads of their own.
         seed: of random rows, folds and resampling.
         progress: whether a bar is shown (on a terminal only).
 
@@ -67,25 +77,22 @@ def label_issues(
     splits = {name: to_dataset(part, name, influence_model.model) for name, part in given.items()}
     for name, dataset in splits.items():
         data.check_bounded(dataset, name)
-    early_models = [InfluenceModel(checkpoint) for checkpoint in checkpoints]
+    early = _early(checkpoints)
     table = InputTable(has_token_ids=takes_token_ids(influence_model.model), seed=seed)
     read = {
-        name: _read(influence_model, early_models, dataset, name, table, seed=seed, progress=progress)
+        name: _read(influence_model, early, dataset, name, table, seed=seed, progress=progress)
         for name, dataset in splits.items()
     }
     names = check_class_names(class_names, influence_model.num_classes)
     trained, tested = read["train"], read.get("test", _nothing(read["train"]))
     check_pred_probs(pred_probs, len(trained.labels), len(names))
     check_several_classes(trained.labels)
-    before = None
-    if trained.before is not None and tested.before is not None:
-        before = Representation(trained.before, tested.before)
     return find_label_issues(
         Representations(
             Representation(trained.features, tested.features),
-            before,
+            representation(trained.before, tested.before),
             Representation(*table.rows()),
-            tuple(Representation(*pair) for pair in zip(trained.early, tested.early, strict=True)),
+            representation(trained.early, tested.early),
         ),
         trained.labels,
         None if test is None else tested.labels,
@@ -97,6 +104,15 @@ def label_issues(
     )
 
 
+def _early(checkpoints: Checkpoints | Sequence[keras.Model | InfluenceModel] | None) -> InfluenceModel | None:
+    """Return the checkpoint at a fifth of the way, if there are any."""
+    models = checkpoints.models if isinstance(checkpoints, Checkpoints) else list(checkpoints or ())
+    if not models:
+        return None
+    chosen = models[len(models) // _EARLY_PART]
+    return chosen if isinstance(chosen, InfluenceModel) else InfluenceModel(chosen)
+
+
 class _Read(NamedTuple):
     """What a pass over a set has kept: arrays of all its examples."""
 
@@ -105,7 +121,7 @@ class _Read(NamedTuple):
     predictions: np.ndarray
     labels: np.ndarray
     ids: np.ndarray | None
-    early: tuple[np.ndarray, ...]
+    early: np.ndarray | None
 
 
 def takes_token_ids(model: keras.Model) -> bool:
@@ -151,7 +167,7 @@ def check_pred_probs(pred_probs: np.ndarray | None, num_train: int, num_classes:
 
 def _read(
     model: InfluenceModel,
-    early_models: Sequence[InfluenceModel],
+    early: InfluenceModel | None,
     dataset: tf.data.Dataset,
     name: str,
     table: InputTable,
@@ -164,7 +180,7 @@ def _read(
         f"`{name}` must have labels: elements (inputs, labels).",
         {"element_spec": dataset.element_spec},
     )
-    layers, early_layers = HiddenLayers(model, seed), [HiddenLayers(other, seed) for other in early_models]
+    layers = HiddenLayers(model, seed)
     columns: dict[str, list[Any]] = {}
 
     def keep(batch: data.Batch) -> None:
@@ -176,7 +192,8 @@ def _read(
             "labels": model.to_classes(batch.labels),
             "ids": batch.ids,
         }
-        kept |= {f"early {number}": other(batch.inputs).features for number, other in enumerate(early_layers)}
+        if early is not None:
+            kept["early"] = early.features(batch.inputs)
         for key, part in kept.items():
             if part is not None:
                 columns.setdefault(key, []).append(data.to_array(part))
@@ -192,7 +209,7 @@ def _read(
         arrays["predictions"],
         arrays["labels"],
         arrays.get("ids"),
-        tuple(arrays[f"early {number}"] for number in range(len(early_models))),
+        arrays.get("early"),
     )
 
 
@@ -202,5 +219,5 @@ def _nothing(read: _Read) -> _Read:
         features=read.features[:0],
         before=None if read.before is None else read.before[:0],
         predictions=read.predictions[:0],
-        early=tuple(rows[:0] for rows in read.early),
+        early=None if read.early is None else read.early[:0],
     )

@@ -127,11 +127,19 @@ def test_given_probabilities_have_half_the_weight(digits, found):
     assert again.count == found.count
 
 
-def test_checkpoints_add_heads(digits):
+def test_the_checkpoint_at_a_fifth_of_the_way_gets_heads(digits):
     model, train, test, _ = digits
-    early = keras.models.clone_model(model)
-    found = label_issues(model, dataset(*train), dataset(*test), checkpoints=[early], progress=False)
-    assert "kernel ridge on features of checkpoint 1" in {head.name for head in found.heads}
+    blank = keras.models.clone_model(model)
+    for weights in blank.weights:
+        weights.assign(tf.zeros_like(weights))
+    found, others = (
+        label_issues(model, dataset(*train), dataset(*test), checkpoints=models, progress=False)
+        for models in ([blank, model, blank, blank, blank], [model, blank, model, model, model])
+    )
+    weights = {head.name: head.weight for head in found.heads}
+    useless = {head.name: head.weight for head in others.heads}
+    name = "kernel ridge on features of an early checkpoint"
+    assert weights[name] > 0.02 > useless[name]
 
 
 def test_the_file_has_every_label_the_likeliest_wrong_one_first(found, tmp_path):
