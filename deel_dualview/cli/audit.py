@@ -18,6 +18,7 @@ from deel_dualview.cli.subject import (
     given_subject,
     load_subject,
     output_options,
+    read_lines,
     subject_options,
     top_k_option,
 )
@@ -80,6 +81,12 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     help="Names of columns, or words of tokens by their number, one a line.",
 )
 @click.option(
+    "--known-errors",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Positions of training labels known to be wrong, one a line: how many are found?",
+)
+@click.option(
     "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
 )
 @click.option(
@@ -96,6 +103,7 @@ def audit(
     relevance: str | None,
     colours: Literal["red-blue", "orange-purple"],
     input_names: str | None,
+    known_errors: str | None,
     fail_on: tuple[str, ...],
     allow_cannot_tell: bool,
     output: str,
@@ -123,15 +131,20 @@ def audit(
     check_subject(options, [method])
     _check_surrogate(method, settings, thresholds)
     directory = check_output_directory(output, overwrite=overwrite)
-    names = None if input_names is None else _read_names(input_names)
+    names = None if input_names is None else read_lines(input_names, "--input-names")
+    known = _read_positions(known_errors)
     rule = _chosen_rule(relevance, debug)
     check_files(options)
     silence(debug)
+    import numpy as np
+
     loaded = load_subject(options, [method])
     _check_labels(thresholds, loaded)
     for line in loaded.planted:
         say(line)
     shown = {"input_names": names, **rule}
+    if known is not None:
+        loaded = loaded._replace(known_label_errors=np.array(known, np.int64))
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
     report.to_html(directory, overwrite=overwrite, colours=colours)
     failures = exceeded_thresholds(report.rates, thresholds, allow_cannot_tell=allow_cannot_tell)
@@ -173,15 +186,15 @@ def _chosen_rule(relevance: str | None, debug: bool) -> dict[str, str | None]:
     return {"relevance": relevance}
 
 
-def _read_names(path: str) -> list[str]:
-    """Read one name a line."""
-    try:
-        text = pathlib.Path(path).read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise click.UsageError(f"--input-names takes a text file in UTF-8, one name a line; {path} is none.")
-    return text.splitlines()
+def _read_positions(path: str | None) -> list[int] | None:
+    """Read one position a line; empty lines count for nothing."""
+    if path is None:
+        return None
+    lines = [line.strip() for line in read_lines(path, "--known-errors")]
+    wrong = [line for line in lines if line and not line.isdecimal()]
+    if wrong:
+        raise click.UsageError(f"--known-errors takes positions from 0, one a line. Received: {wrong[0]!r}.")
+    return [int(line) for line in lines if line]
 
 
 def _audit(

@@ -50,6 +50,8 @@ class SubjectOptions(NamedTuple):
     data_dir: str | None
     download: bool
     modules: tuple[str, ...]
+    mapped: str | None
+    class_names: str | None
     checkpoints: str | None
     feature_layer: str | None
     batch_size: int
@@ -85,6 +87,19 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="MODULE",
             multiple=True,
             help="A module that registers layers of the model; repeatable. Those of SPEC are imported too.",
+        ),
+        kept(
+            "--map",
+            "mapped",
+            metavar="FUNCTION",
+            help="package.module:function, of the inputs of one TFDS example: what the model takes.",
+        ),
+        kept(
+            "--class-names",
+            "class_names",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False),
+            help="Names of the classes, one a line.  [default: those of TFDS]",
         ),
         kept("--checkpoints", metavar="DIR", help="What SaveCheckpoints wrote in training (tracin, trak)."),
         kept("--feature-layer", metavar="NAME", help="The layer that gives the features.  [default: found]"),
@@ -157,6 +172,9 @@ def check_subject(options: SubjectOptions, methods: list[str]) -> None:
         raise click.UsageError("--checkpoints needs --model; the demo makes its own checkpoints.")
     if options.modules and options.model_path is None:
         raise click.UsageError("--import needs --model; the demo has no layers of its own.")
+    for name, value in (("--map", options.mapped), ("--class-names", options.class_names)):
+        if value is not None and options.model_path is None:
+            raise click.UsageError(f"{name} needs --model; the demo has data of its own.")
     # The demo makes its own.
     check_checkpoints(methods, has_checkpoints=bool(options.checkpoints) or options.model_path is None)
 
@@ -176,7 +194,7 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
     if options.model_path is None:
         return _demo(options, methods)
     from deel_dualview.cli.model_files import load_model
-    from deel_dualview.data.sources import find_source, read_dataset
+    from deel_dualview.data.sources import find_mapping, find_source, read_dataset
     from deel_dualview.models import InfluenceModel
     from deel_dualview.models.checkpoints import load_checkpoints
 
@@ -185,6 +203,8 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
     import_registering(options.modules)
     for name, spec in specs.items():
         find_source(spec, name=name, data_dir=options.data_dir)
+    if options.mapped is not None:
+        find_mapping(options.mapped)
     model = load_model(options.model_path)
     layer, folder = options.feature_layer, options.checkpoints
     own = InfluenceModel(model, layer)
@@ -196,11 +216,30 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
             batch_size=options.batch_size,
             data_dir=options.data_dir,
             download=options.download,
+            function=options.mapped,
         )
         for name, spec in specs.items()
     )
     say(f"Model {options.model_path}. Trained on {train.description}. Explained: {test.description}.")
-    return Subject(own, train.dataset, test.dataset, train.class_names, None, checkpoints, [])
+    names = (
+        train.class_names if options.class_names is None else read_lines(options.class_names, "--class-names")
+    )
+    return Subject(own, train.dataset, test.dataset, names, None, checkpoints, [])
+
+
+def read_lines(path: str, option: str) -> list[str]:
+    """Return the lines of a text file.
+
+    Raises:
+        click.UsageError: it is not a text in UTF-8.
+    """
+    try:
+        text = pathlib.Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise click.UsageError(f"{option} takes a text file in UTF-8, one name a line; {path} is none.")
+    return text.splitlines()
 
 
 def _demo(options: SubjectOptions, methods: list[str]) -> Subject:

@@ -55,7 +55,13 @@ def find_source(spec: str, *, name: str, data_dir: str | None = None) -> None:
 
 
 def read_dataset(
-    spec: str, *, name: str, batch_size: int, data_dir: str | None = None, download: bool = False
+    spec: str,
+    *,
+    name: str,
+    batch_size: int,
+    data_dir: str | None = None,
+    download: bool = False,
+    function: str | None = None,
 ) -> Source:
     """Find a dataset by `NAME:SPLIT` of TFDS, or by `package.module:function`.
 
@@ -68,6 +74,7 @@ def read_dataset(
         batch_size: of TFDS datasets; a function batches by itself.
         data_dir: where TFDS keeps its datasets; None for its own default.
         download: whether TFDS may fetch a dataset that is not there.
+        function: `package.module:function`, called with the inputs of one TFDS example, returns what the model takes.
 
     Raises:
         ValueError: nothing of that name, it is not in `data_dir`, or what was found is not a batched dataset of
@@ -76,7 +83,12 @@ def read_dataset(
     left, right = _split(spec, name)
     builder, why_not_tfds = _find_builder(left, data_dir)
     if builder is not None:
-        return _read_tfds(builder, right, name, batch_size, download)
+        mapped = None if function is None else find_mapping(function)
+        return _read_tfds(builder, right, name, batch_size, download, mapped)
+    if function is not None:
+        raise ValueError(
+            f"--map is for datasets of TFDS: let {spec} return what the model takes. Received: {function!r}."
+        )
     _check_function(spec, name, why_not_tfds)
     return _call_function(left, right, name, why_not_tfds)
 
@@ -118,7 +130,32 @@ def _find_builder(name: str, data_dir: str | None) -> tuple[Any | None, str]:
         return None, f"TensorFlow Datasets cannot make {name!r}: {first_line(str(error))}"
 
 
-def _read_tfds(builder: Any, split: str, name: str, batch_size: int, download: bool) -> Source:
+def find_mapping(spec: str) -> Callable[..., Any]:
+    """Return the function that `--map` names, its errors named.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not _FUNCTION.fullmatch(spec):
+        raise ValueError(f"--map needs `package.module:function`. Received: {spec!r}.")
+    module_name, function_name = spec.split(":")
+    function = _find_function(module_name, function_name, "map", "That is no dataset.")
+
+    def mapped(inputs: Any) -> Any:
+        with named_errors(f"--map: {spec}"):
+            return function(inputs)
+
+    return mapped
+
+
+def _read_tfds(
+    builder: Any,
+    split: str,
+    name: str,
+    batch_size: int,
+    download: bool,
+    mapped: Callable[..., Any] | None,
+) -> Source:
     """Read one split, in file order, with TFDS's own ids."""
     import tensorflow_datasets as tfds
 
@@ -143,6 +180,8 @@ def _read_tfds(builder: Any, split: str, name: str, batch_size: int, download: b
     dataset = examples.map(
         lambda example: (_pick(example, inputs), _pick(example, labels), example["tfds_id"])
     )
+    if mapped is not None:
+        dataset = dataset.map(lambda example, label, tfds_id: (mapped(example), label, tfds_id))
     class_names = getattr(_pick(builder.info.features, labels), "names", None)
     return Source(dataset.batch(batch_size), class_names, f"TFDS {title}, split {split}")
 
@@ -215,7 +254,7 @@ def _call_function(module_name: str, function_name: str, name: str, why_not_tfds
 
 def _find_function(
     module_name: str, function_name: str, name: str, why_not_tfds: str
-) -> Callable[[], object]:
+) -> Callable[..., object]:
     """Import a module, from the current directory too, and return its function."""
     try:
         module = import_module(module_name, f"--{name}")

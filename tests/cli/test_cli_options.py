@@ -1,0 +1,107 @@
+"""Options of the command line that name classes, known errors and what is done to the inputs of TFDS."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from cli_cases import DATA, refused, run, save_model
+
+from deel_dualview.cli import main
+
+MAPPING = """
+import tensorflow as tf
+def tenth(image): return tf.cast(image, tf.float32) / 10 + 100
+def broken(image): raise RuntimeError("no such pixel")
+"""
+NAMES = ["red", "green", "blue"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data_of_options.py").write_text(DATA)
+    (tmp_path / "mapping_of_options.py").write_text(MAPPING)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    save_model(tmp_path / "model.keras")
+    return tmp_path
+
+
+def own(*options):
+    data = ["--train", "data_of_options:train", "--test", "data_of_options:test"]
+    return run("--model", "model.keras", *data, "--relevance", "off", *options)
+
+
+def test_classes_have_the_names_of_the_file(folder):
+    result = own("--class-names", "names.txt")
+    assert result.exit_code == 0, result.output
+    overview = json.loads((folder / "audit" / "audit.json").read_text())["overview"]
+    assert overview["class_names"] == NAMES
+
+
+def test_known_errors_are_looked_for(folder):
+    (folder / "known.txt").write_text("3\n7\n\n20\n")
+    result = own("--known-errors", "known.txt")
+    assert result.exit_code == 0, result.output
+    findings = json.loads((folder / "audit" / "audit.json").read_text())["findings"]
+    (labels,) = [finding for finding in findings if finding["name"] == "label-errors"]
+    assert labels["detection"]["points"][0]["known"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "words"),
+    [
+        ("3\nseven", "--known-errors", ["positions from 0", "'seven'"]),
+        ("3\n60", "--known-errors", ["known_label_errors"]),
+        ("red\ngreen", "--class-names", ["class_names"]),
+        ("red\0green", "--class-names", ["--class-names", "UTF-8"]),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(folder, text, option, words):
+    (folder / "file.txt").write_text(text)
+    assert refused(own(option, "file.txt"), *words)
+
+
+@pytest.mark.parametrize("options", [["--map", "a:b"], ["--class-names", "names.txt"]])
+def test_the_demo_takes_no_options_about_data(folder, options):
+    assert refused(run(*options), "needs --model")
+
+
+def of_tfds(tmp_path, tfds_directory, *options):
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.save(tmp_path / "model28.keras")
+    data = ["--train", "mnist:train[:100]", "--test", "mnist:test[:10]", "--data-dir", tfds_directory]
+    return run("--model", "model28.keras", *data, "--relevance", "off", *options)
+
+
+def test_inputs_of_tfds_are_mapped(folder, tfds_directory, monkeypatch):
+    seen = {}
+
+    def audit(model, train, test, **settings):
+        seen["train"] = np.concatenate([inputs for inputs, *_ in train.as_numpy_iterator()])
+        raise ValueError("enough seen")
+
+    monkeypatch.setattr("deel_dualview.audit", audit, raising=False)
+    of_tfds(folder, tfds_directory, "--map", "mapping_of_options:tenth")
+    assert seen["train"].dtype == np.float32 and len(seen["train"]) == 100
+    assert 100 <= seen["train"].min() < seen["train"].max() <= 125.5
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("mapping_of_options:broken", ["--map: mapping_of_options:broken", "no such pixel"]),
+        ("mapping_of_options:absent", ["--map", "no function 'absent'"]),
+        ("nonsense", ["package.module:function"]),
+    ],
+)
+def test_functions_that_cannot_map_are_refused(folder, tfds_directory, function, words):
+    assert refused(of_tfds(folder, tfds_directory, "--map", function), *words)
+
+
+def test_functions_of_data_are_not_mapped(folder):
+    assert refused(own("--map", "mapping_of_options:tenth"), "--map is for datasets of TFDS")
+
+
+def test_every_command_is_listed():
+    assert {"apply", "audit", "benchmark", "compare"} == set(main.commands)
