@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deel_dualview.auditing import audit as audit
+    from deel_dualview.auditing.callbacks import AuditCallback as AuditCallback
     from deel_dualview.auditing.compare import compare as compare
     from deel_dualview.calculators.arnoldi import ArnoldiInfluenceCalculator as ArnoldiInfluenceCalculator
     from deel_dualview.calculators.base import BaseInfluenceCalculator as BaseInfluenceCalculator
@@ -86,6 +87,7 @@ _HOMES = {
     "LRP": "lrp",
     "ORDER": "search.top_k",
     "ArnoldiIHVP": "ihvp",
+    "AuditCallback": "auditing.callbacks",
     "ArnoldiInfluenceCalculator": "calculators.arnoldi",
     "BaseInfluenceCalculator": "calculators.base",
     "Checkpoints": "models.checkpoints",

@@ -4,13 +4,16 @@ import enum
 import importlib
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.data import to_array
+from deel_dualview.data import to_array, unpack
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CHUNK = 64
 _COLUMNS_PER_BLOCK = 65536
@@ -66,6 +69,31 @@ class TopK(NamedTuple):
         values, indices = to_array(self.influence_values), to_array(self.training_indices)
         title = f"TopK: {len(values)} evaluated examples, {values.shape[1]} training examples of each"
         return "\n".join([f"{title} (index: influence value)", *_to_lines(values, indices)])
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row for each pair of an evaluated and a training example; pandas is imported here.
+
+        Columns: `query` (position in this batch), `rank` (from 1), `training_index`, `influence_value`, and where the
+        training set has them `training_label` and `training_id`.
+        """
+        import pandas as pd
+
+        values, indices = to_array(self.influence_values), to_array(self.training_indices)
+        num_queries, k = values.shape
+        columns: dict[str, Any] = {
+            "query": np.repeat(np.arange(num_queries), k),
+            "rank": np.tile(np.arange(1, k + 1), num_queries),
+            "training_index": indices.ravel(),
+            "influence_value": values.ravel(),
+        }
+        batch = unpack(self.training_samples)
+        for name, part in (("training_label", batch.labels), ("training_id", batch.ids)):
+            if part is not None:
+                rows = to_array(part)
+                columns[name] = (
+                    rows.ravel() if rows.size == num_queries * k else list(rows.reshape(-1, rows.shape[-1]))
+                )
+        return pd.DataFrame(columns)
 
     def _repr_html_(self) -> str:
         return importlib.import_module("deel_dualview.report.notebook").top_k_to_html(self)
