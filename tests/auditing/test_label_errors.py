@@ -123,8 +123,8 @@ def test_without_test_labels_it_cannot_be_told_how_many_are_wrong(uncounted):
 
 
 def test_without_test_labels_the_likeliest_ones_are_shown_and_none_is_flagged(uncounted):
-    issues = uncounted.finding("label-errors").issues
-    assert [issue.example.index for issue in issues] == list(uncounted.label_issues.order[:12])
+    shown = [issue.example.index for issue in uncounted.finding("label-errors").issues]
+    assert shown and shown == uncounted.label_issues.order[: len(shown)].tolist()
     assert not uncounted.label_issues.flagged.any()
 
 
