@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ class AuditCallback(keras.callbacks.Callback):
 
     Raises:
         FileExistsError: a folder of a report holds other files.
+        ModuleNotFoundError: `log_dir` without TensorBoard.
 
     Example:
         callback = AuditCallback(train, test, "audits", every=5)
@@ -63,6 +65,10 @@ class AuditCallback(keras.callbacks.Callback):
         self.settings = {"progress": False, **(settings or {})}
         own = {"model", "train", "test"} & set(self.settings)
         require(not own, "`settings` are the arguments of `audit` besides model and data.", {"settings": own})
+        if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+            raise ModuleNotFoundError(
+                "`log_dir` needs TensorBoard: pip install tensorboard, or leave it out.", name="tensorboard"
+            )
         self.reports: dict[int, AuditReport] = {}
         self._train, self._test = train, test
         self._log_dir = None if log_dir is None else str(log_dir)
