@@ -72,7 +72,7 @@ def without_broken(issues: LabelIssues, broken: np.ndarray) -> LabelIssues:
     if not len(broken):
         return issues
     scores, flagged = issues.scores.copy(), issues.flagged.copy()
-    scores[broken], flagged[broken] = issues.scores.min(), False
+    scores[broken], flagged[broken] = np.nextafter(issues.scores.min(), -np.inf), False
     return dataclasses.replace(issues, scores=scores, flagged=flagged)
 
 

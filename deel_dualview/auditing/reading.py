@@ -48,7 +48,8 @@ def read_contents(
         if len(rows := not_finite_rows(batch.inputs)):
             broken.append(positions[rows])
             batch = batch._replace(inputs=zero_not_finite(batch.inputs))
-        keep(batch.inputs)
+        if keep is not None:
+            keep(batch.inputs)
         hashes.append(hash_inputs(batch.inputs))
         sketches.append(sketcher.sketch(to_arrays(batch.inputs)))
         if batch.labels is not None:

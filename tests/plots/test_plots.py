@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from deel_dualview import plots
 
@@ -18,21 +19,31 @@ def texts_of(svg: str) -> list[str]:
     return ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def some_figures() -> dict[str, matplotlib.figure.Figure]:
+def some_figures() -> dict[str, Figure]:
     return {
-        "slack": plots.plot_slack([1, 2, 10], [2.5, 1.5, 0.2], 2),
-        "detection": plots.plot_detection([0, 5, 10], {"slack": [0, 3, 3], "loss": [0, 1, 3]}, num_known=3),
+        "scores": plots.plot_label_scores([1, 2, 10], [2.5, 1.5, -3.2], 2),
+        "detection": plots.plot_detection(
+            [0, 5, 10], {"label score": [0, 3, 3], "loss": [0, 1, 3]}, num_known=3
+        ),
         "path": plots.plot_path([0.01, 0.1], [0.5, 0.2], [0.9, 0.95], chosen=0.1),
         "classes": plots.plot_class_counts(["cat", "dog"], [3, 12], label="Support vectors"),
     }
 
 
-@pytest.mark.parametrize("name", ["slack", "detection", "path", "classes"])
+@pytest.mark.parametrize("name", ["scores", "detection", "path", "classes"])
 def test_a_drawing_is_well_formed_and_follows_the_colours_of_the_page(name):
     svg = plots.to_inline_svg(some_figures()[name], name)
     ElementTree.fromstring(svg)
     assert "var(--ink)" in svg
     assert "#1b1f24" not in svg
+
+
+@pytest.mark.parametrize("num_flagged", [0, 2, 3])
+def test_the_scores_of_flagged_labels_are_shaded(num_flagged):
+    axes = plots.plot_label_scores([1, 2, 3, 10], [2.5, 1.5, 0.5, -3.2], num_flagged).axes[0]
+    (shaded,) = axes.collections
+    corners = [path.vertices[:, 0].max() for path in shaded.get_paths()]
+    assert corners == ([num_flagged] if num_flagged else [])
 
 
 def test_two_drawings_on_one_page_share_no_id():
@@ -69,7 +80,7 @@ def test_many_classes_are_cut_to_the_twenty_with_most():
 
 
 def test_the_same_data_gives_the_same_drawing():
-    first, second = (plots.to_inline_svg(some_figures()["slack"], "slack") for _ in range(2))
+    first, second = (plots.to_inline_svg(some_figures()["scores"], "scores") for _ in range(2))
     assert first == second
 
 

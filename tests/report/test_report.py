@@ -1,5 +1,6 @@
 """The report as data and as files: complete, escaped, written whole or not at all."""
 
+import csv
 import dataclasses
 import errno
 import json
@@ -11,19 +12,21 @@ import pytest
 import scipy.sparse
 from pages import Page
 
+from deel_dualview.labels import HeadWeight, LabelCount, LabelIssues
 from deel_dualview.report import (
     AuditReport,
     Certificate,
     ClassCounts,
+    ClassPairCount,
     ExampleReference,
     ExplainedPrediction,
     Influence,
     LabelErrors,
+    LabelIssue,
     Overview,
     Setting,
     Severity,
     StepTime,
-    SuspectedLabel,
     WrongPredictions,
     check_output_directory,
     exceeded_thresholds,
@@ -65,16 +68,59 @@ def make_report(
         summary="Look.",
         count=1,
         share=0.1,
-        scale_free_K=0.5,
-        suspects=(SuspectedLabel(train[0], 0, 1.5, float("nan")),),
+        status="counted",
+        low=1,
+        high=2,
+        at_most=None,
+        reason="",
+        training_accuracy=0.9,
+        deviations_easier=0.5,
+        heads=(HeadWeight("kernel ridge on inputs", 1.0),),
+        class_pairs=(ClassPairCount(1, 0, 1.2, 1),),
+        issues=(LabelIssue(train[0], 0, 1.5, float("nan"), flagged=True),),
         ranks=(1, 2),
-        slacks=(1.5, 0.1),
+        scores=(1.5, 0.1),
         detection=None,
     )
     shown = {("test", 0): examples[0]} | {("train", i): examples[i] for i in range(1, len(examples))}
     attributions = scipy.sparse.csr_array(np.array([[0.5, 0.0, -0.25], [0.0, 1.0, 0.0]], np.float32))
     overview = make_overview(class_names)
-    return AuditReport(overview, [labels, wrong], attributions, {"test_predictions": np.array([1, 0])}, shown)
+    arrays = {"test_predictions": np.array([1, 0])}
+    issues = make_issues(class_names, None if ids == [None] * len(examples) else ids[1:])
+    return AuditReport(overview, [labels, wrong], attributions, issues, arrays, shown)
+
+
+def make_issues(class_names: tuple[str, str], ids: list | None = None) -> LabelIssues:
+    """Make label issues of three training examples, the second of which is flagged."""
+    return LabelIssues(
+        given_labels=np.array([0, 1, 1]),
+        suggested_labels=np.array([1, 0, 0]),
+        scores=np.array([-2.0, 1.5, -0.25]),
+        flagged=np.array([False, True, False]),
+        count=LabelCount("counted", 1, 1, 2),
+        class_pairs=(),
+        training_accuracy=0.9,
+        test_accuracy=0.5,
+        deviations_easier=0.5,
+        heads=(HeadWeight("kernel ridge on inputs", 1.0),),
+        ids=None if ids is None else np.array(ids),
+        class_names=class_names,
+    )
+
+
+def without_a_count(report: AuditReport) -> AuditReport:
+    """Return a report that cannot tell how many labels are wrong."""
+    labels, wrong = report.findings
+    unknown = dataclasses.replace(
+        labels,
+        severity=Severity.CANNOT_TELL,
+        count=0,
+        share=float("nan"),
+        status="cannot tell",
+        low=None,
+        high=None,
+    )
+    return dataclasses.replace(report, findings=[unknown, wrong])
 
 
 def make_overview(class_names: tuple[str, str]) -> Overview:
@@ -116,10 +162,11 @@ def read_page(report: AuditReport, folder: pathlib.Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_a_report_is_three_files(report, tmp_path):
+def test_a_report_is_four_files(report, tmp_path):
     page = report.to_html(tmp_path / "deep" / "audit")
     assert page == tmp_path / "deep" / "audit" / "index.html"
-    assert {file.name for file in page.parent.iterdir()} == {"index.html", "audit.json", "attributions.npz"}
+    names = {"index.html", "audit.json", "attributions.npz", "label_issues.csv"}
+    assert {file.name for file in page.parent.iterdir()} == names
 
 
 def test_nothing_but_the_report_is_left_behind(report, tmp_path):
@@ -238,11 +285,42 @@ def test_what_a_killed_run_left_is_tidied_up_and_nothing_of_the_user(report, tmp
 def test_the_json_has_every_finding_and_no_nan(report, tmp_path):
     page = report.to_html(tmp_path / "audit")
     content = json.loads((page.parent / "audit.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert [finding["name"] for finding in content["findings"]] == ["label-errors", "wrong-predictions"]
     assert content["rates"] == {"label-errors": 0.1, "wrong-predictions": 0.5, "not-finite": 0.0}
     assert content["findings"][0]["severity"] == "notice"
-    assert content["findings"][0]["suspects"][0]["self_influence"] is None
+    assert content["findings"][0]["issues"][0]["self_influence"] is None
+
+
+def read_label_issues(report: AuditReport, folder: pathlib.Path) -> list[dict[str, str]]:
+    path = report.to_html(folder / "audit").parent / "label_issues.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_of_label_issues_has_every_training_example_by_decreasing_score(report, tmp_path):
+    rows = read_label_issues(report, tmp_path)
+    assert [row["position"] for row in rows] == ["1", "2", "0"]
+    assert [row["score"] for row in rows] == ["1.5", "-0.25", "-2.0"]
+    assert [row["flagged"] for row in rows] == ["True", "False", "False"]
+    assert "id" not in rows[0]
+
+
+def test_the_table_of_label_issues_has_ids_and_names_of_classes(images, tmp_path):
+    rows = read_label_issues(make_report(images, ids=["t", "a", "b", "c"]), tmp_path)
+    assert [row["id"] for row in rows] == ["b", "c", "a"]
+    assert [(row["given_label"], row["suggested_label"]) for row in rows][0] == ("dog", "cat")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@SUM(1)", "+1", "-1"])
+def test_a_class_name_that_a_spreadsheet_would_run_gets_an_apostrophe(name, images, tmp_path):
+    rows = read_label_issues(make_report(images, (name, "dog")), tmp_path)
+    assert [row["given_label"] for row in rows] == ["dog", "dog", f"'{name}"]
+
+
+def test_an_id_that_a_spreadsheet_would_run_gets_an_apostrophe(images, tmp_path):
+    rows = read_label_issues(make_report(images, ids=["t", "a", "=HYPERLINK(0)", "c"]), tmp_path)
+    assert [row["id"] for row in rows] == ["'=HYPERLINK(0)", "c", "a"]
 
 
 def test_the_attributions_are_read_by_scipy_and_by_numpy_without_pickles(report, tmp_path):
@@ -325,6 +403,31 @@ def test_only_a_rate_above_its_threshold_is_told(report):
     failures = exceeded_thresholds(report.rates, {"label-errors": 0.1, "wrong-predictions": 0.4})
     assert len(failures) == 1
     assert failures[0].startswith("wrong-predictions is 50.00%, above the accepted 40.00%")
+
+
+def test_a_rate_that_cannot_be_told_does_not_pass(report):
+    rates = without_a_count(report).rates
+    assert rates["label-errors"] is None
+    (failure,) = exceeded_thresholds(rates, {"label-errors": 1.0})
+    assert failure.startswith("label-errors could not be told")
+
+
+def test_a_rate_that_cannot_be_told_passes_where_that_is_allowed(report):
+    rates = without_a_count(report).rates
+    assert exceeded_thresholds(rates, {"label-errors": 0.0}, allow_cannot_tell=True) == []
+    assert exceeded_thresholds(rates, {"wrong-predictions": 0.1}, allow_cannot_tell=True) != []
+
+
+def test_what_cannot_be_told_has_a_badge_of_its_own(report, tmp_path):
+    text, page = read_page(without_a_count(report), tmp_path)
+    assert text.count('<span class="mark" aria-hidden="true">?</span>cannot tell') == 2
+    assert page.mismatches == [] and page.open == []
+
+
+def test_label_issues_show_given_and_suggested_label_with_their_score(report, tmp_path):
+    text, _ = read_page(report, tmp_path)
+    assert "<s>dog</s>" in text and "<b>cat</b>" in text and "score +1.5" in text
+    assert "<td><s>dog</s></td><td>cat</td><td>1</td><td>1</td>" in text
 
 
 def test_a_threshold_on_what_was_not_measured_is_refused():

@@ -135,11 +135,11 @@ def test_swapped_labels_are_seen_on_the_page(visited, demo):
     assert len(shown & set(demo.swapped_indices.tolist())) >= 0.8 * len(demo.swapped_indices)
 
 
-def test_each_suspect_shows_its_given_and_its_suggested_label(visited, report):
-    suspect = report.finding("label-errors").suspects[0]
+def test_each_label_issue_shows_its_given_and_its_suggested_label(visited, report):
+    issue = report.finding("label-errors").issues[0]
     first = visited.page.locator("section#label-errors .suspects li").first.inner_text()
-    assert f"train #{suspect.example.index}" in first
-    assert re.search(rf"{suspect.example.label}\s*→\s*{suspect.suggested_label}", first)
+    assert f"train #{issue.example.index}" in first
+    assert re.search(rf"{issue.example.label}\s*→\s*{issue.suggested_label}", first)
 
 
 def test_every_finding_has_a_tile_that_leads_to_its_section(visited, report):
