@@ -78,7 +78,7 @@ def test_swapped_labels_stand_at_the_head_of_the_suspects(report, planted):
     finding = report.finding("label-errors")
     first = {suspect.example.index for suspect in finding.suspects[: 2 * NUM_SWAPPED]}
     assert len(first & set(planted.swapped)) >= 0.9 * NUM_SWAPPED
-    assert finding.severity is Severity.WARNING
+    assert finding.severity is Severity.ACT
 
 
 def test_the_detection_curve_counts_the_known_errors(report, planted):
