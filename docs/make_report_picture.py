@@ -46,7 +46,7 @@ def run_demo(directory: pathlib.Path) -> pathlib.Path:
 
 
 def take_picture(report: pathlib.Path, output: pathlib.Path) -> None:
-    """Photograph the page, with fewer suspects and no curves, in few colours so that the file stays small."""
+    """Photograph the page, with fewer label issues and no curves, in few colours so that the file stays small."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())

@@ -396,23 +396,3 @@ def test_rps_lje_finds_flipped_labels():
     told = {"runs": [curves], "epochs": 2, "context": {"command": "c", "created": "now"}}
     table = module.to_markdown(told)
     assert "1 runs, 2 epochs." in table and "| random |" in table and r"RPS-L2, \|alpha\| |" in table
-
-
-@pytest.mark.reproduction
-def test_the_check_of_the_judge_of_labels_tells_every_K(monkeypatch):
-    module = script("check_label_judge")
-    monkeypatch.setattr(module, "EPOCHS", 3)
-    counts = (20,) * 5 + (8,) * 5
-    found = module.digits_case(counts, 0.1, 0)
-    assert found["num_wrong"] == 14 and found["own"] == "600"
-    rows = found["by_total_penalty"]
-    assert {"600", "30", "0.14", "1.4", "14", "140", "1400"} == rows.keys() and found["judge"] in rows
-    assert all(0 <= row["right"] <= min(14, row["suspected"]) for row in rows.values())
-    assert rows["1400"]["suspected"] < rows["1.4"]["suspected"] < 140
-    assert all(0 <= row[key] <= 1 for row in rows.values() for key in ("area", "test_accuracy"))
-    rows["30"]["area"], rows["30"]["test_accuracy"] = 1.0, 0.25
-    context = {"command": "c", "created": "now"}
-    table = module.to_markdown({"cases": {"one": {"0": found, "1": found}}, "context": context})
-    cells = [cell.strip() for cell in table.splitlines()[-3].split("|")]
-    assert cells[1:3] == ["one", "2"] and cells[5] == "1.0000; 0.250"
-    assert cells[8].startswith(f"{found['judge']}, {found['judge']}; ")

@@ -48,8 +48,7 @@ def read_contents(
         if len(rows := not_finite_rows(batch.inputs)):
             broken.append(positions[rows])
             batch = batch._replace(inputs=zero_not_finite(batch.inputs))
-        if keep is not None:
-            keep(batch.inputs)
+        keep(batch.inputs)
         hashes.append(hash_inputs(batch.inputs))
         sketches.append(sketcher.sketch(to_arrays(batch.inputs)))
         if batch.labels is not None:

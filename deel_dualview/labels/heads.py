@@ -215,5 +215,7 @@ def _log_probabilities(
     found = np.full((len(rows), num_classes), _LEAST_LOG_PROBABILITY, np.float32)
     if not len(rows):
         return found
-    found[:, model.classes_] = np.maximum(model.predict_log_proba(rows), _LEAST_LOG_PROBABILITY)
+    # Not `predict_log_proba`: it warns where a probability is rounded to 0.
+    probabilities = np.maximum(model.predict_proba(rows), np.exp(_LEAST_LOG_PROBABILITY))
+    found[:, model.classes_] = np.log(probabilities)
     return found

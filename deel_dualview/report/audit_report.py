@@ -7,14 +7,13 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
 
 from deel_dualview._checks import require
 from deel_dualview._summaries import to_html
-from deel_dualview.labels import LabelIssues
 from deel_dualview.plots.formatting import visible
 from deel_dualview.plots.panels import COLOURS, Colours
 from deel_dualview.report.broken import NotFiniteInputs
@@ -30,6 +29,9 @@ from deel_dualview.report.writing import (
     write_report,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from deel_dualview.labels import LabelIssues
 
 SCHEMA_VERSION = 2
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from deel_dualview.labels import HeadWeight as HeadWeight
 from deel_dualview.report.maps import PairShares as PairShares
+
+if TYPE_CHECKING:
+    from deel_dualview.labels import HeadWeight
 
 
 class Severity(enum.StrEnum):

@@ -42,15 +42,21 @@ def test_examples_that_are_not_finite_are_found_and_shown_nowhere_else(model, me
     assert isinstance(first, NotFiniteInputs) and first.severity is Severity.ACT
     assert (first.train_positions, first.test_positions) == (tuple(TRAIN), tuple(TEST))
     assert report.rates["not-finite"] == 5 / 90
-    suspects = {item.example.index for item in report.finding("label-errors").suspects}
+    issues = {item.example.index for item in report.finding("label-errors").issues}
     influential = {
         item.example.index
         for group in report.finding("influential-examples").classes
         for item in group.examples
     }
     explained = {item.example.index for item in report.finding("wrong-predictions").predictions}
-    assert suspects and influential and explained
-    assert not (suspects | influential) & set(TRAIN) and not explained & set(TEST)
+    assert issues and influential and explained
+    assert not (issues | influential) & set(TRAIN) and not explained & set(TEST)
+
+
+def test_the_labels_of_broken_examples_come_last_and_are_not_flagged(model):
+    issues = audit(model, *make_sets(), method="sim", k=3, progress=False).label_issues
+    assert set(issues.order[-len(TRAIN) :]) == set(TRAIN)
+    assert not issues.flagged[TRAIN].any()
 
 
 def test_the_other_values_are_those_of_the_set_with_zeros(model):

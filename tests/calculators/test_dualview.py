@@ -263,22 +263,6 @@ def test_suggested_labels_are_the_best_other_class(dualview, problem):
     np.testing.assert_array_equal(dualview.suggested_labels, logits.argmax(axis=1))
 
 
-def test_labels_are_suggested_by_any_solution_of_a_path(dualview, problem):
-    solution = dualview.fit_path([1e-3])[0]
-    logits = phi_by_hand(dualview.model, problem.train_inputs) @ solution.weights
-    logits[np.arange(60), problem.train_labels] = -np.inf
-    expected = logits.argmax(axis=1)
-    np.testing.assert_array_equal(dualview.suggest_labels(solution), expected)
-    assert (dualview.suggested_labels != expected).any()
-
-
-def test_labels_are_not_suggested_by_what_is_no_solution_of_this_calculator(dualview, split, problem):
-    biased = DualView(split, problem.train(), kernel="cosine", bias=True)
-    for other in (None, [dualview.surrogate], biased.surrogate):
-        with pytest.raises(ValueError, match="`solution` must be one of those that `fit_path`"):
-            dualview.suggest_labels(other)
-
-
 def test_slack_finds_swapped_labels():
     """Well separated clusters with three wrong labels: they have the three largest slacks."""
     rng = np.random.default_rng(3)

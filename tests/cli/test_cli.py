@@ -20,7 +20,7 @@ from deel_dualview.cli import main
 from deel_dualview.cli.demo import NUM_SWAPPED
 from deel_dualview.cli.running import CleanCommand
 
-FILES = ["attributions.npz", "audit.json", "index.html"]
+FILES = ["attributions.npz", "audit.json", "index.html", "label_issues.csv"]
 FUNCTIONS = """
 import numpy as np, tensorflow as tf
 

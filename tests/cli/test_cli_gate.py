@@ -27,6 +27,7 @@ def leaves_softly(): click.get_current_context().exit(0)
 def leaves_without_code(): sys.exit()
 def lazily(): return train().map(lambda x, y: (x, tf.py_function(sys.exit, [], tf.int64)))
 def unlabelled(): return train().map(lambda x, y: x)
+def unlabelled_test(): return test().map(lambda x, y: x)
 """
 )
 
@@ -161,6 +162,28 @@ def test_a_threshold_on_wrong_predictions_of_unlabelled_examples_is_refused_befo
     result = gate(test="gate_data:unlabelled", fail_on=["wrong-predictions=0.5"])
     assert refused(result, "wrong-predictions needs a test set with labels")
     assert not (folder / "audit").exists()
+
+
+def test_a_share_of_wrong_labels_that_cannot_be_told_fails_the_check(folder):
+    result = gate(test="gate_data:unlabelled", fail_on=["label-errors=100%"])
+    assert result.exit_code == 1, result.output
+    assert "Failed: label-errors could not be told" in result.output
+    assert (folder / "audit" / "label_issues.csv").exists()
+
+
+def test_a_share_of_wrong_labels_that_cannot_be_told_passes_where_that_is_allowed(folder):
+    options = ["--allow-cannot-tell"]
+    result = gate(*options, test="gate_data:unlabelled", fail_on=["label-errors=0", "leaks=1"])
+    assert result.exit_code == 0, result.output
+
+
+def test_what_cannot_be_told_excuses_no_other_share(folder):
+    fail_on = ["label-errors=0", "not-finite=0", "leaks=0"]
+    result = gate(
+        "--allow-cannot-tell", train="gate_data:test", test="gate_data:unlabelled_test", fail_on=fail_on
+    )
+    assert result.exit_code == 1, result.output
+    assert "Failed: leaks" in result.output and "Failed: label-errors" not in result.output
 
 
 def test_a_reader_that_has_gone_does_not_make_a_failed_check_pass(folder):

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -430,6 +432,13 @@ def test_label_issues_show_given_and_suggested_label_with_their_score(report, tm
     text, _ = read_page(report, tmp_path)
     assert "<s>dog</s>" in text and "<b>cat</b>" in text and "score +1.5" in text
     assert 'data-pair="1-0"' in text
+
+
+def test_thresholds_are_read_without_tensorflow():
+    """A command reads them before it silences TensorFlow."""
+    code = "import sys, deel_dualview.report.thresholds; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_threshold_on_what_was_not_measured_is_refused():
