@@ -1,5 +1,6 @@
 """Names with what is unseen (terminal escapes, marks of direction, lone surrogates), wherever they are written."""
 
+import csv
 import io
 import json
 
@@ -68,6 +69,14 @@ def test_the_json_of_a_report_keeps_bad_names(report, tmp_path):
     text = (tmp_path / "audit" / "audit.json").read_text(encoding="utf-8")
     assert json.loads(text)["overview"]["class_names"] == [BAD, f"2{BAD}", "漢字"]
     assert not set(text) & set(UNSEEN)
+
+
+def test_the_table_of_label_issues_keeps_bad_names_but_for_lone_surrogates(report, tmp_path):
+    report.to_html(tmp_path / "audit")
+    with (tmp_path / "audit" / "label_issues.csv").open(encoding="utf-8", newline="") as file:
+        names = {row["given_label"] for row in csv.DictReader(file)}
+    written = BAD.replace("\ud800", r"\ud800")
+    assert names == {written, f"2{written}", "漢字"}
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "ascii", "latin-1"])

@@ -135,7 +135,9 @@ def audit(
             issues = _find_label_issues(about.evidence, splits, (trained, tested), names, pred_probs)
             label_errors = labels.find_label_errors(about.evidence, issues, known)
         with steps.step("Wrong predictions"):
-            explained = predictions.find_wrong_predictions(about.evidence)
+            explained = predictions.with_likeness(
+                predictions.find_wrong_predictions(about.evidence), trained.features, tested.features
+            )
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
             found, shown = _find_leaks(about.evidence, splits, issues, [label_errors, explained, influential])
@@ -219,7 +221,7 @@ def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
     last = [] if about.path is None else [about.path]
     if about.faithfulness is None:
         return [*about_data, *last]
-    if about.faithfulness.severity is Severity.WARNING:
+    if about.faithfulness.severity is Severity.ACT:
         return [about.faithfulness, *about_data, *last]
     return [*about_data, about.faithfulness, *last]
 

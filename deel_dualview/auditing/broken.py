@@ -51,7 +51,7 @@ def find_not_finite(
     if not count:
         return
     yield NotFiniteInputs(
-        severity=Severity.WARNING,
+        severity=Severity.ACT,
         title=f"{count:,} {'example has' if count == 1 else 'examples have'} NaN or infinity in the inputs",
         summary=(
             f"{len(train):,} of {num_train:,} training and {len(test):,} of {num_test:,} test examples. These numbers "

@@ -117,5 +117,5 @@ def id_arrays(name: str, ids: np.ndarray) -> dict[str, np.ndarray]:
 def severity_of(share: float, *, warn_from: float) -> Severity:
     """Judge a share of problems: none is good, a few are a notice, from `warn_from` on they are a warning."""
     if share == 0:
-        return Severity.GOOD
-    return Severity.WARNING if share >= warn_from else Severity.NOTICE
+        return Severity.FINE
+    return Severity.ACT if share >= warn_from else Severity.LOOK

@@ -19,7 +19,9 @@ from deel_dualview.report.findings import (
     Severity,
 )
 
-NUM_SHOWN, NUM_SHOWN_UNCOUNTED = 40, 12
+MOST_SHOWN = 200
+NUM_SHOWN: dict[str, int] = {"counted": 40, "at most": 16, "cannot tell": 96}
+"""Label issues of a page by the status of the count: at least so many, and half as many again as were counted."""
 NUM_CLASS_PAIRS = 12
 MANY_ERRORS = 0.01
 """From this share of wrong labels on, the finding is a warning."""
@@ -40,7 +42,7 @@ def find_label_errors(
     """
     number, num_train = issues.count, evidence.num_train
     count = number.estimate or 0
-    num_shown = min(count, NUM_SHOWN) if number.status == "counted" else NUM_SHOWN_UNCOUNTED
+    num_shown = min(max(NUM_SHOWN[number.status], round(1.5 * count)), MOST_SHOWN)
     shown = issues.order[~np.isin(issues.order, evidence.broken_train)][:num_shown]
     ranks = _thinned_ranks(num_train)
     return LabelErrors(

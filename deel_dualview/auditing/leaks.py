@@ -12,7 +12,7 @@ from deel_dualview.auditing.duplicates import Pairs
 from deel_dualview.auditing.evidence import Evidence, severity_of
 from deel_dualview.auditing.reading import SplitContents
 from deel_dualview.labels import LabelIssues
-from deel_dualview.report.findings import ConflictingDuplicates, Leaks, SimilarPair
+from deel_dualview.report.findings import ConflictingDuplicates, Leaks, Severity, SimilarPair
 
 NUM_PAIRS = 24
 SUSPICIOUS, MAX_SUSPECTS = -1.0, 5000
@@ -82,15 +82,11 @@ def find_leaks(evidence: Evidence, candidates: Candidates, shown: Shown) -> Leak
         *_pairs(evidence, near, "test", is_identical=False),
     ]
     return Leaks(
-        severity=severity_of(share, warn_from=MANY_LEAKS),
-        title=(
-            f"{count:,} test {'example is' if count == 1 else 'examples are'} in the training set, or almost"
-            if count
-            else "No test example is in the training set"
-        ),
+        severity=_severity(num_identical / evidence.num_test, count, MANY_LEAKS, Severity.KNOW),
+        title=_leak_title(num_identical, len(near.first)),
         summary=_summary(num_identical, len(near.first), evidence.num_test)
         if count
-        else "Neither an identical example was found nor one that is almost the same.",
+        else "No test example has the inputs of a training example, and none looks like one.",
         count=count,
         share=share,
         num_identical=num_identical,
@@ -113,23 +109,50 @@ def find_conflicting_duplicates(
         *_pairs(evidence, near, "train", is_identical=False),
     ]
     return ConflictingDuplicates(
-        severity=severity_of(share, warn_from=0),
-        title=(
-            f"{count:,} training examples have a duplicate with another label"
-            if count
-            else "No duplicates with different labels"
-        ),
+        severity=_severity(num_identical / evidence.num_train, count, 0, Severity.LOOK),
+        title=_conflict_title(num_identical, num_near),
         summary=(
-            f"{num_identical:,} have exactly the same inputs as one of another label, {num_near:,} almost. "
-            "At most one label of such a pair can be right."
+            f"{num_identical:,} have exactly the same inputs as one of another label: at most one label of such a pair "
+            f"can be right. {num_near:,} look like one of another label: judge by eye, for examples of two classes may "
+            "look alike."
             if count
-            else "Training examples with the same inputs, or almost, have the same label."
+            else "Training examples with the same inputs have the same label, and so have those that look alike."
         ),
         count=count,
         share=share,
         num_identical=num_identical,
         pairs=tuple(pairs[:NUM_PAIRS]),
     )
+
+
+def _severity(share_identical: float, count: int, warn_from: float, of_alike: Severity) -> Severity:
+    """Return the severity of identical pairs, or the one of pairs that look alike where there are no others."""
+    if count and not share_identical:
+        return of_alike
+    return severity_of(share_identical, warn_from=warn_from)
+
+
+def _leak_title(num_identical: int, num_near: int) -> str:
+    examples = "test example is" if num_identical == 1 else "test examples are"
+    alike = "looks" if num_near == 1 else "look"
+    if num_identical and num_near:
+        return f"{num_identical:,} {examples} in the training set, {num_near:,} more {alike} like an example there"
+    if num_identical:
+        return f"{num_identical:,} {examples} in the training set"
+    if num_near:
+        noun = "example" if num_near == 1 else "examples"
+        return f"No test example is in the training set; {num_near:,} {noun} {alike} like one there"
+    return "No test example is in the training set"
+
+
+def _conflict_title(num_identical: int, num_near: int) -> str:
+    if num_identical:
+        more = f", {num_near:,} more look like one" if num_near else ""
+        verb = "example has" if num_identical == 1 else "examples have"
+        return f"{num_identical:,} training {verb} the same inputs as one of another label{more}"
+    if num_near:
+        return f"{num_near:,} training examples look like one of another label; none is identical"
+    return "No training example has the inputs of one of another label"
 
 
 def _suspects(issues: LabelIssues) -> np.ndarray:
@@ -173,6 +196,6 @@ def _pairs(
 def _summary(num_identical: int, num_near: int, num_test: int) -> str:
     cap = "at least " if num_near >= duplicates.MAX_CONFIRMED else ""
     return (
-        f"{num_identical:,} identical, {cap}{num_near:,} almost, of {num_test:,}. The accuracy on such "
-        "examples says nothing about new ones."
+        f"Of {num_test:,} test examples {num_identical:,} have exactly the inputs of a training example: the accuracy "
+        f"on them says nothing about new ones. {cap.capitalize()}{num_near:,} look like one: judge by eye."
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from deel_dualview.auditing.evidence import Evidence, severity_of
 from deel_dualview.report.findings import (
     ClassInfluence,
+    CommonProponent,
+    Confusion,
     ExplainedPrediction,
     Influence,
     InfluentialExample,
@@ -18,6 +22,7 @@ from deel_dualview.report.findings import (
 
 NUM_EXPLAINED = 12
 NUM_INFLUENTIAL = 6
+NUM_CONFUSIONS, NUM_COMMON = 6, 6
 NUM_CLASSES_SHOWN = 20
 """Of more classes, those with most predictions: pictures of thousands would fit neither a page nor memory."""
 MANY_WRONG = 0.05
@@ -47,7 +52,70 @@ def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPr
         count=len(wrong),
         share=share,
         predictions=tuple(explain(evidence, index) for index in surest),
+        confusions=_confusions(evidence, evidence.test_labels, wrong),
     )
+
+
+def with_likeness(
+    finding: WrongPredictions | UncertainPredictions, train_features: np.ndarray, test_features: np.ndarray
+) -> WrongPredictions | UncertainPredictions:
+    """Return a finding with the likeness of each of its pairs.
+
+    Args:
+        finding: explained predictions.
+        train_features: penultimate features, shape (n, d).
+        test_features: shape (m, d).
+    """
+    centre = train_features.mean(axis=0, dtype=np.float64)
+    scale = train_features.std(axis=0, dtype=np.float64)
+    scale[scale == 0] = 1  # a unit that is dead on the training set counts as it is
+
+    def unit(row: np.ndarray) -> np.ndarray:
+        scaled = (row - centre) / scale
+        length = np.linalg.norm(scaled)
+        return scaled / length if length > 0 else scaled
+
+    def extended(item: ExplainedPrediction) -> ExplainedPrediction:
+        query = unit(test_features[item.example.index])
+        pairs = [
+            tuple(
+                dataclasses.replace(own, likeness=float(query @ unit(train_features[own.example.index])))
+                for own in group
+            )
+            for group in (item.proponents, item.opponents)
+        ]
+        return dataclasses.replace(item, proponents=pairs[0], opponents=pairs[1])
+
+    return dataclasses.replace(finding, predictions=tuple(map(extended, finding.predictions)))
+
+
+def _confusions(evidence: Evidence, labels: np.ndarray, wrong: np.ndarray) -> tuple[Confusion, ...]:
+    """Return the most frequent confusions with the training examples that most often speak for them."""
+    if not len(wrong):
+        return ()
+    pairs, counts = np.unique(
+        np.stack([labels[wrong], evidence.predictions[wrong]]), axis=1, return_counts=True
+    )
+    found = []
+    for place in np.argsort(-counts, kind="stable")[:NUM_CONFUSIONS]:
+        label, prediction = map(int, pairs[:, place])
+        queries = wrong[(labels[wrong] == label) & (evidence.predictions[wrong] == prediction)]
+        strongest = [_top_proponents_of(evidence, int(query)) for query in queries]
+        indices, often = np.unique(np.concatenate(strongest), return_counts=True)
+        order = np.lexsort((indices, -often))[:NUM_COMMON]
+        found.append(
+            Confusion(
+                label=label,
+                prediction=prediction,
+                count=len(queries),
+                num_labelled=int((labels == label).sum()),
+                proponents=tuple(
+                    CommonProponent(evidence.reference("train", indices[position]), int(often[position]))
+                    for position in order
+                ),
+            )
+        )
+    return tuple(found)
 
 
 def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
@@ -100,7 +168,7 @@ def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
     classes = sorted(classes, key=lambda group: -group.num_predictions)[:NUM_CLASSES_SHOWN]
     distinct = len(np.unique(np.concatenate([*strongest, np.empty(0, np.int64)])))
     return InfluentialExamples(
-        severity=Severity.NOTICE if busiest > 0.5 or not is_ranked.all() else Severity.GOOD,
+        severity=Severity.LOOK if busiest > 0.5 or not is_ranked.all() else Severity.KNOW,
         title=f"{distinct:,} of {evidence.num_train:,} training examples stand behind the predictions",
         summary=(
             f"Counted are the {evidence.k} strongest proponents of every test prediction. The busiest single "
@@ -148,14 +216,16 @@ def _class_influence(
 
 def _top_proponents(evidence: Evidence) -> list[np.ndarray]:
     """Return the training indices of the k strongest proponents of every test example; none of a broken one."""
-    strongest = []
-    broken_test = set(evidence.broken_test.tolist())
-    for index in range(evidence.num_test):
-        columns, values = _row(evidence, index)
-        order = np.lexsort((columns, -values))[: evidence.k]
-        found = columns[order][values[order] > 0].astype(np.int64)
-        strongest.append(found[~np.isin(found, evidence.broken_train) & (index not in broken_test)])
-    return strongest
+    return [_top_proponents_of(evidence, index) for index in range(evidence.num_test)]
+
+
+def _top_proponents_of(evidence: Evidence, index: int) -> np.ndarray:
+    if np.isin(index, evidence.broken_test):
+        return np.empty(0, np.int64)
+    columns, values = _row(evidence, index)
+    order = np.lexsort((columns, -values))[: evidence.k]
+    found = columns[order][values[order] > 0].astype(np.int64)
+    return found[~np.isin(found, evidence.broken_train)]
 
 
 def _row(evidence: Evidence, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +245,7 @@ def _uncertain(evidence: Evidence) -> UncertainPredictions:
     least = order[~np.isin(order, evidence.broken_test)][:NUM_EXPLAINED]
     unsure = int((evidence.confidences < 0.5).sum())
     return UncertainPredictions(
-        severity=Severity.NOTICE if unsure else Severity.GOOD,
+        severity=Severity.LOOK if unsure else Severity.FINE,
         title=f"The {len(least)} least certain predictions",
         summary=(
             "The test set has no labels, so which predictions are wrong is unknown. Of "

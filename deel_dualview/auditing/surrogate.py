@@ -23,11 +23,11 @@ def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
     """Judge how far the surrogate stands for the model, on the test set."""
     different = round((1 - fidelity.agreement) * fidelity.num_examples)
     severity = (
-        Severity.GOOD
+        Severity.FINE
         if fidelity.agreement >= GOOD_AGREEMENT
-        else Severity.NOTICE
+        else Severity.LOOK
         if fidelity.agreement >= FAIR_AGREEMENT
-        else Severity.WARNING
+        else Severity.ACT
     )
     return Faithfulness(
         severity=severity,
@@ -137,7 +137,7 @@ def find_sparsity_path(
     else:
         advice = "No other K that was tried agrees better."
     return SparsityPath(
-        severity=Severity.GOOD,
+        severity=Severity.KNOW,
         title=f"{own.share_support_vectors:.1%} of the training examples are support vectors",
         summary=(
             "A small K spreads influence over many training examples, a large one follows few, hard "

@@ -17,7 +17,11 @@ def write_csv(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
-    with _files.written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    # A lone surrogate, of a name that was no UTF-8, is written as its escape: \ud800.
+    with (
+        _files.written_aside(path) as aside,
+        aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 
 class Severity(enum.StrEnum):
-    """How much a finding asks of the reader."""
+    """How much a finding asks of the reader.
 
-    GOOD = "good"
-    NOTICE = "notice"
-    WARNING = "warning"
+    `ACT`: something is wrong, and there is something to do. `LOOK`: it may be; look at the examples. `KNOW`: nothing to
+    do, good to know. `FINE`: looked for and not found. `CANNOT_TELL`: looked for, and no answer, which is not `FINE`.
+    """
+
+    ACT = "act"
+    LOOK = "look"
+    KNOW = "know"
+    FINE = "fine"
     CANNOT_TELL = "cannot tell"
 
 
@@ -41,13 +46,15 @@ class Influence:
 
     `share` is `value` over that logit, so that the shares of all training examples add up to 1; None where
     the logit is not positive, for a share of it would mean nothing, or where there is no surrogate. `relevance` is
-    None where no heatmaps of the pair were made.
+    None where no heatmaps of the pair were made. `likeness` is the cosine of the features of the pair, centred and
+    scaled by the training set: 1 is the same to the model, 0 unrelated; None where it was not computed.
     """
 
     example: ExampleReference
     value: float
     share: float | None
     relevance: PairShares | None = None
+    likeness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,12 +195,38 @@ class Faithfulness(Finding):
     measures: tuple[Measure, ...]
 
 
+@dataclass(frozen=True)
+class CommonProponent:
+    """A training example that is among the strongest proponents of `num_predictions` predictions of a confusion."""
+
+    example: ExampleReference
+    num_predictions: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Of `num_labelled` test examples of class `label`, `count` are predicted `prediction`, and what speaks for it.
+
+    `proponents` are the training examples that are most often among the strongest proponents of these predictions.
+    """
+
+    label: int
+    prediction: int
+    count: int
+    num_labelled: int
+    proponents: tuple[CommonProponent, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class WrongPredictions(Finding):
-    """The wrong predictions of which the model is surest, explained; `share` of wrong predictions."""
+    """The wrong predictions of which the model is surest, explained; `share` of wrong predictions.
+
+    `confusions` are the most frequent pairs of label and prediction, by decreasing count.
+    """
 
     name: ClassVar[str] = "wrong-predictions"
     predictions: tuple[ExplainedPrediction, ...]
+    confusions: tuple[Confusion, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

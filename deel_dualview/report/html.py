@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -16,7 +17,17 @@ from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.heatmaps import heat_style, render_heat
-from deel_dualview.report.rendering import ExampleRenderer
+from deel_dualview.report.rendering import ExampleRenderer, ImageView
+from deel_dualview.report.review import (
+    common_prefix,
+    content_hash,
+    exact,
+    read_script,
+    review_of,
+    short_id,
+)
+from deel_dualview.report.verdict import ABOUT_METHOD, find_verdict, tile_of
+from deel_dualview.report.wording import describe_influences
 
 if TYPE_CHECKING:
     from deel_dualview.report.audit_report import AuditReport
@@ -35,19 +46,13 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
 }
 MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
-_MARKS = {
-    kinds.Severity.GOOD: "✓",
-    kinds.Severity.NOTICE: "i",
-    kinds.Severity.WARNING: "!",
-    kinds.Severity.CANNOT_TELL: "?",
-}
 
 
 def render_page(report: AuditReport, colours: Colours = "red-blue") -> str:
     """Return the page of a report.
 
-    The page holds its style, pictures and drawings, runs no script, and its content security policy lets the
-    browser load nothing from anywhere else.
+    The page holds its style, pictures and drawings and at most one script, that of its label issues. Its content
+    security policy lets the browser run no other one and load nothing from anywhere.
 
     Args:
         report: what to write.
@@ -55,27 +60,64 @@ def render_page(report: AuditReport, colours: Colours = "red-blue") -> str:
     """
     renderer = ExampleRenderer(report.shown.values(), report.input_names)
     views = {key: renderer.render(example) for key, example in report.shown.items()}
-    environment = make_environment(report.overview.class_names, views)
+    labels = next((own for own in report.findings if isinstance(own, kinds.LabelErrors)), None)
+    ids = report.label_issues.ids
+    prefix = common_prefix(None if ids is None else ids.tolist())
+    has_pictures = any(isinstance(view, ImageView) for view in views.values())
+    environment = make_environment(report.overview.class_names, views, id_prefix=prefix)
+    environment.globals |= _links(labels)
+    environment.globals["review_of"] = partial(review_of, has_pictures=has_pictures, id_prefix=prefix)
     environment.globals["colour_names"] = colours.split("-")
     environment.globals["heat_of"] = lambda item: render_heat(
         item, report.relevance, report.shown, colours=colours, names=report.input_names
     )
+    script = read_script() if labels is not None and labels.issues else ""
     return environment.get_template("page.html.j2").render(
-        report=report,
         overview=report.overview,
-        findings=report.findings,
+        verdict=find_verdict(
+            report.findings, num_train=report.overview.num_train, num_test=report.overview.num_test
+        ),
+        data_findings=[own for own in report.findings if not isinstance(own, ABOUT_METHOD)],
+        method_findings=[own for own in report.findings if isinstance(own, ABOUT_METHOD)],
+        faithfulness=next((own for own in report.findings if isinstance(own, kinds.Faithfulness)), None),
+        training_accuracy=None if labels is None else labels.training_accuracy,
+        tile_of=tile_of,
+        know=kinds.Severity.KNOW,
+        script=script,
+        script_hash=Markup(content_hash(script)),
         style=read_style() + Markup(heat_style(colours)),
         drawings=_draw(report),
         created=report.overview.created,
     )
 
 
-def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int], Any]) -> jinja2.Environment:
+def _links(labels: kinds.LabelErrors | None) -> dict[str, Callable[..., Any]]:
+    """Return what leads from a training example to the label issue that it is, for the templates."""
+    suggested = (
+        {item.example.index: item.suggested_label for item in labels.issues if item.flagged} if labels else {}
+    )
+
+    def issue_of(example: kinds.ExampleReference) -> int | None:
+        return suggested.get(example.index) if example.split == "train" else None
+
+    def num_issues(item: kinds.ExplainedPrediction) -> int:
+        return sum(issue_of(own.example) is not None for own in (*item.proponents, *item.opponents))
+
+    def by_issues(items: Sequence[kinds.ExplainedPrediction]) -> list[kinds.ExplainedPrediction]:
+        return sorted(items, key=lambda item: num_issues(item) == 0)
+
+    return {"issue_of": issue_of, "num_issues": num_issues, "by_issues": by_issues}
+
+
+def make_environment(
+    class_names: Sequence[str], views: Mapping[tuple[str, int], Any], *, id_prefix: str = ""
+) -> jinja2.Environment:
     """Return what every page is rendered with.
 
     Args:
         class_names: of the classes.
         views: how examples are shown, by split and index.
+        id_prefix: what is left out of ids, since they all begin with it.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -95,10 +137,14 @@ def make_environment(class_names: Sequence[str], views: Mapping[tuple[str, int],
         "brief": brief,
         "signed": lambda value: f"{value:+.3g}".replace("-", "\u2212"),
         "label": lambda label: "unknown" if label is None else class_names[label],
+        "slug": lambda severity: severity.value.replace(" ", "-"),
+        "short_id": lambda example: short_id(example, id_prefix),
+        "exact": exact,
     }
     environment.filters.update(filters)
     environment.globals["view_of"] = lambda example: views.get((example.split, example.index))
-    environment.globals["marks"] = _MARKS
+    environment.globals["in_words"] = describe_influences
+    environment.globals |= _links(None)
     environment.globals["off_sums"] = off_sums
     environment.globals["cancelling"] = cancelling
     environment.globals["much_unseen"] = MUCH_UNSEEN

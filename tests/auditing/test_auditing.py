@@ -83,7 +83,7 @@ def test_swapped_labels_stand_at_the_head_of_the_label_issues(report, planted):
     finding = report.finding("label-errors")
     first = {issue.example.index for issue in finding.issues[:NUM_SWAPPED]}
     assert len(first & planted.wrong) >= 0.9 * NUM_SWAPPED
-    assert finding.severity is Severity.WARNING
+    assert finding.severity is Severity.ACT
 
 
 def test_the_interval_of_a_count_holds_the_true_number_of_wrong_labels(report, planted):

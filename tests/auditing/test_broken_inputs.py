@@ -39,7 +39,7 @@ def make_sets(dtype: str = "float32", *, broken: bool = True) -> tuple[tf.data.D
 def test_examples_that_are_not_finite_are_found_and_shown_nowhere_else(model, method, dtype):
     report = audit(model, *make_sets(dtype), method=method, k=3, progress=False)
     first, *others = report.findings
-    assert isinstance(first, NotFiniteInputs) and first.severity is Severity.WARNING
+    assert isinstance(first, NotFiniteInputs) and first.severity is Severity.ACT
     assert (first.train_positions, first.test_positions) == (tuple(TRAIN), tuple(TEST))
     assert report.rates["not-finite"] == 5 / 90
     issues = {item.example.index for item in report.finding("label-errors").issues}

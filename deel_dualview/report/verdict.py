@@ -1,0 +1,193 @@
+"""The head of an audit's page: a verdict in one sentence, one next step, and a tile for each finding about the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from deel_dualview.report import findings as kinds
+from deel_dualview.report.broken import NotFiniteInputs
+from deel_dualview.report.findings import Finding, Severity
+
+ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
+"""Findings that are about the method: the page has them in its last section."""
+
+
+class Verdict(NamedTuple):
+    """What an audit comes to.
+
+    Attributes:
+        severity: of the finding that it is about.
+        strong: how the sentence begins.
+        rest: how it goes on.
+        next_step: what to do now.
+        target: name of the finding to start with.
+        action: what the link to it says.
+    """
+
+    severity: Severity
+    strong: str
+    rest: str
+    next_step: str
+    target: str
+    action: str
+
+
+class Tile(NamedTuple):
+    """A finding as one large number, and what it counts."""
+
+    number: str
+    meaning: str
+
+
+def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) -> Verdict:
+    """Return the verdict that follows from the findings: that of the most urgent one, data before method.
+
+    What cannot be told comes before anything that looks well, so that it never reads as good.
+
+    Args:
+        findings: of an audit.
+        num_train: number of training examples.
+        num_test: number of test examples.
+    """
+    by_subject = sorted(findings, key=lambda finding: isinstance(finding, ABOUT_METHOD))
+    candidates = [
+        found for finding in by_subject if (found := _verdict_of(finding, num_train, num_test)) is not None
+    ]
+    urgent = (Severity.ACT, Severity.CANNOT_TELL, Severity.LOOK)
+    for severity in urgent:
+        for verdict in candidates:
+            if verdict.severity is severity:
+                return verdict
+    return Verdict(
+        Severity.FINE,
+        "No problem was found",
+        f"in {num_train:,} training and {num_test:,} test examples.",
+        "Look at what stands behind the predictions, and audit again when the data change.",
+        next((finding.name for finding in findings if not isinstance(finding, ABOUT_METHOD)), "method"),
+        "Read the findings",
+    )
+
+
+def tile_of(finding: Finding) -> Tile:
+    """Return a finding as one large number."""
+    if isinstance(finding, kinds.LabelErrors):
+        return _label_tile(finding)
+    if isinstance(finding, kinds.WrongPredictions):
+        return Tile(f"{finding.count:,}", f"wrong test predictions, {finding.share:.1%} of all")
+    if isinstance(finding, kinds.UncertainPredictions):
+        return Tile(f"{finding.count:,}", "test predictions with less than 50 % confidence")
+    if isinstance(finding, kinds.Leaks):
+        return Tile(f"{finding.count:,}", "test examples that are in training, or look like one there")
+    if isinstance(finding, kinds.ConflictingDuplicates):
+        return Tile(f"{finding.count:,}", "training examples that are or look like one of another label")
+    if isinstance(finding, kinds.InfluentialExamples):
+        return Tile(
+            f"{finding.share:.0%}", "of the predictions of a class have one training example behind them"
+        )
+    if isinstance(finding, NotFiniteInputs):
+        return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")
+    return Tile(f"{finding.count:,}", finding.title)
+
+
+def _label_tile(finding: kinds.LabelErrors) -> Tile:
+    if finding.status == "counted":
+        return Tile(
+            f"≈ {finding.count:,}",
+            f"training labels are wrong, at least ({finding.low or 0:,} to {finding.high or 0:,})",
+        )
+    if finding.status == "at most":
+        return Tile(f"≤ {finding.at_most or 0:,}", "wrong training labels would go unnoticed; no sign of any")
+    return Tile("?", "wrong training labels: their number cannot be told")
+
+
+def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | None:
+    """Return the verdict of a single finding, None of one that never makes a verdict."""
+    if isinstance(finding, NotFiniteInputs):
+        verb = "has" if finding.count == 1 else "have"
+        example = "example" if finding.count == 1 else "examples"
+        return Verdict(
+            finding.severity,
+            f"{finding.count:,} {example}",
+            f"{verb} NaN or infinity in the inputs: the model may have learned from them.",
+            "Drop or repair these examples, train again, and audit again.",
+            finding.name,
+            "See which",
+        )
+    if isinstance(finding, kinds.LabelErrors):
+        return _label_verdict(finding, num_train)
+    if isinstance(finding, kinds.Leaks):
+        return Verdict(
+            finding.severity,
+            f"{finding.num_identical:,} of {num_test:,}",
+            "test examples are in the training set too: the test score is too good.",
+            "Drop them from one of the two sets, and measure the accuracy again.",
+            finding.name,
+            "See the pairs",
+        )
+    if isinstance(finding, kinds.ConflictingDuplicates):
+        alike = "have the inputs" if finding.num_identical else "look like one"
+        return Verdict(
+            finding.severity,
+            f"{finding.num_identical or finding.count:,} of {num_train:,}",
+            f"training examples {alike} of another label.",
+            "Decide which label is right, or drop the pairs.",
+            finding.name,
+            "See the pairs",
+        )
+    if isinstance(finding, kinds.WrongPredictions):
+        return Verdict(
+            finding.severity,
+            f"{finding.count:,} of {num_test:,}",
+            "test predictions are wrong; nothing more urgent was found in the data.",
+            "See which classes are confused, and which training examples stand behind that.",
+            finding.name,
+            "See the confusions",
+        )
+    if isinstance(finding, kinds.UncertainPredictions):
+        return Verdict(
+            finding.severity,
+            f"{finding.count:,} of {num_test:,}",
+            "test predictions are uncertain; without test labels, how many are wrong is unknown.",
+            "Label these test examples first, and audit again.",
+            finding.name,
+            "See the predictions",
+        )
+    if isinstance(finding, kinds.Faithfulness):
+        return Verdict(
+            finding.severity,
+            "The surrogate is another model",
+            f"on {finding.share:.0%} of the test set: influence values explain it, not yours.",
+            "Choose another K or method; label issues and pairs do not depend on it.",
+            "method",
+            "See the fidelity",
+        )
+    return None
+
+
+def _label_verdict(finding: kinds.LabelErrors, num_train: int) -> Verdict:
+    first = min(len(finding.issues), 40)
+    if finding.status == "cannot tell":
+        return Verdict(
+            finding.severity,
+            "Cannot tell",
+            f"how many of {num_train:,} training labels are wrong: {finding.reason or 'there is too little to go by'}.",
+            (
+                f"Review the first {first} labels here: how many of them are wrong says how far to read on. An earlier "
+                "checkpoint of the model, or more test examples with right labels, may give a count."
+            ),
+            finding.name,
+            "Review the labels",
+        )
+    is_one = finding.count == 1
+    return Verdict(
+        finding.severity,
+        f"At least about {finding.count:,}",
+        f"of {num_train:,} training labels {'is' if is_one else 'are'} wrong.",
+        (
+            f"Review the first {first} labels here, export corrections.csv, correct the labels and train again: the "
+            "likeliest wrong ones come first."
+        ),
+        finding.name,
+        "Review the labels",
+    )
