@@ -77,7 +77,7 @@ def make_full_report(
     findings = [
         LabelErrors(
             severity=Severity.ACT,
-            title="At least about 130 training labels are wrong (90 to 180)",
+            title="About 130 training labels are wrong, perhaps more (90 to 180)",
             summary="Of 240 labels, judged by classifiers that have not seen the label they judge.",
             count=130,
             share=130 / NUM_TRAIN,

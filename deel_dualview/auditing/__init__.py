@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.auditing import labels, leaks, pairs, predictions, summary, surrogate
+from deel_dualview.auditing import data_checks, labels, leaks, pairs, predictions, summary, surrogate
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
 from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers
@@ -40,7 +40,7 @@ from deel_dualview.report.findings import Faithfulness, Finding, Severity
 from deel_dualview.report.provenance import Steps
 from deel_dualview.stores import MemoryStore
 
-_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 8, 2
+_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 9, 2
 
 
 def audit(
@@ -134,13 +134,23 @@ def audit(
         with steps.step("Label issues"):
             issues = _find_label_issues(about.evidence, splits, (trained, tested), names, pred_probs)
             label_errors = labels.find_label_errors(about.evidence, issues, known)
+        with steps.step("Data"):
+            scale = list(
+                data_checks.check_scale(issues.training_accuracy, about.evidence.train_labels, table.ranges)
+            )
+            others = [
+                *data_checks.find_outliers(about.evidence, trained.features, tested.features),
+                *data_checks.find_weak_classes(about.evidence),
+            ]
         with steps.step("Wrong predictions"):
             explained = predictions.with_likeness(
                 predictions.find_wrong_predictions(about.evidence), trained.features, tested.features
             )
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
-            found, shown = _find_leaks(about.evidence, splits, issues, [label_errors, explained, influential])
+            found, shown = _find_leaks(
+                about.evidence, splits, issues, [label_errors, explained, influential, *others]
+            )
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
         described = spec.describe(made)
@@ -150,8 +160,9 @@ def audit(
     return AuditReport(
         overview=pairs.tell(head, relevance, related),
         findings=[
+            *scale,
             *splits.not_finite(),
-            *_in_order(about, [label_errors, related.finding, *found, influential]),
+            *_in_order(about, [label_errors, related.finding, *found, *others, influential]),
         ],
         attributions=about.evidence.attributions,
         arrays=_arrays(about.evidence, issues),

@@ -88,6 +88,8 @@ def area_under_roc(values: np.ndarray, is_positive: np.ndarray) -> float:
 def _severity(issues: LabelIssues) -> Severity:
     if issues.count.status == "cannot tell":
         return Severity.CANNOT_TELL
+    if issues.count.status == "at most":
+        return Severity.KNOW
     return severity_of((issues.count.estimate or 0) / len(issues.scores), warn_from=MANY_ERRORS)
 
 
@@ -95,9 +97,9 @@ def _title(issues: LabelIssues) -> str:
     number = issues.count
     if number.status == "counted":
         verb = "label is" if number.estimate == 1 else "labels are"
-        return f"At least about {number.estimate:,} training {verb} wrong ({number.low:,} to {number.high:,})"
+        return f"About {number.estimate:,} training {verb} wrong, perhaps more ({number.low:,} to {number.high:,})"
     if number.status == "at most":
-        return f"No sign of wrong training labels; at most {number.at_most:,} would go unnoticed"
+        return f"Too few wrong training labels to count, perhaps none: at most {number.at_most:,}"
     return "Cannot tell how many training labels are wrong"
 
 
@@ -105,19 +107,19 @@ def _sentences(issues: LabelIssues, num_train: int) -> list[str]:
     number = issues.count
     if number.status == "counted":
         said = [
-            f"Of {num_train:,} labels, judged by classifiers that have not seen the label they judge. The first "
+            f"Of {num_train:,} labels, scored by classifiers that have not seen the label they score. The first "
             f"{number.estimate:,} by score are flagged. Labels of examples that the test set has trouble with too are "
             "undercounted."
         ]
     elif number.status == "at most":
         said = [
-            f"The {num_train:,} training labels look no worse than the test labels. Of wrong labels that are spread at "
-            f"random, more than {number.at_most:,} would have been noticed. The likeliest ones are shown."
+            f"The {num_train:,} training labels look hardly worse than the test labels. More than {number.at_most:,} "
+            "wrong ones, spread at random, would have been noticed. The likeliest ones are shown: look at them."
         ]
     else:
         said = [
-            f"This is no all-clear: {number.reason}. The labels are still ranked; look at the first ones, and judge by "
-            "how many of them are wrong."
+            f"This is no all-clear: {number.reason}. The labels are still ranked: how many of the first ones are wrong "
+            "tells how far to look."
         ]
     if issues.has_memorised:
         said.append(

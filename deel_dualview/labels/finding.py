@@ -147,7 +147,7 @@ class LabelIssues:
     def __repr__(self) -> str:
         number = self.count
         said = {
-            "counted": f"at least about {number.estimate} wrong ({number.low} to {number.high})",
+            "counted": f"about {number.estimate} wrong, perhaps more ({number.low} to {number.high})",
             "at most": f"at most {number.at_most} wrong, perhaps none",
             "cannot tell": f"cannot tell how many are wrong: {number.reason}",
         }[number.status]

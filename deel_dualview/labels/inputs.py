@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import scipy.sparse
@@ -21,6 +21,22 @@ _MOST_NUMBERS = 1024
 _WORD = re.compile(r"\w+")
 
 
+class InputRange(NamedTuple):
+    """Numbers of one input of one set.
+
+    Attributes:
+        split: `"train"` or `"test"`.
+        number: of the input among the model's, from 0.
+        low: the smallest.
+        high: the largest.
+    """
+
+    split: str
+    number: int
+    low: float
+    high: float
+
+
 class InputTable:
     """Collects the inputs of both sets, batch by batch, and makes rows of them.
 
@@ -36,13 +52,28 @@ class InputTable:
     def __init__(self, *, has_token_ids: bool, seed: int = 0):
         self._has_token_ids, self._seed = has_token_ids, seed
         self._parts: dict[str, list[list[_Part]]] = {}
+        self._ranges: dict[tuple[str, int], tuple[float, float]] = {}
 
     def add(self, inputs: Any, split: str) -> None:
         """Keep what is needed of the inputs of a batch of `"train"` or `"test"`."""
         leaves = tf.nest.flatten(inputs)
         own = self._parts.setdefault(split, [[] for _ in leaves])
-        for parts, leaf in zip(own, leaves, strict=True):
+        for number, (parts, leaf) in enumerate(zip(own, leaves, strict=True)):
+            self._widen((split, number), data.to_array(leaf))
             parts.append(_compact(data.to_array(leaf), has_token_ids=self._has_token_ids, seed=self._seed))
+
+    @property
+    def ranges(self) -> list[InputRange]:
+        """The ranges of the inputs that are numbers (token ids are none), of both sets."""
+        return [InputRange(*key, *found) for key, found in self._ranges.items()]
+
+    def _widen(self, key: tuple[str, int], values: np.ndarray) -> None:
+        if values.dtype.kind not in "biuf" or self._has_token_ids or not values.size:
+            return
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if finite.size:
+            low, high = self._ranges.get(key, (np.inf, -np.inf))
+            self._ranges[key] = min(low, float(finite.min())), max(high, float(finite.max()))
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the training set (n, r) and of the test set (m, r), float32."""

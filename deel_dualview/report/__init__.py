@@ -2,6 +2,14 @@
 
 from deel_dualview.report.audit_report import SCHEMA_VERSION, AuditReport
 from deel_dualview.report.broken import NotFiniteInputs
+from deel_dualview.report.data_findings import (
+    ClassAccuracy,
+    InputScale,
+    Outlier,
+    Outliers,
+    ValueRange,
+    WeakClasses,
+)
 from deel_dualview.report.findings import (
     ClassInfluence,
     ClassPairCount,
@@ -74,6 +82,12 @@ __all__ = [
     "exceeded_thresholds",
     "parse_threshold",
     "parse_thresholds",
+    "ClassAccuracy",
+    "InputScale",
+    "Outlier",
+    "Outliers",
+    "ValueRange",
+    "WeakClasses",
 ]
 
 

@@ -16,6 +16,7 @@ from deel_dualview.plots.formatting import brief, visible
 from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
+from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.rendering import ExampleRenderer, ImageView
 from deel_dualview.report.review import (
@@ -43,6 +44,9 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.ConflictingDuplicates: "pairs",
     kinds.SparsityPath: "path",
     NotFiniteInputs: "broken",
+    InputScale: "scale",
+    Outliers: "outliers",
+    WeakClasses: "classes",
 }
 MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""

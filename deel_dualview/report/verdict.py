@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
+from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
 from deel_dualview.report.findings import Finding, Severity
 
 ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
@@ -59,10 +60,14 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
         for verdict in candidates:
             if verdict.severity is severity:
                 return verdict
+    bounds = [
+        own.at_most for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
+    ]
+    bound = f", where at most {bounds[0]:,} labels are wrong," if bounds else ""
     return Verdict(
         Severity.FINE,
         "No problem was found",
-        f"in {num_train:,} training and {num_test:,} test examples.",
+        f"in {num_train:,} training{bound} and {num_test:,} test examples.",
         "Look at what stands behind the predictions, and audit again when the data change.",
         next((finding.name for finding in findings if not isinstance(finding, ABOUT_METHOD)), "method"),
         "Read the findings",
@@ -85,6 +90,14 @@ def tile_of(finding: Finding) -> Tile:
         return Tile(
             f"{finding.share:.0%}", "of the predictions of a class have one training example behind them"
         )
+    if isinstance(finding, InputScale):
+        return Tile(f"{finding.training_accuracy:.0%}", "of the training labels are predicted")
+    if isinstance(finding, Outliers):
+        return Tile(f"{finding.count:,}", "examples that resemble no training example")
+    if isinstance(finding, WeakClasses):
+        return Tile(
+            f"{finding.count:,}", f"of {len(finding.classes):,} classes predicted worse than the rest"
+        )
     if isinstance(finding, NotFiniteInputs):
         return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")
     return Tile(f"{finding.count:,}", finding.title)
@@ -94,10 +107,10 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
     if finding.status == "counted":
         return Tile(
             f"≈ {finding.count:,}",
-            f"training labels are wrong, at least ({finding.low or 0:,} to {finding.high or 0:,})",
+            f"training labels are wrong, perhaps more ({finding.low or 0:,} to {finding.high or 0:,})",
         )
     if finding.status == "at most":
-        return Tile(f"≤ {finding.at_most or 0:,}", "wrong training labels would go unnoticed; no sign of any")
+        return Tile(f"≤ {finding.at_most or 0:,}", "wrong training labels, perhaps none")
     return Tile("?", "wrong training labels: their number cannot be told")
 
 
@@ -113,6 +126,20 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | No
             "Drop or repair these examples, train again, and audit again.",
             finding.name,
             "See which",
+        )
+    if isinstance(finding, InputScale):
+        return Verdict(
+            finding.severity,
+            "These are not the inputs that the model knows",
+            "or not the classes: "
+            + (
+                f"it is right on {finding.training_accuracy:.1%} of its own training labels."
+                if finding.is_guessing
+                else "the two sets differ in scale."
+            ),
+            "Prepare the inputs as in training (scale, order, size), and audit again.",
+            finding.name,
+            "See the numbers",
         )
     if isinstance(finding, kinds.LabelErrors):
         return _label_verdict(finding, num_train)
@@ -182,8 +209,8 @@ def _label_verdict(finding: kinds.LabelErrors, num_train: int) -> Verdict:
     is_one = finding.count == 1
     return Verdict(
         finding.severity,
-        f"At least about {finding.count:,}",
-        f"of {num_train:,} training labels {'is' if is_one else 'are'} wrong.",
+        f"About {finding.count:,}",
+        f"of {num_train:,} training labels {'is' if is_one else 'are'} wrong, perhaps more.",
         (
             f"Review the first {first} labels here, export corrections.csv, correct the labels and train again: the "
             "likeliest wrong ones come first."

@@ -1,0 +1,201 @@
+"""Checks of the data that need no attribution: the scale of the inputs, outliers, and classes the model is weak in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.stats
+from sklearn.neighbors import NearestNeighbors
+
+from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.labels import InputRange
+from deel_dualview.report.data_findings import (
+    ClassAccuracy,
+    InputScale,
+    Outlier,
+    Outliers,
+    ValueRange,
+    WeakClasses,
+)
+from deel_dualview.report.findings import Severity
+
+CHANCE = 0.01
+"""A finding stands where chance alone would make it so seldom, whatever the number of classes."""
+OTHER_SCALE = 20.0
+"""Numbers of one set are of another size where the largest is so many times that of the other set."""
+NUM_NEIGHBOURS, NUM_RANGES, LEAST_RATIO = 10, 3.0, 2.0
+"""Outliers: the distance to the tenth nearest training example is more than three interquartile ranges above the upper
+quartile (Tukey's far out) of those of the training set, and at least twice the median, which clusters of different
+density do not reach."""
+_LEAST_EXAMPLES = 50
+_MOST_REFERENCES = 10_000
+NUM_SHOWN = 12
+IMBALANCED = 10.0
+
+
+def check_scale(
+    training_accuracy: float, train_labels: np.ndarray, ranges: Sequence[InputRange]
+) -> Iterator[InputScale]:
+    """Yield the finding that the inputs are not those of the training, if they cannot be.
+
+    Args:
+        training_accuracy: share of the training labels that the model predicts.
+        train_labels: shape (n,).
+        ranges: of the numeric inputs of both sets.
+    """
+    num_train = len(train_labels)
+    largest_share = np.bincount(train_labels).max() / num_train
+    right = round(training_accuracy * num_train)
+    chance = scipy.stats.binomtest(right, num_train, min(largest_share, 1.0), alternative="greater").pvalue
+    is_guessing = chance > CHANCE and largest_share < 1 and num_train >= _LEAST_EXAMPLES
+    differing = _differing(ranges)
+    if not is_guessing and not differing:
+        return
+    numbers = "; ".join(
+        f"{item.split} {_write(item.low)} to {_write(item.high)}" for item in (differing or ranges)[:4]
+    )
+    if is_guessing:
+        title = f"The model is right on {training_accuracy:.1%} of its own training labels: no better than guessing"
+        summary = (
+            f"Always naming the largest class would be right on {largest_share:.1%}. Either these are not the inputs "
+            "that it was trained on (scaled or ordered otherwise), or the classes are numbered otherwise, or it is not "
+            f"trained. Numbers of the inputs: {numbers or 'none'}. Nothing else on this page can be relied on."
+        )
+    else:
+        title = "The inputs of the two sets are of another scale"
+        summary = (
+            f"Numbers of the inputs: {numbers}. A network that was trained on the one cannot read the other: prepare "
+            "both sets alike."
+        )
+    yield InputScale(
+        severity=Severity.ACT,
+        title=title,
+        summary=summary,
+        count=1,
+        share=1.0,
+        is_guessing=is_guessing,
+        training_accuracy=training_accuracy,
+        ranges=tuple(ValueRange(item.split, item.number, item.low, item.high) for item in ranges),
+    )
+
+
+def find_outliers(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterator[Outliers]:
+    """Yield the finding about examples that resemble no training example; none for few examples.
+
+    Args:
+        evidence: arrays of the audit.
+        train: penultimate features of the training set, shape (n, d).
+        test: of the test set, shape (m, d).
+    """
+    if len(train) < _LEAST_EXAMPLES:
+        return
+    center, scale = train.mean(axis=0), train.std(axis=0)
+    rows, test_rows = ((part - center) / np.where(scale == 0, 1, scale) for part in (train, test))
+    references = np.random.default_rng(0).permutation(len(rows))[:_MOST_REFERENCES]
+    neighbours = NearestNeighbors(n_neighbors=NUM_NEIGHBOURS + 1).fit(rows[references])
+    # A training example that is a reference is its own nearest one.
+    distances = neighbours.kneighbors(rows)[0]
+    is_reference = np.isin(np.arange(len(rows)), references)
+    own = np.where(is_reference, distances[:, NUM_NEIGHBOURS], distances[:, NUM_NEIGHBOURS - 1])
+    of_test = neighbours.kneighbors(test_rows, NUM_NEIGHBOURS)[0][:, -1]
+    lower, middle, upper = np.quantile(own, [0.25, 0.5, 0.75])
+    limit = max(upper + NUM_RANGES * (upper - lower), LEAST_RATIO * middle)
+    found = [
+        ("train", own, evidence.broken_train),
+        ("test", of_test, evidence.broken_test),
+    ]
+    outside = {split: np.setdiff1d(np.flatnonzero(values > limit), broken) for split, values, broken in found}
+    values = {split: part for split, part, _ in found}
+    ranked = sorted(
+        ((float(values[split][index]), split, int(index)) for split in outside for index in outside[split]),
+        key=lambda item: (-item[0], item[1], item[2]),
+    )
+    num_train, num_test = len(outside["train"]), len(outside["test"])
+    count, total = num_train + num_test, evidence.num_train + evidence.num_test
+    yield Outliers(
+        severity=Severity.LOOK if count else Severity.FINE,
+        title=(
+            f"{count:,} {'example resembles' if count == 1 else 'examples resemble'} no training example"
+            if count
+            else "No example is far from the training examples"
+        ),
+        summary=(
+            f"{num_train:,} training and {num_test:,} test examples lie far out in the model's features: damaged, of "
+            "another kind, or rare. A prediction for such a test example rests on little."
+            if count
+            else "By the distance to the tenth nearest training example in the model's features."
+        ),
+        count=count,
+        share=count / total,
+        num_train=num_train,
+        num_test=num_test,
+        examples=tuple(
+            Outlier(
+                evidence.reference("train" if split == "train" else "test", index), value / max(middle, 1e-12)
+            )
+            for value, split, index in ranked[:NUM_SHOWN]
+        ),
+    )
+
+
+def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
+    """Yield the finding about classes whose test labels are predicted less often than those of all, beyond chance."""
+    if evidence.test_labels is None:
+        return
+    right = evidence.predictions == evidence.test_labels
+    num_classes = evidence.num_classes
+    num_train = np.bincount(evidence.train_labels, minlength=num_classes)
+    num_test = np.bincount(evidence.test_labels, minlength=num_classes)
+    num_right = np.bincount(evidence.test_labels[right], minlength=num_classes)
+    classes = []
+    for label in range(num_classes):
+        others = len(right) - num_test[label]
+        is_weak = False
+        if num_test[label] and others:
+            table = [
+                [num_right[label], num_test[label] - num_right[label]],
+                [right.sum() - num_right[label], others - (right.sum() - num_right[label])],
+            ]
+            chance = scipy.stats.fisher_exact(table, alternative="less").pvalue
+            is_weak = bool(chance < CHANCE / num_classes)
+        classes.append(
+            ClassAccuracy(label, int(num_train[label]), int(num_test[label]), int(num_right[label]), is_weak)
+        )
+    weak = [item for item in classes if item.is_weak]
+    verb = "class is" if len(weak) == 1 else "classes are"
+    ratio = num_train.max() / max(num_train[num_train > 0].min(), 1)
+    known = f"The largest class has {ratio:.0f} times as many training examples as the smallest. "
+    yield WeakClasses(
+        severity=Severity.LOOK if weak else Severity.KNOW if ratio >= IMBALANCED else Severity.FINE,
+        title=(
+            f"{len(weak):,} of {num_classes:,} {verb} predicted worse than the rest"
+            if weak
+            else "No class is predicted worse than the rest, beyond chance"
+        ),
+        summary=(known if ratio >= IMBALANCED else "")
+        + "By Fisher's exact test of a class's test labels against all others, corrected for the number of classes.",
+        count=len(weak),
+        share=len(weak) / num_classes,
+        classes=tuple(
+            sorted(
+                classes,
+                key=lambda item: (not item.is_weak, item.num_right / max(item.num_test, 1), item.label),
+            )
+        ),
+    )
+
+
+def _differing(ranges: Sequence[InputRange]) -> list[InputRange]:
+    """Return the ranges of an input whose numbers differ in size between the sets."""
+    sizes = {(item.split, item.number): max(abs(item.low), abs(item.high)) for item in ranges}
+    found = []
+    for item in ranges:
+        both = [sizes.get((split, item.number), 0.0) for split in ("train", "test")]
+        if min(both) > 0 and max(both) >= OTHER_SCALE * min(both):
+            found.append(item)
+    return found
+
+
+def _write(number: float) -> str:
+    return f"{number:.4g}"

@@ -1,0 +1,72 @@
+"""Findings about the data that any audit looks for: inputs of another scale, outliers, classes the model is weak in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deel_dualview.report.findings import ExampleReference, Finding
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The numbers of one input of one set, from `low` to `high`."""
+
+    split: str
+    number: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputScale(Finding):
+    """Inputs that cannot be those that the model was trained on. Only in audits that found it.
+
+    Either the model is no better than always naming one class on its own training set (`is_guessing`), or the numbers
+    of one set are of another size than those of the other.
+    """
+
+    name: ClassVar[str] = "inputs-scale"
+    is_guessing: bool
+    training_accuracy: float
+    ranges: tuple[ValueRange, ...]
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An example far from all training examples: `ratio` times the usual distance to the tenth nearest one."""
+
+    example: ExampleReference
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outliers(Finding):
+    """Examples that resemble no training example in the model's features; `share` of both sets."""
+
+    name: ClassVar[str] = "outliers"
+    num_train: int
+    num_test: int
+    examples: tuple[Outlier, ...]
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """A class: its examples in both sets, how many of its test labels are predicted, and whether that is too few."""
+
+    label: int
+    num_train: int
+    num_test: int
+    num_right: int
+    is_weak: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeakClasses(Finding):
+    """Classes of which the model predicts fewer test labels than of all, beyond chance; `share` of the classes.
+
+    Only in audits of a test set with labels.
+    """
+
+    name: ClassVar[str] = "weak-classes"
+    classes: tuple[ClassAccuracy, ...]

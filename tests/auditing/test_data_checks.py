@@ -1,0 +1,187 @@
+"""Checks of the data: what is planted is found, and clean data raise no alarm."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_dualview import audit, load_digits
+from deel_dualview.auditing import data_checks
+from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.labels import InputRange, InputTable
+from deel_dualview.report import Severity
+from deel_dualview.report.html import render_page
+from deel_dualview.report.verdict import find_verdict
+
+NONE = np.empty(0, np.int64)
+
+
+def evidence_of(train_labels, test_labels=None, predictions=None, num_classes=3, **changes):
+    num_test = len(predictions) if predictions is not None else 40
+    given = Evidence(
+        num_classes=num_classes,
+        k=1,
+        broken_train=NONE,
+        broken_test=NONE,
+        train_labels=np.asarray(train_labels),
+        train_ids=None,
+        self_influence=np.zeros(len(train_labels)),
+        test_labels=test_labels,
+        test_ids=None,
+        predictions=np.zeros(num_test, np.int64) if predictions is None else predictions,
+        confidences=np.ones(num_test),
+        attributions=None,
+        surrogate=None,
+    )
+    return dataclasses.replace(given, **changes)
+
+
+LABELS = np.arange(200) % 4
+UNIT = [InputRange("train", 0, 0.0, 1.0), InputRange("test", 0, 0.0, 0.9)]
+
+
+@pytest.mark.parametrize("accuracy", [0.1, 0.25, 0.29])
+def test_a_model_that_guesses_on_its_own_training_set_is_said_to(accuracy):
+    (finding,) = data_checks.check_scale(accuracy, LABELS, UNIT)
+    assert finding.is_guessing and finding.severity is Severity.ACT
+    assert "no better than guessing" in finding.title and "train 0 to 1" in finding.summary
+
+
+@pytest.mark.parametrize("accuracy", [0.4, 0.9])
+def test_a_model_that_knows_something_is_not(accuracy):
+    assert list(data_checks.check_scale(accuracy, LABELS, UNIT)) == []
+
+
+def test_always_naming_a_large_class_is_guessing_too():
+    labels = np.array([0] * 180 + [1] * 20)
+    assert next(data_checks.check_scale(0.9, labels, UNIT)).is_guessing
+    assert list(data_checks.check_scale(0.97, labels, UNIT)) == []
+
+
+def test_few_examples_say_nothing_about_guessing():
+    assert list(data_checks.check_scale(0.3, np.arange(30) % 3, UNIT)) == []
+
+
+@pytest.mark.parametrize(("high", "is_found"), [(255.0, True), (25.0, True), (5.0, False), (0.03, True)])
+def test_sets_of_another_scale_are_found(high, is_found):
+    ranges = [
+        InputRange("train", 0, 0.0, 1.0),
+        InputRange("test", 0, 0.0, high),
+        InputRange("train", 1, -3.0, 3.0),
+    ]
+    found = list(data_checks.check_scale(0.9, LABELS, [*ranges, InputRange("test", 1, -2.0, 3.0)]))
+    assert len(found) == is_found
+    if found:
+        assert not found[0].is_guessing and f"test 0 to {high:.4g}" in found[0].summary
+
+
+def test_ranges_are_those_of_all_batches():
+    table = InputTable(has_token_ids=False)
+    for part in ([[1.0, 2.0]], [[-5.0, np.nan]], [[np.inf, 3.0]]):
+        table.add({"a": np.array(part), "b": np.array(["text"])}, "train")
+    assert table.ranges == [InputRange("train", 0, -5.0, 3.0)]
+    tokens = InputTable(has_token_ids=True)
+    tokens.add(np.array([[1, 2]]), "train")
+    assert tokens.ranges == []
+
+
+def test_planted_outliers_are_found_in_both_sets(rng):
+    train, test = rng.normal(size=(300, 5)), rng.normal(size=(40, 5))
+    train[[7, 200]] += 30
+    train[200] += 30
+    test[3] -= 25
+    (finding,) = data_checks.find_outliers(evidence_of(np.arange(300) % 3), train, test)
+    assert (finding.count, finding.num_train, finding.num_test) == (3, 2, 1)
+    assert finding.share == 3 / 340 and finding.severity is Severity.LOOK
+    places = [(item.example.split, item.example.index) for item in finding.examples]
+    assert places[0] == ("train", 200) and set(places) == {("train", 7), ("train", 200), ("test", 3)}
+    assert all(item.ratio > 5 for item in finding.examples)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clean_features_have_hardly_an_outlier(seed):
+    rng = np.random.default_rng(seed)
+    centres = 4 * rng.normal(size=(3, 8))
+    labels = np.arange(400) % 3
+    train, test = (
+        centres[labels] + rng.normal(size=(400, 8)),
+        centres[labels[:100]] + rng.normal(size=(100, 8)),
+    )
+    (finding,) = data_checks.find_outliers(evidence_of(labels, predictions=labels[:100]), train, test)
+    assert finding.count <= 1
+
+
+def test_examples_with_broken_inputs_are_no_outliers(rng):
+    train, test = rng.normal(size=(300, 5)), rng.normal(size=(40, 5))
+    train[7] += 30
+    evidence = evidence_of(np.arange(300) % 3, broken_train=np.array([7]))
+    (finding,) = data_checks.find_outliers(evidence, train, test)
+    assert finding.count == 0 and finding.severity is Severity.FINE
+
+
+def test_few_examples_have_no_outliers(rng):
+    assert (
+        list(data_checks.find_outliers(evidence_of(np.zeros(20, int)), rng.normal(size=(20, 2)), None)) == []
+    )
+
+
+def predictions_of(labels, accuracies, rng):
+    right = rng.random(len(labels)) < np.asarray(accuracies)[labels]
+    return np.where(right, labels, (labels + 1) % 3)
+
+
+def test_a_weak_class_is_found(rng):
+    labels = np.arange(600) % 3
+    evidence = evidence_of(LABELS % 3, labels, predictions_of(labels, [0.95, 0.6, 0.95], rng))
+    (finding,) = data_checks.find_weak_classes(evidence)
+    assert [item.label for item in finding.classes if item.is_weak] == [1] == [finding.classes[0].label]
+    assert finding.count == 1 and finding.share == 1 / 3 and finding.severity is Severity.LOOK
+    right = (evidence.predictions == labels)[labels == 1].sum()
+    assert (finding.classes[0].num_test, finding.classes[0].num_right) == (200, right)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_equal_classes_have_no_weak_one(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(300) % 3
+    evidence = evidence_of(LABELS % 3, labels, predictions_of(labels, [0.9, 0.9, 0.9], rng))
+    (finding,) = data_checks.find_weak_classes(evidence)
+    assert finding.count == 0 and finding.severity is Severity.FINE
+
+
+def test_unequal_classes_are_named(rng):
+    labels = np.arange(300) % 3
+    train_labels = np.array([0] * 180 + [1] * 180 + [2] * 10)
+    (finding,) = data_checks.find_weak_classes(evidence_of(train_labels, labels, labels))
+    assert finding.severity is Severity.KNOW and "18 times" in finding.summary
+
+
+def test_without_test_labels_no_class_is_weak():
+    assert list(data_checks.find_weak_classes(evidence_of(LABELS))) == []
+
+
+def test_an_audit_of_inputs_of_another_scale_says_so_first():
+    (images, labels), (test_images, test_labels) = load_digits()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images[:300], labels[:300], epochs=20, verbose=0)
+    inverted = tf.data.Dataset.from_tensor_slices((-200 * images[:300], labels[:300])).batch(100)
+    report = audit(
+        model,
+        inverted,
+        (test_images[:50], test_labels[:50]),
+        method="graddot",
+        relevance=None,
+        k=2,
+        progress=False,
+    )
+    first = report.findings[0]
+    assert first.name == "inputs-scale" and first.is_guessing
+    assert {"outliers", "weak-classes"} <= {finding.name for finding in report.findings}
+    verdict = find_verdict(report.findings, num_train=300, num_test=50)
+    assert verdict.target == "inputs-scale"
+    page = render_page(report)
+    assert "no better than guessing" in page and "-200" in page
