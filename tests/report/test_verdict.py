@@ -1,0 +1,96 @@
+"""The head of the page: a verdict that follows from the findings, and a number for each of them."""
+
+import dataclasses
+
+import pytest
+from report_cases import make_full_report
+
+from deel_dualview.report import NotFiniteInputs, Severity
+from deel_dualview.report.verdict import find_verdict, tile_of
+
+LABELS, WRONG, LEAKS, INFLUENTIAL, FAITHFUL = range(5)
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return make_full_report("table").findings
+
+
+def verdict(findings):
+    return find_verdict(findings, num_train=240, num_test=60)
+
+
+def changed(findings, **severities):
+    """Return findings with other severities, by the position of the finding."""
+    return [
+        dataclasses.replace(finding, severity=severities.get(f"at_{place}", finding.severity))
+        for place, finding in enumerate(findings)
+    ]
+
+
+def test_wrong_labels_come_before_wrong_predictions(findings):
+    found = verdict(findings)
+    assert found.strong == "At least about 130" and found.target == "label-errors"
+    assert "240 training labels are wrong" in found.rest
+
+
+def test_a_finding_to_act_on_comes_before_one_to_look_at(findings):
+    assert verdict(changed(findings, at_0=Severity.LOOK)).target == "wrong-predictions"
+
+
+def test_what_is_wrong_with_the_data_comes_before_what_is_wrong_with_the_surrogate(findings):
+    first = [findings[FAITHFUL], *findings[:FAITHFUL]]
+    assert verdict(changed(first, at_0=Severity.ACT)).target == "label-errors"
+
+
+def test_a_surrogate_that_is_another_model_is_the_verdict_where_the_data_are_fine(findings):
+    fine = changed(findings, at_0=Severity.FINE, at_1=Severity.FINE, at_2=Severity.FINE, at_4=Severity.ACT)
+    assert verdict(fine).target == "method" and "surrogate" in verdict(fine).strong
+
+
+@pytest.mark.parametrize("others", [Severity.FINE, Severity.KNOW, Severity.LOOK])
+def test_what_cannot_be_told_is_never_a_verdict_that_looks_well(findings, others):
+    unknown = dataclasses.replace(
+        findings[LABELS],
+        severity=Severity.CANNOT_TELL,
+        status="cannot tell",
+        count=0,
+        reason="the network has memorised them",
+    )
+    rest = [dataclasses.replace(finding, severity=others) for finding in findings[1:]]
+    found = verdict([*rest, unknown])
+    assert found.severity is Severity.CANNOT_TELL and found.strong == "Cannot tell"
+    assert "the network has memorised them" in found.rest
+    assert tile_of(unknown).number == "?"
+
+
+def test_nothing_to_act_on_or_look_at_is_said_as_no_problem_found(findings):
+    fine = [dataclasses.replace(finding, severity=Severity.FINE) for finding in findings]
+    found = verdict(fine)
+    assert found.severity is Severity.FINE and found.strong == "No problem was found"
+    assert found.target in {finding.name for finding in findings}
+
+
+def test_inputs_that_are_no_numbers_come_first_where_they_stand_first(findings):
+    broken = NotFiniteInputs(
+        severity=Severity.ACT,
+        title="",
+        summary="",
+        count=1,
+        share=0.1,
+        train_positions=(3,),
+        test_positions=(),
+    )
+    assert verdict([broken, *findings]).strong == "1 example"
+
+
+def test_the_link_of_a_verdict_leads_to_a_finding_or_to_the_method(findings):
+    for finding in findings:
+        alone = dataclasses.replace(finding, severity=Severity.ACT)
+        assert verdict([alone]).target in {finding.name, "method"}
+
+
+def test_a_bound_is_written_as_a_bound_and_no_estimate(findings):
+    bound = dataclasses.replace(findings[LABELS], status="at most", count=0, at_most=45)
+    assert tile_of(bound).number == "≤ 45"
+    assert tile_of(findings[LABELS]).number == "≈ 130"
