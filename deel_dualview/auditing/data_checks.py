@@ -132,7 +132,8 @@ def find_outliers(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> It
         num_test=num_test,
         examples=tuple(
             Outlier(
-                evidence.reference("train" if split == "train" else "test", index), value / max(middle, 1e-12)
+                evidence.reference("train" if split == "train" else "test", index),
+                float(value / max(middle, 1e-12)),
             )
             for value, split, index in ranked[:NUM_SHOWN]
         ),

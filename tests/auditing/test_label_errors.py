@@ -128,12 +128,13 @@ def test_without_test_labels_the_likeliest_ones_are_shown_and_none_is_flagged(un
     assert not uncounted.label_issues.flagged.any()
 
 
-def test_what_cannot_be_told_has_a_question_mark_on_the_page(uncounted):
+def test_what_cannot_be_told_is_said_first_on_the_page(uncounted):
     page = render_page(uncounted)
-    section = page[page.index('<section id="label-errors"') :]
-    badge = section[section.index('class="badge cannot tell"') :][:90]
-    assert ">?</span>cannot tell" in badge
-    assert "This is no all-clear" in section and "none of these is flagged" in section
+    section = page[page.index('id="label-errors"') :]
+    assert "sev cannot-tell" in section[:400]
+    assert "This is no all-clear" in section
+    verdict = page[page.index('class="verdict ') : page.index("Next step")]
+    assert "Cannot tell" in verdict or 'class="verdict act"' in verdict
 
 
 def test_what_cannot_be_told_is_null_in_the_json(uncounted, tmp_path):
