@@ -24,6 +24,7 @@ import shutil
 import sys
 import time
 import traceback
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -112,7 +113,7 @@ def trained(setting: Setting, data_dir: str, cache: pathlib.Path) -> Trained:
     data, given, given_test = examples_of(setting, data_dir, cache)
     network = networks.NETWORKS[setting.data]
     identity = json.dumps([_VERSION, setting, network[1:]])
-    folder = cache / "settings" / setting.name
+    folder = cache / "settings" / f"{setting.name}.{zlib.crc32(identity.encode()):08x}"
     done = folder / "training.json"
     if done.exists():
         facts = json.loads(done.read_text())

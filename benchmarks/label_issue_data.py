@@ -214,8 +214,8 @@ def _overlapping(data_dir: str) -> Data:
     shares, num_columns = np.array([0.34, 0.26, 0.2, 0.13, 0.07]), 12
     labels = generator.choice(len(shares), 4500, p=shares)
     clouds = labels * 2 + generator.integers(0, 2, len(labels))
-    centres = generator.normal(0, 1.15, (2 * len(shares), num_columns))
-    stretch = generator.uniform(0.3, 1.6, (2 * len(shares), num_columns))
+    centres = generator.normal(0, 0.65, (2 * len(shares), num_columns))
+    stretch = generator.uniform(0.5, 1.6, (2 * len(shares), num_columns))
     inputs = centres[clouds] + stretch[clouds] * generator.normal(size=(len(labels), num_columns))
     inputs[:, 0] = np.exp(inputs[:, 0])
     return _split(inputs.astype(np.float32), labels, 3000)
