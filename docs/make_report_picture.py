@@ -16,9 +16,9 @@ from playwright.sync_api import sync_playwright
 
 WIDTH, HEIGHT = 1180, 2010
 ABRIDGED = """
-    .masthead { padding-top: 36px; }
-    main, main > section { padding-block: 24px; margin-top: 0; }
-    .figures, .scroll:not(.strip), #label-errors > .note, .suspects li:nth-child(n + 10) { display: none; }
+    .head { padding-top: 36px; }
+    main > section { padding-top: 24px; }
+    #label-errors > .note, .known, .suspects li:nth-child(n + 15) { display: none; }
 """
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 

@@ -69,9 +69,9 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
 )
 @click.option(
     "--colours",
-    default="red-blue",
+    default="orange-blue",
     show_default=True,
-    type=click.Choice(["red-blue", "orange-purple"]),
+    type=click.Choice(["orange-blue", "red-blue", "orange-purple"]),
     help="Of the heatmaps.",
 )
 @click.option(
@@ -101,7 +101,7 @@ def audit(
     penalty: float | None,
     kernel: str | None,
     relevance: str | None,
-    colours: Literal["red-blue", "orange-purple"],
+    colours: Literal["orange-blue", "red-blue", "orange-purple"],
     input_names: str | None,
     known_errors: str | None,
     fail_on: tuple[str, ...],

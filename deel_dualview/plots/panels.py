@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
     from deel_dualview.relevance import PairRelevance
 
-Colours = Literal["red-blue", "orange-purple"]
+Colours = Literal["red-blue", "orange-blue", "orange-purple"]
 """Colours of positive and negative relevance."""
 COLOURS = get_args(Colours)
 
 INK, MUTED, LINE, WARNING = "#1b1f24", "#5b6570", "#c9d1d9", "#a40e26"
 # Diverging from white, equal in lightness on both sides: red is positive, as in the papers.
 _RED_BLUE = ("#053061", "#2b75b4", "#8dc2dd", "#ffffff", "#f2a385", "#ca3e3e", "#67001f")
+_ORANGE_BLUE = ("#0b2c55", "#2f74c0", "#9cc3e8", "#ffffff", "#fdb863", "#d9730d", "#7f3b08")
 # Orange and purple (Brewer's PuOr): distinguished by readers of every colour vision.
 _ORANGE_PURPLE = ("#2d004b", "#6a51a3", "#b2abd2", "#ffffff", "#fdb863", "#d9730d", "#7f3b08")
 
@@ -194,8 +195,8 @@ def colour_map(colours: Colours) -> Colormap:
     """Return the diverging colours of a name."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    ends = _ORANGE_PURPLE if colours == "orange-purple" else _RED_BLUE
-    return LinearSegmentedColormap.from_list("relevance", ends)
+    ends = {"red-blue": _RED_BLUE, "orange-blue": _ORANGE_BLUE, "orange-purple": _ORANGE_PURPLE}
+    return LinearSegmentedColormap.from_list("relevance", ends[colours])
 
 
 def heat_limit(maps: Sequence[np.ndarray], quantile: float = 0.998) -> float:

@@ -98,7 +98,7 @@ class AuditReport:
         directory: str | os.PathLike[str],
         overwrite: bool = False,
         *,
-        colours: Colours = "red-blue",
+        colours: Colours = "orange-blue",
     ) -> pathlib.Path:
         """Write page, `audit.json`, `label_issues.csv` and `attributions.npz` into a new directory, all or none.
 

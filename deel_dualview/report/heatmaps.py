@@ -22,11 +22,13 @@ from deel_dualview.report.maps import PairMaps
 
 FULL: Mapping[str, tuple[str, str]] = {
     "red-blue": ("#d9363e", "#2f7fd6"),
+    "orange-blue": ("#d9730d", "#2f74c0"),
     "orange-purple": ("#d9730d", "#7b5cc4"),
 }
 """Colours of full positive and full negative relevance: seen on white and on black."""
 _HEADINGS: Mapping[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "red-blue": (("#b3262e", "#1d5fa8"), ("#ff8e8e", "#7db8f5")),
+    "orange-blue": (("#a84600", "#1f5c9e"), ("#f09a4e", "#7db4ee")),
     "orange-purple": (("#a34d00", "#5f3fae"), ("#fdb863", "#b9a5f2")),
 }
 """Of the words for and against, on light and on dark pages: readable as text."""
@@ -180,7 +182,7 @@ def heat_style(colours: Colours) -> str:
     return "\n".join(
         [
             f":root {{ --positive: {positive}; --negative: {negative}; {light} }}",
-            f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
+            f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
             *rules,
         ]
     )

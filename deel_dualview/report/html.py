@@ -52,7 +52,7 @@ MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
 
 
-def render_page(report: AuditReport, colours: Colours = "red-blue") -> str:
+def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
     """Return the page of a report.
 
     The page holds its style, pictures and drawings and at most one script, that of its label issues. Its content

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from deel_dualview.report.findings import ExampleReference, LabelErrors
+from deel_dualview.report.findings import ExampleReference, LabelErrors, LabelIssue
 
 _SCRIPT = pathlib.Path(__file__).parent / "review.js"
 PAGE_OF_PICTURES, PAGE_OF_OTHERS = 24, 12
@@ -54,18 +54,11 @@ def review_of(finding: LabelErrors, *, has_pictures: bool, id_prefix: str) -> Re
         has_pictures: whether examples are pictures.
         id_prefix: what all ids begin with.
     """
-    counts = Counter(
-        (item.example.label, item.suggested_label)
-        for item in finding.issues
-        if item.example.label is not None
-    )
+    counts = Counter((_class_of(item), item.suggested_label) for item in finding.issues)
     estimates = {(pair.given, pair.suggested): pair.estimate for pair in finding.class_pairs}
+    rows = [PairRow(*pair, number, estimates.get(pair)) for pair, number in counts.items()]
     return Review(
-        pairs=tuple(
-            PairRow(given, suggested, count, estimates.get((given, suggested)))
-            for (given, suggested), count in counts.most_common()
-            if given is not None
-        ),
+        pairs=tuple(sorted(rows, key=lambda row: (-row.number, -(row.estimate or 0)))),
         first=PAGE_OF_PICTURES if has_pictures else PAGE_OF_OTHERS,
         largest=max([item.score for item in finding.issues] + [0.0]),
         id_prefix=id_prefix,
@@ -107,3 +100,9 @@ def content_hash(text: str) -> str:
     """Return the source expression by which a content security policy allows exactly this script."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _class_of(item: LabelIssue) -> int:
+    """Return the given label, which every training example has."""
+    label = item.example.label
+    return -1 if label is None else label

@@ -42,23 +42,23 @@ class Tile(NamedTuple):
 
 
 def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) -> Verdict:
-    """Return the verdict that follows from the findings: that of the most urgent one, data before method.
+    """Return the verdict that follows from the findings: that of the most urgent one.
 
-    What cannot be told comes before anything that looks well, so that it never reads as good.
+    What can be repaired in the data comes before wrong predictions, and these before what is wrong with the surrogate.
+    What cannot be told is as urgent as what is wrong, so that it never reads as good.
 
     Args:
         findings: of an audit.
         num_train: number of training examples.
         num_test: number of test examples.
     """
-    by_subject = sorted(findings, key=lambda finding: isinstance(finding, ABOUT_METHOD))
+    by_subject = sorted(findings, key=_subject)
     candidates = [
         found for finding in by_subject if (found := _verdict_of(finding, num_train, num_test)) is not None
     ]
-    urgent = (Severity.ACT, Severity.CANNOT_TELL, Severity.LOOK)
-    for severity in urgent:
+    for severities in ({Severity.ACT, Severity.CANNOT_TELL}, {Severity.LOOK}):
         for verdict in candidates:
-            if verdict.severity is severity:
+            if verdict.severity in severities:
                 return verdict
     bounds = [
         own.at_most for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
@@ -101,6 +101,13 @@ def tile_of(finding: Finding) -> Tile:
     if isinstance(finding, NotFiniteInputs):
         return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")
     return Tile(f"{finding.count:,}", finding.title)
+
+
+def _subject(finding: Finding) -> int:
+    """Return 0 for what can be repaired in the data, 1 for predictions, 2 for the method."""
+    if isinstance(finding, ABOUT_METHOD):
+        return 2
+    return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions)))
 
 
 def _label_tile(finding: kinds.LabelErrors) -> Tile:

@@ -12,6 +12,7 @@ from keras import layers
 
 from deel_dualview import DualRelevance, DualView, InfluenceModel, audit
 from deel_dualview.auditing.pairs import DEFAULT_RULE
+from deel_dualview.plots.panels import COLOURS
 from deel_dualview.report import PairShares
 from deel_dualview.report.html import render_page
 
@@ -168,9 +169,11 @@ def test_unknown_colours_are_refused(report, tmp_path):
 
 
 def test_colours_are_those_that_were_asked_for(report):
-    first, second = render_page(report), render_page(report, "orange-purple")
-    assert "#d9363e" in first and ">Red</span>" in first
-    assert "#d9730d" in second and ">Orange</span>" in second and "#d9363e" not in second
+    pages = {colours: render_page(report, colours) for colours in COLOURS}
+    assert "#d9363e" in pages["red-blue"] and ">Red</span>" in pages["red-blue"]
+    assert "#7b5cc4" in pages["orange-purple"] and ">purple</span>" in pages["orange-purple"]
+    assert "#d9730d" in pages["orange-blue"] and ">Orange</span>" in pages["orange-blue"]
+    assert "#d9363e" not in pages["orange-purple"] + pages["orange-blue"]
 
 
 class Subclassed(keras.Model):

@@ -128,13 +128,12 @@ def test_without_test_labels_the_likeliest_ones_are_shown_and_none_is_flagged(un
     assert not uncounted.label_issues.flagged.any()
 
 
-def test_what_cannot_be_told_is_said_first_on_the_page(uncounted):
+def test_what_cannot_be_told_is_the_verdict_of_the_page_and_has_a_shape_of_its_own(uncounted):
     page = render_page(uncounted)
-    section = page[page.index('id="label-errors"') :]
-    assert "sev cannot-tell" in section[:400]
-    assert "This is no all-clear" in section
-    verdict = page[page.index('class="verdict ') : page.index("Next step")]
-    assert "Cannot tell" in verdict or 'class="verdict act"' in verdict
+    section = page[page.index('<section id="label-errors"') :]
+    assert '<use href="#sev-cannot-tell"/></svg>cannot tell</span>' in section[:400]
+    assert '<p class="say"><b>Cannot tell</b>' in page
+    assert "This is no all-clear" in section and "None of these is flagged" in section
 
 
 def test_what_cannot_be_told_is_null_in_the_json(uncounted, tmp_path):

@@ -47,7 +47,7 @@ def test_values_and_places_stand_beside_the_texts(pairs):
             assert f"#{int(index)}" in written
 
 
-@pytest.mark.parametrize("colours", ["red-blue", "orange-purple"])
+@pytest.mark.parametrize("colours", ["red-blue", "orange-blue", "orange-purple"])
 def test_the_token_of_most_relevance_has_the_strongest_colour(pairs, colours):
     figure = plots.token_relevance(pairs[0], 0, vocabulary=WORDS, colours=colours)
     boxes = [patch.get_facecolor() for patch in figure.axes[0].patches]

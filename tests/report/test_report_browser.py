@@ -124,7 +124,7 @@ def test_text_stands_out_from_its_background(visited):
         visited.page,
         [
             ".say",
-            ".say em",
+            ".say b",
             ".next h2",
             ".go",
             ".facts dt",

@@ -34,6 +34,10 @@ def test_wrong_labels_come_before_wrong_predictions(findings):
     assert "240 training labels are wrong" in found.rest
 
 
+def test_test_examples_that_are_in_training_come_before_wrong_predictions(findings):
+    assert verdict(changed(findings, at_0=Severity.FINE, at_2=Severity.ACT)).target == "leaks"
+
+
 def test_a_finding_to_act_on_comes_before_one_to_look_at(findings):
     assert verdict(changed(findings, at_0=Severity.LOOK)).target == "wrong-predictions"
 
@@ -48,7 +52,7 @@ def test_a_surrogate_that_is_another_model_is_the_verdict_where_the_data_are_fin
     assert verdict(fine).target == "method" and "surrogate" in verdict(fine).strong
 
 
-@pytest.mark.parametrize("others", [Severity.FINE, Severity.KNOW, Severity.LOOK])
+@pytest.mark.parametrize("others", [Severity.FINE, Severity.KNOW, Severity.LOOK, Severity.ACT])
 def test_what_cannot_be_told_is_never_a_verdict_that_looks_well(findings, others):
     unknown = dataclasses.replace(
         findings[LABELS],
@@ -57,7 +61,11 @@ def test_what_cannot_be_told_is_never_a_verdict_that_looks_well(findings, others
         count=0,
         reason="the network has memorised them",
     )
-    rest = [dataclasses.replace(finding, severity=others) for finding in findings[1:]]
+    rest = [
+        dataclasses.replace(finding, severity=others)
+        for finding in findings
+        if finding.name in ("wrong-predictions", "influential-examples", "unfaithful")
+    ]
     found = verdict([*rest, unknown])
     assert found.severity is Severity.CANNOT_TELL and found.strong == "Cannot tell"
     assert "the network has memorised them" in found.rest
