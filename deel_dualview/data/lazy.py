@@ -26,6 +26,10 @@ class LazyDataset(tf.data.Dataset):
         """The structure of an element, as `tf.TensorSpec`s."""
         return self._signature
 
+    def cardinality(self) -> tf.Tensor:
+        """Return the number of elements as given, without which `list` would have the variant made."""
+        return tf.constant(self._cardinality, tf.int64)
+
     def _inputs(self) -> list[tf.data.Dataset]:
         return []
 
