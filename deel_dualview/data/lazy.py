@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class LazyDataset(tf.data.Dataset):
-    """A dataset whose elements a Python generator computes, again at every iteration, when asked for.
+    """A dataset whose elements a Python generator computes, again at every iteration, one by one.
 
     Iterating over it in Python runs the generator in the caller's thread, so that its errors arrive as they
     were raised and Ctrl-C stops it. Datasets made from it (`take`, `map`, `prefetch`...) go through
@@ -17,7 +17,11 @@ class LazyDataset(tf.data.Dataset):
     """
 
     def __init__(self, make_generator: Callable[[], Iterator[Any]], output_signature: Any, cardinality: int):
-        self._make_generator, self._signature, self._cardinality = make_generator, output_signature, cardinality
+        self._make_generator, self._signature, self._cardinality = (
+            make_generator,
+            output_signature,
+            cardinality,
+        )
         # None for the variant: `_variant_tensor` below makes it when TensorFlow reads it.
         super().__init__(None)
 
@@ -62,7 +66,7 @@ def lazy_dataset(
     *,
     cardinality: int = tf.data.UNKNOWN_CARDINALITY,
 ) -> LazyDataset:
-    """Return a dataset that calls `make_generator` at each iteration; any number may be under way at once.
+    """Return a dataset that calls `make_generator` at each iteration; any number may be under way simultaneously.
 
     Args:
         make_generator: returns a new generator of elements; every element has the structure of the signature.
