@@ -327,6 +327,7 @@ def test_batch_size_changes_no_finding(report, planted):
         to_dataset(*planted.test, batch_size=7),
         k=3,
         known_label_errors=planted.swapped,
+        relevance=None,
         progress=False,
     )
     # Features differ in the last bits of float32, and so does where the solver stops within its tolerance.
@@ -338,7 +339,7 @@ def test_batch_size_changes_no_finding(report, planted):
 
 def test_an_unlabelled_test_set_gets_uncertain_predictions(planted):
     train, _ = planted.datasets()
-    report = audit(planted.model, train, to_dataset(planted.test[0]), k=2, progress=False)
+    report = audit(planted.model, train, to_dataset(planted.test[0]), k=2, relevance=None, progress=False)
     finding = report.finding("uncertain-predictions")
     confidences = [item.confidence for item in finding.predictions]
     assert confidences == sorted(confidences)
@@ -353,7 +354,8 @@ def test_ids_of_the_user_travel_with_the_findings(planted, kind, tmp_path):
     numbers = np.arange(len(images)) + 1000
     ids = numbers if kind == "integer" else np.array([f"image-{number}" for number in numbers])
     train = to_dataset(images, given, ids)
-    report = audit(planted.model, train, to_dataset(test_images, targets), k=2, progress=False)
+    test = to_dataset(test_images, targets)
+    report = audit(planted.model, train, test, k=2, relevance=None, progress=False)
     for suspect in report.finding("label-errors").suspects:
         number = suspect.example.index + 1000
         assert suspect.example.id == (number if kind == "integer" else f"image-{number}")
@@ -373,7 +375,7 @@ def test_one_hot_labels_and_bytes_as_pixels_are_audited(planted):
 def test_a_calculator_of_ones_own_is_used(planted):
     train, test = planted.datasets()
     calculator = DualView(InfluenceModel(planted.model), train, K=0.5, kernel="linear")
-    report = audit(calculator.model, train, test, k=2, method=calculator, progress=False)
+    report = audit(calculator.model, train, test, k=2, method=calculator, relevance=None, progress=False)
     assert report.overview.certificate.scale_free_K == 0.5
     assert ("Kernel", "linear") in [(item.name, item.value) for item in report.overview.settings]
 
