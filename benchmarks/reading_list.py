@@ -2,7 +2,7 @@
 
     python benchmarks/reading_list.py
 
-Builds a DualView on a small network and has it answer one batch of queries. Counted are the functions of the package
+Builds a DualView on a small network and explains one batch of queries. Counted are the functions of the package
 that run, each with all of its lines, docstring included; the solver's folder is counted apart, as are functions that
 run in the constructor alone.
 """
@@ -64,10 +64,6 @@ def summary(codes: set[CodeType]) -> str:
     return f"{len(files)} files, {len(lines)} lines: {', '.join(files)}"
 
 
-def _last_line(code: CodeType) -> int:
-    return max((line for *_, line in code.co_lines() if line), default=code.co_firstlineno)
-
-
 def main() -> None:
     """Count the files and lines of a first call, and of a query alone."""
     keras.utils.set_random_seed(0)
@@ -81,9 +77,9 @@ def main() -> None:
     built = entered(lambda: made.append(dd.DualView(dd.InfluenceModel(model), train)))
     # Traced already, so that only what runs for every query is counted.
     list(made[0].top_k(queries, k=3))
-    asked = entered(lambda: list(made[0].top_k(queries, k=3)))
-    print(f"DualView(...) and top_k   {summary(built | asked)}")
-    print(f"top_k alone               {summary(asked)}")
+    queried = entered(lambda: list(made[0].top_k(queries, k=3)))
+    print(f"DualView(...) and top_k   {summary(built | queried)}")
+    print(f"top_k alone               {summary(queried)}")
 
 
 if __name__ == "__main__":

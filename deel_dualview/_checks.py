@@ -11,7 +11,7 @@ def describe(needed: str, received: Mapping[str, object]) -> str:
     """Return the text of a user error: what is needed, then the values received, each shortened.
 
     Args:
-        needed: what is needed, what was found and how to mend it, in full sentences.
+        needed: what is needed, what was found and how to fix it, in full sentences.
         received: values to show, by name.
     """
     values = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in received.items())
@@ -23,7 +23,7 @@ def require(condition: bool, needed: str, received: Mapping[str, object]) -> Non
 
     Args:
         condition: what must be true.
-        needed: what is needed, what was found and how to mend it, in full sentences.
+        needed: what is needed, what was found and how to fix it, in full sentences.
         received: values to show, by name.
 
     Raises:
@@ -34,7 +34,7 @@ def require(condition: bool, needed: str, received: Mapping[str, object]) -> Non
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse what is not one of the words that an argument takes.
+    """Raise an error unless a value is one of the words that an argument takes.
 
     Raises:
         ValueError: it is none of them.
@@ -56,7 +56,7 @@ def check_flag(name: str, value: bool) -> bool:
 
 
 def check_instance(name: str, value: object, kind: type, example: str) -> None:
-    """Refuse what is neither of a class nor None.
+    """Raise an error unless a value is None or of a class.
 
     Raises:
         TypeError: it is of another class.

@@ -91,7 +91,7 @@ class BaseInfluenceCalculator(RankingCalculator):
 
     @abstractmethod
     def _stored(self) -> StoredVectors:
-        """Return the stored pass over the training set, with the content hashes of its examples."""
+        """Return the arrays that the pass over the training set has left, with the content hashes of its examples."""
 
     def check_feature_contributions(self) -> None:
         """Refuse to take influence values apart by features where they are no sum over them.
@@ -107,7 +107,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         raise ValueError(describe(needed, {"calculator": type(self).__name__}))
 
     def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
-        """Return what each penultimate feature contributes to the influence of every pair.
+        """Return the contribution of each penultimate feature to the influence of every pair.
 
         Raises:
             ValueError: the influence of this calculator is no sum over features.
@@ -133,7 +133,7 @@ class BaseInfluenceCalculator(RankingCalculator):
     def represent(self, dataset_to_evaluate: tf.data.Dataset) -> RepresentedExamples:
         """Call the model once on every evaluated example, for several questions about the same ones.
 
-        What is returned stands for the dataset in `estimate_influence_values_in_batches`, `sparse_influence_values` and
+        The result stands for the dataset in `estimate_influence_values_in_batches`, `sparse_influence_values` and
         `top_k_indices`. It holds features and logits, m (d + c) numbers; where influence needs gradients in layers
         before the last it holds nothing, and the model is called again for each question.
         """
@@ -259,7 +259,7 @@ class BaseInfluenceCalculator(RankingCalculator):
     def _represented(
         self, dataset: tf.data.Dataset | RepresentedExamples, name: str = "dataset_to_evaluate"
     ) -> Iterator[Represented]:
-        """Yield every batch of evaluated examples after one call of the model."""
+        """Yield every batch of evaluated examples, with the features and logits of one call of the model."""
         if isinstance(dataset, RepresentedExamples):
             return iter(dataset)
         return data.map_batches(self._represent, dataset, name)
@@ -270,7 +270,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         dataset: tf.data.Dataset | RepresentedExamples,
         name: str = "dataset_to_evaluate",
     ) -> Iterator[_Result]:
-        """Yield what a function makes of every batch of evaluated examples; its errors name their positions."""
+        """Yield the result of a function for every batch of evaluated examples; its errors name their positions."""
         start = 0
         for represented in self._represented(dataset, name):
             with data.naming_positions(start, name):
@@ -279,7 +279,7 @@ class BaseInfluenceCalculator(RankingCalculator):
             yield result
 
     def _elements(self, dataset: tf.data.Dataset | RepresentedExamples) -> Iterator[tuple[Any, Represented]]:
-        """Yield every element of evaluated examples, None where only their features are known, after one call."""
+        """Yield (element, represented) for every batch of evaluated examples; the element is None of features alone."""
         if isinstance(dataset, RepresentedExamples):
             return ((None, represented) for represented in dataset)
         return data.map_elements(self._represent, dataset)
@@ -300,7 +300,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         )
 
     def _train_batches(self, train_set: tf.data.Dataset) -> Iterator[data.Batch]:
-        """Yield the batches of another pass over the training set; one that differs from the first is refused."""
+        """Yield the batches of another pass over the training set; one that differs from the first raises an error."""
         known, num_seen = self._hashes(), 0
         for _, element in data.enumerate_examples(train_set):
             hashes = data.hash_examples(element)
@@ -310,7 +310,7 @@ class BaseInfluenceCalculator(RankingCalculator):
         identity.check_end(len(known), num_seen, "train_set")
 
     def _check_same_train_set(self, train_set: tf.data.Dataset | None) -> tf.data.Dataset:
-        """Return the training set to read; one that begins otherwise than the constructor's is refused."""
+        """Return the training set to read; one that begins otherwise than the constructor's raises an error."""
         if train_set is None or train_set is self.train_set:
             return self.train_set
         data.check_bounded(train_set, "train_set")

@@ -34,7 +34,7 @@ _LARGEST_SQUARED_NORM = 1e30
 
 
 class Evaluation(NamedTuple):
-    """What model and surrogate make of m examples.
+    """Features and logits of m examples, by the model and by the surrogate.
 
     Attributes:
         kernel_features: phi, shape (m, d), float32.
@@ -53,7 +53,7 @@ class DualView(StoredInfluenceCalculator):
     The influence of training example i on class j at x is `alpha_ij <phi_i, phi(x)>`. Summed over i it is the logit
     of class j of the surrogate, so one unit is one unit of that logit; only support vectors have any.
     `surrogate_fidelity` measures how far the surrogate agrees with the model; `surrogate.relative_gap` and
-    `logit_error_bound` say how far the solver may be from the optimum.
+    `logit_error_bound` bound how far the solver may be from the optimum.
 
     Self-influence is `alpha_i,y_i ||phi_i||^2`. Labels that are likely wrong are better ranked by `label_issues`.
 
@@ -153,7 +153,7 @@ class DualView(StoredInfluenceCalculator):
         return self._lazy_dataset(lambda: iter(parts), tf.TensorSpec([None], tf.float32))
 
     def evaluate(self, dataset: tf.data.Dataset | RepresentedExamples) -> Iterator[Evaluation]:
-        """Yield what model and surrogate make of each batch of a dataset, labelled or not (or of `represent`)."""
+        """Yield the `Evaluation` of each batch of a dataset, labelled or not (or of `represent`)."""
         if isinstance(dataset, tf.data.Dataset):
             data.check_batched(dataset, "dataset")
         self.check_unchanged()

@@ -8,7 +8,7 @@ import tensorflow as tf
 from deel_dualview.typing import Kernel
 
 TEMPERED_POWER = 0.1
-"""Length of the features under the tempered kernel: this power of what it was."""
+"""The tempered kernel raises the length of the features to this power."""
 _POWERS = {"cosine": 0.0, "tempered": TEMPERED_POWER}
 
 

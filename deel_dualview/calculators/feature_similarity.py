@@ -97,7 +97,7 @@ class FeatureSimilarity(StoredInfluenceCalculator):
         return signs / (1.0 + tf.norm(queries[0].right - vectors[0].right, axis=1))
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _signed_proximities(queries: OuterProduct, vectors: OuterProduct) -> tf.Tensor:
     """Return sign / (1 + distance), shape (m, n)."""
     signs = tf.matmul(queries.left, vectors.left, transpose_b=True)

@@ -1,4 +1,4 @@
-"""What calculators with an inverse Hessian share: it is applied to the queries, of which there are few."""
+"""Base of calculators with an inverse Hessian, which is applied to the queries, as there are few of them."""
 
 import warnings
 from abc import abstractmethod

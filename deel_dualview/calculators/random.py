@@ -20,7 +20,7 @@ from deel_dualview.typing import Target
 class RandomInfluence(BaseInfluenceCalculator):
     """Independent standard normal numbers, a row of its own for every evaluated example's contents.
 
-    An example asked about twice gets the same answer, in any batch.
+    The same example gets the same numbers each time, in any batch.
 
     Args:
         model: not used but for the checks of all calculators.

@@ -105,7 +105,7 @@ class Represented:
         labels = None if self.labels is None else self.labels[rows]
         inputs = None if self.inputs is None else data.slice_examples(self.inputs, rows.start, rows.stop)
         part = Represented(self.model, labels, inputs=inputs)
-        # What is known is not computed again.
+        # Known features and logits are not computed again.
         for name in ("features", "logits"):
             if name in vars(self) or "_called" in vars(self):
                 vars(part)[name] = getattr(self, name)[rows]
@@ -117,7 +117,7 @@ class RepresentedExamples:
 
     Args:
         make: gives an iteration over their batches.
-        keep: whether what it gives is kept, or made anew at every iteration.
+        keep: whether the batches are kept, or made anew at every iteration.
     """
 
     def __init__(self, make: Callable[[], Iterator[Represented]], *, keep: bool) -> None:

@@ -1,4 +1,4 @@
-"""Calculators whose influence is an inner product of a query with what one pass over the training set has stored."""
+"""Calculators whose influence is an inner product of a query with a vector stored by one pass over the training set."""
 
 import threading
 from abc import abstractmethod
@@ -25,9 +25,9 @@ _KEPT_BYTES = 512 * 2**20
 class StoredInfluenceCalculator(BaseInfluenceCalculator):
     """Base of calculators with one vector a training example and one query an evaluated one.
 
-    The network runs once over the training set, at the end of the constructor. What it leaves in the store are the
-    penultimate features and labels where vectors follow from them by algebra (`_keeps_features`; calculators that
-    share a store share the pass), else the vectors. Queries are computed batch by batch, after one call of the model.
+    The network runs once over the training set, at the end of the constructor. The store then holds the penultimate
+    features and labels where vectors follow from them by algebra (`_keeps_features`; calculators that share a store
+    share the pass), else the vectors. Queries are computed batch by batch, after one call of the model.
     Anything costly that is linear (an inverse Hessian) belongs to the query, since there are far fewer.
 
     Subclasses give `_vectors`, `_queries` and, where not features are kept, `_settings`; they end their constructor by

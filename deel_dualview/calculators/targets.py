@@ -11,7 +11,7 @@ from deel_dualview.typing import Target
 
 
 def check_target(target: Target, model: InfluenceModel) -> None:
-    """Refuse what names no class; of a model that is not built yet, a number is taken for a class.
+    """Raise an error if a target names no class; any number is taken for a class of a model that is not built yet.
 
     Raises:
         ValueError: it is neither a word nor a class.

@@ -162,7 +162,7 @@ def _weighted(vectors: Blocks) -> Blocks:
     return scaled(tuple(features), blocks.to_dense((doubt,)))
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _doubt(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     """Return 1 - p of the classes, shape (b,), without cancellation where p is near 1."""
     one_hot = tf.one_hot(classes, tf.shape(logits)[1])

@@ -1,4 +1,4 @@
-"""What calculators do so that a model which is trained further does not go unnoticed."""
+"""Detection of models whose weights have changed since a calculator was built."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,12 +10,12 @@ from deel_dualview.models.identity import WeightsRecord
 
 
 class UnchangedModels:
-    """Base of calculators that keep what they have computed from weights, and refuse to mix it with other weights."""
+    """Base of calculators that keep results computed from weights, and raise an error once the weights are others."""
 
     _records: tuple[WeightsRecord, ...] = ()
 
     def check_unchanged(self) -> None:
-        """Refuse to go on with a model whose weights have changed since the calculator was built.
+        """Raise an error if the weights of a model have changed since the calculator was built.
 
         Every method that computes checks it once: when it is called, or when its dataset is iterated over.
 
@@ -26,7 +26,7 @@ class UnchangedModels:
             record.check("calculator")
 
     def _rely_on(self, *records: WeightsRecord) -> None:
-        """Have the weights of these records checked, too; those that have changed already are refused now."""
+        """Have the weights of these records checked, too; those that have changed already raise an error now."""
         for record in records:
             record.check("calculator")
         self._records = (*self._records, *records)

@@ -1,4 +1,4 @@
-"""Batched datasets: whether they can be used, and passes over them that check what they yield."""
+"""Batched datasets: checks that they can be used, and passes over them that check their examples."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -76,7 +76,7 @@ def check_bounded(dataset: tf.data.Dataset, name: str) -> None:
 
 
 def check_same_twice(dataset: tf.data.Dataset, name: str) -> Any:
-    """Return the first batch, read twice; a dataset that shuffles or augments differently each time is refused.
+    """Return the first batch, read twice; a dataset that shuffles or augments differently each time raises an error.
 
     A reshuffling that this does not see (a batch of equal examples, files interleaved in any order) is
     caught later, where further passes are compared with the first one.
@@ -93,7 +93,7 @@ def check_same_twice(dataset: tf.data.Dataset, name: str) -> Any:
 
 
 def first_batch(dataset: tf.data.Dataset, name: str) -> Any:
-    """Return the first batch that holds an example; it is compared with what earlier passes yielded.
+    """Return the first batch that holds an example; it is compared with that of earlier passes.
 
     Args:
         dataset: batched dataset.
@@ -148,14 +148,14 @@ def compared_examples(
 def map_batches(
     function: Callable[[Batch], _Result], dataset: tf.data.Dataset, name: str = "dataset_to_evaluate"
 ) -> Iterator[_Result]:
-    """Yield what a function returns for each batch of a dataset that is not empty, lazily; see `map_elements`."""
+    """Yield the result of a function for each batch that is not empty, lazily; see `map_elements`."""
     return (result for _, result in map_elements(function, dataset, name))
 
 
 def map_elements(
     function: Callable[[Batch], _Result], dataset: tf.data.Dataset, name: str = "dataset_to_evaluate"
 ) -> Iterator[tuple[Any, _Result]]:
-    """Yield each element of a dataset that is not empty with what a function returns for it, lazily.
+    """Yield each element of a dataset that is not empty, with the result of a function for it, lazily.
 
     Args:
         function: of the parts of an element; its `RowsError`s are given by position in the dataset.
@@ -179,7 +179,7 @@ def map_elements(
 
 
 def _way_to(other: Any) -> str:
-    """Return how what Keras takes for data becomes a `tf.data.Dataset`."""
+    """Return how to turn other data that Keras takes into a `tf.data.Dataset`."""
     if isinstance(other, keras.utils.PyDataset):
         return (
             "a `PyDataset` becomes one by `tf.data.Dataset.from_generator(lambda: (py_dataset[i] for i in "

@@ -45,7 +45,7 @@ def naming_positions(start: int, name: str = "") -> Iterator[None]:
 
 
 def check_finite(inputs: Any, start: int, name: str) -> None:
-    """Refuse inputs with NaN or infinity, which a network may well turn into finite features (ReLU of NaN can be 0).
+    """Reject inputs with NaN or infinity, which a network may well turn into finite features (ReLU of NaN can be 0).
 
     Args:
         inputs: tensors or arrays, nested, each (b, ...); only floating-point and complex ones are looked at.

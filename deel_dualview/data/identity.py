@@ -1,4 +1,4 @@
-"""What the first pass over a dataset yielded: every later pass is compared with it."""
+"""Hashes of the first pass over a dataset, with which every later pass is compared."""
 
 import threading
 import weakref
@@ -57,7 +57,7 @@ _LOCK = threading.Lock()
 
 
 def compare(dataset: tf.data.Dataset, start: int, hashes: np.ndarray, name: str = "dataset") -> None:
-    """Compare examples of a pass with what was seen of this dataset before, and remember those that are new.
+    """Compare examples of a pass with those of earlier passes over this dataset, and remember those that are new.
 
     Args:
         dataset: the very object that is read.

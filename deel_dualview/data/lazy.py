@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class LazyDataset(tf.data.Dataset):
-    """A dataset whose elements a Python generator computes, again at every iteration, when asked for.
+    """A dataset whose elements a Python generator computes, again at every iteration, one by one.
 
     Iterating over it in Python runs the generator in the caller's thread, so that its errors arrive as they
     were raised and Ctrl-C stops it. Datasets made from it (`take`, `map`, `prefetch`...) go through
@@ -29,6 +29,10 @@ class LazyDataset(tf.data.Dataset):
     def element_spec(self) -> Any:
         """The structure of an element, as `tf.TensorSpec`s."""
         return self._signature
+
+    def cardinality(self) -> tf.Tensor:
+        """Return the number of elements as given, without which `list` would have the variant made."""
+        return tf.constant(self._cardinality, tf.int64)
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return []
@@ -62,7 +66,7 @@ def lazy_dataset(
     *,
     cardinality: int = tf.data.UNKNOWN_CARDINALITY,
 ) -> LazyDataset:
-    """Return a dataset that calls `make_generator` at each iteration; any number may be under way at once.
+    """Return a dataset that calls `make_generator` at each iteration; any number may be under way simultaneously.
 
     Args:
         make_generator: returns a new generator of elements; every element has the structure of the signature.

@@ -70,7 +70,7 @@ def raise_random(model: keras.Model, inputs: Inputs) -> None:
 def check_traced(
     model: keras.Model, inputs: Inputs, traced: Sequence[tf.Tensor], own: Sequence[tf.Tensor]
 ) -> None:
-    """Refuse a trace of a model that does not compute what the model does.
+    """Raise an error if a trace computes other outputs than its model.
 
     Args:
         model: the model.

@@ -1,4 +1,4 @@
-"""Whether two models are the same, and whether one still is what it was."""
+"""Fingerprints of models, and records of their weights: whether two are the same, or one has changed."""
 
 from collections.abc import Callable, Iterator, Set
 from functools import partial
@@ -52,7 +52,7 @@ def fingerprint(
 
 
 class WeightsRecord:
-    """What the weights of a model were at one time.
+    """Record of the weights of a model at one time.
 
     Args:
         model: built.
@@ -67,7 +67,7 @@ class WeightsRecord:
         """Refuse weights that have changed since.
 
         Args:
-            user: what was computed from them, for the message.
+            user: name of the object that was computed from them, for the message.
 
         Raises:
             ValueError: they have.

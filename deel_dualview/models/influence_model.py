@@ -106,7 +106,7 @@ class InfluenceModel:
 
     @property
     def link(self) -> str:
-        """What the model gives where it has no linear head: `"logits"`, `"softmax"` or `"sigmoid"`."""
+        """Kind of the outputs of a model without a linear head: `"logits"`, `"softmax"` or `"sigmoid"`."""
         return self._link or "logits"
 
     @property
@@ -129,7 +129,7 @@ class InfluenceModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what the model computes; stored vectors of another model are refused by it.
+        """Hash of what the model computes; stored vectors of another model are rejected by it.
 
         It covers weights, settings, wiring and the split, whatever the layers are called; of code that is not Keras'
         own (custom layers, Lambda, subclassed models) the features and outputs of a fixed batch.
@@ -197,7 +197,7 @@ class InfluenceModel:
         used(structure_of(self.model), specs, name)
 
     def prepare(self, inputs: Inputs) -> None:
-        """Find the split and verify it on one batch; a prepared model returns at once.
+        """Find the split and verify it on one batch; a prepared model returns immediately.
 
         Raises:
             TypeError: inside of a `tf.function`, or where functions are run eagerly.

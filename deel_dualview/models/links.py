@@ -1,4 +1,4 @@
-"""How what a model gives (logits, softmax, sigmoid) follows from its logits."""
+"""Link functions: how the outputs of a model (logits, softmax, sigmoid) follow from its logits."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def as_logits(outputs: tf.Tensor, link: str) -> tf.Tensor:
-    """Turn what the model gives into two or more logits a row."""
+    """Return outputs of the model as two or more logits a row."""
     tiny = tf.constant(np.finfo(np.float32).tiny)
     if link == "softmax":
         return tf.math.log(tf.maximum(outputs, tiny))

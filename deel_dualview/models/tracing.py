@@ -1,4 +1,4 @@
-"""Calls of a Keras model, and what it is made of."""
+"""Calls of a Keras model, and its layers."""
 
 import keras
 import numpy as np

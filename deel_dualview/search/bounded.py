@@ -26,7 +26,7 @@ class Search(ABC):
 
         Args:
             scored: scores of chosen vectors.
-            queries: what is scored.
+            queries: to be scored.
             k: at most n.
             order: which end comes first.
         """

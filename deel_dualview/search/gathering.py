@@ -26,7 +26,7 @@ _OBJECT_BYTES = 100
 
 
 class TooFewExamplesError(ValueError):
-    """More examples were asked for than a dataset has."""
+    """More examples were requested than a dataset has."""
 
 
 Example = tuple[np.ndarray, ...]
@@ -95,9 +95,9 @@ def gather_examples(
     fits into half of that as a whole is kept as a whole from the second pass on.
 
     Args:
-        train_set: batched; must yield what it yielded when `hashes` were computed.
+        train_set: batched; must yield the examples of which `hashes` were computed.
         hashes: of all its examples, shape (n,), from `hash_examples`.
-        index_batches: tuples whose last component is training indices (m, k); read as results are asked for.
+        index_batches: tuples whose last component is training indices (m, k); each read when its result is taken.
         cache_bytes: see above.
 
     Yields:

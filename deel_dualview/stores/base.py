@@ -1,4 +1,4 @@
-"""What every store promises."""
+"""Store and StoredVectors: the promises that every store keeps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ Compute = Callable[[Any], Mapping[str, Any]]
 
 
 class StoreError(ValueError):
-    """A store holds something else than asked for, is damaged, or cannot be written to."""
+    """A store holds other vectors than requested, is damaged, or cannot be written to."""
 
 
 class StoredVectors(ABC):
@@ -47,7 +47,7 @@ class StoredVectors(ABC):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of what is kept, in memory or on disk, hashes included."""
+        """Bytes of all arrays, in memory or on disk, hashes included."""
         return sum(array_bytes(array) for block in self for array in block.values())
 
     def array(self, name: str) -> np.ndarray:

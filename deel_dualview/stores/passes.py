@@ -1,4 +1,4 @@
-"""Passes over a dataset: one that computes what a store lacks, and those that only check examples."""
+"""Passes over a dataset: one that computes the vectors that a store lacks, and others that only check examples."""
 
 from collections.abc import Iterator
 from typing import Any

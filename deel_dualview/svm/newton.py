@@ -212,7 +212,7 @@ def _continuation(
     return tf.matmul(tf.cast(tf.gather(rows, differs), tf.float64), moved, transpose_a=True)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def newton_step(
     rows: tf.Tensor,
     state: InnerState,

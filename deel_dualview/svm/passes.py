@@ -54,7 +54,7 @@ def _over_chunks(
     return tuple(array.concat() for array in loop[1:])
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _scan(
     features: tf.Tensor, labels: tf.Tensor, vertex: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
@@ -71,7 +71,7 @@ def _scan(
     return _over_chunks(scan, tf.shape(features)[0], ((None,),) * 4, dtypes)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _margins(rows: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     def part(start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return (_chunk_margins(rows[start:stop], labels[start:stop], weights),)
@@ -79,7 +79,7 @@ def _margins(rows: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tenso
     return _over_chunks(part, tf.shape(rows)[0], ((None, weights.shape[1]),), (tf.float64,))[0]
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
     # Rows without coefficients are many: most of a working set stands on its label.
     index = tf.where(tf.reduce_any(coefficients != 0.0, axis=1))[:, 0]

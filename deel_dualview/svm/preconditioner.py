@@ -68,7 +68,7 @@ def _tied_weights(multipliers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return index, tf.gather(tf.cast(tied, tf.float32) * (1 - 1 / tf.maximum(counts, 1.0)), index)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _block_inverses(rows: tf.Tensor, multipliers: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     index, diagonal = _tied_weights(multipliers)
     size = tf.shape(rows)[1]
@@ -90,7 +90,7 @@ def _block_inverses(rows: tf.Tensor, multipliers: tf.Tensor, sigma: tf.Tensor) -
     return tf.map_fn(block, tf.range(tf.shape(multipliers)[1]), fn_output_signature=tf.float32)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _shared_basis(rows: tf.Tensor, multipliers: tf.Tensor, sigma: tf.Tensor) -> SharedBasis:
     index, diagonal = _tied_weights(multipliers)
     stride = 1 + tf.shape(index)[0] // _SAMPLED_ROWS

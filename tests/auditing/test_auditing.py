@@ -275,6 +275,7 @@ def test_batch_size_changes_no_finding(report, planted):
         to_dataset(*planted.test, batch_size=7),
         k=3,
         known_label_errors=planted.swapped,
+        relevance=None,
         progress=False,
     )
     # Features differ in the last bits of float32, and with them the heads that are fitted to them.
@@ -287,7 +288,7 @@ def test_batch_size_changes_no_finding(report, planted):
 
 def test_an_unlabelled_test_set_gets_uncertain_predictions(planted):
     train, _ = planted.datasets()
-    report = audit(planted.model, train, to_dataset(planted.test[0]), k=2, progress=False)
+    report = audit(planted.model, train, to_dataset(planted.test[0]), k=2, relevance=None, progress=False)
     finding = report.finding("uncertain-predictions")
     confidences = [item.confidence for item in finding.predictions]
     assert confidences == sorted(confidences)
@@ -302,7 +303,7 @@ def test_ids_of_the_user_travel_with_the_findings(planted, kind, tmp_path):
     numbers = np.arange(len(images)) + 1000
     ids = numbers if kind == "integer" else np.array([f"image-{number}" for number in numbers])
     train = to_dataset(images, given, ids)
-    report = audit(planted.model, train, to_dataset(test_images, targets), k=2, progress=False)
+    report = audit(planted.model, train, to_dataset(test_images, targets), k=2, relevance=None, progress=False)
     for issue in report.finding("label-errors").issues:
         assert issue.example.id == ids[issue.example.index]
     folder = report.to_html(tmp_path / "audit").parent
@@ -326,7 +327,7 @@ def test_one_hot_labels_and_bytes_as_pixels_are_audited(planted):
 def test_a_calculator_of_ones_own_is_used(planted):
     train, test = planted.datasets()
     calculator = DualView(InfluenceModel(planted.model), train, K=0.5, kernel="linear")
-    report = audit(calculator.model, train, test, k=2, method=calculator, progress=False)
+    report = audit(calculator.model, train, test, k=2, method=calculator, relevance=None, progress=False)
     assert report.overview.certificate.scale_free_K == 0.5
     assert ("Kernel", "linear") in [(item.name, item.value) for item in report.overview.settings]
 

@@ -14,6 +14,24 @@ def all_values(calculator, dataset):
     return np.concatenate(list(calculator.estimate_influence_values_in_batches(dataset)))
 
 
+@pytest.fixture(scope="session")
+def values(calculator, problem):
+    """What the shared calculator gives for all queries, shape (15, 60)."""
+    return all_values(calculator, problem.test())
+
+
+@pytest.fixture(scope="session")
+def self_influence(calculator):
+    """Of all training examples, by the shared calculator."""
+    return np.concatenate(list(calculator.compute_influence_values()))
+
+
+@pytest.fixture(scope="session")
+def by_label(make_calculator, problem):
+    """A calculator that explains the labels, shared."""
+    return make_calculator(problem.train(), target="label")
+
+
 def sorted_by_hand(values, k, order):
     keys = values if order is ORDER.ASCENDING else -values
     return np.argsort(keys, axis=1, kind="stable")[:, :k]
@@ -41,24 +59,21 @@ WRAPPERS = {
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_how_a_dataset_is_wrapped_changes_no_value(wrap, make_calculator, calculator, problem):
+def test_how_a_dataset_is_wrapped_changes_no_value(wrap, make_calculator, values, problem):
     wrapped = make_calculator(wrap(problem.train()))
-    expected = all_values(calculator, problem.test())
-    np.testing.assert_allclose(all_values(wrapped, wrap(problem.test())), expected, **TOLERANCE)
+    np.testing.assert_allclose(all_values(wrapped, wrap(problem.test())), values, **TOLERANCE)
     (top,) = wrapped.top_k(wrap(problem.test()).take(1), k=3)
     assert top.training_indices.shape == (5, 3)
 
 
 @pytest.mark.parametrize(("train_size", "query_size"), [(7, 5), (60, 15), (64, 4), (1, 1)])
-def test_batch_sizes_change_no_value(train_size, query_size, make_calculator, calculator, problem):
+def test_batch_sizes_change_no_value(
+    train_size, query_size, make_calculator, values, self_influence, problem
+):
     other = make_calculator(problem.train(train_size))
+    np.testing.assert_allclose(all_values(other, problem.test(query_size)), values, **TOLERANCE)
     np.testing.assert_allclose(
-        all_values(other, problem.test(query_size)), all_values(calculator, problem.test()), **TOLERANCE
-    )
-    np.testing.assert_allclose(
-        np.concatenate(list(other.compute_influence_values())),
-        np.concatenate(list(calculator.compute_influence_values())),
-        **TOLERANCE,
+        np.concatenate(list(other.compute_influence_values())), self_influence, **TOLERANCE
     )
 
 
@@ -70,16 +85,12 @@ def with_empty_batches(dataset):
     return tf.data.Dataset.from_generator(lambda: iter(parts), output_signature=dataset.element_spec)
 
 
-def test_empty_batches_change_no_value(make_calculator, calculator, problem):
+def test_empty_batches_change_no_value(make_calculator, values, self_influence, problem):
     other = make_calculator(with_empty_batches(problem.train()))
     queries = with_empty_batches(problem.test())
+    np.testing.assert_allclose(all_values(other, queries), values, **TOLERANCE)
     np.testing.assert_allclose(
-        all_values(other, queries), all_values(calculator, problem.test()), **TOLERANCE
-    )
-    np.testing.assert_allclose(
-        np.concatenate(list(other.compute_influence_values())),
-        np.concatenate(list(calculator.compute_influence_values())),
-        **TOLERANCE,
+        np.concatenate(list(other.compute_influence_values())), self_influence, **TOLERANCE
     )
     (first, *_) = other.top_k(queries, k=3)
     assert first.training_samples[0].shape == (5, 3, 6)
@@ -117,25 +128,22 @@ def test_what_never_ends_is_refused_where_all_of_it_is_needed(make_calculator, c
     assert top.training_indices.shape == (5, 2)
 
 
-def test_permuting_the_training_set_permutes_the_result(make_calculator, calculator, problem):
+def test_permuting_the_training_set_permutes_the_result(make_calculator, values, problem):
     permutation = np.random.default_rng(1).permutation(60)
     shuffled = problem._replace(
         train_inputs=problem.train_inputs[permutation], train_labels=problem.train_labels[permutation]
     )
     np.testing.assert_allclose(
-        all_values(make_calculator(shuffled.train()), problem.test()),
-        all_values(calculator, problem.test())[:, permutation],
-        **TOLERANCE,
+        all_values(make_calculator(shuffled.train()), problem.test()), values[:, permutation], **TOLERANCE
     )
 
 
 @pytest.mark.parametrize("order", ORDER)
 @pytest.mark.parametrize("k", [1, 5, 60])
-def test_top_k_agrees_with_sorting_the_full_matrix(k, order, calculator, problem):
-    values = all_values(calculator, problem.test())
+def test_top_k_agrees_with_sorting_the_full_matrix(k, order, calculator, values, problem):
     expected = sorted_by_hand(values, k, order)
     found = list(calculator.top_k_indices(problem.test(), k=k, order=order))
-    found_values = np.concatenate([values for values, _ in found])
+    found_values = np.concatenate([best for best, _ in found])
     found_indices = np.concatenate([indices for _, indices in found])
     np.testing.assert_allclose(found_values, np.take_along_axis(values, expected, 1), **TOLERANCE)
     np.testing.assert_array_equal(found_indices, expected)
@@ -192,10 +200,9 @@ def test_a_training_set_that_reshuffles_after_its_first_batch_is_refused(make_ca
         list(make_calculator(problem.train(20).take(1).concatenate(rest)).top_k_indices(problem.test(), k=3))
 
 
-def test_sparse_values_are_all_values(calculator, problem):
+def test_sparse_values_are_all_values(calculator, values, problem):
     sparse = calculator.sparse_influence_values(problem.test())
     assert sparse.format == "csr"
-    values = all_values(calculator, problem.test())
     np.testing.assert_allclose(sparse.toarray(), values, atol=1e-5 * np.abs(values).max())
 
 
@@ -222,9 +229,9 @@ def test_nothing_is_read_before_a_result_is_asked_for(calculator, problem):
 
 
 def test_results_can_be_mapped_and_prefetched(calculator, problem):
-    values = calculator.top_k(problem.test(), k=2).map(lambda top: top.influence_values).prefetch(1)
+    mapped = calculator.top_k(problem.test(), k=2).map(lambda top: top.influence_values).prefetch(1)
     direct = [top.influence_values for top in calculator.top_k(problem.test(), k=2)]
-    np.testing.assert_array_equal(np.concatenate(list(values)), np.concatenate(direct))
+    np.testing.assert_array_equal(np.concatenate(list(mapped)), np.concatenate(direct))
 
 
 @pytest.mark.parametrize("k", [0, -1, 61])
@@ -233,27 +240,24 @@ def test_k_out_of_range_is_refused(k, calculator, problem):
         calculator.top_k(problem.test(), k=k)
 
 
-def test_self_influence_is_the_diagonal(make_calculator, problem):
-    calculator = make_calculator(problem.train(), target="label")
-    diagonal = np.diag(all_values(calculator, problem.train()))
+def test_self_influence_is_the_diagonal(by_label, problem):
+    diagonal = np.diag(all_values(by_label, problem.train()))
     np.testing.assert_allclose(
-        np.concatenate(list(calculator.compute_influence_values())), diagonal, **TOLERANCE
+        np.concatenate(list(by_label.compute_influence_values())), diagonal, **TOLERANCE
     )
 
 
-def test_unlabelled_queries_work_for_the_prediction(calculator, problem):
+def test_unlabelled_queries_work_for_the_prediction(calculator, values, problem):
     unlabelled = problem.test().map(lambda x, y: x)
-    np.testing.assert_array_equal(all_values(calculator, unlabelled), all_values(calculator, problem.test()))
+    np.testing.assert_array_equal(all_values(calculator, unlabelled), values)
 
 
-def test_unlabelled_queries_are_refused_for_the_label(make_calculator, problem):
-    calculator = make_calculator(problem.train(), target="label")
+def test_unlabelled_queries_are_refused_for_the_label(by_label, problem):
     with pytest.raises(ValueError, match="target='prediction'"):
-        calculator.top_k(problem.test().map(lambda x, y: x), k=1)
+        by_label.top_k(problem.test().map(lambda x, y: x), k=1)
 
 
-def test_a_target_class_explains_that_class(make_calculator, problem):
-    by_label = make_calculator(problem.train(), target="label")
+def test_a_target_class_explains_that_class(make_calculator, by_label, problem):
     by_class = make_calculator(problem.train(), target=2)
     rows = problem.test_labels == 2
     assert rows.any()
@@ -268,19 +272,16 @@ def test_an_unknown_target_is_refused(target, make_calculator, problem):
         make_calculator(problem.train(), target=target)
 
 
-def test_values_are_deterministic(make_calculator, calculator, problem):
+def test_values_are_deterministic(make_calculator, values, problem):
     again = make_calculator(problem.train())
-    np.testing.assert_array_equal(all_values(again, problem.test()), all_values(calculator, problem.test()))
+    np.testing.assert_array_equal(all_values(again, problem.test()), values)
 
 
-def test_a_store_on_disk_gives_the_same_values_at_a_second_start(
-    make_calculator, calculator, problem, tmp_path
-):
+def test_a_store_on_disk_gives_the_same_values_at_a_second_start(make_calculator, values, problem, tmp_path):
     first = make_calculator(problem.train(), store=DiskStore(tmp_path / "store"))
     second = make_calculator(problem.train(32), store=DiskStore(tmp_path / "store"))
-    expected = all_values(calculator, problem.test())
-    np.testing.assert_array_equal(all_values(first, problem.test()), expected)
-    np.testing.assert_allclose(all_values(second, problem.test()), expected, **TOLERANCE)
+    np.testing.assert_array_equal(all_values(first, problem.test()), values)
+    np.testing.assert_allclose(all_values(second, problem.test()), values, **TOLERANCE)
 
 
 def test_reshuffling_is_refused(make_calculator, problem):
@@ -335,8 +336,8 @@ def test_arrays_are_refused(make_calculator, problem):
         make_calculator((problem.train_inputs, problem.train_labels))
 
 
-def test_a_keras_model_is_taken_as_it_is(make_calculator, problem):
-    calculator_class = type(make_calculator(problem.train()))
+def test_a_keras_model_is_taken_as_it_is(calculator, problem):
+    calculator_class = type(calculator)
     bare = calculator_class(problem.model, problem.train())
     wrapped = calculator_class(InfluenceModel(problem.model), problem.train())
     np.testing.assert_allclose(
@@ -344,20 +345,18 @@ def test_a_keras_model_is_taken_as_it_is(make_calculator, problem):
     )
 
 
-def test_what_is_no_model_is_refused(make_calculator, problem):
-    calculator_class = type(make_calculator(problem.train()))
+def test_what_is_no_model_is_refused(calculator, problem):
     with pytest.raises(TypeError, match="Keras"):
-        calculator_class("model.keras", problem.train())
+        type(calculator)("model.keras", problem.train())
 
 
-def test_a_store_of_another_model_is_refused(make_calculator, problem, tmp_path):
+def test_a_store_of_another_model_is_refused(make_calculator, calculator, problem, tmp_path):
     import keras
 
     make_calculator(problem.train(), store=DiskStore(tmp_path / "store"))
     other = keras.models.clone_model(problem.model)
-    calculator_class = type(make_calculator(problem.train()))
     with pytest.raises(ValueError, match="model"):
-        calculator_class(InfluenceModel(other), problem.train(), store=DiskStore(tmp_path / "store"))
+        type(calculator)(InfluenceModel(other), problem.train(), store=DiskStore(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("order", ["descending", "Ascending"])

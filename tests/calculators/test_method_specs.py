@@ -8,11 +8,15 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import (
+    Checkpoints,
     DualSVMSolver,
     DualView,
+    ExactIHVP,
+    FirstOrderInfluenceCalculator,
     GaussianProjection,
     GradCos,
     InfluenceModel,
+    MemoryStore,
     NamedMethod,
     RelativeDamping,
 )
@@ -164,6 +168,156 @@ def make(K):
 def test_settings_that_results_could_not_be_told_apart_by_are_refused(method):
     with pytest.raises(ValueError, match="distinguished"):
         resolve(method).described
+
+
+def make_two(first, model, train_set, *, store):
+    return GradCos(model, train_set, store=store)
+
+
+def test_positional_arguments_of_a_partial_distinguish_methods():
+    described = {resolve(functools.partial(make_two, number)).described for number in (1, 2)}
+    assert len(described) == 2
+
+
+def test_the_order_of_settings_distinguishes_nothing():
+    described = {
+        resolve(name).described for name in ("dualview?K=1&kernel=linear", "dualview?kernel=linear&K=1")
+    }
+    assert described == {"dualview(K=1, kernel='linear')"}
+
+
+def test_an_object_whose_repr_is_its_address_distinguishes_nothing():
+    class Nameless:
+        def __repr__(self):
+            return f"<Nameless at {hex(id(self))}>"
+
+    with pytest.raises(ValueError, match="distinguished"):
+        resolve(functools.partial(DualView, K=Nameless())).described  # noqa: B018
+
+
+def test_settings_given_with_a_name_win_over_defaults_of_the_use():
+    defaults = {"dualview": {"K": 1.0, "kernel": "cosine"}, "graddot": {"weights": "all"}}
+    assert resolve("dualview?K=0.5", defaults=defaults).settings == {"K": 0.5, "kernel": "cosine"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("dualview?K=1", "dualview?K=1"),
+        (NamedMethod("graddot", None, {"weights": "all"}), "graddot"),
+        (DualView, "DualView"),
+        (functools.partial(functools.partial(make_two, 1), 2), "make_two"),
+    ],
+    ids=["text", "named method", "class", "partial"],
+)
+def test_a_method_is_called_by_its_own_name_unless_it_is_given_one(given, name):
+    assert [resolve(given).name, resolve(given, "mine").name] == [name, "mine"]
+
+
+RUN = Checkpoints([], [], [])
+
+
+@pytest.mark.parametrize("given", ["trak", NamedMethod("trak")], ids=["text", "named method"])
+def test_checkpoints_of_the_run_reach_methods_by_name(given):
+    assert resolve(given, checkpoints=RUN).checkpoints is RUN
+    [spec] = resolve_all([given], checkpoints=RUN)
+    assert spec.checkpoints is RUN
+
+
+def test_a_named_method_keeps_its_checkpoints():
+    own = Checkpoints([], [], [])
+    assert resolve(NamedMethod("tracin", own), checkpoints=RUN).checkpoints is own
+
+
+def test_a_method_that_needs_checkpoints_is_refused_without():
+    with pytest.raises(ValueError, match="tracin needs checkpoints"):
+        resolve("tracin").check_checkpoints()
+    assert resolve("tracin").with_checkpoints(RUN).check_checkpoints().checkpoints is RUN
+    assert resolve("trak").check_checkpoints().checkpoints is None
+
+
+def test_checkpoints_change_the_values_of_methods_that_may_use_them():
+    assert [resolve(name).needs_checkpoints for name in ("tracin", "trak", "graddot")] == [True, True, False]
+    assert not resolve(DualView).needs_checkpoints
+
+
+def test_checkpoints_reach_the_calculator(problem):
+    models = [InfluenceModel(keras.models.clone_model(problem[0].model)), problem[0]]
+    checkpoints = Checkpoints(models, [0.1, 0.1], [1, 2])
+    made = resolve("trak", checkpoints=checkpoints).build(problem[0], problem[1], None)
+    assert list(made.gradients.models) == models
+
+
+@pytest.mark.parametrize("given", ["graddot", "first-order", GradCos], ids=["text", "inverse", "class"])
+def test_the_store_reaches_the_calculator(given, problem):
+    store = MemoryStore()
+    calculator = resolve(given).build(problem[0], problem[1], store)
+    assert calculator.store is store
+    assert getattr(calculator, "ihvp", calculator).store is store
+
+
+def test_a_spec_can_build_twice_with_projections_of_its_own(problem):
+    spec = resolve("sim?projection=GaussianProjection(8)")
+    first, second = (spec.build(problem[0], problem[1], None).gradients.projection for _ in range(2))
+    assert first is not second and spec.settings["projection"] not in (first, second)
+
+
+@pytest.mark.parametrize("name", ["dualview?K=1&K=2", "dualview?K", "dualview?K=1&kernel"])
+def test_settings_are_pairs_and_each_once(name):
+    with pytest.raises(ValueError, match="Settings are NAME=VALUE, each once"):
+        resolve(name)
+
+
+def test_settings_may_be_quoted_as_in_an_address():
+    assert resolve("graddot?weights=%5B%27a%26b%27%5D").settings == {"weights": ["a&b"]}
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="A method is one of dualview, .*random.*'influence'"):
+        resolve("influence?K=1")
+
+
+@pytest.mark.parametrize(
+    ("methods", "error", "message"),
+    [
+        ([], ValueError, "At least one method"),
+        (["graddot", GradCos, "graddot"], ValueError, "different names"),
+        ({" ": "graddot"}, ValueError, "A method needs a name"),
+        ({1: "graddot"}, TypeError, "go by names"),
+    ],
+    ids=["none", "twice", "blank", "number"],
+)
+def test_methods_go_by_names_of_their_own(methods, error, message):
+    with pytest.raises(error, match=message):
+        resolve_all(methods)
+
+
+def test_brackets_keep_commas_too():
+    assert split_names("gradcos?weights=['a','b'],random") == ["gradcos?weights=['a','b']", "random"]
+
+
+def test_a_report_names_the_inverse_of_a_calculator(problem):
+    ihvp = ExactIHVP(problem[0], problem[1])
+    made = FirstOrderInfluenceCalculator(problem[0], problem[1], ihvp)
+    assert resolve(made).describe(made) == (
+        "FirstOrderInfluenceCalculator",
+        "influence that FirstOrderInfluenceCalculator defines",
+        "FirstOrderInfluenceCalculator with ExactIHVP",
+    )
+
+
+def test_a_report_describes_every_dualview_alike(problem):
+    made = DualView(problem[0], problem[1])
+    assert resolve(DualView).describe(made) == resolve("dualview").describe(made)
+
+
+def test_a_hint_says_which_methods_have_an_inverse_of_their_own():
+    with pytest.raises(ValueError, match="Only influence functions with an inverse"):
+        resolve("dualview?ihvp.damping=1")
+
+
+def test_parts_of_settings_take_keywords():
+    assert read_value("DualSVMSolver(max_iterations=7)") == DualSVMSolver(max_iterations=7)
 
 
 class TestRandom:
