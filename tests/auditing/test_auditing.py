@@ -303,7 +303,9 @@ def test_ids_of_the_user_travel_with_the_findings(planted, kind, tmp_path):
     numbers = np.arange(len(images)) + 1000
     ids = numbers if kind == "integer" else np.array([f"image-{number}" for number in numbers])
     train = to_dataset(images, given, ids)
-    report = audit(planted.model, train, to_dataset(test_images, targets), k=2, relevance=None, progress=False)
+    report = audit(
+        planted.model, train, to_dataset(test_images, targets), k=2, relevance=None, progress=False
+    )
     for issue in report.finding("label-errors").issues:
         assert issue.example.id == ids[issue.example.index]
     folder = report.to_html(tmp_path / "audit").parent
