@@ -22,7 +22,7 @@ from deel_dualview.report.findings import (
 MOST_SHOWN = 200
 NUM_SHOWN: dict[str, int] = {"counted": 40, "at most": 16, "cannot tell": 96}
 """Label issues of a page by the status of the count: at least so many, and half as many again as were counted."""
-NUM_CLASS_PAIRS = 12
+NUM_CLASS_PAIRS = 100
 MANY_ERRORS = 0.01
 """From this share of wrong labels on, the finding is a warning."""
 NUM_CURVE_POINTS = 200

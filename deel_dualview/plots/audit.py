@@ -252,6 +252,8 @@ def column_relevance(
 def to_inline_svg(figure: Figure, prefix: str) -> str:
     """Write a figure as an SVG element that follows the colours and the font of the page around it.
 
+    It has no style sheet and no style attributes, which the content security policy of a page forbids.
+
     Args:
         figure: what to write.
         prefix: put before every id, so that two drawings on a page share none.
@@ -266,12 +268,26 @@ def to_inline_svg(figure: Figure, prefix: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", svg)
+    svg = re.sub(r"<style.*?</style>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"<[a-z][^<>]*>", _with_attributes, svg)
     svg = svg.replace(INK, "var(--ink)").replace(_FAINT, "var(--line)").replace(GREY, "var(--muted)")
     svg = svg.replace(BLUE, "var(--blue)").replace(VERMILLION, "var(--vermillion)")
     head, rest = svg.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
-    return f'{head} overflow="visible" aria-hidden="true">{rest}'
+    return f'{head} stroke-linejoin="round" overflow="visible" aria-hidden="true">{rest}'
+
+
+def _with_attributes(tag: re.Match[str]) -> str:
+    """Return a tag with its declarations of style as attributes; fonts are the page's."""
+
+    def attributes(style: re.Match[str]) -> str:
+        pairs = [declaration.split(":", 1) for declaration in style[1].split(";") if ":" in declaration]
+        return " ".join(
+            f'{name.strip()}="{value.strip()}"' for name, value in pairs if name.strip() != "font-family"
+        )
+
+    return re.sub(r'style="([^"]*)"', attributes, tag[0])
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -88,7 +88,6 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
         tile_of=tile_of,
         know=kinds.Severity.KNOW,
         script=script,
-        script_hash=Markup(content_hash(script)),
         style=read_style() + Markup(heat_style(colours)),
         drawings=_draw(report),
         created=report.overview.created,
@@ -144,6 +143,7 @@ def make_environment(
         "slug": lambda severity: severity.value.replace(" ", "-"),
         "short_id": lambda example: short_id(example, id_prefix),
         "exact": exact,
+        "source": lambda text: Markup(content_hash(_finalize(text))),
     }
     environment.filters.update(filters)
     environment.globals["view_of"] = lambda example: views.get((example.split, example.index))

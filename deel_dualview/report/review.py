@@ -97,7 +97,7 @@ def read_script() -> Markup:
 
 
 def content_hash(text: str) -> str:
-    """Return the source expression by which a content security policy allows exactly this script."""
+    """Return the source expression by which a content security policy allows exactly this script or style sheet."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 

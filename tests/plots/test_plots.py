@@ -35,6 +35,7 @@ def test_a_drawing_is_well_formed_and_follows_the_colours_of_the_page(name):
     svg = plots.to_inline_svg(some_figures()[name], name)
     ElementTree.fromstring(svg)
     assert "var(--ink)" in svg
+    assert "style" not in svg
     assert "#1b1f24" not in svg
 
 

@@ -221,6 +221,7 @@ def test_a_link_from_a_prediction_shows_the_label_issue_whatever_the_filters(see
 def test_the_policy_allows_the_script_by_its_hash_and_no_other(seen):
     policy = seen.page.locator("meta[http-equiv]").get_attribute("content")
     assert f"script-src {content_hash(read_script())};" in policy
+    assert "unsafe" not in policy
     ran = seen.page.evaluate(
         """() => { const other = document.createElement('script'); other.textContent = 'window.ran = 1';
         document.body.append(other); return window.ran ?? 0; }"""
