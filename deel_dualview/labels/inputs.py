@@ -53,14 +53,47 @@ class InputTable:
         self._has_token_ids, self._seed = has_token_ids, seed
         self._parts: dict[str, list[list[_Part]]] = {}
         self._ranges: dict[tuple[str, int], tuple[float, float]] = {}
+        self._are_tokens: list[bool] = []
+        self._projections: dict[int, np.ndarray] = {}
 
     def add(self, inputs: Any, split: str) -> None:
         """Keep what is needed of the inputs of a batch of `"train"` or `"test"`."""
-        leaves = tf.nest.flatten(inputs)
+        leaves = [data.to_array(leaf) for leaf in tf.nest.flatten(inputs)]
+        if not self._are_tokens:
+            self._are_tokens = [self._holds_tokens(leaf, is_alone=len(leaves) == 1) for leaf in leaves]
         own = self._parts.setdefault(split, [[] for _ in leaves])
         for number, (parts, leaf) in enumerate(zip(own, leaves, strict=True)):
-            self._widen((split, number), data.to_array(leaf))
-            parts.append(_compact(data.to_array(leaf), has_token_ids=self._has_token_ids, seed=self._seed))
+            if self._are_tokens[number]:
+                # 0 is padding by Keras' convention.
+                parts.append([Counter(row[row != 0].tolist()) for row in leaf.astype(np.int64)])
+            elif leaf.dtype.kind in "OSU":
+                parts.append(_count_words(leaf))
+            else:
+                self._widen((split, number), leaf)
+                parts.append(self._shortened(leaf))
+
+    def _holds_tokens(self, values: np.ndarray, *, is_alone: bool) -> bool:
+        """Return whether an input holds token ids, by its first batch; floats do only where there is no other input."""
+        if not self._has_token_ids or values.ndim != 2 or values.shape[1] == 1:
+            return False
+        if values.dtype.kind == "f":
+            return is_alone and bool((values == np.round(values)).all())
+        return values.dtype.kind in "iu"
+
+    def _shortened(self, values: np.ndarray) -> np.ndarray:
+        """Return an input of b examples as rows of at most 1,024 numbers."""
+        if values[0].size <= _MOST_NUMBERS:
+            return values.reshape(len(values), -1).astype(np.float32)
+        values = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
+        rows = (_averaged(values) if values.ndim == 4 else values).reshape(len(values), -1)
+        if rows.shape[1] <= _MOST_NUMBERS:
+            return rows
+        if rows.shape[1] not in self._projections:
+            projection = np.random.default_rng(self._seed).standard_normal(
+                (rows.shape[1], _MOST_NUMBERS), np.float32
+            )
+            self._projections[rows.shape[1]] = projection / np.sqrt(np.float32(_MOST_NUMBERS))
+        return rows @ self._projections[rows.shape[1]]
 
     @property
     def ranges(self) -> list[InputRange]:
@@ -68,8 +101,6 @@ class InputTable:
         return [InputRange(*key, *found) for key, found in self._ranges.items()]
 
     def _widen(self, key: tuple[str, int], values: np.ndarray) -> None:
-        if values.dtype.kind not in "biuf" or self._has_token_ids or not values.size:
-            return
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         if finite.size:
             low, high = self._ranges.get(key, (np.inf, -np.inf))
@@ -78,7 +109,7 @@ class InputTable:
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the training set (n, r) and of the test set (m, r), float32."""
         train, test = self._parts["train"], self._parts.get("test")
-        columns, num_train = [], sum(_length(part) for part in train[0])
+        columns, num_train = [], sum(len(part) for part in train[0])
         for number, parts in enumerate(train):
             both = [*parts, *(test[number] if test else [])]
             columns.append(_to_columns(both, self._seed))
@@ -90,35 +121,16 @@ _Part = np.ndarray | list[Counter[Any]]
 """Of a batch: numbers (b, w), or how often each of its words or tokens occurs in each example."""
 
 
-def _length(part: _Part) -> int:
-    return len(part)
-
-
-def _compact(values: np.ndarray, *, has_token_ids: bool, seed: int) -> _Part:
-    """Return what is kept of an input of b examples."""
-    if values.dtype.kind in "OSU":
-        texts = values.reshape(len(values), -1)
-        return [Counter(word for text in row for word in _words(text)) for row in texts.tolist()]
-    if has_token_ids and values.ndim == 2 and values.shape[1] > 1 and _are_whole(values):
-        # 0 is padding by Keras' convention.
-        return [Counter(row[row != 0].tolist()) for row in values.astype(np.int64)]
-    if values.ndim == 4:
-        values = _averaged(values.astype(np.float32))
-    rows = values.reshape(len(values), -1).astype(np.float32)
-    if rows.shape[1] > _MOST_NUMBERS:
-        projection = np.random.default_rng(seed).standard_normal((rows.shape[1], _MOST_NUMBERS), np.float32)
-        rows = rows @ projection / np.sqrt(np.float32(_MOST_NUMBERS))
-    return rows
+def _count_words(values: np.ndarray) -> list[Counter[Any]]:
+    """Return how often each word occurs in each of b texts (or rows of texts)."""
+    texts = values.reshape(len(values), -1).tolist()
+    return [Counter(word for text in row for word in _words(text)) for row in texts]
 
 
 def _words(text: str | bytes) -> list[str]:
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
     return _WORD.findall(text.lower())
-
-
-def _are_whole(values: np.ndarray) -> bool:
-    return values.dtype.kind in "iu" or bool((values == np.round(values)).all())
 
 
 def _averaged(images: np.ndarray) -> np.ndarray:

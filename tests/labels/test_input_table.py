@@ -121,3 +121,28 @@ def test_batch_size_changes_no_row(rng, kind):
     first = np.concatenate(rows_of(inputs[:12], inputs[12:], batch_size=5))
     second = np.concatenate(rows_of(inputs[:12], inputs[12:], batch_size=20))
     np.testing.assert_allclose(first @ first.T, second @ second.T, rtol=1e-4, atol=1e-4)
+
+
+def test_columns_beside_token_ids_stay_columns():
+    """Ages are whole numbers too, and floats; the model's Embedding takes the other input."""
+    ages, ids = np.array([[20.0, 31.0], [40.0, 52.0], [63.0, 31.0]]), np.array([[1, 2], [1, 0], [3, 3]])
+    inputs = {"ages": ages, "ids": ids}
+    found = np.concatenate(
+        rows_of(*({name: part[rows] for name, part in inputs.items()} for rows in ([0, 1], [2])), tokens=True)
+    )
+    np.testing.assert_allclose(found[:, :2], (ages - ages.mean(axis=0)) / ages.std(axis=0), atol=1e-4)
+    assert found.shape == (3, 5)
+
+
+def test_token_ids_may_be_floats():
+    ids = np.array([[3.0, 5.0, 0.0], [5.0, 7.0, 7.0]])
+    first, second = (
+        np.concatenate(rows_of(part[:1], part[1:], tokens=True)) for part in (ids, ids.astype(np.int64))
+    )
+    np.testing.assert_allclose(first, second)
+
+
+def test_one_number_that_is_missing_leaves_a_long_signal_finite(rng):
+    signals = rng.normal(size=(10, 3000))
+    signals[3, 5] = np.nan
+    assert np.isfinite(np.concatenate(rows_of(signals[:6], signals[6:]))).all()
