@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 1180, 2010
 ABRIDGED = """
     .head { padding-top: 36px; }
     main > section { padding-top: 24px; }
-    #label-errors > .note, .known, .suspects li:nth-child(n + 15) { display: none; }
+    #label-errors > .note, .known, .suspects li:nth-child(n + 17) { display: none; }
 """
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 
