@@ -154,3 +154,11 @@ def test_a_table_has_the_means_of_the_committed_results(head):
             value, count = re.fullmatch(r"(\d\.\d{3})(?: \[(\d)\])?(?: \(\d\.\d{3}\))?", cell).groups()
             assert float(value) == pytest.approx(np.mean(values), abs=6e-4), (name, metric)
             assert len(values) == int(count) < usual if count else len(values) >= usual, (name, metric)
+
+
+def test_the_table_of_label_issues_is_that_of_the_results():
+    """Every row of a table in the page stands in the file that the benchmark has written."""
+    results = read(DOCS.parent / "benchmarks" / "results" / "label-issues.md").splitlines()
+    rows = [line for line in read(DOCS / "measurements" / "label_issues.md").splitlines() if line.startswith("|")]
+    assert len(rows) > 30
+    assert [row for row in rows if row not in results] == []
