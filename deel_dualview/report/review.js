@@ -24,7 +24,7 @@
   }));
   const itemOf = new Map(items.map((item) => [item.element, item]));
 
-  // 2. Marks: {verdict, label} by item, where label is the number of the class to use.
+  // 2. Marks: {verdict, label} by item, where label is the number of the class to use, or -1 to drop the example.
   const marks = new Map();
   let limit = step;
   let matching = items;
@@ -40,7 +40,7 @@
     item.choice.addEventListener("change", () => {
       marks.get(item).label = Number(item.choice.value);
       isExported = false;
-      announce(`Position ${item.position}: label ${classNames[item.choice.value]}.`);
+      announce(`Position ${item.position}: ${item.choice.selectedOptions[0].text}.`);
     });
     item.element.append(controls);
     item.element.tabIndex = -1;
@@ -55,7 +55,10 @@
     }
     item.choice.hidden = verdict !== "wrong";
     if (verdict !== "wrong") return;
-    if (!item.choice.length) item.choice.append(...classNames.map((name, number) => new Option(name, number)));
+    if (!item.choice.length) {
+      item.choice.append(...classNames.map((name, number) => new Option(`new label: ${name}`, number)));
+      item.choice.append(new Option("drop this example", -1));
+    }
     item.choice.value = String(marks.get(item).label);
   }
 
@@ -195,7 +198,8 @@
     for (const item of [...marks.keys()].sort(orders.position)) {
       const { verdict, label } = marks.get(item);
       const names = [item.given, item.suggested].map((number) => classNames[number]);
-      rows.push([item.position, item.id ?? "", ...names, verdict, classNames[label]]);
+      const use = label < 0 ? ["drop", ""] : [verdict, classNames[label]];
+      rows.push([item.position, item.id ?? "", ...names, ...use]);
     }
     return rows.map((row) => row.map(cell).join(",") + "\r\n").join("");
   }

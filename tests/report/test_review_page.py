@@ -10,6 +10,7 @@ import pytest
 from browsing import CHROMIUM, IS_NO_WIDER, OUTSIDE, PHONE, SCREEN, visit
 from report_cases import NUM_ISSUES, NUM_TRAIN, make_full_report
 
+from deel_dualview.labels.corrections import Correction, read_corrections
 from deel_dualview.report.review import content_hash, read_script
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium found; apt-get install chromium")
@@ -196,6 +197,24 @@ def test_hostile_names_and_ids_are_exported_as_they_are_but_for_an_apostrophe(br
     assert seen.messages == []
     assert seen.page.title() == "Audit of animals"
     seen.page.close()
+
+
+def test_what_is_exported_is_what_apply_reads(browser, tmp_path):
+    names = ("=1+1", "a,b", 'say "hi"', "@x", "eel\u200b", "-2")
+    report = make_full_report("images", names, ids=[f"=id{index}" for index in range(NUM_TRAIN)])
+    page = visit(browser, report.to_html(tmp_path / "audit"), SCREEN).page
+    page.locator("#suspects > li").first.focus()
+    for key in "wwru":
+        page.keyboard.press(key)
+    page.locator("#suspects > li select").nth(1).select_option("-1")
+    with page.expect_download() as download:
+        page.click("#export")
+    first, second = report.findings[0].issues[:2]
+    assert read_corrections(download.value.path()) == {
+        0: Correction(names[first.suggested_label], names[first.example.label], "=id0"),
+        1: Correction(None, names[second.example.label], "=id1"),
+    }
+    page.close()
 
 
 def test_the_positions_that_match_are_copied(seen):
