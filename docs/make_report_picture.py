@@ -14,11 +14,9 @@ import tempfile
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-WIDTH, HEIGHT = 1180, 2010
+WIDTH, HEIGHT = 1180, 1560
 ABRIDGED = """
     .head { padding-top: 36px; }
-    main > section { padding-top: 24px; }
-    #label-errors > .note, .known, .suspects li:nth-child(n + 17) { display: none; }
 """
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 
@@ -46,7 +44,7 @@ def run_demo(directory: pathlib.Path) -> pathlib.Path:
 
 
 def take_picture(report: pathlib.Path, output: pathlib.Path) -> None:
-    """Photograph the page, with fewer label issues and no curves, in few colours so that the file stays small."""
+    """Photograph the page, its first part, in few colours so that the file stays small."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
