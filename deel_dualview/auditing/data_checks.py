@@ -164,7 +164,7 @@ def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
             ClassAccuracy(label, int(num_train[label]), int(num_test[label]), int(num_right[label]), is_weak)
         )
     weak = [item for item in classes if item.is_weak]
-    verb = "class is" if len(weak) == 1 else "classes are"
+    verb = "classes is" if len(weak) == 1 else "classes are"
     ratio = num_train.max() / max(num_train[num_train > 0].min(), 1)
     known = f"The largest class has {ratio:.0f} times as many training examples as the smallest. "
     yield WeakClasses(
