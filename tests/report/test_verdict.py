@@ -30,7 +30,7 @@ def changed(findings, **severities):
 
 def test_wrong_labels_come_before_wrong_predictions(findings):
     found = verdict(findings)
-    assert found.strong == "At least about 130" and found.target == "label-errors"
+    assert found.strong == "About 130" and found.target == "label-errors"
     assert "240 training labels are wrong" in found.rest
 
 
