@@ -14,7 +14,7 @@ import tempfile
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-WIDTH, HEIGHT = 1180, 1560
+WIDTH, HEIGHT = 1180, 1800
 ABRIDGED = """
     .head { padding-top: 36px; }
 """
