@@ -159,6 +159,8 @@ def test_a_table_has_the_means_of_the_committed_results(head):
 def test_the_table_of_label_issues_is_that_of_the_results():
     """Every row of a table in the page stands in the file that the benchmark has written."""
     results = read(DOCS.parent / "benchmarks" / "results" / "label-issues.md").splitlines()
-    rows = [line for line in read(DOCS / "measurements" / "label_issues.md").splitlines() if line.startswith("|")]
+    rows = [
+        line for line in read(DOCS / "measurements" / "label_issues.md").splitlines() if line.startswith("|")
+    ]
     assert len(rows) > 30
     assert [row for row in rows if row not in results] == []
