@@ -9,6 +9,7 @@ from deel_dualview.labels import HeadWeight, LabelCount, LabelIssues
 from deel_dualview.report import (
     AuditReport,
     Certificate,
+    ClassAccuracy,
     ClassCounts,
     ClassInfluence,
     ClassPairCount,
@@ -24,12 +25,15 @@ from deel_dualview.report import (
     LabelIssue,
     Leaks,
     Measure,
+    Outlier,
+    Outliers,
     Overview,
     PairMaps,
     Setting,
     Severity,
     SimilarPair,
     StepTime,
+    WeakClasses,
     WrongPredictions,
 )
 
@@ -126,6 +130,26 @@ def make_full_report(
             share=0.4,
             num_identical=0,
             pairs=tuple(SimilarPair(test(index), train(index), 0.99, False) for index in range(24)),
+        ),
+        Outliers(
+            severity=Severity.LOOK,
+            title="22 examples resemble no training example",
+            summary="Damaged, of another kind, or rare.",
+            count=22,
+            share=0.07,
+            num_train=22,
+            num_test=0,
+            examples=tuple(Outlier(train(index), 5.0) for index in range(12)),
+        ),
+        WeakClasses(
+            severity=Severity.LOOK,
+            title="1 of 6 classes is predicted worse than the rest",
+            summary="By Fisher's exact test.",
+            count=1,
+            share=1 / 6,
+            classes=tuple(
+                ClassAccuracy(label, 40, 10, 3 + label, label == 0) for label in range(NUM_CLASSES)
+            ),
         ),
         InfluentialExamples(
             severity=Severity.KNOW,

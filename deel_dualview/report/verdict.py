@@ -104,8 +104,10 @@ def tile_of(finding: Finding) -> Tile:
 
 
 def _subject(finding: Finding) -> int:
-    """Return 0 for what can be repaired in the data, 1 for predictions, 2 for the method."""
+    """Return 0 for what can be repaired in the data, 1 for predictions, 2 for what is to be seen, 3 for the method."""
     if isinstance(finding, ABOUT_METHOD):
+        return 3
+    if isinstance(finding, (Outliers, WeakClasses, kinds.InfluentialExamples)):
         return 2
     return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions)))
 
@@ -123,6 +125,15 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
 
 def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | None:
     """Return the verdict of a single finding, None of one that never makes a verdict."""
+    if isinstance(finding, (Outliers, WeakClasses, kinds.InfluentialExamples)):
+        return Verdict(
+            finding.severity,
+            "Nothing is plainly wrong,",
+            f"but look: {finding.title[0].lower()}{finding.title[1:]}.",
+            "See whether these examples, or the model, should be other ones.",
+            finding.name,
+            "See which",
+        )
     if isinstance(finding, NotFiniteInputs):
         verb = "has" if finding.count == 1 else "have"
         example = "example" if finding.count == 1 else "examples"

@@ -8,7 +8,7 @@ from report_cases import make_full_report
 from deel_dualview.report import NotFiniteInputs, Severity
 from deel_dualview.report.verdict import find_verdict, tile_of
 
-LABELS, WRONG, LEAKS, INFLUENTIAL, FAITHFUL = range(5)
+LABELS, WRONG, LEAKS, OUTLIERS, WEAK, INFLUENTIAL, FAITHFUL = range(7)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_what_is_wrong_with_the_data_comes_before_what_is_wrong_with_the_surroga
 
 
 def test_a_surrogate_that_is_another_model_is_the_verdict_where_the_data_are_fine(findings):
-    fine = changed(findings, at_0=Severity.FINE, at_1=Severity.FINE, at_2=Severity.FINE, at_4=Severity.ACT)
+    fine = changed(findings, at_0=Severity.FINE, at_1=Severity.FINE, at_2=Severity.FINE, at_6=Severity.ACT)
     assert verdict(fine).target == "method" and "surrogate" in verdict(fine).strong
 
 
@@ -70,6 +70,13 @@ def test_what_cannot_be_told_is_never_a_verdict_that_looks_well(findings, others
     assert found.severity is Severity.CANNOT_TELL and found.strong == "Cannot tell"
     assert "the network has memorised them" in found.rest
     assert tile_of(unknown).number == "?"
+
+
+@pytest.mark.parametrize("place", [OUTLIERS, WEAK, INFLUENTIAL])
+def test_what_is_only_to_be_looked_at_is_no_absence_of_problems(findings, place):
+    fine = [dataclasses.replace(finding, severity=Severity.FINE) for finding in findings]
+    fine[place] = dataclasses.replace(fine[place], severity=Severity.LOOK)
+    assert verdict(fine).target == findings[place].name and verdict(fine).severity is Severity.LOOK
 
 
 def test_nothing_to_act_on_or_look_at_is_said_as_no_problem_found(findings):
