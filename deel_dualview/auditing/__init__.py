@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from deel_dualview.models.arrays import Data, column_names, to_dataset
 from deel_dualview.models.labels import check_class_names
 from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
+from deel_dualview.report.changes import find_changes, read_earlier
 from deel_dualview.report.findings import Faithfulness, Finding, Severity
 from deel_dualview.report.provenance import Steps
 from deel_dualview.stores import MemoryStore
@@ -55,6 +57,7 @@ def audit(
     pred_probs: np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
     input_names: Sequence[str] | None = None,
+    since: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> AuditReport:
     """Audit a trained classifier and the data that it was trained on.
@@ -87,6 +90,7 @@ def audit(
         input_names: what the numbers of an input stand for: the names of the columns of a table, or the words of
             a text's tokens by their number (`TextVectorization.get_vocabulary()`). Those of a DataFrame's columns by
             default.
+        since: the `audit.json` of an earlier audit: the report then says what has changed.
         progress: whether steps are shown by bars (on a terminal only).
 
     Returns:
@@ -97,6 +101,7 @@ def audit(
         ValueError: data that cannot be audited, or arguments that do not fit each other.
     """
     check_count("k", k)
+    earlier = None if since is None else read_earlier(since)
     pairs.check_rule(relevance)
     if known_label_errors is not None:
         checked_marks("known_label_errors", known_label_errors)
@@ -157,19 +162,21 @@ def audit(
         head = summary.summarise(made, about.evidence, names, method=described, steps=steps)
     finally:
         steps.close()
+    findings: list[Finding] = [
+        *scale,
+        *splits.not_finite(),
+        *_in_order(about, [label_errors, related.finding, *found, *others, influential]),
+    ]
     return AuditReport(
         overview=pairs.tell(head, relevance, related),
-        findings=[
-            *scale,
-            *splits.not_finite(),
-            *_in_order(about, [label_errors, related.finding, *found, *others, influential]),
-        ],
+        findings=findings,
         attributions=about.evidence.attributions,
         arrays=_arrays(about.evidence, issues),
         label_issues=issues,
         shown=shown,
         relevance=related.maps,
         input_names=shown_names,
+        changes=None if earlier is None else find_changes(earlier, findings),
     )
 
 

@@ -87,6 +87,12 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     help="Positions of training labels known to be wrong, one a line: how many are found?",
 )
 @click.option(
+    "--since",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The audit.json of an earlier audit: say what has changed.",
+)
+@click.option(
     "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
 )
 @click.option(
@@ -104,6 +110,7 @@ def audit(
     colours: Literal["orange-blue", "red-blue", "orange-purple"],
     input_names: str | None,
     known_errors: str | None,
+    since: str | None,
     fail_on: tuple[str, ...],
     allow_cannot_tell: bool,
     output: str,
@@ -142,7 +149,7 @@ def audit(
     _check_labels(thresholds, loaded)
     for line in loaded.planted:
         say(line)
-    shown = {"input_names": names, **rule}
+    shown = {"input_names": names, "since": since, **rule}
     if known is not None:
         loaded = loaded._replace(known_label_errors=np.array(known, np.int64))
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
@@ -229,6 +236,8 @@ def _tell(report: AuditReport, directory: pathlib.Path) -> None:
     """Say what was found and where it was written."""
     for finding in report.findings:
         say(f"- {finding.title}")
+    if report.changes is not None:
+        say(str(report.changes))
     values = "all influence values" if report.overview.certificate else "the strongest influence values"
     for name, meaning in (
         ("index.html", "the report, for a browser"),

@@ -17,6 +17,7 @@ from deel_dualview._summaries import to_html
 from deel_dualview.plots.formatting import visible
 from deel_dualview.plots.panels import COLOURS, Colours
 from deel_dualview.report.broken import NotFiniteInputs
+from deel_dualview.report.changes import Changes
 from deel_dualview.report.findings import Finding
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Overview
@@ -51,6 +52,7 @@ class AuditReport:
         shown: contents of the examples that the page shows, by split and index: nests of arrays.
         relevance: heatmaps of the pairs that the page shows, by the index of the test and of the training example.
         input_names: of columns, or words of tokens by their number; empty for neither.
+        changes: what is different from an earlier audit, where one was given.
     """
 
     overview: Overview
@@ -61,6 +63,7 @@ class AuditReport:
     shown: Mapping[tuple[str, int], Any] = field(default_factory=dict)
     relevance: Mapping[tuple[int, int], PairMaps] = field(default_factory=dict)
     input_names: Sequence[str] = ()
+    changes: Changes | None = None
 
     @property
     def rates(self) -> dict[str, float | None]:
@@ -90,6 +93,7 @@ class AuditReport:
             "schema_version": SCHEMA_VERSION,
             "overview": to_json(self.overview),
             "rates": to_json(self.rates),
+            "changes": None if self.changes is None else [item._asdict() for item in self.changes.items],
             "findings": [{"name": finding.name} | to_json(finding) for finding in self.findings],
         }
 

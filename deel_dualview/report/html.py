@@ -87,6 +87,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
         training_accuracy=None if labels is None else labels.training_accuracy,
         tile_of=tile_of,
         know=kinds.Severity.KNOW,
+        changes=None if report.changes is None else str(report.changes),
         script=script,
         style=read_style() + Markup(heat_style(colours)),
         drawings=_draw(report),

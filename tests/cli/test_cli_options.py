@@ -105,3 +105,14 @@ def test_functions_of_data_are_not_mapped(folder):
 
 def test_every_command_is_listed():
     assert {"apply", "audit", "benchmark", "compare"} == set(main.commands)
+
+
+def test_a_second_audit_says_what_has_changed(folder):
+    assert own().exit_code == 0
+    again = own("--output", "second", "--since", "audit/audit.json")
+    assert again.exit_code == 0 and "Since the audit of" in again.output, again.output
+
+
+def test_another_file_than_an_audit_is_refused_before_the_audit(folder):
+    assert refused(own("--since", "names.txt"), "audit.json of an earlier audit")
+    assert not (folder / "audit").exists()

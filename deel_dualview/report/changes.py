@@ -1,0 +1,105 @@
+"""What has changed since an earlier audit, by its `audit.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from deel_dualview._checks import describe
+from deel_dualview.report.findings import Finding
+
+MEANINGS = {
+    "label-errors": "wrong training labels",
+    "wrong-predictions": "wrong test predictions",
+    "leaks": "leaks",
+    "duplicates-conflicting": "duplicates of another label",
+    "outliers": "outliers",
+    "weak-classes": "weak classes",
+    "not-finite": "examples with NaN or infinity",
+}
+"""The findings that are compared, as a page calls them."""
+
+
+class Earlier(NamedTuple):
+    """An earlier audit.
+
+    Attributes:
+        created: when, as its page says.
+        counts: of its findings, by their names; None where the number could not be told.
+    """
+
+    created: str
+    counts: dict[str, int | None]
+
+
+class Change(NamedTuple):
+    """A finding then and now.
+
+    Attributes:
+        name: of the finding.
+        before: its count in the earlier audit; None where that could not be told.
+        after: its count now; None where that cannot be told.
+    """
+
+    name: str
+    before: int | None
+    after: int | None
+
+
+class Changes(NamedTuple):
+    """What is different from an audit at `created`."""
+
+    created: str
+    items: tuple[Change, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{MEANINGS[item.name]} {_write(item.before)} → {_write(item.after)}" for item in self.items]
+        return f"Since the audit of {self.created}: {'; '.join(parts) or 'nothing that both audits have'}."
+
+
+def read_earlier(path: str | os.PathLike[str]) -> Earlier:
+    """Read the `audit.json` of an earlier audit.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is another file, or that of another version of this library.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        findings = {item["name"]: _count(item) for item in content["findings"]}
+        return Earlier(str(content["overview"]["created"]), findings)
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            describe(
+                "`since` must be the file audit.json of an earlier audit, written by this version.",
+                {"since": str(path)},
+            )
+        ) from error
+
+
+def find_changes(earlier: Earlier, findings: Sequence[Finding]) -> Changes:
+    """Compare the counts of findings that both audits have."""
+    return Changes(
+        earlier.created,
+        tuple(
+            Change(finding.name, earlier.counts[finding.name], _told(finding.count, finding.share))
+            for finding in findings
+            if finding.name in MEANINGS and finding.name in earlier.counts
+        ),
+    )
+
+
+def _count(item: dict[str, Any]) -> int | None:
+    share = item["share"]
+    return None if share is None else int(item["count"])
+
+
+def _write(count: int | None) -> str:
+    return "cannot tell" if count is None else f"{count:,}"
+
+
+def _told(count: int, share: float) -> int | None:
+    return None if share != share else count

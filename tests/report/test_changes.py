@@ -1,0 +1,71 @@
+"""The changes since an earlier audit, by its audit.json."""
+
+import dataclasses
+import json
+
+import pytest
+from report_cases import make_full_report
+
+from deel_dualview.report import LabelErrors
+from deel_dualview.report.changes import find_changes, read_earlier
+from deel_dualview.report.html import render_page
+
+
+@pytest.fixture(scope="module")
+def report():
+    return make_full_report("table")
+
+
+@pytest.fixture
+def file(report, tmp_path):
+    report.to_html(tmp_path / "first")
+    return tmp_path / "first" / "audit.json"
+
+
+def with_labels(report, **changes):
+    findings = [
+        dataclasses.replace(own, **changes) if isinstance(own, LabelErrors) else own
+        for own in report.findings
+    ]
+    return dataclasses.replace(report, findings=findings)
+
+
+def test_counts_of_then_and_now_stand_side_by_side(report, file):
+    later = with_labels(report, count=4, share=4 / 240)
+    changes = find_changes(read_earlier(file), later.findings)
+    by_name = {item.name: (item.before, item.after) for item in changes.items}
+    before = {own.name: own.count for own in report.findings}
+    assert by_name["label-errors"] == (before["label-errors"], 4) and before["label-errors"] != 4
+    assert by_name["wrong-predictions"] == (before["wrong-predictions"],) * 2
+    assert changes.created == report.overview.created
+
+
+def test_what_cannot_be_told_is_no_zero(report, file):
+    unknown = with_labels(report, status="cannot tell", count=0, share=float("nan"))
+    changes = find_changes(read_earlier(file), unknown.findings)
+    (item,) = [item for item in changes.items if item.name == "label-errors"]
+    assert item.after is None and "→ cannot tell" in str(changes)
+
+
+def test_an_earlier_audit_that_could_not_tell_is_no_zero_either(report, tmp_path):
+    with_labels(report, status="cannot tell", count=0, share=float("nan")).to_html(tmp_path / "first")
+    assert read_earlier(tmp_path / "first" / "audit.json").counts["label-errors"] is None
+
+
+def test_page_and_json_say_what_has_changed(report, file, tmp_path):
+    later = with_labels(report, count=4, share=4 / 240)
+    later = dataclasses.replace(later, changes=find_changes(read_earlier(file), later.findings))
+    assert "wrong training labels" in str(later.changes) and str(later.changes) in render_page(later)
+    later.to_html(tmp_path / "second")
+    content = json.loads((tmp_path / "second" / "audit.json").read_text(encoding="utf-8"))
+    assert {"name": "label-errors", "after": 4}.items() <= content["changes"][0].items()
+    assert "Since the audit" not in render_page(report)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"findings": [{"name": "leaks"}], "overview": {}}', "\x00"]
+)
+def test_other_files_are_refused(text, tmp_path):
+    (tmp_path / "audit.json").write_text(text)
+    with pytest.raises(ValueError, match=r"audit.json of an earlier audit"):
+        read_earlier(tmp_path / "audit.json")
