@@ -70,6 +70,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
     has_pictures = any(isinstance(view, ImageView) for view in views.values())
     environment = make_environment(report.overview.class_names, views, id_prefix=prefix)
     environment.globals |= _links(labels)
+    environment.globals["has_pictures"] = has_pictures
     environment.globals["review_of"] = partial(review_of, has_pictures=has_pictures, id_prefix=prefix)
     environment.globals["colour_names"] = colours.split("-")
     environment.globals["heat_of"] = lambda item: render_heat(
