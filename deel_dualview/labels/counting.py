@@ -16,6 +16,8 @@ DEVIATIONS_OF_A_COUNT = 3.0
 APART = 0.7
 """Wrong labels would be seen where simulated ones lie at least so far apart from right ones on the test set (largest
 difference of the distribution functions of their margins)."""
+# Of the interval: 1.64 deviations are the sampling error of 90 %; a fifth more on either side is for the model of the
+# count, which is wrong in detail. Without these factors 87 to 90 % of intervals covered the truth, with them 94 to 99 %.
 _LOWER, _UPPER, _QUANTILE = 0.8, 1.25, 1.64
 _NUM_ROUNDS, _TOLERANCE = 500, 1e-7
 
