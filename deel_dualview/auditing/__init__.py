@@ -33,7 +33,7 @@ from deel_dualview.labels import (
 )
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
-from deel_dualview.models.arrays import Data, column_names, to_dataset
+from deel_dualview.models.arrays import Data, column_names, to_datasets
 from deel_dualview.models.labels import check_class_names
 from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
@@ -109,9 +109,7 @@ def audit(
     if input_names is None:
         input_names = column_names(train, influence_model.model)
     shown_names = check_names("input_names", input_names)
-    train, test = (
-        to_dataset(given, name, influence_model.model) for given, name in ((train, "train"), (test, "test"))
-    )
+    train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
     _check_datasets(train, test)
     pairs.check_fit(shown_names, data.unpack(train.element_spec).inputs, influence_model)
     spec = resolve(method, defaults=AUDIT_SETTINGS).check_checkpoints()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +66,8 @@ class AuditCallback(keras.callbacks.Callback):
         self.settings = {"progress": False, **(settings or {})}
         own = {"model", "train", "test"} & set(self.settings)
         require(not own, "`settings` are the arguments of `audit` besides model and data.", {"settings": own})
+        unknown = set(self.settings) - set(inspect.signature(audit).parameters)
+        require(not unknown, "`settings` must be arguments of `audit`.", {"unknown": sorted(unknown)})
         if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
             raise ModuleNotFoundError(
                 "`log_dir` needs TensorBoard: pip install tensorboard, or leave it out.", name="tensorboard"

@@ -19,7 +19,7 @@ from deel_dualview.auditing.reading import read_contents
 from deel_dualview.calculators.method_specs import Given, MethodSpec, resolve_all
 from deel_dualview.calculators.methods import DEFAULT_METHODS
 from deel_dualview.models import InfluenceModel
-from deel_dualview.models.arrays import Data, to_dataset
+from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.labels import check_class_names
 from deel_dualview.report.comparison import Comparison
@@ -67,10 +67,7 @@ def compare(
     check_count("k", k)
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
-    train_set, test_set = (
-        to_dataset(given, name, own.model)
-        for given, name in ((train_set, "train_set"), (test_set, "test_set"))
-    )
+    train_set, test_set = to_datasets({"train_set": train_set, "test_set": test_set}, own.model).values()
     steps = Steps(len(specs) + 3, progress=progress)
     store = MemoryStore(progress=progress)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deel_dualview.cli.running import CleanCommand, say
+from deel_dualview.cli.subject import read_lines
 from deel_dualview.plots.formatting import visible
 from deel_dualview.quiet import silence
 
@@ -22,6 +23,12 @@ class _ApplyCommand(CleanCommand):
 @click.command(cls=_ApplyCommand)
 @click.argument("corrections", type=click.Path(exists=True, dir_okay=False))
 @click.option("--train", "train_spec", required=True, metavar="SPEC", help="The data that were audited.")
+@click.option(
+    "--class-names",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Names of the classes, one a line, as the audit had them.  [default: those of TFDS]",
+)
 @click.option("--data-dir", metavar="DIR", help="Where TFDS keeps datasets.  [default: its own]")
 @click.option(
     "--batch-size", default=256, show_default=True, type=click.IntRange(1), help="For TFDS datasets."
@@ -34,6 +41,7 @@ class _ApplyCommand(CleanCommand):
 def apply(
     corrections: str,
     train_spec: str,
+    class_names: str | None,
     data_dir: str | None,
     batch_size: int,
     output: str,
@@ -59,7 +67,8 @@ def apply(
     changes = read_corrections(corrections)
     find_source(train_spec, name="train", data_dir=data_dir)
     source = read_dataset(train_spec, name="train", batch_size=batch_size, data_dir=data_dir)
-    dataset = corrected(source.dataset, changes, class_names=source.class_names)
+    names = source.class_names if class_names is None else read_lines(class_names, "--class-names")
+    dataset = corrected(source.dataset, changes, class_names=names)
     with _files.replaced_directory(directory) as aside:
         _save(dataset, aside)
     dropped = sum(change.label is None for change in changes.values())

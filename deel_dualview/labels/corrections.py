@@ -27,18 +27,18 @@ class Correction(NamedTuple):
     """What becomes of one training example.
 
     Attributes:
-        label: name of the class that it gets; None drops the example.
-        given_label: name of the class that it had, None where that is not recorded.
+        label: the class that it gets, by name or number; None drops the example.
+        given_label: the class that it had, None where that is not recorded.
         id: of the example, None where that is not recorded.
     """
 
-    label: str | None
-    given_label: str | None = None
-    id: str | None = None
+    label: str | int | None
+    given_label: str | int | None = None
+    id: str | int | None = None
 
 
-Corrections = Mapping[int, Correction]
-"""By the position of the training example."""
+Corrections = Mapping[int, Correction | str | int | None]
+"""By the position of the training example: a `Correction`, or its `label` alone."""
 
 
 def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
@@ -55,9 +55,14 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
         FileNotFoundError: there is none.
         ValueError: columns are missing, a verdict or position is none, a position occurs twice.
     """
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        return _to_corrections(reader, list(reader.fieldnames or []), str(path))
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            return _to_corrections(reader, list(reader.fieldnames or []), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            describe("Corrections must be a CSV file in UTF-8.", {"corrections": str(path)})
+        ) from error
 
 
 def corrected(
@@ -86,6 +91,7 @@ def corrected(
         model.fit(fixed.unbatch().shuffle(10_000).batch(64))
     """
     data.check_batched(train, "train")
+    data.check_same_twice(train, "train")
     spec = train.element_spec
     require(
         data.unpack(spec).labels is not None,
@@ -105,7 +111,8 @@ def corrected(
         if by_position and max(by_position) >= seen:
             raise data.ChangedError(
                 describe(
-                    data.changed_message("train", "fewer examples than the corrections"),
+                    "The corrections name positions that `train` does not have: they are of another set, or a position "
+                    "is mistyped.",
                     {"examples": seen, "largest position": max(by_position)},
                 )
             )
@@ -118,7 +125,7 @@ def corrected(
 def _corrected(
     element: Any,
     touched: list[tuple[int, int]],
-    corrections: Corrections,
+    corrections: Mapping[int, Correction],
     classes: Mapping[int, tuple[int | None, int | None]],
 ) -> Iterator[Any]:
     """Yield a batch with its corrections, unless nothing is left of it."""
@@ -132,7 +139,7 @@ def _corrected(
         if given is not None and found != given:
             _raise_changed(position, "label", given, found)
         recorded = corrections[position].id
-        if recorded is not None and ids is not None and to_bytes(ids[row]) != recorded.encode():
+        if recorded is not None and ids is not None and to_bytes(ids[row]) != to_bytes(recorded):
             _raise_changed(position, "id", recorded, ids[row])
         if label is None:
             kept[row] = False
@@ -162,7 +169,10 @@ def _given(
     if isinstance(corrections, str | os.PathLike):
         return read_corrections(corrections)
     if isinstance(corrections, Mapping):
-        return dict(corrections)
+        return {
+            position: item if isinstance(item, Correction) else Correction(item)
+            for position, item in corrections.items()
+        }
     if hasattr(corrections, "to_dict") and hasattr(corrections, "columns"):
         rows = corrections.astype(object).where(corrections.notna(), "").to_dict("records")
         return _to_corrections(rows, list(corrections.columns), "a DataFrame")
@@ -208,7 +218,7 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
 
 
 def _position(value: Any, number: int) -> int:
-    text = str(value).strip()
+    text = _text(value).strip().removesuffix(".0")
     require(
         text.isdecimal(),
         f"Row {number} of the corrections: a position is an integer from 0.",
@@ -224,7 +234,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str | None:
 
 def _text(value: Any) -> str:
     """Write a cell; a column of pandas with an empty cell holds its integers as floats."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _classes(correction: Correction, class_names: Sequence[str] | None) -> tuple[int | None, int | None]:
@@ -236,8 +246,10 @@ def _classes(correction: Correction, class_names: Sequence[str] | None) -> tuple
     return label, given
 
 
-def _class_of(name: str, class_names: Sequence[str] | None) -> int:
+def _class_of(name: str | int, class_names: Sequence[str] | None) -> int:
     names = None if class_names is None else list(class_names)
+    if not isinstance(name, str):
+        return int(name)
     if names is None and name.isdecimal():
         return int(name)
     if names is None or name not in names:

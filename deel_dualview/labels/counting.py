@@ -17,8 +17,12 @@ APART = 0.7
 """Wrong labels would be seen where simulated ones lie at least so far apart from right ones on the test set (largest
 difference of the distribution functions of their margins)."""
 # Of the interval: 1.64 deviations are the sampling error of 90 %; a fifth more on either side is for the model of the
-# count, which is wrong in detail. Without these factors 87 to 90 % of intervals covered the truth, with them 94 to 99 %.
+# count, which is wrong in detail. Without these factors 87 to 90 % of intervals covered the truth, with them 94 %.
 _LOWER, _UPPER, _QUANTILE = 0.8, 1.25, 1.64
+LEAST_EXAMPLES = 50
+"""A count needs so many training and so many test labels: it was judged on sets of 60 and more."""
+_RULE_OF_THREE = 3
+"""Where no event is seen in many trials, three may be expected (95 %)."""
 _NUM_ROUNDS, _TOLERANCE = 500, 1e-7
 
 
@@ -78,15 +82,26 @@ def count_wrong_labels(scores: HeadScores, problem: Problem, rng: np.random.Gene
     deviation = num_train * _rate_deviation(scores, problem, calibration, rng)
     number, surplus = num_train * rate, num_train * largest_excess(given, of_test)
     most = max(number, surplus, num_train * rate_by_noise_matrix(np.exp(logs), labels))
-    if number > DEVIATIONS_OF_A_COUNT * deviation and round(number):
+    at_most = min(num_train, max(_RULE_OF_THREE, int(np.ceil(most + 2 * deviation))))
+    if min(num_train, len(test_labels)) < LEAST_EXAMPLES:
+        count = _cannot_tell(
+            f"a count needs {LEAST_EXAMPLES} training and {LEAST_EXAMPLES} test labels at least"
+        )
+    elif number > num_train / 2:
+        count = _cannot_tell("most labels differ from those of the test set: are the classes numbered alike?")
+    elif number > DEVIATIONS_OF_A_COUNT * deviation and round(number):
         low = _LOWER * (min(number, surplus) - _QUANTILE * deviation)
         high = _UPPER * (most + _QUANTILE * deviation)
         count = LabelCount("counted", round(number), max(0, int(low)), min(num_train, int(np.ceil(high))))
-    elif distance_of_wrong_labels(test_logs, test_labels, rng) >= APART:
-        count = LabelCount("at most", at_most=min(num_train, int(np.ceil(most + 2 * deviation))))
+    elif distance_of_wrong_labels(test_logs, test_labels, rng) >= APART and at_most <= num_train / 2:
+        count = LabelCount("at most", at_most=at_most)
     else:
-        count = LabelCount("cannot tell", reason="right and wrong labels look too much alike in these data")
+        count = _cannot_tell("right and wrong labels look too much alike in these data")
     return Counted(count, wrong_posteriors(given, rate, num_classes), logs)
+
+
+def _cannot_tell(reason: str) -> LabelCount:
+    return LabelCount("cannot tell", reason=reason)
 
 
 def wrong_rate(given: np.ndarray, num_classes: int) -> float:

@@ -21,7 +21,7 @@ from deel_dualview.labels.finding import (
 )
 from deel_dualview.labels.inputs import InputTable
 from deel_dualview.models import InfluenceModel, tracing
-from deel_dualview.models.arrays import Data, to_dataset
+from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.hidden import HiddenLayers
 from deel_dualview.models.labels import check_class_names
@@ -74,9 +74,10 @@ def label_issues(
     check_seed("seed", seed)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     given = {"train": train} | ({} if test is None else {"test": test})
-    splits = {name: to_dataset(part, name, influence_model.model) for name, part in given.items()}
+    splits = to_datasets(given, influence_model.model)
     for name, dataset in splits.items():
         data.check_bounded(dataset, name)
+        data.check_same_twice(dataset, name)
     early = _early(checkpoints)
     table = InputTable(has_token_ids=takes_token_ids(influence_model.model), seed=seed)
     read = {
@@ -177,7 +178,12 @@ def _read(
 ) -> _Read:
     require(
         data.unpack(dataset.element_spec).labels is not None,
-        f"`{name}` must have labels: elements (inputs, labels).",
+        f"`{name}` must have labels: elements (inputs, labels)."
+        + (
+            " Without test labels leave `test` out: labels are ranked then, and not counted."
+            if name == "test"
+            else ""
+        ),
         {"element_spec": dataset.element_spec},
     )
     layers = HiddenLayers(model, seed)

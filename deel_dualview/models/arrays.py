@@ -18,6 +18,27 @@ Data: TypeAlias = Any
 """A batched `tf.data.Dataset`; a tuple of arrays or DataFrames, `(x,)`, `(x, y)` or `(x, y, ids)`; a `PyDataset`."""
 
 
+def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.data.Dataset]:
+    """Return data of several names as `to_dataset` does; DataFrames take the order of the first one's columns.
+
+    Raises:
+        ValueError: DataFrames with other columns.
+    """
+    columns: list[Any] | None = None
+    found = {}
+    for name, own in given.items():
+        if isinstance(own, tuple) and own and _is_frame(own[0]) and not _named_inputs(own[0], model):
+            columns = list(own[0].columns) if columns is None else columns
+            require(
+                set(own[0].columns) == set(columns),
+                f"The columns of `{name}` must be those of the training set.",
+                {"columns": list(own[0].columns), "columns of the training set": columns},
+            )
+            own = (own[0][columns], *own[1:])
+        found[name] = to_dataset(own, name, model)
+    return found
+
+
 def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
     """Return data of any form that Keras takes as a batched dataset, in the order in which they come.
 
@@ -48,7 +69,7 @@ def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
     lengths = [len(leaf) for leaf in tf.nest.flatten(parts)]
     require(
         len(set(lengths)) == 1 and lengths[0] > 0,
-        f"The arrays of `{name}` must have one length, an entry for each example.",
+        f"The arrays of `{name}` must have one length, an entry for each example, and one example at least.",
         {"lengths": lengths},
     )
     return tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(BATCH_SIZE)
@@ -63,7 +84,8 @@ def column_names(given: Data, model: keras.Model) -> list[str] | None:
 
 def _to_inputs(inputs: Any, name: str, model: keras.Model) -> Any:
     if not _is_frame(inputs):
-        if isinstance(inputs, list) and inputs and not hasattr(inputs[0], "shape"):
+        # As Keras takes them: a list of arrays is several inputs, one of numbers, texts or lists is one.
+        if isinstance(inputs, list) and inputs and not (hasattr(inputs[0], "shape") and np.ndim(inputs[0])):
             return np.asarray(inputs)
         return tf.nest.map_structure(np.asarray, tuple(inputs) if isinstance(inputs, list) else inputs)
     named = _named_inputs(inputs, model)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from deel_dualview._checks import describe
 from deel_dualview.report.findings import Finding
+from deel_dualview.report.writing import to_json
 
 MEANINGS = {
     "label-errors": "wrong training labels",
@@ -32,7 +33,7 @@ class Earlier(NamedTuple):
     """
 
     created: str
-    counts: dict[str, int | None]
+    counts: dict[str, int | str | None]
 
 
 class Change(NamedTuple):
@@ -40,13 +41,13 @@ class Change(NamedTuple):
 
     Attributes:
         name: of the finding.
-        before: its count in the earlier audit; None where that could not be told.
-        after: its count now; None where that cannot be told.
+        before: its count in the earlier audit, or "at most ..."; None where that could not be told.
+        after: the same now.
     """
 
     name: str
-    before: int | None
-    after: int | None
+    before: int | str | None
+    after: int | str | None
 
 
 class Changes(NamedTuple):
@@ -63,12 +64,18 @@ class Changes(NamedTuple):
 def read_earlier(path: str | os.PathLike[str]) -> Earlier:
     """Read the `audit.json` of an earlier audit.
 
+    Args:
+        path: of the file, or of its folder.
+
     Raises:
         FileNotFoundError: there is none.
         ValueError: it is another file, or that of another version of this library.
     """
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        path = pathlib.Path(path)
+        if path.is_dir():
+            path = path / "audit.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
         findings = {item["name"]: _count(item) for item in content["findings"]}
         return Earlier(str(content["overview"]["created"]), findings)
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -85,21 +92,21 @@ def find_changes(earlier: Earlier, findings: Sequence[Finding]) -> Changes:
     return Changes(
         earlier.created,
         tuple(
-            Change(finding.name, earlier.counts[finding.name], _told(finding.count, finding.share))
+            Change(finding.name, earlier.counts[finding.name], _count(to_json(finding)))
             for finding in findings
             if finding.name in MEANINGS and finding.name in earlier.counts
         ),
     )
 
 
-def _count(item: dict[str, Any]) -> int | None:
-    share = item["share"]
-    return None if share is None else int(item["count"])
+def _count(item: Mapping[str, Any]) -> int | str | None:
+    """Return what a finding, as JSON has it, counts."""
+    if item["share"] is None:
+        return None
+    return f"at most {item['at_most']:,}" if item.get("status") == "at most" else int(item["count"])
 
 
-def _write(count: int | None) -> str:
-    return "cannot tell" if count is None else f"{count:,}"
-
-
-def _told(count: int, share: float) -> int | None:
-    return None if share != share else count
+def _write(count: int | str | None) -> str:
+    if count is None:
+        return "cannot tell"
+    return count if isinstance(count, str) else f"{count:,}"

@@ -230,8 +230,8 @@ def _label_verdict(finding: kinds.LabelErrors, num_train: int) -> Verdict:
         f"About {finding.count:,}",
         f"of {num_train:,} training labels {'is' if is_one else 'are'} wrong, perhaps more.",
         (
-            f"Review the first {first} labels here, the likeliest wrong ones. Then export corrections.csv, run "
-            "deel-dualview apply corrections.csv, and train again."
+            f"Review the first {first} labels here, the likeliest wrong ones. Then export corrections.csv, apply "
+            "it (corrected, or deel-dualview apply), and train again."
         ),
         finding.name,
         "Review the labels",

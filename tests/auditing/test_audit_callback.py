@@ -72,6 +72,11 @@ def test_settings_cannot_name_the_model_or_the_data(tmp_path):
         AuditCallback(TRAIN, TEST, tmp_path, settings={"train": TRAIN})
 
 
+def test_settings_that_audit_does_not_take_are_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="methd"):
+        AuditCallback(TRAIN, TEST, tmp_path, settings={"methd": "graddot"})
+
+
 def test_the_strongest_examples_become_a_frame():
     rng = np.random.default_rng(0)
     inputs, ids = rng.normal(size=(20, 4)).astype("float32"), np.arange(20) + 50

@@ -61,3 +61,10 @@ def test_corrections_of_another_set_write_nothing(folder):
 def test_a_file_that_is_not_there_is_refused():
     result = CliRunner().invoke(main, ["apply", "nowhere.csv", "--train", "mnist:train"])
     assert result.exit_code == 2 and "nowhere.csv" in result.output
+
+
+def test_classes_have_the_names_of_the_file(folder):
+    (folder / "names.txt").write_text("red\nblue\n")
+    (folder / "corrections.csv").write_text("position,given_label,verdict,label\n1,blue,wrong,red\n")
+    assert "class_names" in run().output
+    assert run("--class-names", "names.txt").exit_code == 0

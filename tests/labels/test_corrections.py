@@ -77,7 +77,13 @@ def test_a_frame_and_a_mapping_are_taken_as_the_file_is(file):
     path = file("1,,1,0,wrong,2", "5,,2,0,drop,", "6,,0,1,right,0")
     expected = arrays(corrected(train(), path))
     mapping = {1: Correction("2", "1"), 5: Correction(None)}
-    for given in (pd.read_csv(path), mapping, read_corrections(path)):
+    for given in (
+        pd.read_csv(path),
+        mapping,
+        {1: Correction(2, 1), 5: None},
+        {1: 2, 5: None},
+        read_corrections(path),
+    ):
         for found, part in zip(arrays(corrected(train(), given)), expected, strict=True):
             np.testing.assert_array_equal(found, part)
 
@@ -147,3 +153,25 @@ def test_a_class_of_another_name_is_refused_before_anything_is_read(file):
 def test_other_things_are_no_corrections():
     with pytest.raises(TypeError, match="DataFrame"):
         corrected(train(), 3)
+
+
+def test_positions_may_be_written_as_floats(file):
+    assert arrays(corrected(train(), file("1.0,,1,0,wrong,2")))[1][1] == 2
+
+
+def test_blanks_of_ids_and_names_count(file):
+    ids = np.array([f"scan {n} " for n in range(10)])
+    path = file("1,scan 1 ,dog ,cat,wrong,cat")
+    assert arrays(corrected(train(ids=ids), path, class_names=["cat", "dog ", "owl"]))[1][1] == 0
+
+
+def test_a_shuffled_training_set_is_refused():
+    shuffled = tf.data.Dataset.from_tensor_slices((INPUTS, LABELS)).shuffle(10).batch(10)
+    with pytest.raises(ValueError, match="shuffle"):
+        corrected(shuffled, {1: 2})
+
+
+def test_a_file_of_another_encoding_is_refused(tmp_path):
+    (tmp_path / "corrections.csv").write_text("position,verdict\n1,drop\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="UTF-8"):
+        read_corrections(tmp_path / "corrections.csv")

@@ -100,3 +100,33 @@ def test_training_labels_that_look_as_easy_as_the_test_labels_are_no_evidence_of
 def test_margins_are_the_gap_to_the_best_other_class():
     logs = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]))
     np.testing.assert_allclose(counting.margins(logs, np.array([0, 1])), np.log([0.7 / 0.2, 0.3 / 0.6]))
+
+
+@pytest.mark.parametrize(("num_train", "num_test"), [(2000, 3), (2000, 49), (49, 1000)])
+def test_few_labels_give_no_count(num_train, num_test):
+    found = count(
+        np.random.default_rng(0), min(200, num_train // 4), num_train=num_train, num_test=num_test
+    ).number
+    assert found.status == "cannot tell" and "50 training and 50 test labels" in found.reason
+
+
+def test_classes_that_are_numbered_otherwise_give_no_count(rng):
+    scores, labels = population(rng, 1000)
+    test_scores, test_labels = population(rng, 500)
+    problem = Problem((labels + 1) % 4, test_labels, 4)
+    found = counting.count_wrong_labels(HeadScores(scores, test_scores), problem, rng).number
+    assert found.status == "cannot tell" and "numbered alike" in found.reason
+
+
+def test_scores_that_tell_nothing_give_no_count(rng):
+    constant = HeadScores(np.ones((400, 3)), np.ones((200, 3)))
+    problem = Problem(np.arange(400) % 3, np.arange(200) % 3, 3)
+    assert counting.count_wrong_labels(constant, problem, rng).number.status == "cannot tell"
+
+
+def test_an_upper_bound_is_never_less_than_three(rng):
+    """Of an event that was not seen, three may be expected."""
+    labels, test_labels = np.arange(200) % 4, np.arange(100) % 4
+    sure = HeadScores(20 * np.eye(4)[labels], 20 * np.eye(4)[test_labels])
+    found = counting.count_wrong_labels(sure, Problem(labels, test_labels, 4), rng).number
+    assert found.status == "at most" and found.at_most >= 3

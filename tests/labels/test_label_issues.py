@@ -266,3 +266,10 @@ def test_labels_of_one_class_are_refused(digits):
     model, train, test, _ = digits
     with pytest.raises(ValueError, match="two classes"):
         label_issues(model, dataset(train[0], np.zeros(800, np.int64)), dataset(*test), progress=False)
+
+
+def test_a_training_set_that_is_shuffled_at_every_pass_is_refused(digits):
+    model, train, test, _ = digits
+    shuffled = tf.data.Dataset.from_tensor_slices(train).shuffle(800).batch(128)
+    with pytest.raises(ValueError, match="shuffle"):
+        label_issues(model, shuffled, dataset(*test), progress=False)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import audit, compare, label_issues
-from deel_dualview.models.arrays import column_names, to_dataset
+from deel_dualview.models.arrays import column_names, to_dataset, to_datasets
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
 LABELS = (ROWS[:, 0] > 0).astype("int64")
@@ -92,7 +92,7 @@ def test_inputs_without_labels_and_with_ids_are_taken():
     ("given", "error", "message"),
     [
         ((ROWS, LABELS[:-1]), ValueError, r"lengths=\[60, 59\]"),
-        ((ROWS[:0], LABELS[:0]), ValueError, "an entry for each example"),
+        ((ROWS[:0], LABELS[:0]), ValueError, "one example at least"),
         (ROWS, TypeError, r"a tuple of arrays.*type='ndarray'"),
         ((), TypeError, "a tuple of arrays"),
         ((pd.DataFrame({"a": ["x", "y"]}), [0, 1]), TypeError, r"no numbers=\['a'\]"),
@@ -135,3 +135,23 @@ def test_a_comparison_takes_arrays():
         progress=False,
     )
     assert found.num_queries == 20
+
+
+def test_columns_of_the_test_set_take_the_order_of_the_training_set():
+    test = FRAME[["c", "a", "b"]]
+    found = to_datasets({"train": (FRAME, LABELS), "test": (test, LABELS)}, model_of_rows())
+    for dataset in found.values():
+        np.testing.assert_allclose(arrays(dataset)[0], ROWS)
+
+
+def test_other_columns_in_the_test_set_are_refused():
+    with pytest.raises(ValueError, match=r"columns of `test`.*'d'"):
+        to_datasets(
+            {"train": (FRAME, LABELS), "test": (FRAME.rename(columns={"a": "d"}), LABELS)}, model_of_rows()
+        )
+
+
+def test_a_list_of_texts_is_one_input():
+    texts = list(np.array(["a good film", "a bad film"]))
+    (inputs, _), *_ = to_dataset((texts, [0, 1]), "train", model_of_rows())
+    assert inputs.numpy().tolist() == [b"a good film", b"a bad film"]

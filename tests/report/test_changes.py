@@ -69,3 +69,9 @@ def test_other_files_are_refused(text, tmp_path):
     (tmp_path / "audit.json").write_text(text)
     with pytest.raises(ValueError, match=r"audit.json of an earlier audit"):
         read_earlier(tmp_path / "audit.json")
+
+
+def test_an_upper_bound_is_no_zero(report, file):
+    bounded = with_labels(report, status="at most", count=0, share=0.0, at_most=12)
+    changes = find_changes(read_earlier(file.parent), bounded.findings)
+    assert "→ at most 12" in str(changes)
