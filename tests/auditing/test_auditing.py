@@ -130,7 +130,9 @@ def test_the_scores_that_are_written_are_those_of_the_label_issues(report):
 
 def test_the_page_shows_the_interval_the_pairs_of_classes_and_the_scores(report):
     finding, page = report.finding("label-errors"), render_page(report)
-    assert f"{finding.count} training labels are wrong ({finding.low} to {finding.high})" in page
+    assert (
+        f"{finding.count} training labels are wrong, perhaps more ({finding.low} to {finding.high})" in page
+    )
     first, pair = finding.issues[0], finding.class_pairs[0]
     assert f"score {first.score:+.1f}" in page
     row = page.split(f'data-pair="{pair.given}-{pair.suggested}"')[1].split("</button>")[0]

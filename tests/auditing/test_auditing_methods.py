@@ -64,6 +64,8 @@ def test_findings_about_the_surrogate_are_left_out(report):
         "wrong-predictions",
         "leaks",
         "duplicates-conflicting",
+        "outliers",
+        "weak-classes",
         "influential-examples",
     ]
     assert report.overview.certificate is None and report.overview.num_support_vectors is None
