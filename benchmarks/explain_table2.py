@@ -36,7 +36,7 @@ from table2_cases import Case, Values, products
 from deel_dualview import DualSVMSolver
 from deel_dualview.calculators.feature_maps import fit_feature_map
 from deel_dualview.evaluation import RECIPES
-from deel_dualview.svm.softmax_regression import fit_softmax_regression
+from deel_dualview.svm.penalised_layer import fit_softmax_regression
 
 PENALTY = 0.003
 PENALTIES = (0.003, 0.03, 0.3, 3.0)

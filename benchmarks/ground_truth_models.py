@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview.evaluation.networks import paper_cnn
-from deel_dualview.svm.softmax_regression import fit_softmax_regression
+from deel_dualview.svm.penalised_layer import fit_softmax_regression
 
 PENALTY = 5e-4
 """lambda of lambda ||W||^2; the regularisation of `ExactIHVP` is twice it."""

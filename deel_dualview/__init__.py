@@ -1,4 +1,4 @@
-"""Local training-data attribution for Keras: which training examples made a classifier say that."""
+"""Local training-data attribution for Keras: which training examples made a model say that."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,12 @@ if TYPE_CHECKING:
     from deel_dualview.models.checkpoints import Checkpoints as Checkpoints
     from deel_dualview.models.checkpoints import SaveCheckpoints as SaveCheckpoints
     from deel_dualview.models.checkpoints import load_checkpoints as load_checkpoints
+    from deel_dualview.models.objectives import CustomLoss as CustomLoss
+    from deel_dualview.models.objectives import Huber as Huber
+    from deel_dualview.models.objectives import IndependentSigmoids as IndependentSigmoids
+    from deel_dualview.models.objectives import Objective as Objective
+    from deel_dualview.models.objectives import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+    from deel_dualview.models.objectives import SquaredError as SquaredError
     from deel_dualview.relevance import DualRelevance as DualRelevance
     from deel_dualview.relevance import PairRelevance as PairRelevance
     from deel_dualview.search import ORDER as ORDER
@@ -135,6 +141,12 @@ _HOMES = {
     "compare": "auditing.compare",
     "corrected": "labels",
     "canonize": "lrp",
+    "CustomLoss": "models.objectives",
+    "Huber": "models.objectives",
+    "IndependentSigmoids": "models.objectives",
+    "Objective": "models.objectives",
+    "SoftmaxCrossEntropy": "models.objectives",
+    "SquaredError": "models.objectives",
     "label_issues": "labels",
     "load_digits": "data.digits",
     "swap_labels": "data.digits",

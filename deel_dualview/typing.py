@@ -10,7 +10,11 @@ Inputs = Any
 """What the model is called with: a tensor or a nest (tuple, list, dict) of tensors of equal first dimension."""
 
 Target = Literal["prediction", "label"] | int
-"""Which class of an evaluated example is explained: what the model says, its label, or a fixed class index."""
+"""Which output of an evaluated example is explained: what the model says, its label, or that of a fixed index."""
+
+Function = Literal["loss", "logit", "margin"]
+"""What is differentiated. For class y: `"loss"` the cross-entropy -log p_y; `"logit"` the logit z_y; `"margin"` the log
+odds z_y - log sum_(j != y) exp(z_j) = log(p_y / (1 - p_y)). Of other objectives than the softmax there is the loss."""
 
 Kernel = Literal["tempered", "cosine", "linear", "standardized"]
 """How penultimate features enter the surrogate: at unit length, as they are, or z-scored."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from deel_dualview import InfluenceModel, _files, load_digits
 from deel_dualview.evaluation import GroundTruth, ImageData, Recipe, Subset, load_ground_truth, trained_models
-from deel_dualview.svm.softmax_regression import fit_softmax_regression
+from deel_dualview.svm.penalised_layer import fit_softmax_regression
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(

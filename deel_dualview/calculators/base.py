@@ -14,7 +14,7 @@ from deel_dualview._checks import check_instance, check_k, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.calculators.ranking import RankingCalculator
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
-from deel_dualview.calculators.targets import check_target, explained_classes
+from deel_dualview.calculators.targets import check_target, explained_targets
 from deel_dualview.data import identity
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.train_sets import check_train_set, to_influence_model
@@ -286,7 +286,7 @@ class BaseInfluenceCalculator(RankingCalculator):
 
     def _explained_classes(self, represented: Represented) -> np.ndarray:
         """Return the class to explain of every query, shape (m,), int64."""
-        return explained_classes(self.target, represented)
+        return explained_targets(self.target, represented)
 
     def _check_queries(self, dataset: tf.data.Dataset | RepresentedExamples) -> None:
         if isinstance(dataset, RepresentedExamples):

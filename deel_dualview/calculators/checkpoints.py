@@ -10,11 +10,12 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.represented import Represented
-from deel_dualview.gradients import Function, PerExampleGradients, Weights, check_finite
+from deel_dualview.gradients import PerExampleGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import Projection
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.train_sets import to_influence_model
+from deel_dualview.typing import Function
 
 Models: TypeAlias = keras.Model | InfluenceModel | Sequence[keras.Model | InfluenceModel]
 """One model or several checkpoints of it."""
@@ -75,7 +76,7 @@ class CheckpointGradients:
         _check_same_architecture(self.models)
         self.records = tuple(model.record_weights() for model in self.models)
         for gradients in self.of_models:
-            gradients.prepare(first.inputs, self.models[0].to_classes(first.labels))
+            gradients.prepare(first.inputs, self.models[0].to_targets(first.labels))
 
     def represented(self, represented: Represented) -> list[Represented]:
         """Return a batch as each checkpoint represents it."""

@@ -126,7 +126,7 @@ class DualView(StoredInfluenceCalculator):
     @property
     def surrogate_bias(self) -> np.ndarray:
         """Contribution of the constant feature to each logit, shape (c,); zeros without a bias."""
-        return self.surrogate.weights[-1] if self.feature_map.has_bias else np.zeros(self.model.num_classes)
+        return self.surrogate.weights[-1] if self.feature_map.has_bias else np.zeros(self.model.num_outputs)
 
     def fit_path(self, Ks: Sequence[float]) -> list[DualSVMSolution]:
         """Fit the surrogate for several scale-free K, each from the last, in the order given."""
@@ -141,7 +141,7 @@ class DualView(StoredInfluenceCalculator):
         return self._lazy_dataset(
             lambda: (vectors for _, (vectors,) in self._blocks()),
             OuterProduct(
-                tf.TensorSpec([None, self.model.num_classes], tf.float32),
+                tf.TensorSpec([None, self.model.num_outputs], tf.float32),
                 tf.TensorSpec([None, self.surrogate.weights.shape[0]], tf.float32),
             ),
         )
@@ -228,14 +228,14 @@ class DualView(StoredInfluenceCalculator):
             {"feature_layer": self.model.feature_layer},
         )
         absolute = [K / mean_squared_norm for K in Ks]
-        return self.solver.fit_path(phi, self.train_labels, self.model.num_classes, absolute)
+        return self.solver.fit_path(phi, self.train_labels, self.model.num_outputs, absolute)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         alpha = self.surrogate.coefficients[rows].toarray().astype(np.float32)
         return (OuterProduct(tf.constant(alpha), self.feature_map(represented.features)),)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
-        one_hot = tf.one_hot(classes, self.model.num_classes)
+        one_hot = tf.one_hot(classes, self.model.num_outputs)
         return (OuterProduct(one_hot, self.feature_map(represented.features)),)
 
     def _evaluate_all(self, dataset: tf.data.Dataset | RepresentedExamples) -> list[Evaluation]:

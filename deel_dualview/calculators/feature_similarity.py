@@ -13,6 +13,7 @@ from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.objectives import IndependentSigmoids
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
@@ -21,13 +22,16 @@ Similarity = Literal["cosine", "dot", "euclidean"]
 
 
 class FeatureSimilarity(StoredInfluenceCalculator):
-    """Similarity of penultimate features: the honest baseline, which asks nothing about the training.
+    """Similarity of penultimate features: the honest baseline, which knows nothing about the training.
 
     The influence of training example i on class j at x is `s(phi_i, phi(x))` where the label of i is j, and
     `-s(phi_i, phi(x))` where it is another: positive for similar examples of the explained class, negative
     for similar examples of other classes. Values have no unit. `"cosine"` is in [-1, 1] (0 for features that
     are all zero), `"dot"` in squares of the features' unit; `"euclidean"` is 1 / (1 + distance), in (0, 1],
     so that the nearest example comes first.
+
+    Of independent labels the sign is that of label j of the training example; of a regression and a custom loss it is
+    always positive, since numbers are neither equal nor different.
 
     Self-influence is `s(phi_i, phi_i)`: 1, or the squared norm for `"dot"`.
 
@@ -70,17 +74,28 @@ class FeatureSimilarity(StoredInfluenceCalculator):
         return split_outer_products(queries, vectors, self.model.num_features)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
-        return self._vectors_of_features(represented.features, represented.classes)
+        return self._vectors_of_features(represented.features, represented.targets)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
         return self._queries_of_features(represented.features, classes)
 
-    def _vectors_of_features(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
-        signs = 2.0 * tf.one_hot(classes, self.model.num_classes) - 1.0
+    def _vectors_of_features(self, features: tf.Tensor, targets: np.ndarray) -> Blocks:
+        model = self.model
+        if model.is_classifier:
+            signs = 2.0 * tf.one_hot(targets, model.num_outputs) - 1.0
+        elif isinstance(model.objective, IndependentSigmoids):
+            signs = tf.constant(2.0 * targets - 1.0, tf.float32)
+        else:
+            signs = tf.ones((len(targets), model.num_outputs))
         return (OuterProduct(signs, self._scaled(features)),)
 
-    def _queries_of_features(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
-        return (OuterProduct(tf.one_hot(classes, self.model.num_classes), self._scaled(features)),)
+    def _queries_of_features(self, features: tf.Tensor, targets: np.ndarray) -> Blocks:
+        """Return the queries for outputs (m,), or for the mean over all outputs of labels (m, c)."""
+        if targets.ndim == 1:
+            weights = tf.one_hot(targets, self.model.num_outputs)
+        else:
+            weights = self._vectors_of_features(features, targets)[0].left / self.model.num_outputs
+        return (OuterProduct(weights, self._scaled(features)),)
 
     def _scaled(self, features: tf.Tensor) -> tf.Tensor:
         return blocks.unit((features,))[0] if self.similarity == "cosine" else features

@@ -71,6 +71,56 @@ def measure(
     )
 
 
+@dataclass(frozen=True)
+class OutputFidelity:
+    """Agreement of the surrogate's outputs with those of a model that is no classifier, on m examples.
+
+    Attributes:
+        num_examples: m.
+        r_squared: 1 - sum of squared differences / sum of squared deviations of the model's output from its mean; the
+            mean over the outputs that vary.
+        rank_correlation: Spearman's, of the two values of an output; the mean over the outputs that vary.
+        completeness_error: largest difference between the surrogate's first output and the sum of its contributions,
+            relative to the largest output.
+    """
+
+    num_examples: int
+    r_squared: float
+    rank_correlation: float
+    completeness_error: float
+
+
+def measure_outputs(
+    model_outputs: np.ndarray, surrogate_outputs: np.ndarray, sums: np.ndarray
+) -> OutputFidelity:
+    """Compare the surrogate of a model that is no classifier with it.
+
+    Args:
+        model_outputs: shape (m, c).
+        surrogate_outputs: shape (m, c).
+        sums: of the contributions to the first output, shape (m,).
+    """
+    from scipy.stats import spearmanr
+
+    theirs, ours = model_outputs.astype(np.float64), surrogate_outputs.astype(np.float64)
+    spread = ((theirs - theirs.mean(axis=0)) ** 2).sum(axis=0)
+    varies = np.flatnonzero((spread > 0) & (ours.std(axis=0) > 0))
+    unexplained = ((theirs - ours) ** 2).sum(axis=0)
+    error = np.abs(sums - ours[:, 0]).max() / max(np.abs(ours).max(), np.finfo(np.float32).tiny)
+    return OutputFidelity(
+        num_examples=len(ours),
+        r_squared=float(np.mean(1 - unexplained[spread > 0] / spread[spread > 0]))
+        if spread.any()
+        else np.nan,
+        rank_correlation=float(
+            np.mean([spearmanr(theirs[:, output], ours[:, output]).statistic for output in varies])
+        )
+        if len(varies)
+        else np.nan,
+        completeness_error=float(error),
+    )
+
+
 def centred(rows: np.ndarray) -> np.ndarray:
     """Take the mean over classes off every row (r, c)."""
     return rows.astype(np.float64) - rows.mean(axis=1, keepdims=True, dtype=np.float64)

@@ -12,13 +12,13 @@ from deel_dualview._checks import check_choice
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
-from deel_dualview.gradients import Function, PerExampleGradients, UnitGradients, Weights, check_finite
+from deel_dualview.gradients import PerExampleGradients, UnitGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
 from deel_dualview.stores import Store
-from deel_dualview.typing import Target
+from deel_dualview.typing import Function, Target
 
 Normalized = Literal["both", "train"]
 """Which gradients GradCos divides by their norm."""
@@ -45,7 +45,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
         super().__init__(self.gradients.model, train_set, target=target, store=store)
         first = data.unpack(data.first_batch(train_set, "train_set"))
-        self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
+        self.gradients.prepare(first.inputs, self.model.to_targets(first.labels))
         self._of_vectors, self._of_queries = self._sides()
         self._has_constant_feature = self._keeps_features and self._head.has_bias
         self._prepare_vectors()
@@ -89,7 +89,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         return self._gradients_of_labels(represented)
 
     def _gradients_of_labels(self, represented: Represented) -> Blocks:
-        return represented.gradients(self._of_vectors, represented.classes)
+        return represented.gradients(self._of_vectors, represented.targets)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
         return check_finite(represented.gradients(self._of_queries, classes), "examples")

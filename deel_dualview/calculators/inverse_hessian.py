@@ -138,7 +138,7 @@ class InverseHessianCalculator(StoredInfluenceCalculator):
 
     def _training_gradients(self, represented: Represented) -> Blocks:
         """Return the gradients of the losses of the labels."""
-        return represented.gradients(self.ihvp.gradients, represented.classes)
+        return represented.gradients(self.ihvp.gradients, represented.targets)
 
     def _query_gradients(self, represented: Represented, classes: np.ndarray) -> Blocks:
         """Return the gradients of the losses of `classes` (b,)."""

@@ -11,6 +11,7 @@ from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
+from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
 from deel_dualview.search.bounded import Exhaustive, Search
 
 _NUMBERS_AT_ONCE = 2**24
@@ -72,7 +73,10 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         return (OuterProduct(_corrected(left, curvatures, _quadratic_forms(self._inverse, right)), right),)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
-        """Return answers of outputs to vectors (m, c, c, d), probabilities and one-hot classes (m, k)."""
+        """Return the responses of outputs to vectors (m, c, c, d), and what the loss is at: outputs and targets.
+
+        Of a classifier they are probabilities and one-hot classes, (m, k).
+        """
         require(
             self.num_train == self.ihvp.num_train,
             "The leverage correction needs the inverse Hessian of the training set itself.",
@@ -80,8 +84,9 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         )
         ((_, right),) = self._query_gradients(represented, classes)
         responses = tf.tensordot(right, self._inverse, [[1], [1]]) / self.num_train
-        probabilities = tf.nn.softmax(represented.logits)
-        return responses, probabilities, tf.one_hot(classes, self.model.num_classes)
+        if self.model.is_classifier:
+            return responses, tf.nn.softmax(represented.logits), tf.one_hot(classes, self.model.num_outputs)
+        return responses, represented.logits, tf.constant(classes)
 
     def _scores(self, queries: tuple[tf.Tensor, ...], vectors: Blocks) -> tf.Tensor:
         ((left, right),) = vectors
@@ -89,7 +94,11 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         num_rows = max(1, _NUMBERS_AT_ONCE // (len(left) * num_outputs**2))
         parts = [
             _loss_changes(
-                *(part[start : start + num_rows] for part in queries), left, right, int(num_outputs)
+                *(part[start : start + num_rows] for part in queries),
+                left,
+                right,
+                int(num_outputs),
+                self.model.objective,
             )
             for start in range(0, num_queries, num_rows)
         ]
@@ -103,25 +112,23 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         responses, *rest = queries
         ((left, right),) = vectors
         outputs = tf.einsum("iabd,ib,id->ia", responses, left, right)
-        return _changes_of_loss(outputs, *rest)
+        return _changes_of_loss(self.model.objective, outputs, *rest)
 
     @cached_property
     def _inverse(self) -> tf.Tensor:
         """The inverse Hessian, shape (c, d, c, d), float32."""
-        num_outputs = 1 if self.model.split.num_outputs == 1 else self.model.num_classes
+        num_outputs = 1 if self.model.is_binary else self.model.num_outputs
         num_inputs = self.ihvp.size // num_outputs
         shape = (num_outputs, num_inputs, num_outputs, num_inputs)
         return tf.reshape(tf.cast(_exact(self.ihvp).inverse, tf.float32), shape)
 
     def _logit_curvatures(self, represented: Represented, num_outputs: int) -> tf.Tensor:
-        """Return C = (diag(p) - p p') / n of every example, shape (b, c, c), float64."""
-        probabilities = tf.nn.softmax(tf.cast(represented.logits, tf.float64))[:, -num_outputs:]
-        if num_outputs == 1:
-            matrices = (probabilities * (1 - probabilities))[:, :, tf.newaxis]
-        else:
-            outer = probabilities[:, :, tf.newaxis] * probabilities[:, tf.newaxis, :]
-            matrices = tf.linalg.diag(probabilities) - outer
-        return matrices / self.ihvp.num_train
+        """Return C = B / n of every example, B the Hessian of its loss in the outputs, shape (b, c, c), float64."""
+        objective = self.model.objective
+        targets = tf.constant(represented.targets) if objective.needs_targets else None
+        matrices = objective.hessian(tf.cast(represented.logits, tf.float64), targets)
+        # Of a single output of two classes it is p (1 - p).
+        return matrices[:, -num_outputs:, -num_outputs:] / self.ihvp.num_train
 
 
 def _exact(ihvp: InverseHessianVectorProduct) -> ExactIHVP:
@@ -142,11 +149,12 @@ def _exact(ihvp: InverseHessianVectorProduct) -> ExactIHVP:
 @tf.function(reduce_retracing=True, autograph=False)
 def _loss_changes(
     responses: tf.Tensor,
-    probabilities: tf.Tensor,
-    one_hot: tf.Tensor,
+    before: tf.Tensor,
+    targets: tf.Tensor,
     left: tf.Tensor,
     right: tf.Tensor,
     num_outputs: int,
+    objective: Objective,
 ) -> tf.Tensor:
     """Return the change of every query's loss (m, n) by every vector left (n, c), right (n, d)."""
     num_queries, (num_vectors, num_inputs) = tf.shape(responses)[0], tf.unstack(tf.shape(right))
@@ -154,10 +162,37 @@ def _loss_changes(
     products = tf.matmul(rows, right, transpose_b=True)
     products = tf.reshape(products, (num_queries, num_outputs, num_outputs, num_vectors))
     outputs = tf.ensure_shape(tf.einsum("mabn,nb->mna", products, left), (None, None, num_outputs))
-    return _changes_of_loss(outputs, probabilities[:, tf.newaxis], one_hot[:, tf.newaxis])
+    return _changes_of_loss(objective, outputs, before[:, tf.newaxis], targets[:, tf.newaxis])
 
 
-def _changes_of_loss(outputs: tf.Tensor, probabilities: tf.Tensor, one_hot: tf.Tensor) -> tf.Tensor:
+def _changes_of_loss(
+    objective: Objective, outputs: tf.Tensor, before: tf.Tensor, targets: tf.Tensor
+) -> tf.Tensor:
+    """Return by how much losses grow when outputs change (..., c), shape (...).
+
+    Args:
+        objective: whose losses they are.
+        outputs: changes of the outputs, shape (..., c).
+        before: outputs before, shape (..., c); the probabilities of a classifier.
+        targets: shape (...) or (..., c); one-hot classes of a classifier. Both may have ones in the place of leading
+            dimensions.
+    """
+    if isinstance(objective, SoftmaxCrossEntropy):
+        return _changes_of_cross_entropy(outputs, before, targets)
+    leading, num_outputs = tf.shape(outputs)[:-1], outputs.shape[-1]
+    is_output = targets.dtype.is_integer
+    shape = leading if is_output else tf.concat([leading, targets.shape[-1:]], axis=0)
+    targets = tf.reshape(tf.broadcast_to(targets, shape), [-1] if is_output else [-1, targets.shape[-1]])
+    # float64: the change of a loss is small beside it.
+    old = tf.reshape(
+        tf.broadcast_to(tf.cast(before, tf.float64), tf.shape(outputs, tf.int32)), [-1, num_outputs]
+    )
+    new = old + tf.reshape(tf.cast(outputs, tf.float64), [-1, num_outputs])
+    changes = objective.evaluate(new, targets) - objective.evaluate(old, targets)
+    return tf.reshape(tf.cast(changes, tf.float32), leading)
+
+
+def _changes_of_cross_entropy(outputs: tf.Tensor, probabilities: tf.Tensor, one_hot: tf.Tensor) -> tf.Tensor:
     """Return by how much cross-entropies grow when outputs change, without cancellation.
 
     Args:

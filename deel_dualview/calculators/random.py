@@ -85,4 +85,4 @@ class RandomInfluence(BaseInfluenceCalculator):
         return self.store.open(key, self.train_set, self._labels)
 
     def _labels(self, element: object) -> dict[str, np.ndarray]:
-        return {"labels": self.model.to_classes(data.unpack(element).labels)}
+        return {"labels": self.model.to_targets(data.unpack(element).labels)}

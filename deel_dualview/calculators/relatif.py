@@ -70,12 +70,12 @@ class RelatIF(InverseHessianCalculator):
 
     def _prepare(self) -> None:
         first = data.unpack(data.first_batch(self.train_set, "train_set"))
-        self.ihvp.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
+        self.ihvp.gradients.prepare(first.inputs, self.model.to_targets(first.labels))
         self._directions = UnitGradients(self.ihvp.gradients)
 
     def _training_gradients(self, represented: Represented) -> Blocks:
         """Return the gradients of the losses of the labels at unit length: their size does not matter."""
-        return represented.gradients(self._directions, represented.classes)
+        return represented.gradients(self._directions, represented.targets)
 
     def _influence_vectors(self, represented: Represented) -> Blocks:
         gradients = blocks.unit(self._training_gradients(represented))

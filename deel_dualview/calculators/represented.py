@@ -51,19 +51,19 @@ class Represented:
 
     @cached_property
     def logits(self) -> tf.Tensor:
-        """Class logits, shape (b, c)."""
+        """Outputs to explain, such as class logits, shape (b, c)."""
         return self.model.logits_of_features(self.features) if self.inputs is None else self._called[1]
 
     @property
-    def classes(self) -> np.ndarray:
-        """The labels as classes, shape (b,), int64."""
-        return self.model.to_classes(self.labels)
+    def targets(self) -> np.ndarray:
+        """The labels in the form of the objective: classes (b,), int64, or rows of numbers (b, c), float32."""
+        return self.model.to_targets(self.labels)
 
-    def gradients(self, gradients: PerExampleGradients | UnitGradients, classes: np.ndarray) -> Blocks:
-        """Return gradients for `classes` (b,): from the features where they follow from them."""
+    def gradients(self, gradients: PerExampleGradients | UnitGradients, targets: np.ndarray) -> Blocks:
+        """Return gradients at `targets` (b, ...): from the features where they follow from them."""
         if gradients.is_closed_last_layer:
-            return gradients.from_features(self.features, self.logits, classes)
-        return gradients(self.inputs, classes)
+            return gradients.from_features(self.features, self.logits, targets)
+        return gradients(self.inputs, targets)
 
     def by(self, model: InfluenceModel) -> Represented:
         """Return the same examples as another model represents them."""
@@ -129,5 +129,5 @@ class RepresentedExamples:
 
     @cached_property
     def logits(self) -> np.ndarray:
-        """Class logits of all examples, shape (m, c), float32."""
+        """Outputs of all examples, such as class logits, shape (m, c), float32."""
         return np.concatenate([batch.logits.numpy() for batch in self])

@@ -1,6 +1,8 @@
 """RepresenterPointL2: the last layer, retrained with a penalty, is a sum over training examples."""
 
+import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import keras
@@ -13,47 +15,75 @@ from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
-from deel_dualview.calculators.targets import logit_gradients, num_outputs
+from deel_dualview.calculators.targets import has_one_logit, output_gradients
+from deel_dualview.curvature.outputs import output_products
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
+from deel_dualview.models.objectives import Objective
 from deel_dualview.stores import Store
-from deel_dualview.svm.softmax_regression import SoftmaxRegression, fit_softmax_regression
+from deel_dualview.svm.penalised_layer import PenalisedLayer, fit_penalised_layer, fit_softmax_regression
 from deel_dualview.typing import Target
 
 FitTo = Literal["labels", "probabilities"]
 """What the last layer is retrained to predict: the training labels, or the model's own probabilities."""
 
 
+@dataclass(frozen=True)
+class _OutputLoss:
+    """An objective as the loss of a penalised layer."""
+
+    objective: Objective
+
+    def terms(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        objective = self.objective
+        return (
+            objective.loss(outputs, targets),
+            objective.loss_gradient(outputs, targets),
+            objective.hessian_factor(outputs, targets),
+        )
+
+    def product(self, factor: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        return output_products(factor, vectors[:, tf.newaxis], self.objective.hessian_kind)[:, 0]
+
+    def mean_diagonal(self, factor: tf.Tensor) -> tf.Tensor:
+        diagonal = tf.linalg.diag_part(factor) if self.objective.hessian_kind == "full" else factor
+        return tf.reduce_mean(tf.maximum(diagonal, 0.0), axis=1, keepdims=True)
+
+
+# Kept: traces are found by the loss itself.
+output_loss = functools.cache(_OutputLoss)
+
+
 class RepresenterPointL2(StoredInfluenceCalculator):
     """Representer points: alpha of a last layer that is retrained with an L2 penalty.
 
-    The penalised last layer W minimises `mean cross-entropy + lambda ||W||^2` on the penultimate features
-    phi, so that `W = sum_i alpha_i phi_i'` with `alpha_i = -(p_i - y_i) / (2 lambda n)`. The influence of
-    training example i on class j at x is `alpha_ij <phi_i, phi(x)>`: positive where the example raises that
-    logit. Summed over i it is the logit of class j of the *retrained* layer, so one unit is one unit of that
-    logit; `surrogate_fidelity` measures how far it agrees with the model, and how stationary it is is in
-    `surrogate.gradient_norm`.
+    The penalised last layer W minimises `mean loss + lambda ||W||^2` on the penultimate features phi, so that
+    `W = sum_i alpha_i phi_i'` with `alpha_i = -e_i / (2 lambda n)`, e_i the gradient of the loss in the outputs
+    (p_i - y_i of cross-entropy). The influence of training example i on output j at x is `alpha_ij <phi_i, phi(x)>`:
+    positive where the example raises that output (the logit of a class, or a predicted number). Summed over i it is
+    output j of the *retrained* layer, so one unit is one unit of that output; `surrogate_fidelity` measures how far it
+    agrees with the model, and how stationary it is is in `surrogate.gradient_norm`.
 
     Where the model's last layer has a bias (or where there is no linear last layer), phi ends in a constant
-    1, and the bias is penalised like every weight; its share of the logits is `surrogate_bias`. A model with
-    one output is retrained as such, and explained on the logits (-z / 2, z / 2).
+    1, and the bias is penalised like every weight; its share of the outputs is `surrogate_bias`. A binary classifier
+    with one output is retrained as such, and explained on the logits (-z / 2, z / 2).
 
-    Self-influence, of an example on the logit of its label, is `alpha_i,y_i ||phi_i||^2`: large for an
-    example that the penalised layer does not fit. Known weakness: alpha_i ||phi_i|| dominates, so that
-    rankings hardly differ between queries of one class.
+    Self-influence, of an example on the logit of its label, is `alpha_i,y_i ||phi_i||^2`: large for an example that
+    the penalised layer does not fit. (Of independent labels it is on the sum of their logits, with a negative sign
+    for those that do not hold, of a regression on the sum of its outputs.) Known weakness: alpha_i ||phi_i||
+    dominates, so that rankings hardly differ between queries of one class.
 
     The layer is retrained in the constructor: one pass over the training set for features, then Newton's
     method.
 
     Args:
-        model: the classifier to explain.
+        model: the model to explain.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         lambda_regularization: lambda of the penalty `lambda ||W||^2` beside the mean loss.
-        fit_to: what is retrained for: the `"labels"`, or the model's own `"probabilities"`, which keeps
-            closer to the model and to Yeh et al.; alpha then compares with these and says nothing about
-            labels.
-        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
+        fit_to: of a classifier, what is retrained for: the `"labels"`, or the model's own `"probabilities"`, which
+            keeps closer to the model and to Yeh et al.; alpha then compares with these and says nothing about labels.
+        target: which output of an evaluated example is explained: `"prediction"`, `"label"` or an index.
         store: where the features are kept; in memory by default.
 
     Attributes:
@@ -83,6 +113,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
         super().__init__(model, train_set, target=target, store=store)
         self.fit_to = fit_to
         if fit_to == "probabilities":
+            self.model.num_classes  # noqa: B018 (raises an error unless it is a classifier)
             self._check_head()
         self._has_constant_feature = self.model.head is None or self.model.head.has_bias
         self.surrogate = self._fit()
@@ -95,17 +126,25 @@ class RepresenterPointL2(StoredInfluenceCalculator):
     @property
     def surrogate_bias(self) -> np.ndarray:
         """Contribution of the constant feature to each logit, shape (c,); zeros without one."""
-        return self._class_weights[-1] if self._has_constant_feature else np.zeros(self.model.num_classes)
+        return self._class_weights[-1] if self._has_constant_feature else np.zeros(self.model.num_outputs)
 
     def surrogate_logits(self, dataset: tf.data.Dataset) -> np.ndarray:
         """Return the retrained layer's logits, shape (m, c), float64."""
         return np.concatenate([surrogate for _, surrogate, _ in self._evaluate(dataset)])
 
-    def surrogate_fidelity(self, dataset: tf.data.Dataset) -> fidelity.SurrogateFidelity:
-        """Measure how far the retrained layer agrees with the model on a dataset, labelled or not."""
+    def surrogate_fidelity(
+        self, dataset: tf.data.Dataset
+    ) -> fidelity.SurrogateFidelity | fidelity.OutputFidelity:
+        """Measure how far the retrained layer agrees with the model on a dataset, labelled or not.
+
+        Returns:
+            Of a classifier agreement of decisions and logits, of another model that of the outputs.
+        """
         model_logits, surrogate_logits, sums = (
             np.concatenate(parts) for parts in zip(*self._evaluate(dataset), strict=True)
         )
+        if not self.model.is_classifier:
+            return fidelity.measure_outputs(model_logits, surrogate_logits, sums)
         return fidelity.measure(
             model_logits,
             surrogate_logits,
@@ -130,18 +169,24 @@ class RepresenterPointL2(StoredInfluenceCalculator):
             )
             raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
 
-    def _fit(self) -> SoftmaxRegression:
+    def _fit(self) -> PenalisedLayer:
         features = self._stored().array("features")
         if self._has_constant_feature:
             features = np.hstack([features, np.ones((len(features), 1), np.float32)])
-        return fit_softmax_regression(features, self._targets(features), penalty=self.lambda_regularization)
+        penalty = self.lambda_regularization
+        if self.model.is_classifier:
+            return fit_softmax_regression(features, self._targets(features), penalty=penalty)
+        loss, num_outputs = output_loss(self.model.objective), self.model.num_outputs
+        return fit_penalised_layer(
+            features, self.train_labels, loss, penalty=penalty, num_outputs=num_outputs
+        )
 
     def _targets(self, features: np.ndarray) -> np.ndarray:
         if self.fit_to == "labels":
             targets = np.eye(self.model.num_classes)[self.train_labels]
         else:
             targets = self._model_probabilities(features)
-        return targets[:, 1:] if num_outputs(self.model) == 1 else targets
+        return targets[:, 1:] if has_one_logit(self.model) else targets
 
     def _model_probabilities(self, features: np.ndarray) -> np.ndarray:
         head = cast(LinearHead, self.model.head)
@@ -151,7 +196,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
     @property
     def _class_weights(self) -> np.ndarray:
         weights = self.surrogate.weights
-        return np.hstack([-weights, weights]) / 2 if num_outputs(self.model) == 1 else weights
+        return np.hstack([-weights, weights]) / 2 if has_one_logit(self.model) else weights
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         return self._vectors_of_features(rows, represented.features)
@@ -163,7 +208,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
         return (OuterProduct(tf.constant(self.surrogate.coefficients[rows]), self._with_constant(features)),)
 
     def _queries_of_features(self, features: tf.Tensor, classes: np.ndarray) -> Blocks:
-        return (OuterProduct(logit_gradients(self.model, classes), self._with_constant(features)),)
+        return (OuterProduct(output_gradients(self.model, classes), self._with_constant(features)),)
 
     def _evaluate(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the model's and the surrogate's logits (b, c), and sums of contributions (b,)."""
@@ -171,7 +216,8 @@ class RepresenterPointL2(StoredInfluenceCalculator):
         self.check_unchanged()
         for represented in self._represented(dataset, "dataset"):
             logits = represented.logits.numpy()
-            queries = self._queries(represented, logits.argmax(axis=1))
+            explained = logits.argmax(axis=1) if self.model.is_classifier else np.zeros(len(logits), np.int64)
+            queries = self._queries(represented, explained)
             scores = [self._scores(queries, vectors) for _, vectors in self._blocks()]
             sums = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float64), axis=1) for part in scores])
             surrogate = (

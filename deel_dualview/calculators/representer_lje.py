@@ -1,6 +1,7 @@
 """RepresenterPointLJE: the model's own last layer as a sum over training examples."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,11 +15,12 @@ from deel_dualview._checks import check_positive, describe, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
-from deel_dualview.calculators.targets import logit_gradients, num_outputs
-from deel_dualview.curvature.softmax import SoftmaxGram
+from deel_dualview.calculators.targets import has_one_logit, num_outputs, output_gradients
+from deel_dualview.curvature.outputs import OutputGram
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
+from deel_dualview.models.objectives import Objective
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
@@ -33,7 +35,8 @@ class Expansion:
 
     Attributes:
         weights: theta*, shape (outputs, d), float64.
-        errors: p - y of every training example at theta*, shape (n, outputs), float32.
+        errors: gradient of every training example's loss in the outputs at theta* (p - y of cross-entropy), shape
+            (n, outputs), float32.
         factor: lower Cholesky factor of H, the damped Hessian of the mean loss at theta*, shape (p, p) with
             p = outputs * d; what is above its diagonal is arbitrary.
         damping: what was added to the Hessian's diagonal.
@@ -61,30 +64,31 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
 
     With theta* one step of gradient ascent from the last layer theta, g_i the gradient of example i's loss
     and H the damped Hessian of the mean loss, both at theta*, a training example has the row `v_i = (theta* +
-    H^-1 g - H^-1 g_i) / n`; the influence of i on class j at x is entry j of `v_i phi(x)`. Summed over i it
-    is the model's logit of class j up to terms of order gamma, so one unit is one unit of that logit;
-    `correlation` tells how well. A value above the mean, which is that logit / n, means that the example
-    raises the logit, a value below that it lowers it.
+    H^-1 g - H^-1 g_i) / n`; the influence of i on output j (the logit of a class, or a predicted number) at x is
+    entry j of `v_i phi(x)`. Summed over i it is the model's output j up to terms of order gamma, so one unit is one
+    unit of that output; `correlation` measures how well. A value above the mean, which is that output / n, means that
+    the example raises the output, a value below that it lowers it.
 
     g is the gradient of the mean loss at theta. The paper takes it for zero (equation 7), which it is not for
     a network that was stopped early: without it contributions would add up to the logits of another layer,
     one Newton step away (`expansion.residual` tells how far). Like theta*, it has the same share in every
     v_i: it changes no ranking.
 
-    The bias of a last layer enters as a constant feature 1. A model with one output is explained on the
-    logits (-z / 2, z / 2). Self-influence is entry y_i of `v_i phi_i`.
+    The bias of a last layer enters as a constant feature 1. A binary classifier with one output is
+    explained on the logits (-z / 2, z / 2). Self-influence is entry y_i of `v_i phi_i`; of another objective than the
+    softmax it is summed over the outputs, labels that do not hold with a negative sign.
 
     The inverse is applied to queries, never to all training examples. The constructor makes one pass over the
     training set for features, then forms and factorises the (p, p) Hessian.
 
     Args:
-        model: the classifier to explain; it needs a linear last layer.
+        model: the model to explain; it needs a linear last layer.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         gamma: step size of the ascent, 1e-5 to 1e-2 in the paper; values hardly depend on it.
         damping: added to the Hessian's diagonal, as a multiple of its mean eigenvalue. Softmax makes the
             Hessian singular without it, and so do dead features. The sum of contributions does not depend on
             it.
-        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
+        target: which output of an evaluated example is explained: `"prediction"`, `"label"` or an index.
         store: where the features are kept; in memory by default.
 
     Attributes:
@@ -139,7 +143,7 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
         phi, train_phi = (
             tf.cast(self._with_constant(part), tf.float64) for part in (pairs.features, pairs.train_features)
         )
-        directions = tf.cast(logit_gradients(self.model, pairs.classes), tf.float64)
+        directions = tf.cast(output_gradients(self.model, pairs.classes), tf.float64)
         errors = tf.constant(self.expansion.errors[pairs.train_indices], tf.float64)
         own = tf.einsum("po,pod->pd", directions, self._solved(errors, train_phi))
         parts = (tf.matmul(directions, self.expansion.shared) - own) * phi / self.num_train
@@ -207,25 +211,35 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
         head = cast(LinearHead, self.model.head)
         rows = np.vstack([head.kernel, head.bias[np.newaxis]]) if head.has_bias else head.kernel
         # The one output of a binary model is twice its logit of class 1.
-        return (2.0 * rows[:, 1:] if num_outputs(self.model) == 1 else rows).T.astype(np.float64)
+        return (2.0 * rows[:, 1:] if self._has_one_logit else rows).T.astype(np.float64)
 
     def _errors_and_gradient(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return p - y (n, outputs) and the gradient of the mean loss (outputs, d) at `weights`."""
+        """Return the errors (n, outputs) and the gradient of the mean loss (outputs, d) at `weights`."""
         errors, gradient = [], np.zeros_like(weights)
-        for rows, represented in self._features():
-            features = self._with_constant(represented.features)
-            one_hot = np.eye(self.model.num_classes)[self.train_labels[rows]][:, -num_outputs(self.model) :]
-            own, part = _errors_and_gradient(features, one_hot, weights, len(weights) == 1)
+        for features, targets in self._phi_and_targets():
+            own, _, part = _terms(
+                features, targets, weights, self.model.objective, self._has_one_logit, len(weights)
+            )
             errors.append(own.numpy().astype(np.float32))
             gradient += part.numpy() / self.num_train
         return np.concatenate(errors), gradient
 
     def _hessian(self, weights: np.ndarray) -> np.ndarray:
-        gram = SoftmaxGram(*weights.shape)
-        for _, represented in self._features():
-            features = self._with_constant(represented.features)
-            gram.add(features, _probabilities(features, weights, len(weights) == 1))
+        gram = OutputGram(weights.shape[0], weights.shape[1], self.model.objective.hessian_kind)
+        for features, targets in self._phi_and_targets():
+            _, factor, _ = _terms(
+                features, targets, weights, self.model.objective, self._has_one_logit, len(weights)
+            )
+            gram.add(features, factor)
         return gram.mean()
+
+    def _phi_and_targets(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        for rows, represented in self._features():
+            yield self._with_constant(represented.features), tf.constant(self.train_labels[rows])
+
+    @property
+    def _has_one_logit(self) -> bool:
+        return has_one_logit(self.model)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         features, constants = self._with_constant(represented.features), tf.ones((len(rows), 1))
@@ -233,7 +247,7 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
         phi = self._with_constant(represented.features).numpy().astype(np.float64)
-        directions = logit_gradients(self.model, classes).numpy()
+        directions = output_gradients(self.model, classes).numpy()
         gradients = directions[:, :, np.newaxis] * phi[:, np.newaxis]
         solved = self.expansion.solve(gradients.reshape(len(phi), self.expansion.weights.size))
         shared = np.einsum("mo,od,md->m", directions, self.expansion.shared, phi, optimize=True)
@@ -242,18 +256,24 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
 
 
 @tf.function(reduce_retracing=True, autograph=False)
-def _probabilities(features: tf.Tensor, weights: tf.Tensor, has_one_output: bool) -> tf.Tensor:
-    """Return the probabilities of the outputs (b, outputs), float64."""
-    logits = tf.matmul(tf.cast(features, tf.float64), weights, transpose_b=True)
-    return tf.nn.sigmoid(logits) if has_one_output else tf.nn.softmax(logits)
-
-
-@tf.function(reduce_retracing=True, autograph=False)
-def _errors_and_gradient(
-    features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, has_one_output: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
-    errors = _probabilities(features, weights, has_one_output) - targets
-    return errors, tf.matmul(errors, tf.cast(features, tf.float64), transpose_a=True)
+def _terms(
+    features: tf.Tensor,
+    targets: tf.Tensor,
+    weights: tf.Tensor,
+    objective: Objective,
+    has_one_logit: bool,
+    num_outputs: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return gradients of the losses in the outputs (b, c), the factors of their Hessians and the gradient (c, d)."""
+    features = tf.cast(features, tf.float64)
+    outputs = tf.ensure_shape(tf.matmul(features, weights, transpose_b=True), (None, num_outputs))
+    if has_one_logit:
+        factor = tf.nn.sigmoid(outputs)
+        errors = factor - tf.cast(targets[:, tf.newaxis], tf.float64)
+    else:
+        errors = objective.loss_gradient(outputs, targets)
+        factor = objective.hessian_factor(outputs, targets)
+    return errors, factor, tf.matmul(errors, features, transpose_a=True)
 
 
 def _solve(factor: np.ndarray, rows: np.ndarray) -> np.ndarray:

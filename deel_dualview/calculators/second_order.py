@@ -9,7 +9,7 @@ from deel_dualview._checks import require
 from deel_dualview.calculators.groups import InfluenceOfGroups
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
 from deel_dualview.calculators.represented import Represented
-from deel_dualview.curvature.softmax import logit_products
+from deel_dualview.curvature.outputs import output_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 
@@ -85,12 +85,15 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
         """Return every example's own curvature times its solved gradient: features are a factor of both."""
         ((left, right),), (rows,) = gradients, solved
         matrices = tf.reshape(rows, (-1, left.shape[1], right.shape[1]))
-        logits = tf.linalg.matvec(matrices, right)
-        probabilities = tf.nn.softmax(represented.logits)[:, -left.shape[1] :]
-        return (OuterProduct(logit_products(probabilities, logits), right),)
+        outputs = tf.linalg.matvec(matrices, right)
+        objective = self.model.objective
+        targets = tf.constant(represented.targets) if objective.needs_targets else None
+        factor = objective.hessian_factor(represented.logits, targets)[:, -left.shape[1] :]
+        products = output_products(factor, outputs[:, tf.newaxis], objective.hessian_kind)[:, 0]
+        return (OuterProduct(products, right),)
 
     def _bent_one_by_one(self, represented: Represented, rows: tf.Tensor) -> tf.Tensor:
-        labels = represented.classes
+        labels = represented.targets
         products = []
         for index in range(len(labels)):
             part = slice(index, index + 1)

@@ -124,7 +124,7 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         for part in self._parts(represented):
             vectors = self._vectors(rows[start : start + len(part)], part)
             queries = self._own_queries(vectors)
-            yield self._row_scores(self._queries(part, part.classes) if queries is None else queries, vectors)
+            yield self._row_scores(self._queries(part, part.targets) if queries is None else queries, vectors)
             start += len(part)
 
     def _influence_by_vectors(self, vectors: Blocks) -> Iterator[tf.Tensor]:

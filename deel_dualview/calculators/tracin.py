@@ -10,11 +10,11 @@ from deel_dualview._checks import describe, is_number, require
 from deel_dualview.calculators.checkpoints import CheckpointGradients, Models, check_models
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
-from deel_dualview.gradients import Function, Weights
+from deel_dualview.gradients import Weights
 from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import Projection
 from deel_dualview.stores import Store
-from deel_dualview.typing import Target
+from deel_dualview.typing import Function, Target
 
 
 class TracIn(StoredInfluenceCalculator):
@@ -78,7 +78,7 @@ class TracIn(StoredInfluenceCalculator):
         return False
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
-        found = self.gradients(self.gradients.represented(represented), represented.classes)
+        found = self.gradients(self.gradients.represented(represented), represented.targets)
         return tuple(block for gradients in found for block in gradients)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:

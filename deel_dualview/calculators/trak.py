@@ -12,8 +12,10 @@ from deel_dualview.gradients import Weights
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import IdentityProjection, Projection
+from deel_dualview.models import InfluenceModel
+from deel_dualview.models.train_sets import is_split
 from deel_dualview.stores import Store
-from deel_dualview.typing import Target
+from deel_dualview.typing import Function, Target
 
 _LARGEST_SIZE = 16384
 
@@ -29,6 +31,9 @@ class Trak(StoredInfluenceCalculator):
     Positive where the training example raises the margin of the explained class. One unit is one nat of log
     odds: the predicted fall of the margin when the training example is removed (up to the Hessian's weights p
     (1 - p), which the paper leaves out too). The explained class is what the *last* checkpoint given says.
+
+    Of a model with one output z and another loss, f = z, and minus the derivative of the loss takes the place of 1 - p:
+    one unit is one unit of z.
 
     The inverse is regularised relatively, lambda = relative_damping * trace(Phi' Phi) / k: the paper's matrix
     is singular where a feature is dead, and always in the last layer of a softmax, whose logits may be
@@ -48,8 +53,8 @@ class Trak(StoredInfluenceCalculator):
 
     Raises:
         TypeError: a checkpoint that is not a model.
-        ValueError: checkpoints of different architectures, too many features for a matrix k x k, gradients
-            that are all zero or not finite (of which examples).
+        ValueError: a model with several outputs that is no classifier, checkpoints of different architectures, too
+            many features for a matrix k x k, gradients that are all zero or not finite (of which examples).
 
     Source: Park et al. (2023), equations 13 to 16, without the soft threshold.
     """
@@ -68,7 +73,7 @@ class Trak(StoredInfluenceCalculator):
         checkpoints = check_models(models)
         self.relative_damping = check_positive("relative_damping", relative_damping)
         self.gradients = CheckpointGradients(
-            checkpoints, weights=weights, function="margin", projection=projection
+            checkpoints, weights=weights, function=_function_of(checkpoints[0]), projection=projection
         )
         super().__init__(checkpoints[-1], train_set, target=target, store=store)
         self.gradients.prepare(train_set)
@@ -99,12 +104,22 @@ class Trak(StoredInfluenceCalculator):
 
         Stored apart: the Gram matrices are of features without weights.
         """
-        classes, of_models = represented.classes, self.gradients.represented(represented)
-        doubts = [_doubt(batch.logits, classes) for batch in of_models]
-        found = [blocks.to_dense(gradients) for gradients in self.gradients(of_models, classes)]
-        return (*found, tf.add_n(doubts)[:, tf.newaxis] / len(doubts))
+        targets, of_models = represented.targets, self.gradients.represented(represented)
+        weights = [self._weight(batch.logits, targets) for batch in of_models]
+        explained = targets if self.model.is_classifier else np.zeros(len(targets), np.int64)
+        found = [blocks.to_dense(gradients) for gradients in self.gradients(of_models, explained)]
+        return (*found, tf.add_n(weights)[:, tf.newaxis] / len(weights))
+
+    def _weight(self, outputs: tf.Tensor, targets: np.ndarray) -> tf.Tensor:
+        """Return minus the derivative of the loss by f, shape (b,)."""
+        if self.model.is_classifier:
+            return _doubt(outputs, targets)
+        return -self.model.objective.loss_gradient(outputs, tf.constant(targets))[:, 0]
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
+        if not self.model.is_classifier:
+            # The gradient of the one output, whatever its label.
+            classes = np.zeros(len(classes), np.int64)
         return self._solved([blocks.to_dense(rows) for rows in self.gradients.checked(represented, classes)])
 
     def _own_queries(self, vectors: Blocks) -> Blocks:
@@ -146,6 +161,22 @@ class Trak(StoredInfluenceCalculator):
             {"trace": mean},
         )
         return np.linalg.cholesky(gram + self.relative_damping * mean * np.eye(len(gram)))
+
+
+def _function_of(model: InfluenceModel) -> Function:
+    """Return what is differentiated: the margin, or (by an output as the target) minus the output.
+
+    Raises:
+        ValueError: several outputs that are no classes.
+    """
+    if not is_split(model) or model.is_classifier:
+        return "margin"
+    require(
+        model.num_outputs == 1,
+        "Trak is for classifiers and for models with one output; use GradDot or FirstOrderInfluenceCalculator.",
+        {"outputs": model.num_outputs, "objective": model.objective},
+    )
+    return "loss"
 
 
 def _check_size(size: int) -> None:

@@ -13,6 +13,7 @@ from deel_dualview.curvature.ekfac import KroneckerCurvature
 from deel_dualview.curvature.ekfac_layers import Basis, Calls, EkfacLayer
 from deel_dualview.gradients.capture import capture_each
 from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.objectives import Objective
 
 _CHUNK, _DIRECTIONS = 128, 16
 
@@ -27,7 +28,7 @@ def estimate_curvature(
     num_samples: int | None = None,
     seed: int = 0,
 ) -> KroneckerCurvature:
-    """Estimate the Gauss-Newton matrix of the mean cross-entropy by EK-FAC, in two passes over the examples.
+    """Estimate the Gauss-Newton matrix of the mean loss by EK-FAC, in two passes over the examples.
 
     Memory does not grow with n: at most 128 examples, with 16 directions of their logits at a time, are in work at
     once, beside the factors of each layer and the signs of the random directions.
@@ -35,9 +36,10 @@ def estimate_curvature(
     Args:
         model: prepared.
         layers: those of the weights, each with a closed form that agrees with differentiation.
-        examples: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`; labels are not used.
+        examples: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`; labels are used only where the
+            curvature in the outputs depends on them (`Huber`, `CustomLoss`).
         num_samples: random directions of the logits for each example and pass; None for the exact expectation,
-            which takes one direction a class.
+            which takes one direction an output.
         seed: of the random directions; those of an example depend on its position alone.
 
     Raises:
@@ -84,7 +86,7 @@ class _Passes:
     ) -> None:
         self._model, self._layers, self._examples = model, layers, examples
         self._num_samples = num_samples
-        self._num_directions = num_samples or model.num_classes
+        self._num_directions = num_samples or model.num_outputs
         self._seeds = iter(np.random.SeedSequence(seed).spawn(2))
 
     def total(
@@ -96,15 +98,17 @@ class _Passes:
             statistics: from the calls of each layer, for each of some directions of the logits; summed over all
                 directions; used while tracing.
         """
+        objective = self._model.objective
 
-        def compute(inputs: Any, mixtures: tf.Tensor) -> Statistics:
+        def compute(inputs: Any, targets: tf.Tensor, mixtures: tf.Tensor) -> Statistics:
             keras_layers = [layer.group.layer for layer in self._layers]
             found = capture_each(
                 self._model,
                 keras_layers,
                 inputs,
-                lambda logits: [
-                    tf.reduce_sum(logits * direction, axis=1) for direction in _directions(logits, mixtures)
+                lambda outputs: [
+                    tf.reduce_sum(outputs * direction, axis=1)
+                    for direction in _directions(objective, outputs, targets, mixtures)
                 ],
             )
             return statistics([[calls[layer] for layer in keras_layers] for calls in found])
@@ -113,14 +117,14 @@ class _Passes:
         totals: list[np.ndarray | None] = []
         traced: dict[str, Callable[..., Statistics]] = {}
         num_examples = 0
-        for indices, inputs, mixtures in self._chunks():
-            key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, mixtures)))
+        for indices, *arguments in self._chunks():
+            key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, tuple(arguments)))
             if key not in traced:
                 with self._model.lock:
                     traced[key] = function.get_concrete_function(*specs)
-            parts = [None if part is None else part.numpy() for part in traced[key](inputs, mixtures)]
+            parts = [None if part is None else part.numpy() for part in traced[key](*arguments)]
             if not _is_finite(parts):
-                _refuse(traced[key], indices, (inputs, mixtures))
+                _refuse(traced[key], indices, tuple(arguments))
             totals = totals or [None if part is None else np.zeros(part.shape) for part in parts]
             for total, part in zip(totals, parts, strict=True):
                 if total is not None:
@@ -128,43 +132,56 @@ class _Passes:
             num_examples = int(indices[-1]) + 1
         return totals, num_examples
 
-    def _chunks(self) -> Iterator[tuple[np.ndarray, Any, tf.Tensor]]:
-        """Yield (indices (b,), inputs, mixtures (b, s, c)) of at most 128 examples and 16 directions."""
+    def _chunks(self) -> Iterator[tuple[np.ndarray, Any, tf.Tensor, tf.Tensor]]:
+        """Yield (indices (b,), inputs, targets, mixtures (b, s, c)) of at most 128 examples and 16 directions."""
         random = np.random.default_rng(next(self._seeds))
+        needs_targets = self._model.objective.needs_targets
         for indices, _, element in data.compared_examples(self._examples):
-            inputs = data.unpack(element).inputs
+            inputs, labels, _ = data.unpack(element)
+            # No targets are an array without columns.
+            targets = (
+                self._model.to_targets(labels) if needs_targets else np.zeros((len(indices), 0), np.float32)
+            )
             for start in range(0, len(indices), _CHUNK):
                 chunk = indices[start : start + _CHUNK]
                 part = tf.nest.map_structure(
                     tf.convert_to_tensor, data.slice_examples(inputs, start, start + _CHUNK)
                 )
+                own = tf.constant(targets[start : start + _CHUNK])
                 mixtures = self._mixtures(len(chunk), random)
                 for first in range(0, self._num_directions, _DIRECTIONS):
-                    yield chunk, part, tf.constant(mixtures[:, first : first + _DIRECTIONS])
+                    yield chunk, part, own, tf.constant(mixtures[:, first : first + _DIRECTIONS])
 
     def _mixtures(self, num_examples: int, random: np.random.Generator) -> np.ndarray:
         """Return v (b, s, c) with E[sum_s v v'] = I: every class by itself, or random signs of all of them."""
-        shape = (num_examples, self._num_directions, self._model.num_classes)
+        shape = (num_examples, self._num_directions, self._model.num_outputs)
         if self._num_samples is None:
             return np.broadcast_to(np.eye(self._num_directions), shape)
         return np.where(random.random(shape) < 0.5, -1.0, 1.0) / np.sqrt(self._num_samples)
 
 
-def _directions(logits: tf.Tensor, mixtures: tf.Tensor) -> list[tf.Tensor]:
-    """Return directions u = B v (b, c) of the logits, of which E[sum u u'] = diag(p) - p p'.
+def _directions(
+    objective: Objective, outputs: tf.Tensor, targets: tf.Tensor, mixtures: tf.Tensor
+) -> list[tf.Tensor]:
+    """Return directions u = R v (b, c) of the outputs, of which E[sum u u'] = R R' = B, the loss's Hessian in them.
 
-    B = diag(sqrt p) - p sqrt(p)', with B B' = diag(p) - p p': its columns are the gradients of the loss for every
-    class, times the root of its probability. Products with random signs vary less than gradients for classes
-    that are drawn.
+    Of a softmax R = diag(sqrt p) - p sqrt(p)': its columns are the gradients of the loss for every class, times the
+    root of its probability. Products with random signs vary less than gradients for classes that are drawn. A Hessian
+    that is not positive semi-definite loses its negative part.
     """
     # float64: where a probability is near 1, what is left of it is not.
-    probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float64))
-    roots = tf.sqrt(probabilities)
-    weights = [roots * mixtures[:, index] for index in range(mixtures.shape[1])]
-    return [
-        tf.cast(weight - probabilities * tf.reduce_sum(weight, axis=1, keepdims=True), logits.dtype)
-        for weight in weights
-    ]
+    factor = objective.hessian_factor(tf.cast(tf.stop_gradient(outputs), tf.float64), targets)
+    signs = tf.unstack(mixtures, axis=1)
+    if objective.hessian_kind == "softmax":
+        weights = [tf.sqrt(factor) * sign for sign in signs]
+        found = [weight - factor * tf.reduce_sum(weight, axis=1, keepdims=True) for weight in weights]
+    elif objective.hessian_kind == "diagonal":
+        found = [tf.sqrt(tf.maximum(factor, 0.0)) * sign for sign in signs]
+    else:
+        values, vectors = tf.linalg.eigh(factor)
+        roots = vectors * tf.sqrt(tf.maximum(values, 0.0))[:, tf.newaxis]
+        found = [tf.linalg.matvec(roots, sign) for sign in signs]
+    return [tf.cast(direction, outputs.dtype) for direction in found]
 
 
 def _is_finite(parts: Sequence[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Curvature of the mean cross-entropy in the last Dense layer, in closed form."""
+"""Curvature of the mean loss in the last Dense layer, in closed form."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -9,30 +9,31 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.curvature.base import Curvature
-from deel_dualview.curvature.softmax import SoftmaxGram, mean_products, traces
+from deel_dualview.curvature.outputs import OutputGram, mean_products, traces
 from deel_dualview.gradients import LastLayerGradients
 from deel_dualview.linalg.operators import LinearOperator
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import AffineMap
+from deel_dualview.models.objectives import HessianKind
 from deel_dualview.stores import MemoryStore, Store, StoredVectors, stored_features
 
 
 class LastLayerCurvature(Curvature):
-    """Hessian of mean cross-entropy in the last layer: the mean of (diag(p_i) - p_i p_i') (x) phi_i phi_i'.
+    """Hessian of the mean loss in the last layer: the mean of B_i (x) phi_i phi_i', B_i the objective's in the outputs.
 
-    It is its own Gauss-Newton matrix, since logits are linear in these weights. It follows from the features, which
-    are kept in a store (n d numbers; none in a `NoStore`) and shared with calculators that have the same one. The
-    matrix is summed in float64 and takes O(p^2) numbers; products with rows alone never form it. A model with one
-    output has p_i (1 - p_i) in the place of the first factor.
+    Of cross-entropy B_i = diag(p_i) - p_i p_i' (p_i (1 - p_i) of a binary classifier with one output), of squared error
+    2 / c. It is its own Gauss-Newton matrix, since the outputs are linear in these weights. It follows from the
+    features, which are kept in a store (n d numbers; none in a `NoStore`) and shared with calculators that have the
+    same one. The matrix is summed in float64 and takes O(p^2) numbers; products with rows alone never form it.
 
     Args:
         model: with a linear head.
-        examples: batched, elements `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`; labels are not
-            used.
+        examples: batched, elements `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`; labels are used only where
+            the curvature depends on them (`Huber`, `CustomLoss`).
         store: where the features are kept; in memory by default.
 
     Raises:
-        ValueError: a model without a linear head.
+        ValueError: a model without a linear head; no labels where they are needed.
     """
 
     def __init__(self, model: InfluenceModel, examples: tf.data.Dataset, store: Store | None = None) -> None:
@@ -45,7 +46,8 @@ class LastLayerCurvature(Curvature):
         head = self._gradients.head
         self._num_inputs = model.num_features + head.has_bias
         # Of the logits; those of the layer itself may be others, where a fixed step follows it.
-        self._num_outputs = 1 if model.split.num_outputs == 1 else model.num_classes
+        self._num_outputs = 1 if model.is_binary else model.num_outputs
+        self._kind = model.objective.hessian_kind
         self._units, self._step = head.units, head.step
 
     @property
@@ -59,9 +61,9 @@ class LastLayerCurvature(Curvature):
     def matmul(self, rows: tf.Tensor) -> tf.Tensor:
         pushed = _pushed(rows, self._step)
         total = tf.zeros_like(pushed, tf.float64)
-        for features, probabilities in self._blocks():
+        for features, factor in self._blocks():
             weight = len(features) / self.num_examples
-            total += weight * tf.cast(mean_products(features, probabilities, pushed), tf.float64)
+            total += weight * tf.cast(mean_products(features, factor, pushed, self._kind), tf.float64)
         return _pulled(tf.cast(total, rows.dtype), self._step)
 
     def to_dense(self) -> tf.Tensor:
@@ -74,54 +76,74 @@ class LastLayerCurvature(Curvature):
     def trace(self) -> float:
         if "_matrix" in vars(self) or self._step is not None:
             return float(np.trace(self.to_array()))
-        return sum(float(tf.reduce_sum(traces(*block))) for block in self._blocks()) / self.num_examples
+        return (
+            sum(float(tf.reduce_sum(traces(*block, self._kind))) for block in self._blocks())
+            / self.num_examples
+        )
 
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
         features = self._stored.array("features")
+        targets = self._stored.array("labels") if self.model.objective.needs_targets else None
         generator = np.random.default_rng(seed)
         while True:
-            rows = tf.constant(features[generator.integers(0, len(features), batch_size)])
-            yield _BatchCurvature(*self._with_probabilities(rows), self.size, self._step)
+            rows = generator.integers(0, len(features), batch_size)
+            block = self._with_factor(features[rows], None if targets is None else targets[rows])
+            yield _BatchCurvature(*block, self._kind, self.size, self._step)
 
     @cached_property
     def _matrix(self) -> np.ndarray:
-        gram = SoftmaxGram(self._num_outputs, self._num_inputs)
-        for features, probabilities in self._blocks():
-            gram.add(features, probabilities)
+        gram = OutputGram(self._num_outputs, self._num_inputs, self._kind)
+        for features, factor in self._blocks():
+            gram.add(features, factor)
         # Symmetric, so that both of its sides are pulled back as rows are.
         half = _pulled(tf.constant(gram.mean()), self._step)
         return _pulled(tf.transpose(half), self._step).numpy()
 
     @cached_property
     def _stored(self) -> StoredVectors:
-        return stored_features(self._store, self.model, self.examples)
+        stored = stored_features(self._store, self.model, self.examples)
+        require(
+            not self.model.objective.needs_targets or "labels" in stored.names,
+            "The curvature of this loss depends on the labels: give elements (inputs, labels).",
+            {"objective": self.model.objective},
+        )
+        return stored
 
     def _blocks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         start = 0
         for block in self._stored:
-            features, probabilities = self._with_probabilities(tf.constant(block["features"]))
-            _check_finite(probabilities, start)
-            yield features, probabilities
+            features, factor = self._with_factor(block["features"], block.get("labels"))
+            _check_finite(factor, start)
+            yield features, factor
             start += len(features)
 
-    def _with_probabilities(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return [phi, 1 if there is a bias] (b, d), float32, and the probabilities of the outputs, float64.
+    def _with_factor(self, features: np.ndarray, targets: np.ndarray | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return [phi, 1 if there is a bias] (b, d), float32, and the factor of B, float64.
 
-        There are c probabilities, or for a model with one output its one.
+        Of a binary classifier with one output it is the one probability, shape (b, 1).
         """
-        probabilities = tf.nn.softmax(tf.cast(self.model.logits_of_features(features), tf.float64))
+        rows = tf.constant(features)
+        outputs = tf.cast(self.model.logits_of_features(rows), tf.float64)
+        factor = self.model.objective.hessian_factor(
+            outputs, None if targets is None else tf.constant(targets)
+        )
         if self._gradients.head.has_bias:
-            features = tf.concat([features, tf.ones((len(features), 1))], axis=1)
-        return features, probabilities[:, -self._num_outputs :]
+            rows = tf.concat([rows, tf.ones((len(rows), 1))], axis=1)
+        return rows, factor[:, -self._num_outputs :]
 
 
 class _BatchCurvature(LinearOperator):
-    """Curvature of one batch: features (b, d) and probabilities (b, c)."""
+    """Curvature of one batch: features (b, d) and factors of B, (b, c) or (b, c, c)."""
 
     def __init__(
-        self, features: tf.Tensor, probabilities: tf.Tensor, size: int, step: AffineMap | None
+        self,
+        features: tf.Tensor,
+        factor: tf.Tensor,
+        kind: HessianKind,
+        size: int,
+        step: AffineMap | None,
     ) -> None:
-        self._features, self._probabilities = features, probabilities
+        self._features, self._factor, self._kind = features, factor, kind
         self._size, self._step = size, step
 
     @property
@@ -130,7 +152,7 @@ class _BatchCurvature(LinearOperator):
 
     def matmul(self, rows: tf.Tensor) -> tf.Tensor:
         pushed = _pushed(rows, self._step)
-        return _pulled(mean_products(self._features, self._probabilities, pushed), self._step)
+        return _pulled(mean_products(self._features, self._factor, pushed, self._kind), self._step)
 
 
 def _pushed(rows: tf.Tensor, step: AffineMap | None) -> tf.Tensor:
@@ -151,11 +173,11 @@ def _mixed(rows: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
     return tf.reshape(mixed, (-1, matrix.shape[1] * width))
 
 
-def _check_finite(probabilities: tf.Tensor, start: int) -> None:
-    is_finite = np.isfinite(probabilities).all(axis=1)
+def _check_finite(factor: tf.Tensor, start: int) -> None:
+    is_finite = np.isfinite(factor).reshape(len(factor), -1).all(axis=1)
     require(
         bool(is_finite.all()),
-        "The model computes NaN or infinite logits for some training examples: fix or filter them out, or check "
+        "The model computes NaN or infinite outputs for some training examples: fix or filter them out, or check "
         "the model's weights.",
         {"indices": (start + np.flatnonzero(~is_finite)).tolist()},
     )

@@ -1,4 +1,4 @@
-"""Curvature of the mean cross-entropy in the weights of chosen layers, by differentiating twice."""
+"""Curvature of the mean loss in the weights of chosen layers, by differentiating twice."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -9,7 +9,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.curvature.base import Curvature, CurvatureKind
-from deel_dualview.curvature.softmax import logit_products
+from deel_dualview.curvature.outputs import output_products
 from deel_dualview.gradients import WeightGroup, Weights, select_groups
 from deel_dualview.gradients.capture import call_for_logits
 from deel_dualview.linalg.operators import LinearOperator
@@ -19,14 +19,14 @@ _SHUFFLED_EXAMPLES = 4096
 
 
 class LayersCurvature(Curvature):
-    """Hessian or Gauss-Newton matrix of the mean cross-entropy in chosen weights, known by its products.
+    """Hessian or Gauss-Newton matrix of the mean loss in chosen weights, known by its products.
 
-    A product passes over the examples once, and costs about four gradients a batch and row. Labels take part
-    in the Hessian, not in the Gauss-Newton matrix. The model is in inference mode; what does not depend on a
-    weight through differentiable operations contributes nothing.
+    A product passes over the examples once, and costs about four gradients a batch and row. Labels take part in the
+    Hessian, and in the Gauss-Newton matrix only of a `Huber` or `CustomLoss`. The model is in inference mode; what
+    does not depend on a weight through differentiable operations contributes nothing.
 
     Args:
-        model: the classifier.
+        model: the model, with its objective.
         examples: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         weights: `"last"`, `"all"` or names of layers.
         kind: `"hessian"`, which may have negative eigenvalues, or `"gauss-newton"`, which has none.
@@ -81,24 +81,24 @@ class LayersCurvature(Curvature):
     def batch_sum(self, batch: data.Batch, rows: tf.Tensor) -> tf.Tensor:
         """Return the products of rows (n, p) with the sum of the matrices of a batch, shape (n, p)."""
         inputs = tf.nest.map_structure(tf.convert_to_tensor, batch.inputs)
-        classes = tf.convert_to_tensor(self.model.to_classes(batch.labels))
-        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes, rows))
+        targets = tf.convert_to_tensor(self.model.to_targets(batch.labels))
+        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, targets, rows))
         with self.model.lock:
             if (key := repr(specs)) not in self._products:
                 make = self._hessian_products if self.kind == "hessian" else self._gauss_newton_products
                 function = tf.function(make, autograph=False, input_signature=specs)
                 function.get_concrete_function()
                 self._products[key] = function
-        products = self._products[key](inputs, classes, rows)
+        products = self._products[key](inputs, targets, rows)
         require(
             bool(tf.reduce_all(tf.math.is_finite(products))),
             "The curvature of the loss must be finite: check the training set, and the model's weights, for "
             "NaN, infinity or huge numbers.",
-            {"num_examples of the batch": len(classes)},
+            {"num_examples of the batch": len(targets)},
         )
         return products
 
-    def _hessian_products(self, inputs: Any, classes: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    def _hessian_products(self, inputs: Any, targets: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """Differentiate backwards twice; forward mode fails on recurrent layers."""
         values = self._values()
 
@@ -108,7 +108,7 @@ class LayersCurvature(Curvature):
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(values)
                     logits = call_for_logits(self.model, inputs)
-                    loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits))
+                    loss = tf.reduce_sum(self.model.objective.loss(logits, targets))
                 slices = inner.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
                 # Dense, since an Embedding's is a set of slices; seen by the outer tape.
                 gradients = [tf.convert_to_tensor(gradient) for gradient in slices]
@@ -119,10 +119,9 @@ class LayersCurvature(Curvature):
 
         return tf.map_fn(product, rows)
 
-    def _gauss_newton_products(self, inputs: Any, classes: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """J' (diag(p) - p p') J row, where J row is the gradient of <J' u, row> with respect to any u."""
-        del classes
-        values = self._values()
+    def _gauss_newton_products(self, inputs: Any, targets: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """J' B J row, where J row is the gradient of <J' u, row> with respect to any u."""
+        values, objective = self._values(), self.model.objective
 
         def product(row: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -142,7 +141,8 @@ class LayersCurvature(Curvature):
                     ]
                 )
             pushed = outer.gradient(inner, dummy, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            weighted = logit_products(tf.nn.softmax(logits), pushed)
+            factor = objective.hessian_factor(logits, targets)
+            weighted = output_products(factor, pushed[:, tf.newaxis], objective.hessian_kind)[:, 0]
             return self._flat(
                 tape.gradient(
                     logits,

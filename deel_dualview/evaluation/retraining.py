@@ -19,7 +19,7 @@ from deel_dualview.evaluation.trained_models import Subject
 from deel_dualview.evaluation.waiting import made_once
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import Head
-from deel_dualview.svm.softmax_regression import fit_softmax_regression
+from deel_dualview.svm.penalised_layer import fit_softmax_regression
 
 PENALTY = 1e-5
 """lambda of the last layer's lambda ||W||^2, in units of the mean squared norm of the features."""

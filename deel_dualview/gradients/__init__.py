@@ -3,11 +3,9 @@
 from deel_dualview.gradients.directions import UnitGradients
 from deel_dualview.gradients.groups import WeightGroup, Weights, select_groups
 from deel_dualview.gradients.last_layer import LastLayerGradients
-from deel_dualview.gradients.objective import Function
 from deel_dualview.gradients.per_example import PerExampleGradients, check_finite
 
 __all__ = [
-    "Function",
     "LastLayerGradients",
     "PerExampleGradients",
     "UnitGradients",

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from deel_dualview.models import InfluenceModel, links, tracing
+from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.recording import Around, intercepted, recorded
 from deel_dualview.typing import Inputs
 
@@ -110,20 +110,21 @@ def _with_gradients(
 
 
 def call_for_logits(model: InfluenceModel, inputs: Inputs) -> tf.Tensor:
-    """Call a prepared model and return its class logits (b, c), float32, connected to all that it computed.
+    """Call a prepared model and return its outputs (b, c), float32, connected to all that it computed.
 
     Where the model ends in a linear head these are the head's output before its activation.
     """
     head = model.split.head
     if head is None:
-        return links.as_logits(tf.cast(tracing.call_model(model.model, inputs), tf.float32), model.link)
+        outputs = tf.cast(tracing.call_model(model.model, inputs), tf.float32)
+        return model.objective.from_native(outputs, model.link)
     with (
         _pre_activations([head.layer]) as seen,
         recorded([] if head.is_plain else [head.layer]) as calls,
     ):
         tracing.call_model(model.model, inputs)
     # A class of one's own may add its activation by itself; a linear one leaves the outputs as they are.
-    return links.as_logits(head.logits(seen[-1] if seen else calls[-1].outputs), "logits")
+    return model.objective.from_native(head.logits(seen[-1] if seen else calls[-1].outputs), "logits")
 
 
 @contextmanager

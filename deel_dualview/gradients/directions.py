@@ -12,8 +12,8 @@ from deel_dualview.typing import Inputs
 class UnitGradients:
     """Gradients of every example divided by their norms; one that is zero stays zero.
 
-    The gradient of the loss of class y is -(1 - p_y) times that of its margin, and 1 - p_y is 0 in float32 beyond a
-    margin of about 100. The direction is therefore taken from the margin, whose gradient has the size of the
+    The gradient of the cross-entropy of class y is -(1 - p_y) times that of its margin, and 1 - p_y is 0 in float32
+    beyond a margin of about 100. The direction is therefore taken from the margin, whose gradient has the size of the
     features however certain the model is.
 
     Args:
@@ -22,21 +22,21 @@ class UnitGradients:
 
     def __init__(self, gradients: PerExampleGradients) -> None:
         self._sign, self._gradients = 1.0, gradients
-        if gradients.function == "loss":
+        if gradients.function == "loss" and gradients.model.is_classifier:
             self._sign, self._gradients = -1.0, gradients.of_function("margin")
 
-    def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
-        """Return the unit gradients of a batch for `classes` (b,), each block (b, ...)."""
-        return self._unit(self._gradients(inputs, classes))
+    def __call__(self, inputs: Inputs, targets: np.ndarray | tf.Tensor) -> Blocks:
+        """Return the unit gradients of a batch at `targets` (b, ...), each block (b, ...)."""
+        return self._unit(self._gradients(inputs, targets))
 
     @property
     def is_closed_last_layer(self) -> bool:
         """Whether they follow from the features, see `PerExampleGradients`."""
         return self._gradients.is_closed_last_layer
 
-    def from_features(self, features: tf.Tensor, logits: tf.Tensor, classes: np.ndarray) -> Blocks:
-        """Return the unit gradients in the last layer where features (b, d) and logits (b, c) are known."""
-        return self._unit(self._gradients.from_features(features, logits, classes))
+    def from_features(self, features: tf.Tensor, logits: tf.Tensor, targets: np.ndarray) -> Blocks:
+        """Return the unit gradients in the last layer where features (b, d) and outputs (b, c) are known."""
+        return self._unit(self._gradients.from_features(features, logits, targets))
 
     def _unit(self, gradients: Blocks) -> Blocks:
         return blocks.scaled(blocks.unit(gradients), self._sign)

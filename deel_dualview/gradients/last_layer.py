@@ -1,25 +1,27 @@
 """Per-example gradients in the last Dense layer, in closed form and factored."""
 
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview._checks import describe
-from deel_dualview.gradients.objective import Function, check_function, logit_gradients
+from deel_dualview._checks import check_choice, describe
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import Head
-from deel_dualview.typing import Inputs
+from deel_dualview.models.objectives import Objective
+from deel_dualview.typing import Function, Inputs
 
 
 class LastLayerGradients:
     """Gradients in the last Dense layer: `delta (x) [phi, 1]`, both factors kept.
 
-    The function that is differentiated is the cross-entropy of a class, that class' logit or its log odds.
-    Rows of the gradient are those of the transposed kernel with the bias as its last column: size p = outputs
-    * (d + has_bias). A model with one output z has one row: its logits are (-z / 2, z / 2), so the gradient
-    of a logit is +-phi / 2. A fixed affine step after the layer, such as a temperature, is differentiated through.
+    The function that is differentiated is the loss at a target (for a classifier the cross-entropy of a class), or a
+    class' logit or log odds. Rows of the gradient are those of the transposed kernel with the bias as its last
+    column: size p = outputs * (d + has_bias). A binary classifier with one output z has one row: its logits are (-z /
+    2, z / 2), so the gradient of a logit is +-phi / 2. A fixed affine step after the layer, such as a temperature, is
+    differentiated through.
 
     Args:
         model: a model with a linear head.
@@ -30,22 +32,32 @@ class LastLayerGradients:
     """
 
     def __init__(self, model: InfluenceModel, function: Function = "loss") -> None:
-        check_function(function)
+        check_choice("function", function, get_args(Function))
         self.model = model
         self.function = function
 
-    def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
-        """Return the gradients of a batch for `classes` (b,), as one OuterProduct."""
-        return self.from_features(*self.model.features_and_logits(inputs), classes)
+    def __call__(self, inputs: Inputs, targets: np.ndarray | tf.Tensor) -> Blocks:
+        """Return the gradients of a batch at `targets` (b, ...), as one OuterProduct."""
+        return self.from_features(*self.model.features_and_logits(inputs), targets)
 
     def from_features(
-        self, features: tf.Tensor, logits: tf.Tensor, classes: np.ndarray | tf.Tensor
+        self, features: tf.Tensor, logits: tf.Tensor, targets: np.ndarray | tf.Tensor
     ) -> tuple[OuterProduct]:
-        """Return the gradients where features (b, d) and class logits (b, c) are known already."""
-        classes = tf.convert_to_tensor(classes)
-        # A number for each number of classes, so that no trace is relaxed to any number of them.
-        num_outputs = self.model.split.num_outputs
-        delta, extended = _factors(features, logits, classes, self.function, num_outputs, self.head.has_bias)
+        """Return the gradients where features (b, d) and outputs (b, c) are known already."""
+        model, targets = self.model, tf.convert_to_tensor(targets)
+        model.objective.check_function(self.function)
+        # A number for each number of outputs, so that no trace is relaxed to any number of them.
+        num_outputs = model.split.num_outputs
+        delta, extended = _factors(
+            features,
+            logits,
+            targets,
+            model.objective,
+            self.function,
+            num_outputs,
+            model.is_binary,
+            self.head.has_bias,
+        )
         return (OuterProduct(self.head.pulled(delta), extended),)
 
     @property
@@ -86,13 +98,16 @@ class LastLayerGradients:
 def _factors(
     features: tf.Tensor,
     logits: tf.Tensor,
-    classes: tf.Tensor,
+    targets: tf.Tensor,
+    objective: Objective,
     function: Function,
     num_outputs: int,
+    is_binary: bool,
     has_bias: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    delta = logit_gradients(logits, classes, function)
-    if num_outputs == 1:
+    del num_outputs
+    delta = objective.gradient(logits, targets, function)
+    if is_binary:
         # d(-z / 2, z / 2) / dz.
         delta = (delta[:, 1:] - delta[:, :1]) / 2.0
     ones = tf.ones((tf.shape(features)[0], int(has_bias)))

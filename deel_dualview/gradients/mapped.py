@@ -8,10 +8,9 @@ import tensorflow as tf
 from keras import layers
 
 from deel_dualview.gradients.capture import call_for_logits
-from deel_dualview.gradients.objective import Function, evaluate
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.inputs import arranged, structure_of
-from deel_dualview.typing import Inputs
+from deel_dualview.typing import Function, Inputs
 
 Mapping = Literal["vectorized-map", "map"]
 
@@ -53,7 +52,7 @@ def mapped_gradients(
     model: InfluenceModel,
     variables: Sequence[keras.Variable],
     inputs: Inputs,
-    classes: tf.Tensor,
+    targets: tf.Tensor,
     function: Function,
     mapping: Mapping,
 ) -> list[tf.Tensor]:
@@ -63,17 +62,17 @@ def mapped_gradients(
         model: prepared.
         variables: weights to differentiate in.
         inputs: a batch.
-        classes: shape (b,).
+        targets: labels in the form of the objective, or outputs to explain, (b, ...).
         function: what is differentiated.
         mapping: `tf.vectorized_map` or `tf.map_fn`.
     """
 
     def of_one(example: tuple[Inputs, tf.Tensor]) -> list[tf.Tensor]:
-        single, label = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example)
-        return batch_gradient(model, variables, single, label, function)
+        single, target = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example)
+        return batch_gradient(model, variables, single, target, function)
 
     # What the model does not read may be strings, which a vectorised map knows nothing of.
-    elements = (arranged(structure_of(model.model), inputs), classes)
+    elements = (arranged(structure_of(model.model), inputs), targets)
     if mapping == "vectorized-map":
         return tf.vectorized_map(of_one, elements, fallback_to_while_loop=False)
     signature = [tf.TensorSpec(variable.shape, tf.float32) for variable in variables]
@@ -84,7 +83,7 @@ def batch_gradient(
     model: InfluenceModel,
     variables: Sequence[keras.Variable],
     inputs: Inputs,
-    classes: tf.Tensor,
+    targets: tf.Tensor,
     function: Function,
 ) -> list[tf.Tensor]:
     """Return the gradient of the sum of the function over a batch, dense, float32, one for each variable."""
@@ -92,6 +91,6 @@ def batch_gradient(
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         # A Keras variable itself cannot be watched.
         tape.watch(values)
-        total = tf.reduce_sum(evaluate(call_for_logits(model, inputs), classes, function))
+        total = tf.reduce_sum(model.objective.evaluate(call_for_logits(model, inputs), targets, function))
     gradients = tape.gradient(total, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return [tf.cast(tf.convert_to_tensor(gradient), tf.float32) for gradient in gradients]

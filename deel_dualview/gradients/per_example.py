@@ -19,7 +19,6 @@ from deel_dualview.gradients.groups import (
 )
 from deel_dualview.gradients.last_layer import LastLayerGradients
 from deel_dualview.gradients.mapped import Mapping, automatic_mapping, batch_gradient, mapped_gradients
-from deel_dualview.gradients.objective import Function, check_function, evaluate
 from deel_dualview.gradients.rules import layer_gradients
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
@@ -27,7 +26,7 @@ from deel_dualview.linalg.factors import LayerGradients, to_block
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.train_sets import is_split, to_influence_model
-from deel_dualview.typing import Inputs
+from deel_dualview.typing import Function, Inputs
 
 Route = Literal["auto", "closed-form", "vectorized-map", "map"]
 """How gradients are computed: `"auto"` takes the closed form for every layer that has one and goes through
@@ -49,9 +48,10 @@ class PerExampleGradients:
     route, without harm.
 
     Args:
-        model: the classifier.
+        model: the model, with its objective.
         weights: `"last"`, `"all"` or names of layers, at any depth.
-        function: `"loss"`, `"logit"` or `"margin"` of the class given for each example.
+        function: the `"loss"` at the target of each example; of a classifier also the `"logit"` or `"margin"` of the
+            class.
         projection: applied to the gradients; none by default.
         route: how to compute them; a choice other than `"auto"` is for comparisons.
 
@@ -70,7 +70,7 @@ class PerExampleGradients:
         projection: Projection | None = None,
         route: Route = "auto",
     ) -> None:
-        check_function(function)
+        check_choice("function", function, get_args(Function))
         check_choice("route", route, get_args(Route))
         check_weights(weights)
         if not isinstance(projection, Projection | None):
@@ -90,28 +90,34 @@ class PerExampleGradients:
         if is_split(self.model):
             self._check_layers()
 
-    def __call__(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> Blocks:
-        """Return the gradients of a batch for `classes` (b,), each block (b, ...)."""
-        self.prepare(inputs, classes)
+    def __call__(self, inputs: Inputs, targets: np.ndarray | tf.Tensor) -> Blocks:
+        """Return the gradients of a batch at `targets`, each block (b, ...).
+
+        Args:
+            inputs: of b examples.
+            targets: their labels in the form of the objective (see `InfluenceModel.to_targets`), or the outputs to
+                explain, integers (b,).
+        """
+        self.prepare(inputs, targets)
         if self.is_closed_last_layer:
-            return self.projection(self._last(inputs, classes))
+            return self.projection(self._last(inputs, targets))
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
-        classes = tf.convert_to_tensor(classes, tf.int64)
-        key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes)))
+        targets = _as_targets(targets)
+        key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, targets)))
         if key not in self._traced:
             with self.model.lock:
                 self._compute.get_concrete_function(*specs)
                 self._traced.add(key)
-        if classes.shape[0] == 0:
+        if targets.shape[0] == 0:
             # One example of zeros, and none of its rows: on some processors convolutions of no example have
             # another shape, which normalisation layers then refuse.
-            one = tf.nest.map_structure(_one_of_zeros, (inputs, classes))
+            one = tf.nest.map_structure(_one_of_zeros, (inputs, targets))
             return tf.nest.map_structure(lambda part: part[:0], self._compute(*one))
-        return self._compute(inputs, classes)
+        return self._compute(inputs, targets)
 
-    def from_features(self, features: tf.Tensor, logits: tf.Tensor, classes: np.ndarray) -> Blocks:
-        """Return the gradients in the last layer where features (b, d) and class logits (b, c) are known."""
-        return self.projection(self._last.from_features(features, logits, classes))
+    def from_features(self, features: tf.Tensor, logits: tf.Tensor, targets: np.ndarray) -> Blocks:
+        """Return the gradients in the last layer where features (b, d) and outputs (b, c) are known."""
+        return self.projection(self._last.from_features(features, logits, targets))
 
     def of_function(self, function: Function) -> "PerExampleGradients":
         """Return the gradients of another function, in the same weights and by the same routes."""
@@ -121,13 +127,14 @@ class PerExampleGradients:
         other._groups, other._in_closed_form = self._groups, self._in_closed_form
         return other
 
-    def prepare(self, inputs: Inputs, classes: np.ndarray | tf.Tensor) -> None:
+    def prepare(self, inputs: Inputs, targets: np.ndarray | tf.Tensor) -> None:
         """Choose the route of every layer, by a comparison on the first examples; later calls do nothing.
 
         Random projections depend on the route, so all gradients that are to be compared should come from one
         object, prepared on the training set.
         """
         self.model.prepare(inputs)
+        self.model.objective.check_function(self.function)
         if self.is_closed_last_layer:
             return
         with self.model.lock:
@@ -136,7 +143,7 @@ class PerExampleGradients:
             if self.route in ("vectorized-map", "map"):
                 self._in_closed_form = frozenset()
                 return
-            few = _examples((inputs, tf.cast(classes, tf.int64)), 0, _NUM_VERIFIED)
+            few = _examples((inputs, self._compared_targets(targets)), 0, _NUM_VERIFIED)
             agreeing = self._agreeing(*few)
             lacking = [group.layer.name for i, group in enumerate(self.groups) if i not in agreeing]
             require(
@@ -199,32 +206,42 @@ class PerExampleGradients:
     @property
     def _compared_function(self) -> Function:
         """By which routes are compared: not the loss, whose gradient may be too small to tell them apart."""
-        return "margin" if self.function == "loss" else self.function
+        is_loss_of_class = self.model.is_classifier and self.function == "loss"
+        return "margin" if is_loss_of_class else self.function
 
-    def _projected(self, inputs: Inputs, classes: tf.Tensor) -> Blocks:
-        return self.projection(self._gradients(inputs, classes, self._in_closed_form or frozenset()))
+    def _compared_targets(self, targets: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Return targets by which routes are compared: outputs where the loss of a label may be zero."""
+        if self.model.is_classifier:
+            return _as_targets(targets)
+        return tf.range(len(targets), dtype=tf.int64) % self.model.num_outputs
+
+    def _projected(self, inputs: Inputs, targets: tf.Tensor) -> Blocks:
+        return self.projection(self._gradients(inputs, targets, self._in_closed_form or frozenset()))
 
     def _gradients(
-        self, inputs: Inputs, classes: tf.Tensor, in_closed_form: frozenset[int]
+        self, inputs: Inputs, targets: tf.Tensor, in_closed_form: frozenset[int]
     ) -> LayerGradients:
         """Return the gradients of all groups, those at the given positions in closed form; while tracing."""
-        found = self._closed_forms(inputs, classes, sorted(in_closed_form), self.function)
+        found = self._closed_forms(inputs, targets, sorted(in_closed_form), self.function)
         rest = [index for index in range(len(self.groups)) if index not in in_closed_form]
         if rest:
             variables = [variable for index in rest for variable in self.groups[index].variables]
             mapping = self._mapping
-            parts = mapped_gradients(self.model, variables, inputs, classes, self.function, mapping)
+            parts = mapped_gradients(self.model, variables, inputs, targets, self.function, mapping)
             found |= dict(zip(rest, self._flattened(parts, rest), strict=True))
         return tuple(found[index] for index in range(len(self.groups)))
 
     def _closed_forms(
-        self, inputs: Inputs, classes: tf.Tensor, indices: Sequence[int], function: Function
+        self, inputs: Inputs, targets: tf.Tensor, indices: Sequence[int], function: Function
     ) -> dict[int, Any]:
         """Return gradients by position, of those groups found to have a closed form; while tracing."""
         layers = [self.groups[index].layer for index in indices]
         if not layers:
             return {}
-        calls = capture(self.model, layers, inputs, lambda logits: evaluate(logits, classes, function))
+        objective = self.model.objective
+        calls = capture(
+            self.model, layers, inputs, lambda outputs: objective.evaluate(outputs, targets, function)
+        )
         found = {
             index: layer_gradients(layer, calls.get(layer, ()))
             for index, layer in zip(indices, layers, strict=True)
@@ -238,25 +255,25 @@ class PerExampleGradients:
             for index in indices
         ]
 
-    def _agreeing(self, inputs: Inputs, classes: tf.Tensor) -> frozenset[int]:
+    def _agreeing(self, inputs: Inputs, targets: tf.Tensor) -> frozenset[int]:
         """Return the positions of groups whose closed form gives what differentiating an example does."""
 
-        def closed_forms(inputs: Inputs, classes: tf.Tensor) -> dict[int, tf.Tensor]:
-            found = self._closed_forms(inputs, classes, range(len(self.groups)), self._compared_function)
+        def closed_forms(inputs: Inputs, targets: tf.Tensor) -> dict[int, tf.Tensor]:
+            found = self._closed_forms(inputs, targets, range(len(self.groups)), self._compared_function)
             return {index: blocks.to_dense((to_block(rows),)) for index, rows in found.items()}
 
-        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, classes))
-        found = tf.function(closed_forms, autograph=False).get_concrete_function(*specs)(inputs, classes)
-        expected = self._one_by_one(inputs, classes)
+        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, targets))
+        found = tf.function(closed_forms, autograph=False).get_concrete_function(*specs)(inputs, targets)
+        expected = self._one_by_one(inputs, targets)
         return frozenset(index for index, rows in found.items() if self._agree(rows, expected[index]))
 
-    def _one_by_one(self, inputs: Inputs, classes: tf.Tensor) -> list[tf.Tensor]:
+    def _one_by_one(self, inputs: Inputs, targets: tf.Tensor) -> list[tf.Tensor]:
         """Return the gradients of all groups (b, p_k) by eagerly differentiating one after the other."""
         variables = [variable for group in self.groups for variable in group.variables]
         examples = []
-        for row in range(classes.shape[0]):
-            single, label = _examples((inputs, classes), row, row + 1)
-            examples.append(batch_gradient(self.model, variables, single, label, self._compared_function))
+        for row in range(targets.shape[0]):
+            single, target = _examples((inputs, targets), row, row + 1)
+            examples.append(batch_gradient(self.model, variables, single, target, self._compared_function))
         parts = [tf.stack(rows) for rows in zip(*examples, strict=True)]
         return self._flattened(parts, range(len(self.groups)))
 
@@ -267,6 +284,11 @@ class PerExampleGradients:
         is_half = self.model.model.compute_dtype in ("float16", "bfloat16")
         tolerance = 5e-2 if is_half else 1e-3
         return bool(np.abs(rows - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-6))
+
+
+def _as_targets(targets: np.ndarray | tf.Tensor) -> tf.Tensor:
+    targets = tf.convert_to_tensor(targets)
+    return tf.cast(targets, tf.int64) if targets.dtype.is_integer else targets
 
 
 def _one_of_zeros(tensor: tf.Tensor) -> tf.Tensor:

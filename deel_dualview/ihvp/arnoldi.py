@@ -94,7 +94,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
             store=store,
         )
         first = data.unpack(data.first_batch(train_set, "train_set"))
-        self.gradients.prepare(first.inputs, self.model.to_classes(first.labels))
+        self.gradients.prepare(first.inputs, self.model.to_targets(first.labels))
         self.rank = min(_RANK, self.size) if rank is None else _at_most("rank", rank, self.size)
         if num_iterations is None:
             self.num_iterations = min(2 * self.rank, self.size)

@@ -91,12 +91,12 @@ class Head(NamedTuple):
         has_bias = self.has_bias or self.own is not None or offset.any()
         return tf.matmul(kernel, matrix), tf.convert_to_tensor(bias) if has_bias else None
 
-    def of_classes(self) -> LinearHead:
-        """Return the weights of two or more class logits."""
+    def linear(self, *, is_binary: bool) -> LinearHead:
+        """Return the weights that give the outputs to explain, those of a binary classifier as two logits."""
         weights, own_bias = self.weights()
         kernel = np.asarray(weights)
         bias = np.zeros(kernel.shape[1], np.float32) if own_bias is None else np.asarray(own_bias)
-        if kernel.shape[1] == 1:
+        if is_binary:
             half = np.array([-0.5, 0.5], np.float32)
             kernel, bias = kernel * half, bias * half
         return LinearHead(kernel, bias, own_bias is not None)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.models import links, tracing
+from deel_dualview.models import tracing
 from deel_dualview.models.influence_model import InfluenceModel
 from deel_dualview.models.recording import LayerCall, recorded
 from deel_dualview.typing import Inputs
@@ -68,7 +68,7 @@ class HiddenLayers:
         position = next(number for number, call in enumerate(calls) if call.layer is split.layer)
         features = split.features(calls[position])
         if split.head is None:
-            logits = links.as_logits(tf.cast(outputs, tf.float32), self._model.link)
+            logits = self._model.objective.from_native(tf.cast(outputs, tf.float32), self._model.link)
         else:
             logits = self._model.logits_of_features(features)
         earlier = calls[: position + (not split.takes_input)]

@@ -1,4 +1,4 @@
-"""InfluenceModel: a Keras classifier seen as penultimate features, a linear head and class logits."""
+"""InfluenceModel: a Keras model seen as penultimate features, a linear head, outputs and their loss."""
 
 import threading
 import warnings
@@ -12,7 +12,9 @@ from deel_dualview._checks import require
 from deel_dualview.models import determinism, identity, links, recording, splits, tracing
 from deel_dualview.models.heads import Head, LinearHead
 from deel_dualview.models.inputs import structure_of, used
+from deel_dualview.models.keras_losses import LossFunction, check_loss_function, find_objective
 from deel_dualview.models.labels import to_classes
+from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
 from deel_dualview.models.parts import Composed
 from deel_dualview.typing import Inputs
 
@@ -21,7 +23,7 @@ _NUM_KEPT = 4
 
 
 class InfluenceModel:
-    """A Keras classifier split at its penultimate features.
+    """A Keras model split at its penultimate features, with its objective: the loss of an example.
 
     The features are the input of the last Dense layer that the model calls (of a last convolution whose outputs are
     averaged: its mean patch), or the output of `feature_layer` (flattened). A fixed affine step after that layer, such
@@ -29,26 +31,40 @@ class InfluenceModel:
     weights are only read. On the first batch that it sees, the split is verified: the head applied to the features
     must give the model's own outputs. Where it does not, named features go without a linear head.
 
-    A model with one (sigmoid) output is a classifier of two classes with logits (-z / 2, z / 2).
+    The outputs to explain are class logits (a classifier with one output z has two, (-z / 2, z / 2)), the logits of
+    independent labels, or the numbers that a regression predicts.
 
     Args:
-        model: any Keras 3 classifier: Sequential, Functional, subclassed or nested, ending in logits, softmax or
-            sigmoid.
+        model: any Keras 3 model: Sequential, Functional, subclassed or nested, ending in logits, softmax, sigmoid or
+            linear outputs.
         feature_layer: name of the layer whose output is taken as the features, or the layer itself. Needed
             where no Dense layer makes the logits; its features then come without a linear head.
+        loss_function: the loss that the model was trained with: an `Objective`, a Keras loss or its name, or a function
+            of labels and outputs without a reduction over the batch. By default the one that it was compiled with,
+            where that is of a regression or of independent labels; else the cross-entropy of a classifier. `objective`
+            says which was found.
 
     Raises:
-        TypeError: `model` is not a Keras model.
+        TypeError: `model` is not a Keras model, or `loss_function` no loss.
         ValueError: no Dense head, no such layer, several outputs, or a head that is called more than once.
     """
 
-    def __init__(self, model: keras.Model, feature_layer: str | keras.Layer | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        feature_layer: str | keras.Layer | None = None,
+        *,
+        loss_function: LossFunction | None = None,
+    ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(
                 "InfluenceModel needs a Keras 3 model; load a file with `keras.models.load_model`. "
                 f"Received: model={model!r} of type {type(model).__name__}."
             )
+        check_loss_function(loss_function)
         self.model = model
+        self._loss_function = loss_function
+        self._objective: Objective | None = None
         self._requested_layer = feature_layer
         self._lock = recording.lock_of(model)
         self._split: splits.Split | None = None
@@ -64,24 +80,69 @@ class InfluenceModel:
             self._split = self._find_split(specs)
 
     @classmethod
-    def from_parts(cls, feature_extractor: keras.Model, head: keras.Layer) -> "InfluenceModel":
+    def from_parts(
+        cls, feature_extractor: keras.Model, head: keras.Layer, *, loss_function: LossFunction | None = None
+    ) -> "InfluenceModel":
         """Build from a feature extractor and a head, where no single Keras model can be split.
 
         Args:
             feature_extractor: maps inputs to features, shape (b, d).
             head: maps features to logits or probabilities, for instance a Dense layer.
+            loss_function: see `InfluenceModel`.
         """
         for name, part in (("feature_extractor", feature_extractor), ("head", head)):
             if not isinstance(part, keras.Layer):
                 raise TypeError(
                     f"`{name}` must be a Keras model or layer. Received: {name} of type {type(part).__name__}."
                 )
-        return cls(Composed(feature_extractor, head), feature_layer=feature_extractor)
+        return cls(
+            Composed(feature_extractor, head), feature_layer=feature_extractor, loss_function=loss_function
+        )
+
+    def __repr__(self) -> str:
+        found = (
+            "not built"
+            if self._split is None
+            else f"objective={self.objective}, features={self.feature_layer!r}"
+        )
+        return f"InfluenceModel({self.model.name!r}, {found})"
+
+    @property
+    def objective(self) -> Objective:
+        """The loss of an example as a function of the outputs."""
+        if self._objective is None:
+            split = self._known_split()
+            self._objective = find_objective(self._loss_function, self.model, split.num_outputs, split.ending)
+        return self._objective
+
+    @property
+    def num_outputs(self) -> int:
+        """Number c of outputs that can be explained: classes (two of a binary classifier), labels or numbers."""
+        return self.objective.num_outputs(self._known_split().num_outputs)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes c; two for a model with one output."""
-        return max(2, self._known_split().num_outputs)
+        """Number of classes c of a classifier; two for one with one output.
+
+        Raises:
+            ValueError: the model is no classifier.
+        """
+        require(
+            self.is_classifier,
+            "This needs a classifier of examples that have one class each, trained with cross-entropy.",
+            {"objective": self.objective},
+        )
+        return self.num_outputs
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether every example has one of c classes."""
+        return isinstance(self.objective, SoftmaxCrossEntropy)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the logits of two classes follow from a single output."""
+        return self.is_classifier and self._known_split().num_outputs == 1
 
     @property
     def num_features(self) -> int:
@@ -121,11 +182,11 @@ class InfluenceModel:
 
     @property
     def head(self) -> LinearHead | None:
-        """The linear head as two or more classes, or None where the features do not feed the last Dense layer."""
+        """The linear head that gives the outputs, or None where the features do not feed the last Dense layer."""
         head = self._known_split().head
         if head is None:
             return None
-        return head.of_classes()
+        return head.linear(is_binary=self.is_binary)
 
     @property
     def fingerprint(self) -> str:
@@ -135,9 +196,11 @@ class InfluenceModel:
         own (custom layers, Lambda, subclassed models) the features and outputs of a fixed batch.
         """
         with self._lock:
-            return identity.fingerprint(
+            found = identity.fingerprint(
                 self.model, self._known_split(), self._features_and_outputs, self._seen, self._changing
             )
+        # The objective of a classifier is left out, so that its stores of former releases stay valid.
+        return found if self.is_classifier else f"{found} {self.objective.describe()}"
 
     def record_weights(self) -> identity.WeightsRecord:
         """Return a record of the weights as they are now, which finds out later whether they have changed."""
@@ -148,16 +211,16 @@ class InfluenceModel:
         return self._call(inputs)[0]
 
     def logits(self, inputs: Inputs) -> tf.Tensor:
-        """Return the class logits, shape (b, c), float32 (log-probabilities where a model has no linear head)."""
+        """Return the outputs, shape (b, c), float32; log-probabilities of a classifier without a linear head."""
         return self.features_and_logits(inputs)[1]
 
     def features_and_logits(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return features (b, d) and class logits (b, c) of one forward pass, float32."""
+        """Return features (b, d) and outputs (b, c) of one forward pass, float32."""
         features, outputs = self._call(inputs)
-        return features, links.as_logits(outputs, self.link)
+        return features, self.objective.from_native(outputs, self.link)
 
     def logits_of_features(self, features: tf.Tensor) -> tf.Tensor:
-        """Return the class logits (b, c) of features (b, d) by the linear head: those of the model, bit for bit.
+        """Return the outputs (b, c) of features (b, d) by the linear head: those of the model, bit for bit.
 
         Raises:
             ValueError: the model has no linear head.
@@ -168,12 +231,20 @@ class InfluenceModel:
             "Logits follow from the features only where these feed a linear last layer.",
             {"feature_layer": self.feature_layer},
         )
-        return links.as_logits(_apply(cast(Head, head), features), self.link)
+        return self.objective.from_native(_apply(cast(Head, head), features), self.link)
 
     def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
-        """Return the cross-entropy of every example, shape (b,), for integer or one-hot labels."""
-        classes = self.to_classes(labels)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, self.logits(inputs))
+        """Return the loss of every example, shape (b,)."""
+        outputs = self.logits(inputs)
+        return self.objective.loss(outputs, tf.convert_to_tensor(self.to_targets(labels)))
+
+    def to_targets(self, labels: tf.Tensor | np.ndarray) -> np.ndarray:
+        """Return labels in the form of the objective: classes (b,), int64, or rows of numbers (b, c), float32.
+
+        Raises:
+            ValueError: labels that do not fit the objective.
+        """
+        return self.objective.targets(np.asarray(labels), self.num_outputs)
 
     def to_classes(self, labels: tf.Tensor | np.ndarray) -> np.ndarray:
         """Return labels as class indices, shape (b,), int64.
@@ -227,8 +298,15 @@ class InfluenceModel:
             if head is not None and not head.gives(native, outputs.numpy()):
                 self._leave_head(self._split, head)
                 head = None
-            self._link = links.guess_link(native) if head is None else "logits"
+            self._link = self._link_of(native) if head is None else "logits"
             self._seen = tf.nest.map_structure(lambda part: part[:_NUM_KEPT], inputs)
+
+    def _link_of(self, native: np.ndarray) -> str:
+        """Return how the model's outputs follow from the outputs to explain where there is no linear head."""
+        if self.is_classifier:
+            return links.guess_link(native)
+        ending = self._known_split().ending
+        return "logits" if ending == "log-softmax" else ending
 
     def _check_repeatable(self, inputs: Inputs, first: tf.Tensor) -> None:
         second: list[tf.Tensor] = []

@@ -268,3 +268,8 @@ def _functional(model: keras.Model) -> Any:
         {"model": model.name, "type": type(model).__name__},
     )
     return functional
+
+
+def settings_of_loss(loss: Any) -> dict[str, Any]:
+    """Return the settings of a Keras loss by the names of its arguments, such as the delta of a Huber loss."""
+    return dict(getattr(loss, "_fn_kwargs", {}))

@@ -33,7 +33,8 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     if not is_whole:
         raise ValueError(
             "Class indices must be integers or whole numbers; turn names into numbers with "
-            "keras.layers.StringLookup; a regression has no classes. "
+            "keras.layers.StringLookup. The labels of a regression need its loss: compile the model with it, or pass "
+            "InfluenceModel(model, loss_function='mse'). "
             f"Received: labels of dtype {labels.dtype}."
         )
     classes = labels.reshape(-1).astype(np.int64)
@@ -77,8 +78,8 @@ def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     rows = np.flatnonzero(((labels != 0).sum(axis=1) != 1) | (labels.sum(axis=1) != 1))
     if rows.size:
         raise RowsError(
-            "Two-dimensional labels must be one-hot: a single 1 in every row; soft and multi-hot labels have no one "
-            "class to explain.",
+            "Two-dimensional labels must be one-hot: a single 1 in every row. Rows of several labels need "
+            "InfluenceModel(model, loss_function='binary_crossentropy'); soft labels have no one class to explain.",
             rows,
             {"first of these labels": labels[rows[0]]},
         )

@@ -7,14 +7,23 @@ import tensorflow as tf
 
 def as_logits(outputs: tf.Tensor, link: str) -> tf.Tensor:
     """Return outputs of the model as two or more logits a row."""
-    tiny = tf.constant(np.finfo(np.float32).tiny)
     if link == "softmax":
-        return tf.math.log(tf.maximum(outputs, tiny))
+        return log_softmax(outputs)
     if link == "sigmoid":
-        outputs = tf.math.log(tf.maximum(outputs, tiny)) - tf.math.log(tf.maximum(1.0 - outputs, tiny))
+        outputs = inverse_sigmoid(outputs)
     if outputs.shape[1] == 1:
         return tf.concat([-outputs, outputs], axis=1) / 2.0
     return outputs
+
+
+def inverse_sigmoid(probabilities: tf.Tensor) -> tf.Tensor:
+    """Return the logits of probabilities, finite for 0 and 1 too."""
+    return log_softmax(probabilities) - log_softmax(1.0 - probabilities)
+
+
+def log_softmax(probabilities: tf.Tensor) -> tf.Tensor:
+    """Return the logarithms of probabilities, finite for 0 too."""
+    return tf.math.log(tf.maximum(probabilities, tf.constant(np.finfo(np.float32).tiny)))
 
 
 def finite_rows(native: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,11 +8,12 @@ import tensorflow as tf
 from deel_dualview.models import heads
 from deel_dualview.models.determinism import check_repeatable
 from deel_dualview.models.heads import AffineMap, Head
+from deel_dualview.models.keras_losses import Ending
 from deel_dualview.models.recording import LayerCall, intercepted, recorded
 from deel_dualview.models.tracing import all_layers, call_model, named_layer
 from deel_dualview.typing import Inputs
 
-_LINKS = ("Softmax", "LogSoftmax", "Sigmoid")
+_LINKS: dict[str, Ending] = {"Softmax": "softmax", "LogSoftmax": "log-softmax", "Sigmoid": "sigmoid"}
 _UNCHANGED = ("Identity", "Cast", "StopGradient")
 
 
@@ -25,6 +26,8 @@ class Split(NamedTuple):
         head: the last layer, which the features feed.
         num_features: width d of the flattened features.
         num_outputs: width of the model's output.
+        ending: how the outputs of the model follow from those of its last layer: `"logits"`, `"softmax"`,
+            `"log-softmax"` or `"sigmoid"`.
     """
 
     layer: keras.Layer
@@ -32,6 +35,7 @@ class Split(NamedTuple):
     head: Head | None
     num_features: int
     num_outputs: int
+    ending: Ending
 
     def features(self, call: LayerCall) -> tf.Tensor:
         """Return the features (b, d) of a call of the layer, float32."""
@@ -117,7 +121,7 @@ def _split_at_head(traced: _Traced) -> Split:
     except _NotLinearError as reason:
         raise ValueError(f"{reason} {advice} Received: layer {last.layer.name!r}.") from None
     width = head.weights()[0].shape[0]
-    return Split(last.layer, True, head, int(width), traced.width)
+    return Split(last.layer, True, head, int(width), traced.width, _ending(traced.outputs))
 
 
 def _check_not_quantized(traced: _Traced, last: LayerCall | None) -> None:
@@ -167,7 +171,7 @@ def _split_after(traced: _Traced, named: keras.Layer) -> Split:
         head = _head(traced, feeds[0]) if is_head else None
     except _NotLinearError:
         head = None
-    return Split(named, False, head, num_features, traced.width)
+    return Split(named, False, head, num_features, traced.width, _ending(traced.outputs))
 
 
 class _NotLinearError(Exception):
@@ -260,6 +264,11 @@ def _before_link(tensor: tf.Tensor) -> tf.Tensor:
     if tensor.op.type in _LINKS:
         tensor = _before(tensor.op.inputs[0], _UNCHANGED)
     return tensor
+
+
+def _ending(outputs: tf.Tensor) -> Ending:
+    """Return the final softmax or sigmoid of a function that is traced."""
+    return _LINKS.get(_before(outputs, _UNCHANGED).op.type, "logits")
 
 
 def _before(tensor: tf.Tensor, kinds: tuple[str, ...]) -> tf.Tensor:

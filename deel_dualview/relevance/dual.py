@@ -204,7 +204,7 @@ class DualRelevance:
             tf.repeat(features, k, axis=0),
             np.repeat(classes, k),
             self.calculator.model.features(train_inputs),
-            self.calculator.model.to_classes(_merged(train.labels)),
+            self.calculator.model.to_targets(_merged(train.labels)),
             np.asarray(top.training_indices).reshape(-1),
         )
         contributions = self.calculator.feature_contributions(pairs)

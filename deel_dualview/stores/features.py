@@ -31,7 +31,8 @@ def stored_features(
             `model.features`.
 
     Raises:
-        ValueError: features that are not finite (the message says of which examples), a label that is no class.
+        ValueError: features that are not finite (the message says of which examples), a label that does not fit the
+        objective.
         StoreError: see `Store.open`.
     """
     features_of = features_of or model.features
@@ -40,7 +41,7 @@ def stored_features(
         batch = data.unpack(element)
         computed = {"features": features_of(batch.inputs).numpy()}
         if batch.labels is not None:
-            computed["labels"] = model.to_classes(batch.labels)
+            computed["labels"] = model.to_targets(batch.labels)
         return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
 
     side = "input" if model.split.takes_input else "output"

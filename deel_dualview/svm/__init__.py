@@ -1,10 +1,10 @@
-"""Crammer-Singer support vector machines without offset, solved in the dual with a certificate; softmax regression."""
+"""Crammer-Singer support vector machines without offset, solved in the dual with a certificate; penalised layers."""
 
 from deel_dualview.svm.dual import DualSVMSolver
-from deel_dualview.svm.softmax_regression import SoftmaxRegression
+from deel_dualview.svm.penalised_layer import PenalisedLayer
 from deel_dualview.svm.solution import ConvergenceWarning, DualSVMSolution, SolverProgress
 
-__all__ = ["ConvergenceWarning", "DualSVMSolution", "DualSVMSolver", "SoftmaxRegression", "SolverProgress"]
+__all__ = ["ConvergenceWarning", "DualSVMSolution", "DualSVMSolver", "PenalisedLayer", "SolverProgress"]
 
 
 def __dir__() -> list[str]:

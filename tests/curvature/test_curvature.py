@@ -8,7 +8,7 @@ from keras import layers
 
 from deel_dualview import InfluenceModel, PerExampleGradients
 from deel_dualview.curvature import LastLayerCurvature, LayersCurvature
-from deel_dualview.curvature.softmax import SoftmaxGram
+from deel_dualview.curvature.outputs import OutputGram
 from deel_dualview.linalg import blocks
 
 
@@ -72,7 +72,7 @@ def test_products_without_the_matrix_agree_with_it(num_outputs, use_bias, data, 
 
 
 def test_large_batches_are_summed_in_pieces(data, rng, monkeypatch):
-    monkeypatch.setattr("deel_dualview.curvature.softmax._ROWS_PER_PRODUCT", 7)
+    monkeypatch.setattr("deel_dualview.curvature.outputs._ROWS_PER_PRODUCT", 7)
     model = make_model()
     curvature = LastLayerCurvature(InfluenceModel(model), batches(data, 3))
     np.testing.assert_allclose(curvature.to_dense(), naive_last_layer(model, data[0]), atol=1e-6)
@@ -86,7 +86,7 @@ def test_saturated_examples_neither_count_nor_harm(data):
 
 
 def test_an_example_of_a_millionth_of_the_mean_trace_counts():
-    gram = SoftmaxGram(num_outputs=1, num_inputs=2)
+    gram = OutputGram(num_outputs=1, num_inputs=2)
     gram.add(tf.eye(2), tf.constant([[0.5], [1e-7]], tf.float64))
     np.testing.assert_allclose(np.diag(gram.mean()), [0.125, 0.5e-7], rtol=1e-5)
 

@@ -6,7 +6,7 @@ import scipy.optimize
 import scipy.special
 
 from deel_dualview import ConvergenceWarning
-from deel_dualview.svm.softmax_regression import fit_softmax_regression
+from deel_dualview.svm.penalised_layer import fit_softmax_regression
 
 
 def random_problem(rng, num_classes=3, scale=1.0):

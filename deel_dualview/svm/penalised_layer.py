@@ -1,17 +1,19 @@
-"""Softmax regression with an L2 penalty, to stationarity, by Newton's method on cached features.
+"""A linear layer with an L2 penalty, fitted to stationarity by Newton's method on cached features.
 
-    minimise over W   1/n sum_i cross-entropy(t_i, W phi_i) + lambda ||W||^2
-    gradient          1/n sum_i (p_i - t_i) phi_i' + 2 lambda W
-    Newton step       (1/n sum_i (diag(p_i) - p_i p_i') (x) phi_i phi_i' + 2 lambda I) step = -gradient
+    minimise over W   1/n sum_i loss(t_i, W phi_i) + lambda ||W||^2
+    gradient          1/n sum_i e_i phi_i' + 2 lambda W,       e_i the gradient of the loss in the outputs W phi_i
+    Newton step       (1/n sum_i B_i (x) phi_i phi_i' + 2 lambda I) step = -gradient,       B_i its Hessian there
+
+Of softmax regression e_i = p_i - t_i and B_i = diag(p_i) - p_i p_i'.
 
 Gradients are in float64. Steps are solved by conjugate gradients with products in float32, as exactly as the
 distance to the optimum asks for, preconditioned by the one (d, d) matrix 1/n sum_i w_i phi_i phi_i' + 2
-lambda I, where w_i is the mean over classes of p (1 - p).
+lambda I, where w_i is the mean of the diagonal of B_i.
 """
 
 import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -28,13 +30,13 @@ _ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
-class SoftmaxRegression:
+class PenalisedLayer:
     """A fitted last layer.
 
     Attributes:
         weights: W, shape (d, c), float64; one column where the targets have one.
-        coefficients: alpha = -(p - t) / (2 lambda n) at W, shape (n, c), float32: W is features' @ alpha.
-        objective: mean cross-entropy + lambda ||W||^2.
+        coefficients: alpha = -e / (2 lambda n) at W, shape (n, c), float32: W is features' @ alpha.
+        objective: mean loss + lambda ||W||^2.
         gradient_norm: Euclidean norm of the objective's gradient at W; 0 at the exact solution.
         relative_residual: ||W - features' @ alpha|| / ||W||, which is gradient_norm / (2 lambda ||W||).
         num_iterations: Newton steps.
@@ -50,13 +52,54 @@ class SoftmaxRegression:
     converged: bool
 
 
+class OutputLoss(Protocol):
+    """A loss as a function of the outputs of the layer, used while tracing; equal ones share traces."""
+
+    def terms(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return the losses (b,), e (b, c) and what B is made from, (b, ...), float64."""
+
+    def product(self, factor: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        """Return B v for a vector of every example, shape (b, c)."""
+
+    def mean_diagonal(self, factor: tf.Tensor) -> tf.Tensor:
+        """Return the mean of the diagonal of every B, shape (b, 1)."""
+
+
+@dataclass(frozen=True)
+class _CrossEntropy:
+    """Of a softmax over c classes, or (`is_binary`) of the sigmoid of one output."""
+
+    is_binary: bool
+
+    def terms(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if self.is_binary:
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, outputs)[:, 0]
+            probabilities = tf.nn.sigmoid(outputs)
+        else:
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, outputs)
+            probabilities = tf.nn.softmax(outputs)
+        return losses, probabilities - targets, probabilities
+
+    def product(self, factor: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        if self.is_binary:
+            return vectors * factor * (1 - factor)
+        return factor * (vectors - tf.reduce_sum(factor * vectors, axis=1, keepdims=True))
+
+    def mean_diagonal(self, factor: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(factor * (1 - factor), axis=1, keepdims=True)
+
+
+# Kept: traces are found by the loss itself.
+_SOFTMAX, _SIGMOID = _CrossEntropy(is_binary=False), _CrossEntropy(is_binary=True)
+
+
 class _Point(NamedTuple):
-    """The objective at W (c, d): value, gradient (c, d), and probabilities (b, c) of every block."""
+    """The objective at W (c, d): value, gradient (c, d), and the factors of B of every block."""
 
     weights: np.ndarray
     value: float
     gradient: np.ndarray
-    probabilities: list[tf.Tensor]
+    factors: list[tf.Tensor]
 
     @property
     def gradient_norm(self) -> float:
@@ -70,8 +113,8 @@ def fit_softmax_regression(
     penalty: float,
     tolerance: float = 1e-7,
     max_iterations: int = 100,
-) -> SoftmaxRegression:
-    """Fit a linear layer without offset; append a constant feature for one, penalised like the rest.
+) -> PenalisedLayer:
+    """Fit a softmax regression without offset; append a constant feature for one, penalised like the rest.
 
     Args:
         features: phi, shape (n, d), float32.
@@ -87,9 +130,36 @@ def fit_softmax_regression(
     Warns:
         ConvergenceWarning: the tolerance was not reached.
     """
-    problem = _Problem(features, targets, check_positive("penalty", penalty))
+    loss = _SIGMOID if targets.ndim == 2 and targets.shape[1] == 1 else _SOFTMAX
+    return fit_penalised_layer(
+        features, targets, loss, penalty=penalty, tolerance=tolerance, max_iterations=max_iterations
+    )
+
+
+def fit_penalised_layer(
+    features: np.ndarray,
+    targets: np.ndarray,
+    loss: OutputLoss,
+    *,
+    penalty: float,
+    tolerance: float = 1e-7,
+    max_iterations: int = 100,
+    num_outputs: int | None = None,
+) -> PenalisedLayer:
+    """Fit a linear layer without offset for any loss of its outputs; see `fit_softmax_regression`.
+
+    Args:
+        features: phi, shape (n, d), float32.
+        targets: t, shape (n, t), in the form of the loss.
+        loss: convex, or the layer found is a stationary one.
+        penalty: lambda of lambda ||W||^2, > 0.
+        tolerance: on the relative residual of W = features' @ alpha.
+        max_iterations: most Newton steps.
+        num_outputs: c; by default the width of the targets.
+    """
+    problem = _Problem(features, targets, loss, check_positive("penalty", penalty))
     check_positive("tolerance", tolerance)
-    point = problem.evaluate(np.zeros((targets.shape[1], features.shape[1])))
+    point = problem.evaluate(np.zeros((num_outputs or targets.shape[1], features.shape[1])))
     num_iterations, moved = 0, True
     while (
         moved
@@ -105,13 +175,13 @@ def fit_softmax_regression(
 class _Problem:
     """The objective, over blocks of rows so that no (n, d) array in float64 is made."""
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, penalty: float) -> None:
+    def __init__(self, features: np.ndarray, targets: np.ndarray, loss: OutputLoss, penalty: float) -> None:
         require(
             features.ndim == targets.ndim == 2 and len(features) == len(targets) > 0,
             "Features (n, d) and targets (n, c) need one row for every example.",
             {"features": features.shape, "targets": targets.shape},
         )
-        self.penalty = penalty
+        self.loss, self.penalty = loss, penalty
         self.num_examples = len(features)
         slices = [slice(start, start + _BLOCK_SIZE) for start in range(0, len(features), _BLOCK_SIZE)]
         self.features = [tf.constant(features[rows], tf.float32) for rows in slices]
@@ -123,13 +193,21 @@ class _Problem:
 
     def evaluate(self, weights: np.ndarray) -> _Point:
         value, gradient = self.penalty * float((weights**2).sum()), 2 * self.penalty * weights
-        probabilities = []
+        factors = []
         for features, targets in zip(self.features, self.targets, strict=True):
-            loss, part, own = _loss_and_gradient(features, targets, tf.constant(weights), len(weights) == 1)
+            loss, part, own, _ = _terms(features, targets, tf.constant(weights), self.loss, len(weights))
             value += float(loss) / self.num_examples
             gradient = gradient + part.numpy() / self.num_examples
-            probabilities.append(own)
-        return _Point(weights, value, gradient, probabilities)
+            factors.append(own)
+        return _Point(weights, value, gradient, factors)
+
+    def errors(self, point: _Point) -> np.ndarray:
+        """Return e of every example, shape (n, c), float64."""
+        weights = tf.constant(point.weights)
+        blocks = zip(self.features, self.targets, strict=True)
+        return np.concatenate(
+            [_terms(*block, weights, self.loss, len(weights))[3].numpy() for block in blocks]
+        )
 
     def is_stationary(self, point: _Point, tolerance: float) -> bool:
         scale = 2 * self.penalty * float(np.linalg.norm(point.weights))
@@ -138,56 +216,46 @@ class _Problem:
     def hessian_product(self, point: _Point, direction: np.ndarray) -> np.ndarray:
         rows = tf.constant(direction, tf.float32)
         product = 2 * self.penalty * direction
-        for features, probabilities in zip(self.features, point.probabilities, strict=True):
-            part = _hessian_product(features, probabilities, rows, len(direction) == 1)
+        for features, factor in zip(self.features, point.factors, strict=True):
+            part = _hessian_product(features, factor, rows, self.loss, len(direction))
             product = product + part.numpy() / self.num_examples
         return product
 
     def preconditioner(self, point: _Point) -> tuple[np.ndarray, bool]:
         """Return the Cholesky factor of the (d, d) matrix."""
         matrix = 2 * self.penalty * np.eye(point.weights.shape[1])
-        for features, probabilities in zip(self.features, point.probabilities, strict=True):
-            matrix += _weighted_gram(features, probabilities).numpy() / self.num_examples
+        for features, factor in zip(self.features, point.factors, strict=True):
+            matrix += _weighted_gram(features, factor, self.loss).numpy() / self.num_examples
         return scipy.linalg.cho_factor(matrix)
 
 
 @tf.function(reduce_retracing=True, autograph=False)
-def _loss_and_gradient(
-    features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, has_one_output: bool
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the summed loss, its gradient (c, d) and the probabilities (b, c), all in float64.
+def _terms(
+    features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, loss: OutputLoss, num_outputs: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the summed loss, its gradient (c, d), the factors of B and e (b, c), all in float64.
 
-    One output has a graph of its own: static shapes are lost when widths vary.
+    Each number of outputs has a graph of its own: static shapes are lost when widths vary.
     """
     features = tf.cast(features, tf.float64)
-    logits = tf.matmul(features, weights, transpose_b=True)
-    if has_one_output:
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
-        probabilities = tf.nn.sigmoid(logits)
-    else:
-        losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-        probabilities = tf.nn.softmax(logits)
-    gradient = tf.matmul(probabilities - targets, features, transpose_a=True)
-    return tf.reduce_sum(losses), gradient, probabilities
+    outputs = tf.ensure_shape(tf.matmul(features, weights, transpose_b=True), (None, num_outputs))
+    losses, errors, factor = loss.terms(outputs, targets)
+    return tf.reduce_sum(losses), tf.matmul(errors, features, transpose_a=True), factor, errors
 
 
 @tf.function(reduce_retracing=True, autograph=False)
 def _hessian_product(
-    features: tf.Tensor, probabilities: tf.Tensor, direction: tf.Tensor, has_one_output: bool
+    features: tf.Tensor, factor: tf.Tensor, direction: tf.Tensor, loss: OutputLoss, num_outputs: int
 ) -> tf.Tensor:
     """Return the product of a block's summed Hessian with a direction, both (c, d), float32."""
-    probabilities = tf.cast(probabilities, tf.float32)
-    logits = tf.matmul(features, direction, transpose_b=True)
-    if has_one_output:
-        logits *= probabilities * (1 - probabilities)
-    else:
-        logits = probabilities * (logits - tf.reduce_sum(probabilities * logits, axis=1, keepdims=True))
-    return tf.matmul(logits, features, transpose_a=True)
+    outputs = tf.ensure_shape(tf.matmul(features, direction, transpose_b=True), (None, num_outputs))
+    products = loss.product(tf.cast(factor, tf.float32), outputs)
+    return tf.matmul(products, features, transpose_a=True)
 
 
 @tf.function(reduce_retracing=True, autograph=False)
-def _weighted_gram(features: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    weights = tf.reduce_mean(probabilities * (1 - probabilities), axis=1, keepdims=True)
+def _weighted_gram(features: tf.Tensor, factor: tf.Tensor, loss: OutputLoss) -> tf.Tensor:
+    weights = loss.mean_diagonal(factor)
     return tf.matmul(features, features * tf.cast(weights, features.dtype), transpose_a=True)
 
 
@@ -200,7 +268,11 @@ def _newton_step(problem: _Problem, point: _Point) -> np.ndarray:
     direction, product = conditioned, float((residual * conditioned).sum())
     for _ in range(_MAX_PRODUCTS_PER_STEP):
         curved = problem.hessian_product(point, direction)
-        length = product / float((direction * curved).sum())
+        curvature = float((direction * curved).sum())
+        if not curvature > 0:
+            # Not convex here: as far as it was, or down the slope.
+            return step if step.any() else direction
+        length = product / curvature
         step, residual = step + length * direction, residual - length * curved
         if np.linalg.norm(residual) <= goal:
             break
@@ -225,10 +297,9 @@ def _search_line(problem: _Problem, point: _Point, step: np.ndarray) -> _Point |
     return None
 
 
-def _report(problem: _Problem, point: _Point, num_iterations: int, tolerance: float) -> SoftmaxRegression:
+def _report(problem: _Problem, point: _Point, num_iterations: int, tolerance: float) -> PenalisedLayer:
     scale = 2 * problem.penalty * float(np.linalg.norm(point.weights))
-    parts = zip(point.probabilities, problem.targets, strict=True)
-    errors = np.concatenate([(own - targets).numpy() for own, targets in parts])
+    errors = problem.errors(point)
     converged = problem.is_stationary(point, tolerance)
     if not converged:
         warnings.warn(
@@ -244,7 +315,7 @@ def _report(problem: _Problem, point: _Point, num_iterations: int, tolerance: fl
             ConvergenceWarning,
             stacklevel=3,
         )
-    return SoftmaxRegression(
+    return PenalisedLayer(
         weights=point.weights.T.copy(),
         coefficients=(-errors / (2 * problem.penalty * problem.num_examples)).astype(np.float32),
         objective=point.value,

@@ -1,0 +1,144 @@
+"""The objective of a Keras model: the one that is asked for, or the one that it was compiled with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import keras
+
+from deel_dualview._checks import describe, require
+from deel_dualview.models import keras_graph
+from deel_dualview.models.objectives import (
+    CustomLoss,
+    Huber,
+    IndependentSigmoids,
+    Objective,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
+
+Ending = Literal["logits", "softmax", "log-softmax", "sigmoid"]
+"""How the outputs of a model follow from those of its last layer before its activation."""
+
+LossFunction: TypeAlias = Objective | keras.losses.Loss | str | Callable[..., Any]
+"""An objective, a Keras loss or its name, or a function of labels and outputs."""
+
+_CLASSIFIERS = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+_REGRESSIONS = (
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_logarithmic_error",
+    "log_cosh",
+    "poisson",
+)
+
+
+def check_loss_function(loss_function: object) -> None:
+    """Refuse what is no loss function, before any work.
+
+    Raises:
+        TypeError: it is neither an objective, a Keras loss, its name nor a function.
+        ValueError: a name that Keras does not know.
+    """
+    if isinstance(loss_function, type) or not (
+        loss_function is None
+        or isinstance(loss_function, Objective | keras.losses.Loss | str)
+        or callable(loss_function)
+    ):
+        raise TypeError(
+            describe(
+                "`loss_function` must be an objective such as SquaredError(), a Keras loss, its name, or a function of "
+                "labels and outputs.",
+                {"loss_function": loss_function},
+            )
+        )
+    if isinstance(loss_function, str):
+        keras.losses.get(loss_function)
+
+
+@functools.cache
+def _kept(objective: Objective) -> Objective:
+    """Return the first of equal objectives, so that they share traces; it is never freed, which would lose these."""
+    return objective
+
+
+def find_objective(
+    loss_function: LossFunction | None, model: keras.Model, width: int, ending: Ending
+) -> Objective:
+    """Return the objective of a model; of equal ones the same object.
+
+    Args:
+        loss_function: the one that is asked for; by default the loss that the model was compiled with, where it shows
+            a regression or independent labels, else the softmax (of one output: the binary) cross-entropy.
+        model: the model.
+        width: of its output.
+        ending: how its outputs follow from those of its last layer.
+
+    Raises:
+        ValueError: an objective that does not fit how the model ends.
+    """
+    return _kept(_found(loss_function, model, width, ending))
+
+
+def _found(loss_function: LossFunction | None, model: keras.Model, width: int, ending: Ending) -> Objective:
+    if isinstance(loss_function, Objective):
+        _check_fit(loss_function, ending)
+        if isinstance(loss_function, CustomLoss) and loss_function.link is None:
+            return CustomLoss(loss_function.function, ending)
+        return loss_function
+    loss = _compiled_loss(model) if loss_function is None else loss_function
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    name = _name_of(loss)
+    settings = keras_graph.settings_of_loss(loss)
+    if name == "mean_squared_error" and ending == "logits":
+        return SquaredError()
+    if name == "huber" and ending == "logits":
+        return Huber(float(settings.get("delta", 1.0)))
+    if name == "binary_crossentropy" and width > 1 and ending in ("logits", "sigmoid"):
+        return IndependentSigmoids()
+    if loss_function is None:
+        is_custom = name in _REGRESSIONS and ending == "logits"
+    else:
+        is_custom = name not in (*_CLASSIFIERS, "binary_crossentropy") or bool(
+            settings.get("label_smoothing")
+        )
+    if not is_custom:
+        return SoftmaxCrossEntropy()
+    # Without the reduction over the batch.
+    return CustomLoss(loss.call if isinstance(loss, keras.losses.Loss) else loss, ending)
+
+
+def _check_fit(objective: Objective, ending: Ending) -> None:
+    if isinstance(objective, SquaredError | Huber):
+        require(
+            ending == "logits",
+            f"{type(objective).__name__} is of the outputs of a linear last layer, and this model ends in a {ending}: "
+            "give the loss as a function, loss_function=keras.losses.mean_squared_error, or leave it out for a "
+            "classifier.",
+            {"loss_function": objective},
+        )
+    if isinstance(objective, IndependentSigmoids):
+        require(
+            ending in ("logits", "sigmoid"),
+            f"Independent sigmoids are those of a sigmoid or linear last layer, and this model ends in a {ending}.",
+            {"loss_function": objective},
+        )
+
+
+def _compiled_loss(model: keras.Model) -> Any:
+    loss = getattr(model, "loss", None)
+    if isinstance(loss, list | tuple) and len(loss) == 1:
+        return loss[0]
+    return next(iter(loss.values())) if isinstance(loss, dict) and len(loss) == 1 else loss
+
+
+def _name_of(loss: Any) -> str:
+    """Return the name of the function that a Keras loss computes."""
+    if isinstance(loss, keras.losses.Loss):
+        # LossFunctionWrapper keeps the function; a loss of one's own has none.
+        loss = getattr(loss, "fn", None)
+    name = getattr(loss, "__name__", "")
+    return name if loss is not None and getattr(keras.losses, name, None) is loss else ""

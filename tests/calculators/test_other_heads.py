@@ -1,0 +1,267 @@
+"""Calculators of regressions, independent labels and custom losses: what removal does, completeness, naive twins."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases_objectives import HEADS, NUM_FEATURES, NUM_TEST, NUM_TRAIN, PENALTY, Head, make_head
+
+from deel_dualview import (
+    ArnoldiIHVP,
+    ArnoldiInfluenceCalculator,
+    EkfacIHVP,
+    ExactIHVP,
+    FeatureSimilarity,
+    FirstOrderInfluenceCalculator,
+    GradCos,
+    GradDot,
+    InfluenceModel,
+    LeverageCorrectedInfluenceCalculator,
+    RelatIF,
+    RepresenterPointL2,
+    RepresenterPointLJE,
+    SecondOrderInfluenceCalculator,
+    SquaredError,
+    TracIn,
+    Trak,
+)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def head(request) -> Head:
+    return make_head(*HEADS[request.param])
+
+
+@pytest.fixture(scope="module")
+def exact(head) -> ExactIHVP:
+    return ExactIHVP(head.model, head.train_set(), damping=0.0, regularisation=2 * PENALTY)
+
+
+@functools.cache
+def changes_by_removal(name: str) -> np.ndarray:
+    """Return by how much each training example raises output 0 of each test example, shape (m, n)."""
+    head = make_head(*HEADS[name])
+    before = head.test_outputs_without(None)[:, 0]
+    return np.stack([before - head.test_outputs_without(index)[:, 0] for index in range(NUM_TRAIN)], axis=1)
+
+
+def values(calculator, head: Head) -> np.ndarray:
+    return np.concatenate(list(calculator.estimate_influence_values_in_batches(head.test_set())))
+
+
+def name_of(head: Head) -> str:
+    return next(
+        name
+        for name, (objective, c) in HEADS.items()
+        if objective is head.objective and c == head.num_outputs
+    )
+
+
+@pytest.mark.parametrize(
+    "calculator",
+    [FirstOrderInfluenceCalculator, SecondOrderInfluenceCalculator, LeverageCorrectedInfluenceCalculator],
+)
+def test_influence_is_what_retraining_without_the_example_does_to_the_output(calculator, head, exact):
+    found = values(calculator(head.model, head.train_set(), exact, target=0), head)
+    truth = changes_by_removal(name_of(head))
+    correlation = np.corrcoef(found.ravel(), truth.ravel())[0, 1]
+    slope = (found * truth).sum() / (found**2).sum()
+    assert correlation >= 0.98
+    # First order keeps the example in the Hessian; the correction is exact where the Hessian does not change.
+    assert 0.9 <= slope <= 1.25
+    if calculator is LeverageCorrectedInfluenceCalculator:
+        assert abs(slope - 1) <= 0.1
+
+
+def test_leverage_correction_of_squared_error_is_exact():
+    head = make_head(*HEADS["squared-3"])
+    exact = ExactIHVP(head.model, head.train_set(), damping=0.0, regularisation=2 * PENALTY)
+    found = values(LeverageCorrectedInfluenceCalculator(head.model, head.train_set(), exact, target=0), head)
+    # Kept features and the inverse are float32.
+    np.testing.assert_allclose(found, changes_by_removal("squared-3"), rtol=2e-3, atol=1e-5)
+
+
+def test_contributions_of_representer_points_add_up_to_the_outputs(head):
+    for calculator in (
+        RepresenterPointL2(head.model, head.train_set(), target=0, lambda_regularization=PENALTY),
+        RepresenterPointLJE(head.model, head.train_set(), target=0),
+    ):
+        outputs = head.model.logits(head.test_inputs)[:, 0]
+        np.testing.assert_allclose(values(calculator, head).sum(axis=1), outputs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_retrained_layer_at_the_penalty_of_the_model_is_the_model(head):
+    calculator = RepresenterPointL2(head.model, head.train_set(), target=0, lambda_regularization=PENALTY)
+    fidelity = calculator.surrogate_fidelity(head.test_set())
+    assert fidelity.r_squared > 1 - 1e-6 and fidelity.rank_correlation > 0.999
+    assert fidelity.completeness_error < 1e-5 and fidelity.num_examples == NUM_TEST
+
+
+def gradient(head: Head, inputs: np.ndarray, function) -> np.ndarray:
+    """Return the gradient in the one kernel, as outputs x features, of a function of the outputs of one example."""
+    kernel = head.model.model.layers[-1].kernel.value
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        result = function(tf.constant(inputs[np.newaxis]) @ kernel)
+    return tape.gradient(result, kernel).numpy().T.ravel()
+
+
+@pytest.fixture(scope="module")
+def twin(head) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of minus output 0 of the test examples (m, p), and of the losses of the training examples (n, p)."""
+    queries = [gradient(head, row, lambda outputs: -outputs[0, 0]) for row in head.test_inputs]
+    losses = [
+        gradient(head, row, lambda outputs, label=label: head.objective.loss(outputs, label[np.newaxis])[0])
+        for row, label in zip(head.inputs, head.labels, strict=True)
+    ]
+    return np.stack(queries), np.stack(losses)
+
+
+def test_gradient_products_are_those_of_minus_the_output_and_the_loss(head, twin):
+    queries, losses = twin
+    found = values(GradDot(head.model, head.train_set(), target=0), head)
+    np.testing.assert_allclose(found, queries @ losses.T, rtol=1e-4, atol=1e-5)
+    traced = values(TracIn(head.model, head.train_set(), learning_rates=0.5, target=0), head)
+    np.testing.assert_allclose(traced, 0.5 * queries @ losses.T, rtol=1e-4, atol=1e-5)
+    norms = np.linalg.norm(queries, axis=1)[:, np.newaxis] * np.linalg.norm(losses, axis=1)
+    cosines = values(GradCos(head.model, head.train_set(), target=0), head)
+    np.testing.assert_allclose(cosines, queries @ losses.T / norms, rtol=1e-4, atol=1e-4)
+
+
+def test_relatif_divides_by_the_change_of_the_weights(head, exact, twin):
+    queries, losses = twin
+    hessian = naive_hessian(head) + 2 * PENALTY * np.eye(queries.shape[1])
+    solved = np.linalg.solve(hessian, losses.T)
+    expected = queries @ solved / np.linalg.norm(solved, axis=0)
+    found = values(RelatIF(head.model, head.train_set(), exact, target=0), head)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
+
+
+def naive_hessian(head: Head) -> np.ndarray:
+    matrices = [
+        np.kron(
+            head.objective.hessian(tf.constant(head.model.logits(row[np.newaxis])), label[np.newaxis])[0],
+            np.outer(row, row),
+        )
+        for row, label in zip(head.inputs, head.labels, strict=True)
+    ]
+    return np.mean(matrices, axis=0)
+
+
+def test_the_hessian_of_the_last_layer_is_the_mean_of_those_of_the_examples(head, exact):
+    matrix = exact.hessian.to_dense().numpy()
+    expected = naive_hessian(head) + 2 * PENALTY * np.eye(len(matrix))
+    np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_ekfac_in_a_last_layer_is_exact_where_the_hessian_factors():
+    head = make_head(SquaredError(), 3)
+    approximate = EkfacIHVP(head.model, head.train_set(), weights="last", damping=0.1, num_samples=None)
+    exact = ExactIHVP(head.model, head.train_set(), damping=0.1)
+    rows = tf.constant(np.random.default_rng(0).normal(size=(4, exact.size)), tf.float32)
+    np.testing.assert_allclose(approximate.solve(rows).value, exact.solve(rows).value, rtol=1e-3, atol=1e-4)
+
+
+def test_arnoldi_with_all_eigenvectors_is_first_order():
+    # No two eigenvalues are equal, as they are of squared errors of several outputs.
+    head = make_head(*HEADS["sigmoids-3"])
+    size = 3 * NUM_FEATURES
+    ihvp = ArnoldiIHVP(head.model, head.train_set(), rank=size, num_iterations=size, damping=0.1)
+    found = values(ArnoldiInfluenceCalculator(head.model, head.train_set(), ihvp, target=0), head)
+    exact = ExactIHVP(head.model, head.train_set(), damping=0.1)
+    expected = values(FirstOrderInfluenceCalculator(head.model, head.train_set(), exact, target=0), head)
+    np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-5)
+
+
+def test_the_similarity_of_a_regression_is_positive_for_similar_features():
+    head = make_head(SquaredError(), 1)
+    found = values(FeatureSimilarity(head.model, head.train_set()), head)
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (head.test_inputs, head.inputs)]
+    np.testing.assert_allclose(found, unit[0] @ unit[1].T, rtol=1e-5, atol=1e-6)
+
+
+def test_trak_of_one_output_weighs_by_minus_the_derivative_of_the_loss():
+    head = make_head(SquaredError(), 1)
+    found = values(Trak(head.model, head.train_set(), relative_damping=1e-3), head)
+    phi, psi = head.inputs.astype(np.float64), head.test_inputs.astype(np.float64)
+    gram = phi.T @ phi
+    gram += 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    residuals = 2 * (head.labels - head.model.logits(head.inputs).numpy())[:, 0]
+    np.testing.assert_allclose(found, psi @ np.linalg.solve(gram, phi.T) * residuals, rtol=1e-3, atol=1e-5)
+
+
+def test_trak_of_several_numbers_is_refused():
+    head = make_head(SquaredError(), 3)
+    with pytest.raises(ValueError, match="one output"):
+        Trak(head.model, head.train_set())
+
+
+def test_a_prediction_of_several_numbers_needs_an_index():
+    head = make_head(SquaredError(), 3)
+    with pytest.raises(ValueError, match="target=INDEX"):
+        values(GradDot(head.model, head.train_set()), head)
+
+
+def test_an_output_that_the_model_does_not_have_is_refused():
+    head = make_head(SquaredError(), 1)
+    with pytest.raises(ValueError, match=r"output 0\.\.0"):
+        GradDot(head.model, head.train_set(), target=1)
+
+
+def test_logits_and_margins_of_a_regression_are_refused():
+    head = make_head(SquaredError(), 1)
+    with pytest.raises(ValueError, match="function='loss'"):
+        GradDot(head.model, head.train_set(), function="logit")
+
+
+def test_a_label_is_explained_by_its_loss(head):
+    labelled = tf.data.Dataset.from_tensor_slices((head.inputs[:6], head.labels[:6])).batch(6)
+    calculator = GradDot(head.model, head.train_set(), target="label")
+    found = np.concatenate(list(calculator.estimate_influence_values_in_batches(labelled)))
+    own = np.concatenate(list(calculator.compute_influence_values()))
+    np.testing.assert_allclose(np.diag(found[:, :6]), own[:6], rtol=1e-5)
+    assert (own >= 0).all()
+
+
+@pytest.mark.parametrize("weights", ["all", "last"])
+def test_layers_before_the_last_are_differentiated_too(weights):
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4, "tanh", name="hidden"), keras.layers.Dense(2, name="out")]
+    )
+    network.compile(loss="mse")
+    generator = np.random.default_rng(0)
+    inputs, labels = (
+        generator.normal(size=(9, 3)).astype(np.float32),
+        generator.normal(size=(9, 2)).astype(np.float32),
+    )
+    variables = [variable.value for variable in network.trainable_variables[-2 if weights == "last" else 0 :]]
+
+    def naive(row: np.ndarray, function) -> np.ndarray:
+        with tf.GradientTape() as tape:
+            result = function(network(row[np.newaxis])[0])
+        return np.concatenate([part.numpy().ravel() for part in tape.gradient(result, variables)])
+
+    queries = np.stack([naive(row, lambda outputs: -outputs[1]) for row in inputs[:4]])
+    losses = np.stack(
+        [
+            naive(row, lambda outputs, label=label: tf.reduce_mean((outputs - label) ** 2))
+            for row, label in zip(inputs, labels, strict=True)
+        ]
+    )
+    train_set = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(4)
+    test_set = tf.data.Dataset.from_tensor_slices((inputs[:4],)).batch(4)
+    model = InfluenceModel(network)
+    calculator = GradDot(model, train_set, weights=weights, target=1)
+    found = np.concatenate(list(calculator.estimate_influence_values_in_batches(test_set)))
+    np.testing.assert_allclose(found, queries @ losses.T, rtol=1e-4, atol=1e-5)
+    curvature = ExactIHVP(model, train_set, weights=weights, curvature="gauss-newton", damping=0.5)
+    expected = sum(
+        2 / 2 * np.outer(part, part)
+        for row in inputs
+        for part in (naive(row, lambda outputs: outputs[0]), naive(row, lambda outputs: outputs[1]))
+    ) / len(inputs)
+    order = np.linalg.eigvalsh(curvature.hessian.to_dense().numpy() - 0.5 * np.eye(curvature.size))
+    np.testing.assert_allclose(order, np.linalg.eigvalsh(expected), atol=1e-4)
