@@ -45,16 +45,17 @@ def from_generator(dataset):
     return tf.data.Dataset.from_generator(lambda: iter(dataset), output_signature=dataset.element_spec)
 
 
+# Several wraps at a time: each of them takes a calculator of every kind.
 WRAPPERS = {
-    "prefetched": lambda dataset: dataset.prefetch(2),
-    "cached": lambda dataset: dataset.cache(),
-    "taken": lambda dataset: dataset.take(100),
-    "mapped": lambda dataset: dataset.map(lambda x, y: (x, y)),
-    "filtered": unknown_cardinality,
-    "generated": from_generator,
-    "one-hot": lambda dataset: dataset.map(lambda x, y: (x, tf.one_hot(y, 3))),
-    "column of labels": lambda dataset: dataset.map(lambda x, y: (x, y[:, tf.newaxis])),
-    "float64": lambda dataset: dataset.map(lambda x, y: (tf.cast(x, tf.float64), y)),
+    "one-hot, cached, taken and prefetched": lambda dataset: (
+        dataset.map(lambda x, y: (x, tf.one_hot(y, 3))).cache().take(100).prefetch(2)
+    ),
+    "generated, with a column of labels": lambda dataset: from_generator(
+        dataset.map(lambda x, y: (x, y[:, tf.newaxis]))
+    ),
+    "filtered, of float64": lambda dataset: unknown_cardinality(
+        dataset.map(lambda x, y: (tf.cast(x, tf.float64), y))
+    ),
 }
 
 
@@ -66,7 +67,7 @@ def test_how_a_dataset_is_wrapped_changes_no_value(wrap, make_calculator, values
     assert top.training_indices.shape == (5, 3)
 
 
-@pytest.mark.parametrize(("train_size", "query_size"), [(7, 5), (60, 15), (64, 4), (1, 1)])
+@pytest.mark.parametrize(("train_size", "query_size"), [(7, 4), (64, 15), (1, 1)])
 def test_batch_sizes_change_no_value(
     train_size, query_size, make_calculator, values, self_influence, problem
 ):
