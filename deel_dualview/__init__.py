@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from deel_dualview.svm import ConvergenceWarning as ConvergenceWarning
     from deel_dualview.svm import DualSVMSolution as DualSVMSolution
     from deel_dualview.svm import DualSVMSolver as DualSVMSolver
+    from deel_dualview.svm import PerOutputSVMSolution as PerOutputSVMSolution
+    from deel_dualview.svm import PerOutputSVMSolver as PerOutputSVMSolver
 
 __version__ = "0.1.0"
 _PUBLIC_MODULES = (
@@ -125,6 +127,8 @@ _HOMES = {
     "NoStore": "stores",
     "PairRelevance": "relevance",
     "PerExampleGradients": "gradients",
+    "PerOutputSVMSolution": "svm",
+    "PerOutputSVMSolver": "svm",
     "RelatIF": "calculators.relatif",
     "RelativeDamping": "ihvp",
     "RepresenterPointL2": "calculators.representer_l2",

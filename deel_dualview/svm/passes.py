@@ -80,6 +80,14 @@ def _margins(rows: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tenso
 
 
 @tf.function(reduce_retracing=True, autograph=False)
+def _scores(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    def part(start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (tf.matmul(tf.cast(rows[start:stop], tf.float64), weights),)
+
+    return _over_chunks(part, tf.shape(rows)[0], ((None, weights.shape[1]),), (tf.float64,))[0]
+
+
+@tf.function(reduce_retracing=True, autograph=False)
 def _adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
     # Rows without coefficients are many: most of a working set stands on its label.
     index = tf.where(tf.reduce_any(coefficients != 0.0, axis=1))[:, 0]
@@ -106,6 +114,11 @@ def margins(rows: tf.Tensor, labels: np.ndarray, weights: tf.Tensor) -> tf.Tenso
     if len(labels) == 0:
         return tf.zeros((0, weights.shape[1]), tf.float64)
     return _margins(rows, labels, weights)
+
+
+def scores(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """F W for some rows (b, d), at least one, shape (b, t) float64."""
+    return _scores(rows, weights)
 
 
 def adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:

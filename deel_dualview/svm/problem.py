@@ -51,11 +51,16 @@ def check_problem(features: Any, labels: Any, num_classes: int, K: float) -> Pro
     K = check_positive("K", K)
     num_classes = check_count("num_classes", num_classes)
     require(num_classes >= 2, "At least two classes are needed to separate.", {"num_classes": num_classes})
-    rows = _check_features(features)
+    rows = check_features(features)
     return Problem(tf.convert_to_tensor(rows), _check_labels(labels, len(rows), num_classes), num_classes, K)
 
 
-def _check_features(features: Any) -> np.ndarray:
+def check_features(features: Any) -> np.ndarray:
+    """Return the features as a float32 matrix (n, d); a copy only where their type differs.
+
+    Raises:
+        ValueError: they are no matrix of real numbers that are finite in float32.
+    """
     rows = np.asarray(features)
     require(
         rows.ndim == 2 and rows.size > 0,
