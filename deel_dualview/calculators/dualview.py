@@ -56,7 +56,9 @@ class DualView(StoredInfluenceCalculator):
 
     Self-influence is `alpha_i,y_i ||phi_i||^2`. Labels that are likely wrong are better ranked by `label_issues`.
 
-    The surrogate is fitted in the constructor: one pass over the training set for features, then the solver.
+    The surrogate is fitted in the constructor: one pass over the training set for features, then the solver. `top_k`,
+    `top_k_indices` and `estimate_influence_values_in_batches` warn, once, of a surrogate that predicts what the model
+    predicts on less than 90 % of the evaluated examples so far, of 50 or more.
 
     Args:
         model: the classifier to explain.
@@ -109,6 +111,8 @@ class DualView(StoredInfluenceCalculator):
         phi = self._kernel_features()
         self.surrogate = self._fit([self.K], phi)[0]
         self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
+        remedy = "Take a larger K." if kernel == "cosine" else "Take kernel='cosine', or a larger K."
+        self._monitor = fidelity.AgreementMonitor({"kernel": kernel, "K": self.K}, remedy)
 
     @property
     def train_ids(self) -> np.ndarray | None:
@@ -256,6 +260,7 @@ class DualView(StoredInfluenceCalculator):
 
     def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
         phi, classes = self._explained(represented)
+        self._monitor.add(represented.logits.numpy(), phi @ self.surrogate.weights)
         values = np.empty((len(classes), k), np.float32)
         indices = np.empty((len(classes), k), np.int64)
         for class_index in np.unique(classes):
@@ -269,4 +274,6 @@ class DualView(StoredInfluenceCalculator):
         return self._support_vectors.values(*self._explained(represented))
 
     def _values(self, represented: Represented) -> np.ndarray:
-        return self._sparse_values(represented).toarray()
+        phi, classes = self._explained(represented)
+        self._monitor.add(represented.logits.numpy(), phi @ self.surrogate.weights)
+        return self._support_vectors.values(phi, classes).toarray()
