@@ -1,5 +1,6 @@
 """DualView: attributions are the dual variables of a support vector machine on the penultimate features."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, get_args
@@ -22,6 +23,7 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
 from deel_dualview.stores import Store
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver
+from deel_dualview.svm.progress import GapBar
 from deel_dualview.typing import Kernel, Target
 
 SPARSE_TOTAL_PENALTY = 600.0
@@ -57,7 +59,9 @@ class DualView(StoredInfluenceCalculator):
 
     Self-influence is `alpha_i,y_i ||phi_i||^2`. Labels that are likely wrong are better ranked by `label_issues`.
 
-    The surrogate is fitted in the constructor: one pass over the training set for features, then the solver.
+    The surrogate is fitted in the constructor: one pass over the training set for features, then the solver. Where
+    that takes long, a bar shows how far the solver's gap has come (on a terminal; `store=MemoryStore(progress=False)`
+    shows none).
 
     Args:
         model: the classifier to explain.
@@ -228,7 +232,12 @@ class DualView(StoredInfluenceCalculator):
             {"feature_layer": self.model.feature_layer},
         )
         absolute = [K / mean_squared_norm for K in Ks]
-        return self.solver.fit_path(phi, self.train_labels, self.model.num_classes, absolute)
+        with GapBar(absolute, progress=self.store.progress) as bar:
+            # A callback of the user's takes the place of the bar.
+            solver = (
+                self.solver if self.solver.progress else dataclasses.replace(self.solver, progress=bar.update)
+            )
+            return solver.fit_path(phi, self.train_labels, self.model.num_classes, absolute)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         alpha = self.surrogate.coefficients[rows].toarray().astype(np.float32)

@@ -82,7 +82,7 @@ def benchmark(
     Exit code 1: a method failed (the others have their results).
     """
     _limit_threads(threads)
-    silence(debug)
+    silence(debug, progress=not no_progress)
     from deel_dualview.calculators.method_specs import split_names
     from deel_dualview.evaluation import benchmark as run
 

@@ -75,7 +75,7 @@ def compare(
     check_subject(options, methods)
     directory = check_output_directory(output, overwrite=overwrite, names=COMPARISON_FILES)
     check_files(options)
-    silence(debug)
+    silence(debug, progress=not no_progress)
     loaded = load_subject(options, methods)
     from deel_dualview import compare as compare_methods
 
