@@ -15,7 +15,7 @@ _DELAY = 1.0  # seconds: a shorter solve shows no bar
 
 
 class GapBar:
-    """Shows the relative gap on a logarithmic scale, from the first certified one to the tolerance; never goes back.
+    """Shows the relative gap on a logarithmic scale, from the first one known to the tolerance; never goes back.
 
     Penalties count alike, in increasing order, as `DualSVMSolver.fit_path` takes them. A stage at another penalty,
     by way of which the solver may come to a large one, moves nothing.
@@ -43,20 +43,19 @@ class GapBar:
     def update(self, state: SolverProgress) -> None:
         """Move to where the solver stands; a `progress` of `DualSVMSolver`."""
         self.position = max(self.position, self._position(state))
-        self._bar.set_postfix_str(
-            f"gap {state.relative_gap:.1e}, down to {state.tolerance:.0e}", refresh=False
-        )
+        gap = f"gap {state.estimated_gap:.1e}, " if state.estimated_gap < math.inf else ""
+        self._bar.set_postfix_str(f"{gap}tolerance {state.tolerance:.0e}", refresh=False)
         self._bar.update(self.position - self._bar.n)
 
     def _position(self, state: SolverProgress) -> float:
         if state.K not in self._penalties:
             return 0.0
         done = self._penalties.index(state.K)
-        if not 0 < state.relative_gap < math.inf:
-            return done + float(state.relative_gap <= 0)
-        first = self._first.setdefault(state.K, state.relative_gap)
+        if not 0 < state.estimated_gap < math.inf:
+            return done + float(state.estimated_gap <= 0)
+        first = self._first.setdefault(state.K, state.estimated_gap)
         way = math.log(max(first / state.tolerance, 1.0))
-        left = math.log(max(state.relative_gap / state.tolerance, 1.0))
+        left = math.log(max(state.estimated_gap / state.tolerance, 1.0))
         return done + (1.0 - left / way if way else 1.0)
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 
 
 def state(gap, K=1.0, tolerance=1e-4):
-    return SolverProgress(K, 1, 100, gap, tolerance, 10)
+    return SolverProgress(K, 1, 100, math.inf, tolerance, 10, gap)
 
 
 def positions(states, Ks=(1.0,)):
@@ -61,6 +61,22 @@ def test_a_solve_fills_the_bar():
     assert bar.position == pytest.approx(1)
 
 
+def test_a_gap_is_known_before_the_first_certificate():
+    states = []
+    features = np.random.default_rng(0).normal(size=(200, 4))
+    labels = (features[:, :3] + np.random.default_rng(1).normal(size=(200, 3))).argmax(axis=1)
+    DualSVMSolver(progress=states.append).solve(features, labels, 3, 1.0)
+    assert [one for one in states if one.relative_gap == math.inf and one.estimated_gap < math.inf]
+
+
+def test_the_last_gap_is_that_of_the_solution():
+    states = []
+    features = np.random.default_rng(0).normal(size=(60, 4))
+    labels = (features[:, :3] + 0.5).argmax(axis=1)
+    solution = DualSVMSolver(progress=states.append).solve(features, labels, 3, 0.1)
+    assert states[-1].relative_gap == pytest.approx(solution.relative_gap, rel=0.1)
+
+
 def test_a_short_solve_shows_nothing_on_a_terminal():
     stream = Terminal()
     with GapBar([1.0], progress=True, stream=stream) as bar:
@@ -75,7 +91,7 @@ def test_a_long_solve_shows_its_gap_on_a_terminal(monkeypatch):
         bar._bar.mininterval = 0
         bar.update(state(1e-2))
         bar.update(state(1e-3))
-    assert "50%" in stream.getvalue() and "gap 1.0e-03, down to 1e-04" in stream.getvalue()
+    assert "50%" in stream.getvalue() and "gap 1.0e-03, tolerance 1e-04" in stream.getvalue()
 
 
 def test_nothing_is_shown_where_the_output_is_no_terminal(monkeypatch):
