@@ -116,6 +116,7 @@ def audit(
     allow_cannot_tell: bool,
     output: str,
     overwrite: bool,
+    title: str | None,
     no_progress: bool,
     debug: bool,
 ) -> int:
@@ -155,7 +156,7 @@ def audit(
     if known is not None:
         loaded = loaded._replace(known_label_errors=np.array(known, np.int64))
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
-    report.to_html(directory, overwrite=overwrite, colours=colours)
+    report.to_html(directory, overwrite=overwrite, colours=colours, title=title)
     failures = exceeded_thresholds(report.rates, thresholds, allow_cannot_tell=allow_cannot_tell)
     _tell(report, directory)
     for failure in failures:

@@ -57,6 +57,7 @@ def compare(
     queries: int,
     output: str,
     overwrite: bool,
+    title: str | None,
     no_progress: bool,
     debug: bool,
 ) -> None:
@@ -91,7 +92,7 @@ def compare(
         progress=not no_progress,
     )
     say(f"Explained: the first {comparison.num_queries:,} test examples (--queries takes more).\n")
-    comparison.to_html(directory, overwrite=overwrite)
+    comparison.to_html(directory, overwrite=overwrite, title=title)
     say(f"{comparison}\n")
     say(f"{directory / 'index.html'}  (the comparison, for a browser)")
     say(f"{directory / 'compare.json'}  (the same as data)")

@@ -60,7 +60,7 @@ def read_benchmark(output: str | os.PathLike[str], data: str, num_test: int | No
     return Benchmark(data, num_test, tuple(kept), pathlib.Path(output) / data)
 
 
-def write_pages(benchmark: Benchmark) -> None:
+def write_pages(benchmark: Benchmark, title: str | None = None) -> None:
     """Write page, table and figures of a benchmark into its folder."""
     if not benchmark.cells:
         return
@@ -71,7 +71,7 @@ def write_pages(benchmark: Benchmark) -> None:
         with _files.written_aside(folder / f"{name}.png") as aside:
             figure.savefig(aside, dpi=_DOTS, facecolor="white", metadata={"Software": None})
     _files.write_file(benchmark.folder / TABLE, _encoded(benchmark.to_markdown()))
-    _files.write_file(benchmark.folder / PAGE, _encoded(render(benchmark, drawn)))
+    _files.write_file(benchmark.folder / PAGE, _encoded(render(benchmark, drawn, title=title)))
 
 
 def draw(benchmark: Benchmark) -> dict[str, Figure]:
@@ -94,7 +94,7 @@ def draw(benchmark: Benchmark) -> dict[str, Figure]:
     return drawn
 
 
-def render(benchmark: Benchmark, drawn: Mapping[str, Figure]) -> str:
+def render(benchmark: Benchmark, drawn: Mapping[str, Figure], *, title: str | None = None) -> str:
     """Return the page; it holds its style and drawings, runs no script and loads nothing."""
     environment = make_environment((), {})
     environment.filters["duration"] = lambda value: "–" if value is None else format_seconds(value)
@@ -102,6 +102,7 @@ def render(benchmark: Benchmark, drawn: Mapping[str, Figure]) -> str:
     contexts = [cell.context for cell in benchmark.cells]
     return environment.get_template("benchmark.html.j2").render(
         benchmark=benchmark,
+        title=title,
         measures=MEASURES,
         models=_models(benchmark),
         style=read_style(),

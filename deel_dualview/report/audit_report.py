@@ -103,6 +103,7 @@ class AuditReport:
         overwrite: bool = False,
         *,
         colours: Colours = "orange-blue",
+        title: str | None = None,
     ) -> pathlib.Path:
         """Write page, `audit.json`, `label_issues.csv` and `attributions.npz` into a new directory, all or none.
 
@@ -116,6 +117,7 @@ class AuditReport:
             directory: created, parents included.
             overwrite: replace an earlier report; a directory with any other file in it is never touched.
             colours: of positive and negative relevance; `"orange-purple"` for readers of every colour vision.
+            title: what the page is called; by the name of the model where there is none.
 
         Returns:
             The path of `index.html`.
@@ -129,7 +131,7 @@ class AuditReport:
 
         require(colours in COLOURS, f"`colours` must be one of {COLOURS}.", {"colours": colours})
         path = check_output_directory(directory, overwrite=overwrite)
-        page = render_page(self, colours)
+        page = render_page(self, colours, title=title)
         write_report(
             path,
             {

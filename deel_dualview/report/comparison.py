@@ -120,12 +120,15 @@ class Comparison:
         write_json(pathlib.Path(path), self.to_dict())
         return pathlib.Path(path)
 
-    def to_html(self, directory: str | os.PathLike[str], overwrite: bool = False) -> pathlib.Path:
+    def to_html(
+        self, directory: str | os.PathLike[str], overwrite: bool = False, *, title: str | None = None
+    ) -> pathlib.Path:
         """Write `index.html`, which needs no other file, and `compare.json` into a new directory, both or none.
 
         Args:
             directory: created, parents included.
             overwrite: replace an earlier comparison; a directory with any other file in it is never touched.
+            title: what the page is called; by the name of the model where there is none.
 
         Returns:
             The path of `index.html`.
@@ -135,7 +138,7 @@ class Comparison:
             NotADirectoryError: a file has that name.
         """
         path = check_output_directory(directory, overwrite=overwrite, names=COMPARISON_FILES)
-        page = render_comparison(self)
+        page = render_comparison(self, title=title)
         write_report(
             path,
             {
@@ -197,7 +200,7 @@ def _table(title: str, rows: Sequence[str], columns: Sequence[str], cells: Seque
     return "\n".join([title, *lines])
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: Comparison, *, title: str | None = None) -> str:
     """Return the page of a comparison; it runs no script and loads nothing."""
     renderer = ExampleRenderer(comparison.shown.values())
     views = {key: renderer.render(example) for key, example in comparison.shown.items()}
@@ -206,6 +209,7 @@ def render_comparison(comparison: Comparison) -> str:
     environment.filters["size"] = format_bytes
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
+        title=title,
         tiles=_tiles(comparison),
         style=read_style(),
         drawings=_draw(comparison),

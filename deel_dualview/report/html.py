@@ -52,7 +52,7 @@ MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
 
 
-def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
+def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title: str | None = None) -> str:
     """Return the page of a report.
 
     The page holds its style, pictures and drawings and at most one script, that of its label issues. Its content
@@ -61,6 +61,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
     Args:
         report: what to write.
         colours: of positive and negative relevance.
+        title: what the page is called; by the name of the model where there is none.
     """
     renderer = ExampleRenderer(report.shown.values(), report.input_names)
     views = {key: renderer.render(example) for key, example in report.shown.items()}
@@ -89,6 +90,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
         tile_of=tile_of,
         know=kinds.Severity.KNOW,
         changes=None if report.changes is None else str(report.changes),
+        title=title,
         script=script,
         style=read_style() + Markup(heat_style(colours)),
         drawings=_draw(report),

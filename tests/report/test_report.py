@@ -362,6 +362,18 @@ def test_pictures_have_a_text_and_tables_a_caption(report, tmp_path):
     assert page.tags.count("caption") == page.tags.count("table") > 0
 
 
+def test_a_title_names_the_page_and_is_escaped(images, tmp_path):
+    report = make_report(images)
+    text = report.to_html(tmp_path / "audit", title="Shoes <b>").read_text(encoding="utf-8")
+    assert "<title>Shoes &lt;b&gt;</title>" in text and "<h1>Shoes &lt;b&gt;</h1>" in text
+
+
+def test_the_model_names_a_page_without_a_title(images, tmp_path):
+    report = make_report(images)
+    text = report.to_html(tmp_path / "audit").read_text(encoding="utf-8")
+    assert "<h1>small &lt;model&gt;</h1>" in text
+
+
 @pytest.mark.parametrize("place", ["class name", "id", "text", "column", "part"])
 def test_everything_from_the_data_is_escaped(place, images, tmp_path):
     examples = {
