@@ -32,6 +32,8 @@ from deel_dualview.report.writing import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from deel_dualview.labels import LabelIssues
 
 SCHEMA_VERSION = 2
@@ -86,6 +88,16 @@ class AuditReport:
                 return finding
         names = ", ".join(finding.name for finding in self.findings)
         raise KeyError(f"This audit has the findings {names}. Received: name={name!r}.")
+
+    def to_frames(self) -> dict[str, pd.DataFrame]:
+        """Return what each finding lists as a DataFrame, by the finding's name; pandas is imported here.
+
+        `"label-errors"` has every training label; the others have the examples, pairs or classes that the page shows.
+        Findings that list nothing are left out.
+        """
+        frames = {finding.name: finding.to_frame(self.overview.class_names) for finding in self.findings}
+        frames["label-errors"] = self.label_issues.to_frame()
+        return {name: frame for name, frame in frames.items() if len(frame)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the attributions and the examples' contents, as JSON holds it."""

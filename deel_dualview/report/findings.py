@@ -7,12 +7,24 @@ its position in that dataset, never by its pixels.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from deel_dualview.report.frames import (
+    ClassName,
+    Row,
+    example_columns,
+    namer,
+    pair_row,
+    prediction_row,
+    to_frame,
+)
 from deel_dualview.report.maps import PairShares as PairShares
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from deel_dualview.labels import HeadWeight
 
 
@@ -186,6 +198,21 @@ class Finding:
     count: int
     share: float
 
+    def to_frame(self, class_names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row for each example, pair or class that the finding lists, as its page shows them.
+
+        Without rows where it lists none. pandas is imported here.
+
+        Args:
+            class_names: classes are written by; their numbers by default.
+        """
+        return to_frame(self._rows(namer(class_names)))
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        """Return a row for each entry, all of the same columns."""
+        del name_of
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Faithfulness(Finding):
@@ -228,6 +255,9 @@ class WrongPredictions(Finding):
     predictions: tuple[ExplainedPrediction, ...]
     confusions: tuple[Confusion, ...] = ()
 
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [prediction_row(item, name_of) for item in self.predictions]
+
 
 @dataclass(frozen=True, kw_only=True)
 class UncertainPredictions(Finding):
@@ -235,6 +265,9 @@ class UncertainPredictions(Finding):
 
     name: ClassVar[str] = "uncertain-predictions"
     predictions: tuple[ExplainedPrediction, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [prediction_row(item, name_of) for item in self.predictions]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +293,19 @@ class LabelErrors(Finding):
     scores: tuple[float, ...]
     detection: DetectionCurve | None
 
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [
+            {
+                "position": item.example.index,
+                "id": item.example.id,
+                "given_label": name_of(item.example.label),
+                "suggested_label": name_of(item.suggested_label),
+                "score": item.score,
+                "flagged": item.flagged,
+            }
+            for item in self.issues
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class InfluentialExamples(Finding):
@@ -268,6 +314,18 @@ class InfluentialExamples(Finding):
     name: ClassVar[str] = "influential-examples"
     k: int
     classes: tuple[ClassInfluence, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [
+            {
+                "predicted_label": name_of(group.label),
+                **example_columns(item.example, name_of),
+                "predictions": item.num_predictions,
+                "mean_share": item.mean_share,
+            }
+            for group in self.classes
+            for item in group.examples
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +336,9 @@ class Leaks(Finding):
     num_identical: int
     pairs: tuple[SimilarPair, ...]
 
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [pair_row(pair, name_of, ("test_", "train_")) for pair in self.pairs]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConflictingDuplicates(Finding):
@@ -286,6 +347,9 @@ class ConflictingDuplicates(Finding):
     name: ClassVar[str] = "duplicates-conflicting"
     num_identical: int
     pairs: tuple[SimilarPair, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [pair_row(pair, name_of, ("", "other_")) for pair in self.pairs]
 
 
 @dataclass(frozen=True, kw_only=True)
