@@ -188,9 +188,15 @@ def distance_of_wrong_labels(logs: np.ndarray, labels: np.ndarray, rng: np.rando
 
 def margins(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return log P_y - max_(j != y) log P_j, shape (n,), of log-probabilities (n, c) and labels (n,)."""
-    rows, others = np.arange(len(labels)), logs.copy()
-    others[rows, labels] = -np.inf
-    return logs[rows, labels] - others.max(axis=1)
+    rows = np.arange(len(labels))
+    return logs[rows, labels] - logs[rows, likeliest_others(logs, labels)]
+
+
+def likeliest_others(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the likeliest class besides the label, shape (n,), of log-probabilities (n, c) and labels (n,)."""
+    others = logs.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return others.argmax(axis=1)
 
 
 def _differences(given: np.ndarray, of_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from deel_dualview.labels.counting import (
     LabelCount,
     count_wrong_labels,
     deviations_easier,
+    likeliest_others,
     margins,
 )
 from deel_dualview.labels.heads import Distance, HeadScores, Problem, logistic_head, ridge_head
@@ -214,7 +215,7 @@ def find_label_issues(
     flagged = np.zeros(len(labels), bool)
     if counted is not None and counted.number.estimate:
         flagged[np.argsort(-scores, kind="stable")[: counted.number.estimate]] = True
-    suggested = _suggested(logs, labels)
+    suggested = likeliest_others(logs, labels)
     easier = None
     if test_labels is not None:
         easier = deviations_easier(*(_given(*pair) for pair in _of_features(heads, problem)))
@@ -224,7 +225,7 @@ def find_label_issues(
         scores=scores,
         flagged=flagged,
         count=_without_test_labels() if counted is None else counted.number,
-        class_pairs=_class_pairs(counted, labels, suggested, flagged),
+        class_pairs=_class_pairs(counted, labels, suggested, flagged, num_classes=problem.num_classes),
         training_accuracy=float((predictions[0] == labels).mean()),
         test_accuracy=None if test_labels is None else float((predictions[1] == test_labels).mean()),
         deviations_easier=easier,
@@ -294,12 +295,6 @@ def _without_test_labels() -> LabelCount:
     return LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
 
 
-def _suggested(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    others = logs.copy()
-    others[np.arange(len(labels)), labels] = -np.inf
-    return others.argmax(axis=1)
-
-
 def _of_features(heads: Sequence[_Head], problem: Problem) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Return (scores, labels) of the training and of the test set by the ridge on the features."""
     scores = next(head for head in heads if head.on == "features").scores
@@ -316,21 +311,23 @@ def _given(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _class_pairs(
-    counted: Counted | None, labels: np.ndarray, suggested: np.ndarray, flagged: np.ndarray
+    counted: Counted | None,
+    labels: np.ndarray,
+    suggested: np.ndarray,
+    flagged: np.ndarray,
+    *,
+    num_classes: int,
 ) -> tuple[ClassPair, ...]:
     """Return the pairs of classes with flagged labels, or with one wrong label at least by the count."""
-    num_classes = int(max(labels.max(), suggested.max())) + 1
     num_flagged = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(num_flagged, (labels[flagged], suggested[flagged]), 1)
     expected = None
     if counted is not None and counted.number.status == "counted":
         others = np.exp(counted.log_probabilities)
-        num_classes = others.shape[1]
         others[np.arange(len(labels)), labels] = 0
         others *= (counted.posteriors / np.maximum(others.sum(axis=1), 1e-300))[:, None]
         expected = np.zeros((num_classes, num_classes))
         np.add.at(expected, labels, others)
-        num_flagged = np.pad(num_flagged, (0, num_classes - len(num_flagged)))
     kept = num_flagged > 0 if expected is None else (num_flagged > 0) | (expected >= 1)
     pairs = [
         ClassPair(
