@@ -69,7 +69,8 @@ def audit(
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
         train: its training set: a dataset of batches `(inputs, labels)` or `(inputs, labels, ids)`, the same examples
-            in the same order at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)`; or a `PyDataset`.
+            in the same order at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)` (the index of a
+            DataFrame is taken as ids unless it is the default one); or a `PyDataset`.
         test: examples that were not trained on, in any of these forms; without labels (`(x,)`), uncertain predictions
             take the place of wrong ones.
         k: proponents and opponents that are shown of every explained prediction.
@@ -90,7 +91,7 @@ def audit(
         input_names: what the numbers of an input stand for: the names of the columns of a table, or the words of
             a text's tokens by their number (`TextVectorization.get_vocabulary()`). Those of a DataFrame's columns by
             default.
-        since: the `audit.json` of an earlier audit: the report then says what has changed.
+        since: the `audit.json` of an earlier audit of these classes: the report then says what has changed.
         progress: whether steps are shown by bars (on a terminal only).
 
     Returns:
@@ -130,6 +131,8 @@ def audit(
             made = spec.build(used, splits.train_set, store)
             names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
             _check_same_examples(made, splits)
+            if earlier is not None:
+                earlier.check_classes(names)
         if isinstance(made, DualView):
             about = _with_surrogate(made, splits, tested, k, steps)
         else:

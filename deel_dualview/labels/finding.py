@@ -16,6 +16,7 @@ from deel_dualview.labels.calibration import best_temperature, mixture_weights
 from deel_dualview.labels.counting import (
     Counted,
     LabelCount,
+    are_off_by_one,
     count_wrong_labels,
     deviations_easier,
     likeliest_others,
@@ -34,6 +35,11 @@ MEMORISED = 3.0
 labels."""
 _LEAST_PROBABILITY = 1e-12
 _FEW = 10_000
+_WITHOUT_TEST_LABELS = LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
+_OFF_BY_ONE = LabelCount(
+    "cannot tell",
+    reason="most test labels are the class next to the predicted one: are the classes of both sets numbered from 0?",
+)
 
 
 class Representation(NamedTuple):
@@ -210,7 +216,7 @@ def find_label_issues(
     with threadpool_limits(1 if len(labels) < _FEW else None, "blas"):
         heads = _fit_heads(representations, problem, rng)
         logs, weights = _stack(heads, problem, pred_probs)
-        counted = _count(heads, problem, rng)
+        counted = _count(heads, problem, predictions[1], rng)
     scores = -margins(logs, labels)
     flagged = np.zeros(len(labels), bool)
     if counted is not None and counted.number.estimate:
@@ -224,7 +230,7 @@ def find_label_issues(
         suggested_labels=suggested,
         scores=scores,
         flagged=flagged,
-        count=_without_test_labels() if counted is None else counted.number,
+        count=_WITHOUT_TEST_LABELS if counted is None else counted.number,
         class_pairs=_class_pairs(counted, labels, suggested, flagged, num_classes=problem.num_classes),
         training_accuracy=float((predictions[0] == labels).mean()),
         test_accuracy=None if test_labels is None else float((predictions[1] == test_labels).mean()),
@@ -285,14 +291,15 @@ def _probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     return scipy.special.softmax(scores.astype(np.float64) / temperature, axis=1)
 
 
-def _count(heads: Sequence[_Head], problem: Problem, rng: np.random.Generator) -> Counted | None:
+def _count(
+    heads: Sequence[_Head], problem: Problem, test_predictions: np.ndarray, rng: np.random.Generator
+) -> Counted | None:
     if not problem.is_tested:
         return None
-    return count_wrong_labels(next(head for head in heads if head.on == "inputs").scores, problem, rng)
-
-
-def _without_test_labels() -> LabelCount:
-    return LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
+    counted = count_wrong_labels(next(head for head in heads if head.on == "inputs").scores, problem, rng)
+    if are_off_by_one(test_predictions, problem.test_labels, problem.num_classes):
+        return counted._replace(number=_OFF_BY_ONE)
+    return counted
 
 
 def _of_features(heads: Sequence[_Head], problem: Problem) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
