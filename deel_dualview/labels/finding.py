@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -23,16 +20,8 @@ from deel_dualview.labels.counting import (
     margins,
 )
 from deel_dualview.labels.heads import Distance, HeadScores, Problem, logistic_head, ridge_head
-from deel_dualview.labels.tables import write_csv
+from deel_dualview.labels.issues import ClassPair, HeadWeight, LabelIssues
 
-if TYPE_CHECKING:
-    import os
-
-    import pandas as pd
-
-MEMORISED = 3.0
-"""Standard deviations by which training labels look easier than test labels, from which on the features have memorised
-labels."""
 _LEAST_PROBABILITY = 1e-12
 _FEW = 10_000
 _WITHOUT_TEST_LABELS = LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
@@ -83,108 +72,6 @@ class Representations(NamedTuple):
             "inputs": self.inputs,
         }
         return {name: found for name, found in named.items() if found is not None}
-
-
-class ClassPair(NamedTuple):
-    """How many labels of a class are wrong, and should be another one.
-
-    Attributes:
-        given: the class that they have.
-        suggested: the class that they should have.
-        estimate: how many, by the count; None where nothing was counted.
-        num_flagged: how many of them are flagged.
-    """
-
-    given: int
-    suggested: int
-    estimate: float | None
-    num_flagged: int
-
-
-class HeadWeight(NamedTuple):
-    """A head, by what it is fitted to, and its weight in the score."""
-
-    name: str
-    weight: float
-
-
-@dataclass(frozen=True, repr=False)
-class LabelIssues:
-    """Training labels by how likely they are wrong, and how many are.
-
-    Attributes:
-        given_labels: classes, shape (n,).
-        suggested_labels: the likeliest other class, shape (n,).
-        scores: log-odds of the suggested class against the given one, shape (n,): above 0 the heads prefer the former.
-        flagged: the first `count.estimate` labels by score, shape (n,) bool; none where nothing was counted.
-        count: how many labels are wrong, if that can be told.
-        class_pairs: of what is counted, by decreasing number.
-        training_accuracy: share of the training labels that the model predicts.
-        test_accuracy: share of the test labels that it predicts, None without them.
-        deviations_easier: how much easier the training labels look than the test labels to a head on the features, in
-            standard deviations (None without test labels): from 3 on the features have memorised training labels.
-        heads: what the scores are made of.
-        ids: of the training examples, shape (n,), or None.
-        class_names: shape (c,).
-    """
-
-    given_labels: np.ndarray
-    suggested_labels: np.ndarray
-    scores: np.ndarray
-    flagged: np.ndarray
-    count: LabelCount
-    class_pairs: tuple[ClassPair, ...]
-    training_accuracy: float
-    test_accuracy: float | None
-    deviations_easier: float | None
-    heads: tuple[HeadWeight, ...]
-    ids: np.ndarray | None
-    class_names: tuple[str, ...]
-
-    @cached_property
-    def order(self) -> np.ndarray:
-        """Positions of the training examples by decreasing score, shape (n,); ties by the lower position."""
-        return np.argsort(-self.scores, kind="stable")
-
-    @property
-    def has_memorised(self) -> bool:
-        """Whether the network has memorised labels, so that it cannot judge them itself."""
-        return self.deviations_easier is not None and self.deviations_easier > MEMORISED
-
-    def __repr__(self) -> str:
-        number = self.count
-        said = {
-            "counted": f"about {number.estimate} wrong, perhaps more ({number.low} to {number.high})",
-            "at most": f"at most {number.at_most} wrong, perhaps none",
-            "cannot tell": f"cannot tell how many are wrong: {number.reason}",
-        }[number.status]
-        return f"LabelIssues of {len(self.scores)} labels: {said}"
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row for each training example, by decreasing score; pandas is imported here.
-
-        Columns: `position`, `id` (where the data set has ids), `given_label`, `suggested_label` (names), `score`,
-        `flagged`.
-        """
-        import pandas as pd
-
-        return pd.DataFrame(self._columns())
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_frame` as a CSV file, whole or not at all; what looks like a formula gets an apostrophe."""
-        write_csv(Path(path), self._columns())
-
-    def _columns(self) -> dict[str, np.ndarray]:
-        names = np.asarray(self.class_names)
-        columns = {
-            "position": np.arange(len(self.scores)),
-            "id": self.ids,
-            "given_label": names[self.given_labels],
-            "suggested_label": names[self.suggested_labels],
-            "score": self.scores,
-            "flagged": self.flagged,
-        }
-        return {name: column[self.order] for name, column in columns.items() if column is not None}
 
 
 def find_label_issues(

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from deel_dualview import data
 from deel_dualview._checks import check_seed, require
 from deel_dualview.labels.finding import (
-    LabelIssues,
     Representation,
     Representations,
     find_label_issues,
     representation,
 )
 from deel_dualview.labels.inputs import InputTable
+from deel_dualview.labels.issues import LabelIssues
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
