@@ -121,6 +121,10 @@ def make_full_report(
                 )
                 for label in range(6)
             ),
+            matrix=tuple(
+                tuple(4 if row == column else (6 - row) * (column == (row + 1) % 6) for column in range(6))
+                for row in range(6)
+            ),
         ),
         Leaks(
             severity=Severity.KNOW,

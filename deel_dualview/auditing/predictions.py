@@ -53,6 +53,7 @@ def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPr
         share=share,
         predictions=tuple(explain(evidence, index) for index in surest),
         confusions=_confusions(evidence, evidence.test_labels, wrong),
+        matrix=_matrix(evidence, evidence.test_labels),
     )
 
 
@@ -87,6 +88,15 @@ def with_likeness(
         return dataclasses.replace(item, proponents=pairs[0], opponents=pairs[1])
 
     return dataclasses.replace(finding, predictions=tuple(map(extended, finding.predictions)))
+
+
+def _matrix(evidence: Evidence, labels: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Return the confusion matrix; that of many classes would fit no page."""
+    num_classes = evidence.num_classes
+    if num_classes > NUM_CLASSES_SHOWN:
+        return ()
+    counts = np.bincount(labels * num_classes + evidence.predictions, minlength=num_classes**2)
+    return tuple(tuple(row) for row in counts.reshape(num_classes, num_classes).tolist())
 
 
 def _confusions(evidence: Evidence, labels: np.ndarray, wrong: np.ndarray) -> tuple[Confusion, ...]:

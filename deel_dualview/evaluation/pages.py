@@ -25,6 +25,7 @@ NAMES = (PAGE, TABLE, FIGURES)
 """What lies in a dataset's folder beside the results."""
 
 _DOTS = 160
+_MOST_TILES = 4
 _SCORES = {
     "label-poisoning": "summed influence",
     "label-errors-self": "self-influence",
@@ -104,12 +105,28 @@ def render(benchmark: Benchmark, drawn: Mapping[str, Figure], *, title: str | No
         benchmark=benchmark,
         title=title,
         measures=MEASURES,
+        tiles=_tiles(benchmark),
         models=_models(benchmark),
         style=read_style(),
         drawings=drawings,
         created=max((context.get("created", "") for context in contexts), default=""),
         context=contexts[-1],
     )
+
+
+def _tiles(benchmark: Benchmark) -> list[tuple[str, str, str, str]]:
+    """Return what the page says first: where it is shown, a word, a number and a sentence."""
+    tiles = []
+    ranks = benchmark.average_ranks
+    if ranks:
+        first = min(ranks, key=lambda method: ranks[method])
+        tiles.append(("quality", "first in mean rank", f"{ranks[first]:.1f}", first))
+    for name in benchmark.ranked_measures[:_MOST_TILES]:
+        best = sorted(benchmark.best(name))
+        if best:
+            value = benchmark.summaries[best[0], name].value
+            tiles.append(("quality", MEASURES[name].title, f"{value:.2f}", f"best: {', '.join(best)}"))
+    return tiles
 
 
 def _nothing_in(output: pathlib.Path, data: str) -> str:

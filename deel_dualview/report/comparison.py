@@ -217,8 +217,8 @@ def render_comparison(comparison: Comparison, *, title: str | None = None) -> st
     )
 
 
-def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Return what the page says first: where it is shown, a word and a sentence."""
+def _tiles(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Return what the page says first: where it is shown, a word, a number and a sentence."""
     names, matrix = comparison.names, np.array(comparison.rank_correlation)
     rows, columns = np.triu_indices(len(names), 1)
     values = matrix[rows, columns]
@@ -226,19 +226,20 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
     if np.isfinite(values).any():
         for word, position in (("most alike", np.nanargmax(values)), ("least alike", np.nanargmin(values))):
             pair = f"{names[rows[position]]} and {names[columns[position]]}"
-            tiles.append(("agreement", word, f"{pair}: rank correlation {values[position]:.2f}"))
+            number = f"{values[position]:.2f}".replace("-", "\u2212")
+            tiles.append(("agreement", word, number, f"rank correlation of {pair}"))
     overlaps = np.array(comparison.top_k_overlap)[rows, columns]
     if np.isfinite(overlaps).any():
         share = percent(float(np.nanmean(overlaps)))
-        sentence = f"Two methods share {share} of the {comparison.k} strongest proponents on average"
-        tiles.append(("agreement", "overlap", sentence))
+        sentence = f"of the {comparison.k} strongest proponents are shared by two methods, on average"
+        tiles.append(("agreement", "overlap", share, sentence))
     soonest = min(comparison.methods, key=lambda method: method.setup_seconds)
     fastest = min(comparison.methods, key=lambda method: method.seconds_per_query)
-    ready, answer = (format_seconds(value) for value in (soonest.setup_seconds, fastest.seconds_per_query))
-    cost = f"{soonest.name} is ready first, in {ready}; {fastest.name} answers fastest, in {answer}"
-    if soonest is fastest:
-        cost = f"{soonest.name} is ready first, in {ready}, and answers fastest, in {answer}"
-    return [*tiles, ("cost", "cheapest", cost)]
+    return [
+        *tiles,
+        ("cost", "ready first", format_seconds(soonest.setup_seconds), f"set-up of {soonest.name}"),
+        ("cost", "fastest answer", format_seconds(fastest.seconds_per_query), f"a query by {fastest.name}"),
+    ]
 
 
 def _draw(comparison: Comparison) -> dict[str, Markup]:

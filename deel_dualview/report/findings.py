@@ -248,12 +248,14 @@ class Confusion:
 class WrongPredictions(Finding):
     """The wrong predictions of which the model is surest, explained; `share` of wrong predictions.
 
-    `confusions` are the most frequent pairs of label and prediction, by decreasing count.
+    `confusions` are the most frequent pairs of label and prediction, by decreasing count. `matrix` counts the test
+    examples of each label (rows) by prediction (columns); empty of many classes.
     """
 
     name: ClassVar[str] = "wrong-predictions"
     predictions: tuple[ExplainedPrediction, ...]
     confusions: tuple[Confusion, ...] = ()
+    matrix: tuple[tuple[int, ...], ...] = ()
 
     def _rows(self, name_of: ClassName) -> list[Row]:
         return [prediction_row(item, name_of) for item in self.predictions]

@@ -1,5 +1,7 @@
 """Confusions with their common proponents, likeness of pairs, and the words for examples that occur twice."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -59,6 +61,16 @@ def test_broken_examples_are_no_common_proponents():
 
 def test_there_are_no_confusions_where_nothing_is_wrong():
     assert find_wrong_predictions(make_evidence(ATTRIBUTIONS, LABELS, LABELS)).confusions == ()
+
+
+def test_the_matrix_counts_labels_by_predictions():
+    found = find_wrong_predictions(make_evidence(ATTRIBUTIONS, LABELS, PREDICTIONS)).matrix
+    assert found == ((0, 3, 0), (0, 1, 0), (1, 0, 0))
+
+
+def test_there_is_no_matrix_of_many_classes():
+    evidence = dataclasses.replace(make_evidence(ATTRIBUTIONS, LABELS, PREDICTIONS), num_classes=21)
+    assert find_wrong_predictions(evidence).matrix == ()
 
 
 def test_likeness_is_the_cosine_of_centred_and_scaled_features():

@@ -577,3 +577,23 @@ def test_a_long_text_is_shortened():
     view = ExampleRenderer([]).render(np.array("word " * 200))
     assert len(view.text) <= 280
     assert view.text.endswith("…")
+
+
+def test_aligned_rows_have_the_same_columns_those_that_are_most_unusual(rng):
+    usual = rng.normal(size=(40, 20))
+    chosen = usual[:5].copy()
+    chosen[:, [3, 4, 7, 9, 11, 13, 17, 19]] += 9
+    views = ExampleRenderer([*usual, *chosen]).render_aligned(list(chosen))
+    columns = [[name for name, _ in view.rows] for view in views]
+    assert columns == [[f"column {number}" for number in (3, 4, 7, 9, 11, 13, 17, 19)]] * 5
+    assert {view.num_hidden for view in views} == {12}
+
+
+def test_pictures_are_not_aligned_as_rows(images):
+    assert ExampleRenderer(images).render_aligned(images) == []
+
+
+def test_few_named_numbers_are_aligned():
+    examples = [{"age": np.float32(3), "height": np.float32(number)} for number in range(3)]
+    views = ExampleRenderer(examples).render_aligned(examples)
+    assert [view.rows[1][1] for view in views] == ["0", "1", "2"]
