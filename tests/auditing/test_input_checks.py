@@ -74,6 +74,11 @@ def test_json_has_the_problems(table_report):
     assert content["problems"][1]["columns"] == ["row"] and content["problems"][2]["severity"] == "know"
 
 
+def test_the_page_lists_the_problems_of_a_table(table_report):
+    page = render_page(table_report)
+    assert all(problem.title in page for problem in table_report.finding("inputs").problems)
+
+
 def test_odd_images_are_shown_on_the_page(image_report):
     black, bright, _ = image_report.finding("inputs").problems
     assert (
