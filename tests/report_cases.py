@@ -21,10 +21,13 @@ from deel_dualview.report import (
     Influence,
     InfluentialExample,
     InfluentialExamples,
+    InputProblem,
+    InputProblems,
     LabelErrors,
     LabelIssue,
     Leaks,
     Measure,
+    OddExample,
     Outlier,
     Outliers,
     Overview,
@@ -178,6 +181,44 @@ def make_full_report(
             measures=(Measure("Same predictions", 0.99, "99.0%", "Share of test examples."),),
         ),
     ]
+    if kind == "images":
+        findings.append(
+            InputProblems(
+                severity=Severity.KNOW,
+                title="Several things are unusual about the inputs",
+                summary="What was found in the inputs, whatever the model makes of them.",
+                count=4,
+                share=1.0,
+                problems=(
+                    *(
+                        InputProblem(
+                            kind="odd-images",
+                            severity=Severity.KNOW,
+                            title=f"9 images are {what}",
+                            advice="Drop or repair those that are no fair examples.",
+                            count=9,
+                            examples=tuple(OddExample(train(index), "brightness 0.02") for index in range(5)),
+                        )
+                        for what in ("of one colour", "much darker than the rest")
+                    ),
+                    InputProblem(
+                        kind="identifier",
+                        severity=Severity.KNOW,
+                        title=f"7 columns number the examples: {', '.join(COLUMNS[:5])} and 2 more",
+                        advice="An id, a row number or a time: leave it out, unless it is a quantity.",
+                        count=7,
+                        columns=COLUMNS[:7],
+                    ),
+                    InputProblem(
+                        kind="order",
+                        severity=Severity.KNOW,
+                        title="The test set is not in random order",
+                        advice="Shuffle before you split off a set, and in training.",
+                        count=NUM_TEST,
+                    ),
+                ),
+            )
+        )
     contents = [_example(kind, rng) for _ in range(NUM_TRAIN + NUM_TEST)]
     shown = {("train", index): contents[index] for index in range(NUM_TRAIN)}
     shown |= {("test", index): contents[NUM_TRAIN + index] for index in range(NUM_TEST)}

@@ -12,7 +12,16 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.auditing import data_checks, labels, leaks, pairs, predictions, summary, surrogate
+from deel_dualview.auditing import (
+    data_checks,
+    input_checks,
+    labels,
+    leaks,
+    pairs,
+    predictions,
+    summary,
+    surrogate,
+)
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
 from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers
@@ -147,6 +156,7 @@ def audit(
             others = [
                 *data_checks.find_outliers(about.evidence, trained.features, tested.features),
                 *data_checks.find_weak_classes(about.evidence),
+                input_checks.find_input_problems(about.evidence, splits, names, shown_names),
             ]
         with steps.step("Wrong predictions"):
             explained = predictions.with_likeness(

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview.auditing.broken import zero_not_finite
+from deel_dualview.auditing.broken import count_not_finite, zero_not_finite
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.data.examples import not_finite_rows
 from deel_dualview.report.findings import ExampleReference
@@ -25,6 +25,8 @@ class SplitContents(NamedTuple):
         labels: as the dataset has them, shape (n, ...), or None.
         ids: shape (n,), or None.
         not_finite: positions of examples with NaN or infinity in their inputs, which were read as 0, increasing.
+        not_finite_columns: for each input that is a table, how often each of its columns is; empty for others, and
+            where there are none.
     """
 
     hashes: np.ndarray
@@ -32,6 +34,7 @@ class SplitContents(NamedTuple):
     labels: np.ndarray | None
     ids: np.ndarray | None
     not_finite: np.ndarray
+    not_finite_columns: list[np.ndarray]
 
 
 def _keep_nothing(inputs: Any) -> None:
@@ -43,10 +46,13 @@ def read_contents(
 ) -> SplitContents:
     """Hash and sketch every example of a dataset, in one pass; `keep` gets the inputs of every batch."""
     hashes, sketches, labels, ids, broken = [], [], [], [], [np.empty(0, np.int64)]
+    columns: list[np.ndarray] = []
     for positions, element in data.enumerate_examples(dataset):
         batch = data.unpack(element)
         if len(rows := not_finite_rows(batch.inputs)):
             broken.append(positions[rows])
+            counts = count_not_finite(batch.inputs)
+            columns = [old + new for old, new in zip(columns, counts, strict=True)] if columns else counts
             batch = batch._replace(inputs=zero_not_finite(batch.inputs))
         keep(batch.inputs)
         hashes.append(hash_inputs(batch.inputs))
@@ -61,6 +67,7 @@ def read_contents(
         np.concatenate(labels) if labels else None,
         np.concatenate(ids) if ids else None,
         np.concatenate(broken),
+        columns,
     )
 
 

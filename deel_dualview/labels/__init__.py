@@ -8,7 +8,7 @@ from deel_dualview.labels.finding import (
     find_label_issues,
     representation,
 )
-from deel_dualview.labels.inputs import InputRange, InputTable
+from deel_dualview.labels.inputs import InputColumns, InputRange, InputTable
 from deel_dualview.labels.issues import ClassPair, HeadWeight, LabelIssues
 from deel_dualview.labels.reading import (
     check_pred_probs,
@@ -21,6 +21,7 @@ __all__ = [
     "ClassPair",
     "Correction",
     "HeadWeight",
+    "InputColumns",
     "InputRange",
     "InputTable",
     "LabelCount",

@@ -37,6 +37,20 @@ class InputRange(NamedTuple):
     high: float
 
 
+class InputColumns(NamedTuple):
+    """An input that is a table, as it is.
+
+    Attributes:
+        number: of the input among the model's, from 0.
+        train: shape (n, w) float32.
+        test: shape (m, w) float32.
+    """
+
+    number: int
+    train: np.ndarray
+    test: np.ndarray
+
+
 class InputTable:
     """Collects the inputs of both sets, batch by batch, and makes rows of them.
 
@@ -54,6 +68,8 @@ class InputTable:
         self._parts: dict[str, list[list[_Part]]] = {}
         self._ranges: dict[tuple[str, int], tuple[float, float]] = {}
         self._are_tokens: list[bool] = []
+        self._are_columns: list[bool] = []
+        self._rows: tuple[np.ndarray, np.ndarray] | None = None
         self._projections: dict[int, np.ndarray] = {}
 
     def add(self, inputs: Any, split: str) -> None:
@@ -61,6 +77,8 @@ class InputTable:
         leaves = [data.to_array(leaf) for leaf in tf.nest.flatten(inputs)]
         if not self._are_tokens:
             self._are_tokens = [self._holds_tokens(leaf, is_alone=len(leaves) == 1) for leaf in leaves]
+            self._are_columns = [_holds_columns(leaf) for leaf in leaves]
+        self._rows = None
         own = self._parts.setdefault(split, [[] for _ in leaves])
         for number, (parts, leaf) in enumerate(zip(own, leaves, strict=True)):
             if self._are_tokens[number]:
@@ -108,6 +126,22 @@ class InputTable:
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the training set (n, r) and of the test set (m, r), float32."""
+        if self._rows is None:
+            self._rows = self._make_rows()
+        return self._rows
+
+    def columns(self) -> list[InputColumns]:
+        """Return the inputs that are tables of up to 100 columns of numbers, as they are."""
+        train, test = self._parts["train"], self._parts.get("test")
+        found = []
+        for number, parts in enumerate(train):
+            if self._are_columns[number] and not self._are_tokens[number]:
+                own = np.concatenate(cast(list[np.ndarray], parts))
+                other = np.concatenate(cast(list[np.ndarray], test[number])) if test else own[:0]
+                found.append(InputColumns(number, own, other))
+        return found
+
+    def _make_rows(self) -> tuple[np.ndarray, np.ndarray]:
         train, test = self._parts["train"], self._parts.get("test")
         columns, num_train = [], sum(len(part) for part in train[0])
         for number, parts in enumerate(train):
@@ -119,6 +153,10 @@ class InputTable:
 
 _Part = np.ndarray | list[Counter[Any]]
 """Of a batch: numbers (b, w), or how often each of its words or tokens occurs in each example."""
+
+
+def _holds_columns(values: np.ndarray) -> bool:
+    return values.dtype.kind in "biuf" and values.ndim <= 2 and values[0].size <= _MOST_COLUMNS
 
 
 def _count_words(values: np.ndarray) -> list[Counter[Any]]:

@@ -37,6 +37,7 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
+from deel_dualview.report.input_findings import InputProblem, InputProblems, OddExample
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting, StepTime
 from deel_dualview.report.thresholds import RATES, exceeded_thresholds, parse_threshold, parse_thresholds
@@ -83,7 +84,10 @@ __all__ = [
     "parse_threshold",
     "parse_thresholds",
     "ClassAccuracy",
+    "InputProblem",
+    "InputProblems",
     "InputScale",
+    "OddExample",
     "Outlier",
     "Outliers",
     "ValueRange",

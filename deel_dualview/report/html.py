@@ -18,6 +18,7 @@ from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
 from deel_dualview.report.heatmaps import heat_style, render_heat
+from deel_dualview.report.input_findings import InputProblems
 from deel_dualview.report.rendering import ExampleRenderer, ImageView, TableView
 from deel_dualview.report.review import (
     common_prefix,
@@ -47,6 +48,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     InputScale: "scale",
     Outliers: "outliers",
     WeakClasses: "classes",
+    InputProblems: "inputs",
 }
 _SHADES = 4
 MUCH_UNSEEN = 0.25
