@@ -18,6 +18,7 @@ from deel_dualview.report import (
     ExampleReference,
     ExplainedPrediction,
     Faithfulness,
+    GroupMember,
     Influence,
     InfluentialExample,
     InfluentialExamples,
@@ -34,6 +35,8 @@ from deel_dualview.report import (
     SimilarPair,
     StepTime,
     WeakClasses,
+    WeakGroup,
+    WeakGroups,
     WrongPredictions,
 )
 
@@ -172,6 +175,34 @@ def make_full_report(
             count=1,
             share=0.01,
             measures=(Measure("Same predictions", 0.99, "99.0%", "Share of test examples."),),
+        ),
+        WeakGroups(
+            severity=Severity.LOOK,
+            title="The model is weak in 3 groups of test examples",
+            summary="40 groups were tested.",
+            count=3,
+            share=0.3,
+            num_examined=40,
+            groups=tuple(
+                WeakGroup(
+                    kind,
+                    name,
+                    value,
+                    0,
+                    train(3) if kind == "proponents" else None,
+                    20,
+                    8,
+                    0.9,
+                    40,
+                    0.001,
+                    tuple(GroupMember(test(index), 1) for index in range(6)),
+                )
+                for kind, name, value in (
+                    ("features", "", ""),
+                    ("proponents", "", ""),
+                    ("column", "age", "3 to 9"),
+                )
+            ),
         ),
     ]
     contents = [_example(kind, rng) for _ in range(NUM_TRAIN + NUM_TEST)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -12,7 +12,17 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.auditing import data_checks, labels, leaks, pairs, predictions, summary, surrogate
+from deel_dualview.auditing import (
+    data_checks,
+    grouping,
+    labels,
+    leaks,
+    pairs,
+    predictions,
+    summary,
+    surrogate,
+    weak_groups,
+)
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
 from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers
@@ -57,6 +67,7 @@ def audit(
     pred_probs: np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
     input_names: Sequence[str] | None = None,
+    groups: Any = None,
     since: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> AuditReport:
@@ -90,6 +101,8 @@ def audit(
         input_names: what the numbers of an input stand for: the names of the columns of a table, or the words of
             a text's tokens by their number (`TextVectorization.get_vocabulary()`). Those of a DataFrame's columns by
             default.
+        groups: values of the test examples by which they are grouped to find groups that the model is weak in, beside
+            those that it looks for itself: an array or a Series (m,), or a dict or DataFrame of several.
         since: the `audit.json` of an earlier audit: the report then says what has changed.
         progress: whether steps are shown by bars (on a terminal only).
 
@@ -111,7 +124,8 @@ def audit(
     shown_names = check_names("input_names", input_names)
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
     _check_datasets(train, test)
-    pairs.check_fit(shown_names, data.unpack(train.element_spec).inputs, influence_model)
+    inputs_spec = data.unpack(train.element_spec).inputs
+    pairs.check_fit(shown_names, inputs_spec, influence_model)
     spec = resolve(method, defaults=AUDIT_SETTINGS).check_checkpoints()
     ready = spec.method if isinstance(spec.method, BaseInfluenceCalculator) else None
     steps = Steps(_NUM_STEPS, progress=progress)
@@ -122,6 +136,9 @@ def audit(
             used = influence_model if ready is None else ready.model
             splits.check_labels(used)
             check_pred_probs(pred_probs, len(splits.train.hashes), used.num_classes)
+            given = grouping.check_groups(
+                groups, len(splits.test.hashes), has_labels=splits.test.labels is not None
+            )
         with steps.step("Features of both sets"):
             store = MemoryStore(progress=progress)
             trained = read_training_layers(used, splits.train_set, store)
@@ -144,6 +161,12 @@ def audit(
             others = [
                 *data_checks.find_outliers(about.evidence, trained.features, tested.features),
                 *data_checks.find_weak_classes(about.evidence),
+                *weak_groups.find_weak_groups(
+                    about.evidence,
+                    (trained.features, tested.features),
+                    columns=grouping.columns_of(table, inputs_spec, shown_names),
+                    given=given,
+                ),
             ]
         with steps.step("Wrong predictions"):
             explained = predictions.with_likeness(

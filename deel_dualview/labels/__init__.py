@@ -11,7 +11,7 @@ from deel_dualview.labels.finding import (
     find_label_issues,
     representation,
 )
-from deel_dualview.labels.inputs import InputRange, InputTable
+from deel_dualview.labels.inputs import Column, InputRange, InputTable
 from deel_dualview.labels.reading import (
     check_pred_probs,
     check_several_classes,
@@ -21,6 +21,7 @@ from deel_dualview.labels.reading import (
 
 __all__ = [
     "ClassPair",
+    "Column",
     "Correction",
     "HeadWeight",
     "InputRange",

@@ -37,6 +37,7 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
+from deel_dualview.report.group_findings import GroupMember, WeakGroup, WeakGroups
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting, StepTime
 from deel_dualview.report.thresholds import RATES, exceeded_thresholds, parse_threshold, parse_thresholds
@@ -88,6 +89,9 @@ __all__ = [
     "Outliers",
     "ValueRange",
     "WeakClasses",
+    "GroupMember",
+    "WeakGroup",
+    "WeakGroups",
 ]
 
 

@@ -19,6 +19,7 @@ MEANINGS = {
     "duplicates-conflicting": "duplicates of another label",
     "outliers": "outliers",
     "weak-classes": "weak classes",
+    "weak-groups": "weak groups",
     "not-finite": "examples with NaN or infinity",
 }
 """The findings that are compared, as a page calls them."""

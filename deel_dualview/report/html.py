@@ -17,6 +17,7 @@ from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
+from deel_dualview.report.group_findings import WeakGroups
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.rendering import ExampleRenderer, ImageView
 from deel_dualview.report.review import (
@@ -47,6 +48,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     InputScale: "scale",
     Outliers: "outliers",
     WeakClasses: "classes",
+    WeakGroups: "groups",
 }
 MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""

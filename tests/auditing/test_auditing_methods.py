@@ -66,6 +66,7 @@ def test_findings_about_the_surrogate_are_left_out(report):
         "duplicates-conflicting",
         "outliers",
         "weak-classes",
+        "weak-groups",
         "influential-examples",
     ]
     assert report.overview.certificate is None and report.overview.num_support_vectors is None
