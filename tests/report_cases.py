@@ -15,6 +15,7 @@ from deel_dualview.report import (
     ClassPairCount,
     CommonProponent,
     Confusion,
+    Duplicates,
     ExampleReference,
     ExplainedPrediction,
     Faithfulness,
@@ -175,6 +176,17 @@ def make_full_report(
             count=1,
             share=0.01,
             measures=(Measure("Same predictions", 0.99, "99.0%", "Share of test examples."),),
+        ),
+        Duplicates(
+            severity=Severity.KNOW,
+            title="20 training examples are copies of another one of the same label, 4 more look like one",
+            summary="They count twice in training.",
+            count=24,
+            share=0.1,
+            num_identical=20,
+            pairs=tuple(
+                SimilarPair(train(index), train(index + 100), 1.0, index < 20) for index in range(24)
+            ),
         ),
         WeakGroups(
             severity=Severity.LOOK,

@@ -175,7 +175,7 @@ def audit(
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
             found, shown = _find_leaks(
-                about.evidence, splits, issues, [label_errors, explained, influential, *others]
+                about.evidence, splits, [label_errors, explained, influential, *others]
             )
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
@@ -266,23 +266,18 @@ def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
 
 
 def _find_leaks(
-    evidence: Evidence, splits: Splits, issues: LabelIssues, others: list[Finding]
+    evidence: Evidence, splits: Splits, others: list[Finding]
 ) -> tuple[list[Finding], dict[tuple[str, int], object]]:
-    """Find duplicates, and fetch them together with the examples that the other findings show."""
-    candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, issues=issues)
-    train_indices, test_indices = leaks.indices_to_read(candidates)
-    references = list(references_in(others))
-    train_indices |= {item.index for item in references if item.split == "train"}
-    test_indices |= {item.index for item in references if item.split == "test"}
-    contents = {
-        **_keyed("train", gather_inputs(splits.train_set, train_indices, splits.train.hashes)),
-        **_keyed("test", gather_inputs(splits.test_set, test_indices, splits.test.hashes)),
-    }
-    found: list[Finding] = [
-        leaks.find_leaks(evidence, candidates, contents),
-        leaks.find_conflicting_duplicates(evidence, candidates, contents),
-    ]
+    """Find duplicates, and fetch all examples that a finding shows."""
+    found = leaks.find_duplicates(evidence, splits.train, splits.test)
     needed = {(item.split, item.index) for item in references_in([*others, *found])}
+    contents: dict[tuple[str, int], object] = {}
+    for split, dataset, own in (
+        ("train", splits.train_set, splits.train),
+        ("test", splits.test_set, splits.test),
+    ):
+        indices = {index for name, index in needed if name == split}
+        contents |= _keyed(split, gather_inputs(dataset, indices, own.hashes))
     return found, {key: contents[key] for key in sorted(needed)}
 
 

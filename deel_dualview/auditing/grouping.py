@@ -56,8 +56,8 @@ class Group:
     num_train: int | None = None
 
 
-def by_features(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterator[Group]:
-    """Yield clusters of the test examples of each class, by the features of its training examples.
+def by_features(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> list[Group]:
+    """Return clusters of the test examples of each class, by the features of its training examples.
 
     Clusters of all classes together would be the classes themselves, and their errors what any confusion of classes
     looks like. A class without an error has no weak group.
@@ -67,37 +67,8 @@ def by_features(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iter
         train: penultimate features, shape (n, d).
         test: shape (m, d).
     """
-    given = evidence.test_labels
-    if given is None:
-        return
-    labels = np.where(np.isin(np.arange(len(given)), evidence.broken_test), -1, given)
-    centre, scale = train.mean(axis=0), train.std(axis=0)
-    scale = np.where(scale == 0, 1, scale)
-    num_wrong = np.bincount(labels[(labels >= 0) & (evidence.predictions != labels)], minlength=1)
-    for label in np.argsort(-num_wrong, kind="stable")[:_MOST_CLASSES]:
-        own_train = np.setdiff1d(np.flatnonzero(evidence.train_labels == label), evidence.broken_train)
-        own_test = np.flatnonzero(labels == label)
-        if not num_wrong[label]:
-            continue
-        rows, queries = ((part - centre) / scale for part in (train[own_train], test[own_test]))
-        fitted = rows[np.random.default_rng(0).permutation(len(rows))[:_MOST_FITTED]]
-        num_distinct = len(np.unique(fitted, axis=0))
-        for number in NUM_CLUSTERS:
-            if len(queries) < number * _LEAST_MEAN or num_distinct < number:
-                continue
-            with threadpool_limits(1):  # sums of several threads come in any order
-                clusters = KMeans(number, n_init=1, random_state=0).fit(fitted)
-                in_train, distances = clusters.predict(rows), clusters.transform(queries)
-            nearest = distances.argmin(axis=1)
-            for cluster in range(number):
-                inside = np.flatnonzero(nearest == cluster)
-                inside = inside[np.argsort(distances[inside, cluster], kind="stable")]
-                yield Group(
-                    "features",
-                    own_test[inside],
-                    label=int(label),
-                    num_train=int((in_train == cluster).sum()),
-                )
+    with threadpool_limits(1):  # sums of several threads come in any order
+        return list(_clusters(evidence, train, test))
 
 
 def by_proponents(evidence: Evidence) -> Iterator[Group]:
@@ -107,11 +78,10 @@ def by_proponents(evidence: Evidence) -> Iterator[Group]:
     trains = np.concatenate([*strongest, np.empty(0, np.int64)])
     keys = trains * evidence.num_classes + evidence.predictions[tests]
     order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        if stop - start >= LEAST_EXAMPLES:
-            train, label = divmod(int(keys[order[start]]), evidence.num_classes)
-            yield Group("proponents", tests[order[start:stop]], label=label, proponent=train)
+    for part in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
+        if len(part) >= LEAST_EXAMPLES:
+            train, label = divmod(int(keys[part[0]]), evidence.num_classes)
+            yield Group("proponents", tests[part], label=label, proponent=train)
 
 
 def by_values(kind: GroupKind, values: Values) -> Iterator[Group]:
@@ -171,6 +141,37 @@ def check_groups(groups: Any, num_test: int, *, has_labels: bool) -> Values:
         )
         found[str(name)] = (None, values)
     return found
+
+
+def _clusters(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterator[Group]:
+    given = np.asarray(evidence.test_labels)
+    labels = np.where(np.isin(np.arange(len(given)), evidence.broken_test), -1, given)
+    centre, scale = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(scale == 0, 1, scale)
+    num_wrong = np.bincount(labels[(labels >= 0) & (evidence.predictions != labels)], minlength=1)
+    for label in np.argsort(-num_wrong, kind="stable")[:_MOST_CLASSES]:
+        own_train = np.setdiff1d(np.flatnonzero(evidence.train_labels == label), evidence.broken_train)
+        own_test = np.flatnonzero(labels == label)
+        if not num_wrong[label]:
+            continue
+        rows, queries = ((part - centre) / scale for part in (train[own_train], test[own_test]))
+        fitted = rows[np.random.default_rng(0).permutation(len(rows))[:_MOST_FITTED]]
+        num_distinct = len(np.unique(fitted, axis=0))
+        for number in NUM_CLUSTERS:
+            if len(queries) < number * _LEAST_MEAN or num_distinct < number:
+                continue
+            clusters = KMeans(number, n_init=1, random_state=0).fit(fitted)
+            in_train, distances = clusters.predict(rows), clusters.transform(queries)
+            nearest = distances.argmin(axis=1)
+            for cluster in range(number):
+                inside = np.flatnonzero(nearest == cluster)
+                inside = inside[np.argsort(distances[inside, cluster], kind="stable")]
+                yield Group(
+                    "features",
+                    own_test[inside],
+                    label=int(label),
+                    num_train=int((in_train == cluster).sum()),
+                )
 
 
 def _is_of_numbers(train: np.ndarray | None, test: np.ndarray) -> bool:

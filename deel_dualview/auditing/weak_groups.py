@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -111,8 +112,7 @@ def _test(groups: Iterable[Group], strata: np.ndarray, evidence: Evidence) -> li
         num_wrong = int(is_wrong[members].sum())
         probabilities = np.ones(1)
         for label in np.flatnonzero((drawn > 0) & (errors > 0)):
-            possible = np.arange(min(drawn[label], errors[label]) + 1)
-            own = scipy.stats.hypergeom.pmf(possible, sizes[label], errors[label], drawn[label])
+            own = _chances(int(sizes[label]), int(errors[label]), int(drawn[label]))
             probabilities = np.convolve(probabilities, own)
         expected = float((drawn * errors / np.maximum(sizes, 1)).sum()) / len(members)
         found.append(
@@ -124,6 +124,13 @@ def _test(groups: Iterable[Group], strata: np.ndarray, evidence: Evidence) -> li
             )
         )
     return found
+
+
+@functools.lru_cache(maxsize=10_000)
+def _chances(size: int, num_errors: int, num_drawn: int) -> np.ndarray:
+    """Return the probabilities of 0, 1, ... errors among some examples of a class; many groups need the same ones."""
+    possible = np.arange(min(num_drawn, num_errors) + 1)
+    return np.asarray(scipy.stats.hypergeom.pmf(possible, size, num_errors, num_drawn))
 
 
 def _beyond_chance(tested: list[_Tested], limit: float) -> list[_Tested]:

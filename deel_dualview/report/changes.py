@@ -17,6 +17,7 @@ MEANINGS = {
     "wrong-predictions": "wrong test predictions",
     "leaks": "leaks",
     "duplicates-conflicting": "duplicates of another label",
+    "duplicates": "duplicates of the same label",
     "outliers": "outliers",
     "weak-classes": "weak classes",
     "weak-groups": "weak groups",

@@ -43,6 +43,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.InfluentialExamples: "influential",
     kinds.Leaks: "pairs",
     kinds.ConflictingDuplicates: "pairs",
+    kinds.Duplicates: "pairs",
     kinds.SparsityPath: "path",
     NotFiniteInputs: "broken",
     InputScale: "scale",

@@ -87,6 +87,8 @@ def tile_of(finding: Finding) -> Tile:
         return Tile(f"{finding.count:,}", "test examples that are in training, or look like one there")
     if isinstance(finding, kinds.ConflictingDuplicates):
         return Tile(f"{finding.count:,}", "training examples that are or look like one of another label")
+    if isinstance(finding, kinds.Duplicates):
+        return Tile(f"{finding.count:,}", "training examples that count twice, or look as if")
     if isinstance(finding, kinds.InfluentialExamples):
         return Tile(
             f"{finding.share:.0%}", "of the predictions of a class have one training example behind them"
@@ -110,7 +112,7 @@ def _subject(finding: Finding) -> int:
     """Return 0 for what can be repaired in the data, 1 for predictions, 2 for what is to be seen, 3 for the method."""
     if isinstance(finding, ABOUT_METHOD):
         return 3
-    if isinstance(finding, (Outliers, WeakClasses, WeakGroups, kinds.InfluentialExamples)):
+    if isinstance(finding, (Outliers, WeakClasses, WeakGroups, kinds.Duplicates, kinds.InfluentialExamples)):
         return 2
     return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions)))
 
@@ -128,7 +130,7 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
 
 def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | None:
     """Return the verdict of a single finding, None of one that never makes a verdict."""
-    if isinstance(finding, (Outliers, WeakClasses, WeakGroups, kinds.InfluentialExamples)):
+    if isinstance(finding, (Outliers, WeakClasses, WeakGroups, kinds.Duplicates, kinds.InfluentialExamples)):
         return Verdict(
             finding.severity,
             "Nothing is plainly wrong,",

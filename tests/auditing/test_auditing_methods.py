@@ -64,6 +64,7 @@ def test_findings_about_the_surrogate_are_left_out(report):
         "wrong-predictions",
         "leaks",
         "duplicates-conflicting",
+        "duplicates",
         "outliers",
         "weak-classes",
         "weak-groups",

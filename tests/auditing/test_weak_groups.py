@@ -162,6 +162,11 @@ def test_examples_with_broken_inputs_are_in_no_group(case):
     assert [group.num_test for group in finding.groups] == [25]
 
 
+def test_predictions_without_a_proponent_are_in_no_group(case):
+    empty = scipy.sparse.csr_array((NUM_TEST, NUM_TRAIN))
+    assert case.find(planted(case.blobs == 2), attributions=empty).groups[0].kind == "features"
+
+
 def test_without_test_labels_there_is_no_finding(case):
     assert case.find(np.zeros(NUM_TEST, bool), test_labels=None) is None
 
