@@ -28,8 +28,8 @@ _LEAST_MEAN = 12
 _MOST_CLASSES, _MOST_FITTED = 100, 2_000
 """Clusters are made of the classes with most errors, each fitted to so many training examples at most."""
 _MOST_CATEGORIES = 50
-"""A column with up to 8 numbers is one of categories; one with more texts than this is one of texts."""
-_FEW_NUMBERS = 8
+"""A column with up to 20 numbers is one of categories; one with more texts than this is one of texts."""
+_FEW_NUMBERS = 20
 MISSING = "missing"
 
 
