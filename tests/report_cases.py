@@ -15,9 +15,11 @@ from deel_dualview.report import (
     ClassPairCount,
     CommonProponent,
     Confusion,
+    Duplicates,
     ExampleReference,
     ExplainedPrediction,
     Faithfulness,
+    GroupMember,
     Influence,
     InfluentialExample,
     InfluentialExamples,
@@ -37,6 +39,8 @@ from deel_dualview.report import (
     SimilarPair,
     StepTime,
     WeakClasses,
+    WeakGroup,
+    WeakGroups,
     WrongPredictions,
 )
 
@@ -179,6 +183,45 @@ def make_full_report(
             count=1,
             share=0.01,
             measures=(Measure("Same predictions", 0.99, "99.0%", "Share of test examples."),),
+        ),
+        Duplicates(
+            severity=Severity.KNOW,
+            title="20 training examples are copies of another one of the same label, 4 more look like one",
+            summary="They count twice in training.",
+            count=24,
+            share=0.1,
+            num_identical=20,
+            pairs=tuple(
+                SimilarPair(train(index), train(index + 100), 1.0, index < 20) for index in range(24)
+            ),
+        ),
+        WeakGroups(
+            severity=Severity.LOOK,
+            title="The model is weak in 3 groups of test examples",
+            summary="40 groups were tested.",
+            count=3,
+            share=0.3,
+            num_examined=40,
+            groups=tuple(
+                WeakGroup(
+                    kind,
+                    name,
+                    value,
+                    0,
+                    train(3) if kind == "proponents" else None,
+                    20,
+                    8,
+                    0.9,
+                    40,
+                    0.001,
+                    tuple(GroupMember(test(index), 1) for index in range(6)),
+                )
+                for kind, name, value in (
+                    ("features", "", ""),
+                    ("proponents", "", ""),
+                    ("column", "age", "3 to 9"),
+                )
+            ),
         ),
     ]
     if kind == "images":

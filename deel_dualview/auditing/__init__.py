@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.auditing import (
     data_checks,
+    grouping,
     input_checks,
     labels,
     leaks,
@@ -21,6 +22,7 @@ from deel_dualview.auditing import (
     predictions,
     summary,
     surrogate,
+    weak_groups,
 )
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
@@ -66,6 +68,7 @@ def audit(
     pred_probs: np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
     input_names: Sequence[str] | None = None,
+    groups: Any = None,
     since: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> AuditReport:
@@ -100,6 +103,8 @@ def audit(
         input_names: what the numbers of an input stand for: the names of the columns of a table, or the words of
             a text's tokens by their number (`TextVectorization.get_vocabulary()`). Those of a DataFrame's columns by
             default.
+        groups: values of the test examples by which they are grouped to find groups that the model is weak in, beside
+            those that it looks for itself: an array or a Series (m,), or a dict or DataFrame of several.
         since: the `audit.json` of an earlier audit of these classes: the report then says what has changed.
         progress: whether steps are shown by bars (on a terminal only).
 
@@ -121,7 +126,8 @@ def audit(
     shown_names = check_names("input_names", input_names)
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
     _check_datasets(train, test)
-    pairs.check_fit(shown_names, data.unpack(train.element_spec).inputs, influence_model)
+    inputs_spec = data.unpack(train.element_spec).inputs
+    pairs.check_fit(shown_names, inputs_spec, influence_model)
     spec = resolve(method, defaults=AUDIT_SETTINGS).check_checkpoints()
     ready = spec.method if isinstance(spec.method, BaseInfluenceCalculator) else None
     steps = Steps(_NUM_STEPS, progress=progress)
@@ -132,6 +138,9 @@ def audit(
             used = influence_model if ready is None else ready.model
             splits.check_labels(used)
             check_pred_probs(pred_probs, len(splits.train.hashes), used.num_classes)
+            given = grouping.check_groups(
+                groups, len(splits.test.hashes), has_labels=splits.test.labels is not None
+            )
         with steps.step("Features of both sets"):
             store = MemoryStore(progress=progress)
             trained = read_training_layers(used, splits.train_set, store)
@@ -157,6 +166,12 @@ def audit(
                 *data_checks.find_outliers(about.evidence, trained.features, tested.features),
                 *data_checks.find_weak_classes(about.evidence),
                 input_checks.find_input_problems(about.evidence, splits, names, shown_names),
+                *weak_groups.find_weak_groups(
+                    about.evidence,
+                    (trained.features, tested.features),
+                    columns=grouping.columns_of(table, inputs_spec, shown_names),
+                    given=given,
+                ),
             ]
         with steps.step("Wrong predictions"):
             explained = predictions.with_likeness(
@@ -165,7 +180,7 @@ def audit(
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
             found, shown = _find_leaks(
-                about.evidence, splits, issues, [label_errors, explained, influential, *others]
+                about.evidence, splits, [label_errors, explained, influential, *others]
             )
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
@@ -256,23 +271,18 @@ def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
 
 
 def _find_leaks(
-    evidence: Evidence, splits: Splits, issues: LabelIssues, others: list[Finding]
+    evidence: Evidence, splits: Splits, others: list[Finding]
 ) -> tuple[list[Finding], dict[tuple[str, int], object]]:
-    """Find duplicates, and fetch them together with the examples that the other findings show."""
-    candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, issues=issues)
-    train_indices, test_indices = leaks.indices_to_read(candidates)
-    references = list(references_in(others))
-    train_indices |= {item.index for item in references if item.split == "train"}
-    test_indices |= {item.index for item in references if item.split == "test"}
-    contents = {
-        **_keyed("train", gather_inputs(splits.train_set, train_indices, splits.train.hashes)),
-        **_keyed("test", gather_inputs(splits.test_set, test_indices, splits.test.hashes)),
-    }
-    found: list[Finding] = [
-        leaks.find_leaks(evidence, candidates, contents),
-        leaks.find_conflicting_duplicates(evidence, candidates, contents),
-    ]
+    """Find duplicates, and fetch all examples that a finding shows."""
+    found = leaks.find_duplicates(evidence, splits.train, splits.test)
     needed = {(item.split, item.index) for item in references_in([*others, *found])}
+    contents: dict[tuple[str, int], object] = {}
+    for split, dataset, own in (
+        ("train", splits.train_set, splits.train),
+        ("test", splits.test_set, splits.test),
+    ):
+        indices = {index for name, index in needed if name == split}
+        contents |= _keyed(split, gather_inputs(dataset, indices, own.hashes))
     return found, {key: contents[key] for key in sorted(needed)}
 
 

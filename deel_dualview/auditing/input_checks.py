@@ -96,7 +96,7 @@ def _find_problems_of_columns(
             np.delete(item.train[:, column], evidence.broken_train),
             np.delete(item.test[:, column], evidence.broken_test),
         )
-        for item in splits.table.columns()
+        for item in splits.table.tables()
         for column in range(item.train.shape[1])
     ]
     yield from find_column_problems(columns, np.delete(evidence.train_labels, evidence.broken_train))

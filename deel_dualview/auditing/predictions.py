@@ -162,7 +162,7 @@ def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
 
 def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
     """Find, per predicted class, the training examples most often among the k strongest proponents."""
-    strongest = _top_proponents(evidence)
+    strongest = top_proponents(evidence)
     # Where every value is 0 there is no order.
     is_ranked = np.array([_row(evidence, index)[1].any() for index in range(evidence.num_test)])
     classes = []
@@ -224,7 +224,7 @@ def _class_influence(
     )
 
 
-def _top_proponents(evidence: Evidence) -> list[np.ndarray]:
+def top_proponents(evidence: Evidence) -> list[np.ndarray]:
     """Return the training indices of the k strongest proponents of every test example; none of a broken one."""
     return [_top_proponents_of(evidence, index) for index in range(evidence.num_test)]
 

@@ -11,17 +11,17 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview.auditing.broken import count_not_finite, zero_not_finite
-from deel_dualview.auditing.duplicates import Sketcher
+from deel_dualview.auditing.duplicates import Sketcher, Sketches
 from deel_dualview.data.examples import not_finite_rows
 from deel_dualview.report.findings import ExampleReference
 
 
 class SplitContents(NamedTuple):
-    """What is kept of every example of a split: some 400 bytes, whatever the size of its inputs.
+    """What is kept of every example of a split: some 800 bytes, whatever the size of its inputs.
 
     Attributes:
         hashes: of the inputs alone, shape (n,) uint64.
-        sketches: shape (n, s) float32; zero rows for inputs that are not sketched.
+        sketches: of the inputs, and of images mirrored.
         labels: as the dataset has them, shape (n, ...), or None.
         ids: shape (n,), or None.
         not_finite: positions of examples with NaN or infinity in their inputs, which were read as 0, increasing.
@@ -30,7 +30,7 @@ class SplitContents(NamedTuple):
     """
 
     hashes: np.ndarray
-    sketches: np.ndarray
+    sketches: Sketches
     labels: np.ndarray | None
     ids: np.ndarray | None
     not_finite: np.ndarray
@@ -63,7 +63,7 @@ def read_contents(
             ids.append(data.to_array(batch.ids))
     return SplitContents(
         np.concatenate(hashes),
-        np.concatenate(sketches),
+        Sketches(*map(np.concatenate, zip(*sketches, strict=True))),
         np.concatenate(labels) if labels else None,
         np.concatenate(ids) if ids else None,
         np.concatenate(broken),

@@ -8,7 +8,7 @@ from deel_dualview.labels.finding import (
     find_label_issues,
     representation,
 )
-from deel_dualview.labels.inputs import InputColumns, InputRange, InputTable
+from deel_dualview.labels.inputs import Column, InputColumns, InputRange, InputTable
 from deel_dualview.labels.issues import ClassPair, HeadWeight, LabelIssues
 from deel_dualview.labels.reading import (
     check_pred_probs,
@@ -19,6 +19,7 @@ from deel_dualview.labels.reading import (
 
 __all__ = [
     "ClassPair",
+    "Column",
     "Correction",
     "HeadWeight",
     "InputColumns",

@@ -17,6 +17,7 @@ from deel_dualview.report.findings import (
     ConflictingDuplicates,
     Confusion,
     DetectionCurve,
+    Duplicates,
     ExampleReference,
     ExplainedPrediction,
     Faithfulness,
@@ -37,6 +38,7 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
+from deel_dualview.report.group_findings import GroupMember, WeakGroup, WeakGroups
 from deel_dualview.report.input_findings import InputProblem, InputProblems, OddExample
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting, StepTime
@@ -55,6 +57,7 @@ __all__ = [
     "ConflictingDuplicates",
     "Confusion",
     "DetectionCurve",
+    "Duplicates",
     "ExampleReference",
     "ExplainedPrediction",
     "Faithfulness",
@@ -92,6 +95,9 @@ __all__ = [
     "Outliers",
     "ValueRange",
     "WeakClasses",
+    "GroupMember",
+    "WeakGroup",
+    "WeakGroups",
 ]
 
 

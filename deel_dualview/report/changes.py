@@ -17,9 +17,11 @@ MEANINGS = {
     "wrong-predictions": "wrong test predictions",
     "leaks": "leaks",
     "duplicates-conflicting": "duplicates of another label",
+    "duplicates": "duplicates of the same label",
     "outliers": "outliers",
     "weak-classes": "weak classes",
     "inputs": "things unusual about the inputs",
+    "weak-groups": "weak groups",
     "not-finite": "examples with NaN or infinity",
 }
 """The findings that are compared, as a page calls them."""

@@ -155,12 +155,16 @@ class ClassInfluence:
 
 @dataclass(frozen=True)
 class SimilarPair:
-    """Two examples with the same inputs (`is_identical`) or almost: `similarity` is their correlation."""
+    """Two examples with the same inputs (`is_identical`), or nearer to each other than chance makes any in the set.
+
+    `similarity` estimates the correlation of their inputs, of images after a slight blur, `mirrored` after turning one.
+    """
 
     first: ExampleReference
     second: ExampleReference
     similarity: float
     is_identical: bool
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -332,7 +336,7 @@ class InfluentialExamples(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks(Finding):
-    """Test examples that are in the training set too, or almost; `share` of test examples."""
+    """Test examples that are in the training set too, or look like one there; `share` of test examples."""
 
     name: ClassVar[str] = "leaks"
     num_identical: int
@@ -344,7 +348,7 @@ class Leaks(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class ConflictingDuplicates(Finding):
-    """Training examples with the same inputs, or almost, as one of another label; `share` of all."""
+    """Training examples that have the same inputs as one of another label, or look like one; `share` of all."""
 
     name: ClassVar[str] = "duplicates-conflicting"
     num_identical: int
@@ -352,6 +356,18 @@ class ConflictingDuplicates(Finding):
 
     def _rows(self, name_of: ClassName) -> list[Row]:
         return [pair_row(pair, name_of, ("", "other_")) for pair in self.pairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates(Finding):
+    """Training examples that count twice: copies of one of the same label, or look-alikes; `share` of all.
+
+    `num_identical` are exact copies beyond the first of each content.
+    """
+
+    name: ClassVar[str] = "duplicates"
+    num_identical: int
+    pairs: tuple[SimilarPair, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

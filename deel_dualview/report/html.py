@@ -17,6 +17,7 @@ from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
+from deel_dualview.report.group_findings import WeakGroups
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.input_findings import InputProblems
 from deel_dualview.report.rendering import ExampleRenderer, ImageView, TableView
@@ -43,12 +44,14 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.InfluentialExamples: "influential",
     kinds.Leaks: "pairs",
     kinds.ConflictingDuplicates: "pairs",
+    kinds.Duplicates: "pairs",
     kinds.SparsityPath: "path",
     NotFiniteInputs: "broken",
     InputScale: "scale",
     Outliers: "outliers",
     WeakClasses: "classes",
     InputProblems: "inputs",
+    WeakGroups: "groups",
 }
 _SHADES = 4
 MUCH_UNSEEN = 0.25

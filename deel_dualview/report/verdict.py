@@ -9,6 +9,7 @@ from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
 from deel_dualview.report.findings import Finding, Severity
+from deel_dualview.report.group_findings import WeakGroups
 from deel_dualview.report.input_findings import InputProblems
 
 ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
@@ -87,6 +88,8 @@ def tile_of(finding: Finding) -> Tile:
         return Tile(f"{finding.count:,}", "test examples that are in training, or look like one there")
     if isinstance(finding, kinds.ConflictingDuplicates):
         return Tile(f"{finding.count:,}", "training examples that are or look like one of another label")
+    if isinstance(finding, kinds.Duplicates):
+        return Tile(f"{finding.count:,}", "training examples that count twice, or look as if")
     if isinstance(finding, kinds.InfluentialExamples):
         return Tile(
             f"{finding.share:.0%}", "of the predictions of a class have one training example behind them"
@@ -104,6 +107,8 @@ def tile_of(finding: Finding) -> Tile:
             f"{finding.count:,}",
             f"{'thing is' if finding.count == 1 else 'things are'} unusual about the inputs",
         )
+    if isinstance(finding, WeakGroups):
+        return Tile(f"{finding.count:,}", "groups of test examples predicted worse than their classes")
     if isinstance(finding, NotFiniteInputs):
         return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")
     return Tile(f"{finding.count:,}", finding.title)
@@ -115,7 +120,7 @@ def _subject(finding: Finding) -> int:
         return 3
     if isinstance(finding, InputProblems):
         return 0 if finding.severity is Severity.ACT else 2
-    if isinstance(finding, (Outliers, WeakClasses, kinds.InfluentialExamples)):
+    if isinstance(finding, (Outliers, WeakClasses, WeakGroups, kinds.Duplicates, kinds.InfluentialExamples)):
         return 2
     return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions)))
 
@@ -138,7 +143,10 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | No
         return Verdict(
             finding.severity, problem.title, "", problem.advice, finding.name, "See what is unusual"
         )
-    if isinstance(finding, (Outliers, WeakClasses, InputProblems, kinds.InfluentialExamples)):
+    if isinstance(
+        finding,
+        (Outliers, WeakClasses, WeakGroups, InputProblems, kinds.Duplicates, kinds.InfluentialExamples),
+    ):
         return Verdict(
             finding.severity,
             "Nothing is plainly wrong,",
