@@ -15,16 +15,21 @@ from deel_dualview.report import (
     ClassPairCount,
     CommonProponent,
     Confusion,
+    Duplicates,
     ExampleReference,
     ExplainedPrediction,
     Faithfulness,
+    GroupMember,
     Influence,
     InfluentialExample,
     InfluentialExamples,
+    InputProblem,
+    InputProblems,
     LabelErrors,
     LabelIssue,
     Leaks,
     Measure,
+    OddExample,
     Outlier,
     Outliers,
     Overview,
@@ -34,6 +39,8 @@ from deel_dualview.report import (
     SimilarPair,
     StepTime,
     WeakClasses,
+    WeakGroup,
+    WeakGroups,
     WrongPredictions,
 )
 
@@ -121,6 +128,10 @@ def make_full_report(
                 )
                 for label in range(6)
             ),
+            matrix=tuple(
+                tuple(4 if row == column else (6 - row) * (column == (row + 1) % 6) for column in range(6))
+                for row in range(6)
+            ),
         ),
         Leaks(
             severity=Severity.KNOW,
@@ -173,7 +184,84 @@ def make_full_report(
             share=0.01,
             measures=(Measure("Same predictions", 0.99, "99.0%", "Share of test examples."),),
         ),
+        Duplicates(
+            severity=Severity.KNOW,
+            title="20 training examples are copies of another one of the same label, 4 more look like one",
+            summary="They count twice in training.",
+            count=24,
+            share=0.1,
+            num_identical=20,
+            pairs=tuple(
+                SimilarPair(train(index), train(index + 100), 1.0, index < 20) for index in range(24)
+            ),
+        ),
+        WeakGroups(
+            severity=Severity.LOOK,
+            title="The model is weak in 3 groups of test examples",
+            summary="40 groups were tested.",
+            count=3,
+            share=0.3,
+            num_examined=40,
+            groups=tuple(
+                WeakGroup(
+                    kind,
+                    name,
+                    value,
+                    0,
+                    train(3) if kind == "proponents" else None,
+                    20,
+                    8,
+                    0.9,
+                    40,
+                    0.001,
+                    tuple(GroupMember(test(index), 1) for index in range(6)),
+                )
+                for kind, name, value in (
+                    ("features", "", ""),
+                    ("proponents", "", ""),
+                    ("column", "age", "3 to 9"),
+                )
+            ),
+        ),
     ]
+    if kind == "images":
+        findings.append(
+            InputProblems(
+                severity=Severity.KNOW,
+                title="Several things are unusual about the inputs",
+                summary="What was found in the inputs, whatever the model makes of them.",
+                count=4,
+                share=1.0,
+                problems=(
+                    *(
+                        InputProblem(
+                            kind="odd-images",
+                            severity=Severity.KNOW,
+                            title=f"9 images are {what}",
+                            advice="Drop or repair those that are no fair examples.",
+                            count=9,
+                            examples=tuple(OddExample(train(index), "brightness 0.02") for index in range(5)),
+                        )
+                        for what in ("of one colour", "much darker than the rest")
+                    ),
+                    InputProblem(
+                        kind="identifier",
+                        severity=Severity.KNOW,
+                        title=f"7 columns number the examples: {', '.join(COLUMNS[:5])} and 2 more",
+                        advice="An id, a row number or a time: leave it out, unless it is a quantity.",
+                        count=7,
+                        columns=COLUMNS[:7],
+                    ),
+                    InputProblem(
+                        kind="order",
+                        severity=Severity.KNOW,
+                        title="The test set is not in random order",
+                        advice="Shuffle before you split off a set, and in training.",
+                        count=NUM_TEST,
+                    ),
+                ),
+            )
+        )
     contents = [_example(kind, rng) for _ in range(NUM_TRAIN + NUM_TEST)]
     shown = {("train", index): contents[index] for index in range(NUM_TRAIN)}
     shown |= {("test", index): contents[NUM_TRAIN + index] for index in range(NUM_TEST)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -12,13 +12,25 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.auditing import data_checks, labels, leaks, pairs, predictions, summary, surrogate
+from deel_dualview.auditing import (
+    data_checks,
+    grouping,
+    input_checks,
+    labels,
+    leaks,
+    pairs,
+    predictions,
+    summary,
+    surrogate,
+    weak_groups,
+)
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
 from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers
 from deel_dualview.auditing.reading import gather_inputs, references_in
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.fidelity import SurrogateFidelity
 from deel_dualview.calculators.method_specs import Given, resolve
 from deel_dualview.calculators.methods import AUDIT_SETTINGS
 from deel_dualview.labels import (
@@ -57,6 +69,7 @@ def audit(
     pred_probs: np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
     input_names: Sequence[str] | None = None,
+    groups: Any = None,
     since: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> AuditReport:
@@ -69,7 +82,8 @@ def audit(
     Args:
         model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
         train: its training set: a dataset of batches `(inputs, labels)` or `(inputs, labels, ids)`, the same examples
-            in the same order at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)`; or a `PyDataset`.
+            in the same order at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)` (the index of a
+            DataFrame is taken as ids unless it is the default one); or a `PyDataset`.
         test: examples that were not trained on, in any of these forms; without labels (`(x,)`), uncertain predictions
             take the place of wrong ones.
         k: proponents and opponents that are shown of every explained prediction.
@@ -90,7 +104,9 @@ def audit(
         input_names: what the numbers of an input stand for: the names of the columns of a table, or the words of
             a text's tokens by their number (`TextVectorization.get_vocabulary()`). Those of a DataFrame's columns by
             default.
-        since: the `audit.json` of an earlier audit: the report then says what has changed.
+        groups: values of the test examples by which they are grouped to find groups that the model is weak in, beside
+            those that it looks for itself: an array or a Series (m,), or a dict or DataFrame of several.
+        since: the `audit.json` of an earlier audit of these classes: the report then says what has changed.
         progress: whether steps are shown by bars (on a terminal only).
 
     Returns:
@@ -111,7 +127,8 @@ def audit(
     shown_names = check_names("input_names", input_names)
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
     _check_datasets(train, test)
-    pairs.check_fit(shown_names, data.unpack(train.element_spec).inputs, influence_model)
+    inputs_spec = data.unpack(train.element_spec).inputs
+    pairs.check_fit(shown_names, inputs_spec, influence_model)
     spec = resolve(method, defaults=AUDIT_SETTINGS).check_checkpoints()
     ready = spec.method if isinstance(spec.method, BaseInfluenceCalculator) else None
     steps = Steps(_NUM_STEPS, progress=progress)
@@ -122,6 +139,9 @@ def audit(
             used = influence_model if ready is None else ready.model
             splits.check_labels(used)
             check_pred_probs(pred_probs, len(splits.train.hashes), used.num_classes)
+            given = grouping.check_groups(
+                groups, len(splits.test.hashes), has_labels=splits.test.labels is not None
+            )
         with steps.step("Features of both sets"):
             store = MemoryStore(progress=progress)
             trained = read_training_layers(used, splits.train_set, store)
@@ -130,6 +150,8 @@ def audit(
             made = spec.build(used, splits.train_set, store)
             names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
             _check_same_examples(made, splits)
+            if earlier is not None:
+                earlier.check_classes(names)
         if isinstance(made, DualView):
             about = _with_surrogate(made, splits, tested, k, steps)
         else:
@@ -144,6 +166,13 @@ def audit(
             others = [
                 *data_checks.find_outliers(about.evidence, trained.features, tested.features),
                 *data_checks.find_weak_classes(about.evidence),
+                input_checks.find_input_problems(about.evidence, splits, names, shown_names),
+                *weak_groups.find_weak_groups(
+                    about.evidence,
+                    (trained.features, tested.features),
+                    columns=grouping.columns_of(table, inputs_spec, shown_names),
+                    given=given,
+                ),
             ]
         with steps.step("Wrong predictions"):
             explained = predictions.with_likeness(
@@ -152,7 +181,7 @@ def audit(
             influential = predictions.find_influential_examples(about.evidence)
         with steps.step("Duplicates and pictures"):
             found, shown = _find_leaks(
-                about.evidence, splits, issues, [label_errors, explained, influential, *others]
+                about.evidence, splits, [label_errors, explained, influential, *others]
             )
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
@@ -194,7 +223,9 @@ def _with_surrogate(calculator: DualView, splits: Splits, tested: Layers, k: int
         evaluated = tested.represented(calculator, splits.test_set)
         evidence, kernel_features = gather_from_surrogate(calculator, splits, evaluated, k)
     with steps.step("Fidelity"):
-        faithfulness = surrogate.find_faithfulness(calculator.surrogate_fidelity(evaluated))
+        faithfulness = surrogate.find_faithfulness(
+            cast(SurrogateFidelity, calculator.surrogate_fidelity(evaluated))
+        )
         path = surrogate.find_sparsity_path(evidence, kernel_features, solutions)
     return _About(evidence, faithfulness, path)
 
@@ -243,23 +274,18 @@ def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
 
 
 def _find_leaks(
-    evidence: Evidence, splits: Splits, issues: LabelIssues, others: list[Finding]
+    evidence: Evidence, splits: Splits, others: list[Finding]
 ) -> tuple[list[Finding], dict[tuple[str, int], object]]:
-    """Find duplicates, and fetch them together with the examples that the other findings show."""
-    candidates = leaks.find_candidates(splits.train, splits.test, evidence.train_labels, issues=issues)
-    train_indices, test_indices = leaks.indices_to_read(candidates)
-    references = list(references_in(others))
-    train_indices |= {item.index for item in references if item.split == "train"}
-    test_indices |= {item.index for item in references if item.split == "test"}
-    contents = {
-        **_keyed("train", gather_inputs(splits.train_set, train_indices, splits.train.hashes)),
-        **_keyed("test", gather_inputs(splits.test_set, test_indices, splits.test.hashes)),
-    }
-    found: list[Finding] = [
-        leaks.find_leaks(evidence, candidates, contents),
-        leaks.find_conflicting_duplicates(evidence, candidates, contents),
-    ]
+    """Find duplicates, and fetch all examples that a finding shows."""
+    found = leaks.find_duplicates(evidence, splits.train, splits.test)
     needed = {(item.split, item.index) for item in references_in([*others, *found])}
+    contents: dict[tuple[str, int], object] = {}
+    for split, dataset, own in (
+        ("train", splits.train_set, splits.train),
+        ("test", splits.test_set, splits.test),
+    ):
+        indices = {index for name, index in needed if name == split}
+        contents |= _keyed(split, gather_inputs(dataset, indices, own.hashes))
     return found, {key: contents[key] for key in sorted(needed)}
 
 

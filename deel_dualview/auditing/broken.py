@@ -24,6 +24,16 @@ def zero_not_finite(inputs: Any) -> Any:
     return tf.nest.map_structure(zero, inputs)
 
 
+def count_not_finite(inputs: Any) -> list[np.ndarray]:
+    """Return, for each input of a batch that is a table, how often each column is NaN or infinite; none for others."""
+    return [
+        np.atleast_1d((~np.isfinite(data.to_array(leaf))).sum(axis=0))
+        if leaf.dtype.is_floating and len(leaf.shape) <= 2
+        else np.empty(0, np.int64)
+        for leaf in tf.nest.flatten(inputs)
+    ]
+
+
 def with_finite_inputs(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Return a dataset with 0 in the place of NaN and infinity in its inputs."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -15,6 +15,7 @@ from deel_dualview import data
 from deel_dualview.auditing.broken import find_not_finite, with_finite_inputs
 from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.evidence import Evidence, SurrogateEvidence
+from deel_dualview.auditing.image_properties import ImageProperties
 from deel_dualview.auditing.reading import SplitContents, read_contents
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.dualview import DualView
@@ -33,20 +34,26 @@ class Splits(NamedTuple):
     train: SplitContents
     test: SplitContents
     table: InputTable
+    images: ImageProperties
 
     @classmethod
     def read(cls, train: tf.data.Dataset, test: tf.data.Dataset, table: InputTable) -> Splits:
         """Read both; a set with NaN or infinity in its inputs is replaced by one with 0 in their place."""
-        sketcher = Sketcher()
+        sketcher, images = Sketcher(), ImageProperties()
+
+        def keep(inputs: Any, split: str) -> None:
+            table.add(inputs, split)
+            images.add(inputs, split)
+
         contents = [
-            read_contents(dataset, sketcher, functools.partial(table.add, split=name))
+            read_contents(dataset, sketcher, functools.partial(keep, split=name))
             for name, dataset in (("train", train), ("test", test))
         ]
         finite = [
             with_finite_inputs(dataset) if len(found.not_finite) else dataset
             for dataset, found in zip((train, test), contents, strict=True)
         ]
-        return cls(finite[0], finite[1], contents[0], contents[1], table)
+        return cls(finite[0], finite[1], contents[0], contents[1], table, images)
 
     def not_finite(self) -> Iterator[NotFiniteInputs]:
         """Yield the finding about NaN and infinity in the inputs, if there are any."""

@@ -1,11 +1,18 @@
-"""Examples that occur twice, or almost: exact ones by hash, near ones by a sketch and then by their inputs.
+"""Examples that occur twice, or look alike: exact ones by hash, others by sketches of their inputs.
 
-A sketch is a random projection of the example's centred inputs at unit length to a few numbers: the inner
-product of two sketches estimates the correlation of the two inputs, very closely where that is near 1
-(Johnson and Lindenstrauss, 1984). It is of the inputs because classifiers pull the features of different
-examples of one class together, so that features alone would call half a class duplicates. Only arrays of two
-dimensions or more (images, signals of several channels) are sketched: for a row of columns in different
-units, or of token numbers, a correlation means nothing, and only exact duplicates count.
+A sketch is a random projection of the example's centred inputs at unit length to a few numbers: the distance of
+two sketches estimates that of the two inputs to some 7 %, however small it is (Johnson and Lindenstrauss, 1984). It
+is of the inputs because classifiers pull the features of different examples of one class together, so that features
+alone would call half a class duplicates. Images are averaged over squares and blurred by a pixel first, for a copy is
+often shifted, scaled or compressed a little, and are compared mirrored, too. Only arrays of two dimensions or more
+(images, signals of several channels) are sketched: for a row of columns in different units, or of token numbers, a
+correlation means nothing, and only exact duplicates count.
+
+How near is too near to be chance depends on the data: trousers of Fashion-MNIST correlate by .99 with hundreds of
+others, copies in CIFAR-10 by .96 with one. So the distance of a pair is compared with that of each of the two to its
+sixth neighbour. If examples lie evenly around a point in D dimensions, as many as 5 r^D of the five nearer ones are
+expected within r times that distance; D is such that the second neighbours, which hardly any copy is, would be as near
+as they are.
 """
 
 from __future__ import annotations
@@ -13,34 +20,52 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.ndimage
+import scipy.stats
 import tensorflow as tf
+from sklearn.neighbors import NearestNeighbors
 
 SKETCH_SIZE = 96
 MIN_INPUT_SIZE = 32
 """Smaller arrays are compared for equality alone."""
-NEAR = 0.95
-"""Two inputs are almost identical only from this correlation on, and if they stand out, see STANDS_OUT."""
-STANDS_OUT = 0.3
-"""... that is, if their distance (1 - correlation) is below this share of that to the fifth nearest training
-example, and of the usual distance of an example to its nearest one. Trousers of Fashion-MNIST correlate by
-.99 with hundreds of others, true duplicates in CIFAR-10 by .96 with one: no bar on the correlation alone
-tells them apart."""
-NUM_USUAL = 500
-"""So many examples tell the usual distance to the nearest."""
-CANDIDATE = 0.94
-"""Sketches are compared with a lower bar, since they are estimates; the inputs then decide."""
-MAX_CANDIDATES, MAX_CONFIRMED = 500, 200
-"""At most this many pairs are compared with their neighbours, and then by their inputs, nearest first."""
-BLOCK_ROWS = 64
-"""So many rows are compared with all n training examples at once; memory is never n x n."""
+NUM_NEIGHBOURS, NUM_COMPARED = 6, 3
+"""Distances are in relation to that to the sixth neighbour; the three nearest can be copies."""
+FALSE_ALARMS = 0.05
+"""So many pairs of examples that are no copies are expected in a whole set."""
+_QUANTILE = 0.01
+"""D follows from the second neighbours that are nearest: clusters make small distances likelier than D itself does."""
+_LEAST_EXAMPLES = 30
+_CELL, _NUM_CELLS = 500, 8
+"""Neighbours are looked for in the eight nearest of cells of some 500 examples, so that up to 4,000 it is exact."""
+_SIDE, _BLUR = 32, 1.0
+"""Images are averaged to 32 to 63 pixels a side, and blurred by a Gaussian of this standard deviation."""
 
 
 class Pairs(NamedTuple):
-    """Pairs of positions: first (p,), second (p,), and the similarity of their sketches (p,)."""
+    """Pairs of positions: first (p,), second (p,), their similarity (p,), and whether one of them is mirrored (p,)."""
 
     first: np.ndarray
     second: np.ndarray
     similarity: np.ndarray
+    mirrored: np.ndarray
+
+    def where(self, keep: np.ndarray) -> Pairs:
+        """Return some of them, by a mask or by places."""
+        return Pairs(*(part[keep] for part in self))
+
+
+class Neighbours(NamedTuple):
+    """Distances (r, NUM_NEIGHBOURS) to the nearest training examples, and their positions, nearest first."""
+
+    distances: np.ndarray
+    indices: np.ndarray
+
+
+class Sketches(NamedTuple):
+    """Sketches (n, SKETCH_SIZE) of a set, and those of its images mirrored; zero rows where there is nothing."""
+
+    plain: np.ndarray
+    mirrored: np.ndarray
 
 
 class Sketcher:
@@ -51,38 +76,29 @@ class Sketcher:
         self._seed = seed
         self._projections: dict[int, np.ndarray] = {}
 
-    def sketch(self, inputs: Any) -> np.ndarray:
-        """Return unit sketches, shape (b, SKETCH_SIZE) float32; zero where there is nothing to compare."""
+    def sketch(self, inputs: Any) -> Sketches:
+        """Return unit sketches, each (b, SKETCH_SIZE) float32; zero where there is nothing to compare."""
         leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(inputs)]
-        rows = np.concatenate([flat_rows(leaf) for leaf in leaves], axis=1) if leaves else np.empty((0, 0))
-        comparable = all(leaf.ndim > 2 and leaf.dtype.kind in "biuf" for leaf in leaves)
-        if not comparable or rows.shape[1] < MIN_INPUT_SIZE:
-            return np.zeros((len(leaves[0]), SKETCH_SIZE), np.float32)
-        return _at_unit_length(_at_unit_length(rows) @ self._projection(rows.shape[1]), center=False)
+        nothing = np.zeros((len(leaves[0]), SKETCH_SIZE), np.float32)
+        size = sum(leaf[0].size for leaf in leaves if leaf.ndim > 2)
+        if not all(leaf.ndim > 2 and leaf.dtype.kind in "biuf" for leaf in leaves) or size < MIN_INPUT_SIZE:
+            return Sketches(nothing, nothing)
+        leaves = [_smoothed(leaf) if leaf.ndim == 4 else leaf.astype(np.float32) for leaf in leaves]
+        plain = self._project(leaves)
+        if not any(leaf.ndim == 4 for leaf in leaves):
+            return Sketches(plain, nothing)
+        return Sketches(
+            plain, self._project([leaf[:, :, ::-1] if leaf.ndim == 4 else leaf for leaf in leaves])
+        )
 
-    def _projection(self, size: int) -> np.ndarray:
-        if size not in self._projections:
+    def _project(self, leaves: list[np.ndarray]) -> np.ndarray:
+        rows = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+        if rows.shape[1] not in self._projections:
             generator = np.random.default_rng(self._seed)
-            self._projections[size] = generator.standard_normal((size, SKETCH_SIZE), np.float32)
-        return self._projections[size]
-
-
-def flat_rows(leaf: np.ndarray) -> np.ndarray:
-    """Flatten a batch of arrays to rows (b, size) of float32; what is not numeric has no columns."""
-    if leaf.dtype.kind not in "biuf":
-        return np.empty((len(leaf), 0), np.float32)
-    return leaf.reshape(len(leaf), -1).astype(np.float32)
-
-
-def correlation(first: Any, second: Any) -> float:
-    """Return the correlation of the inputs of two examples; 0 where one of them is constant."""
-    rows = [
-        np.concatenate([flat_rows(np.asarray(leaf)[None]) for leaf in tf.nest.flatten(example)], axis=1)
-        for example in (first, second)
-    ]
-    if rows[0].shape != rows[1].shape:
-        return 0.0
-    return float((_at_unit_length(rows[0]) * _at_unit_length(rows[1])).sum())
+            self._projections[rows.shape[1]] = generator.standard_normal(
+                (rows.shape[1], SKETCH_SIZE), np.float32
+            )
+        return _at_unit_length(_at_unit_length(rows) @ self._projections[rows.shape[1]], center=False)
 
 
 def identical_across(train_hashes: np.ndarray, test_hashes: np.ndarray) -> Pairs:
@@ -91,7 +107,14 @@ def identical_across(train_hashes: np.ndarray, test_hashes: np.ndarray) -> Pairs
     position = np.searchsorted(train_hashes[order], test_hashes)
     position = np.minimum(position, len(order) - 1)
     found = np.flatnonzero(train_hashes[order][position] == test_hashes)
-    return Pairs(found, order[position[found]], np.ones(len(found)))
+    return _identical(found, order[position[found]])
+
+
+def identical_within(hashes: np.ndarray) -> Pairs:
+    """Pair every training example with the first one of the same content, if that is another one."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    later = np.flatnonzero(first[inverse] != np.arange(len(hashes)))
+    return _identical(first[inverse[later]], later)
 
 
 def identical_of_other_label(hashes: np.ndarray, labels: np.ndarray) -> tuple[Pairs, np.ndarray]:
@@ -109,95 +132,118 @@ def identical_of_other_label(hashes: np.ndarray, labels: np.ndarray) -> tuple[Pa
     changes = changes[first_change]
     mask = np.isin(groups, groups[order][changes])
     starts = np.searchsorted(groups[order], groups[order][changes])
-    return Pairs(order[starts], order[changes + 1], np.ones(len(changes))), mask
+    return _identical(order[starts], order[changes + 1]), mask
 
 
-def near_across(train: np.ndarray, test: np.ndarray) -> Pairs:
-    """Pair every test example with the training example of the most similar sketch, if that stands out.
-
-    Args:
-        train: unit sketches, shape (n, s).
-        test: unit sketches, shape (m, s).
-    """
-    partners, similarity = _nearest(test, train)
-    found = np.flatnonzero(similarity >= CANDIDATE)
-    pairs = _most_similar(Pairs(found, partners[found], similarity[found]))
-    if not len(found):
-        return pairs
-    usual = float(np.median(similarity[np.abs(test).sum(axis=1) > 0]))
-    return _standing_out(pairs, [test[pairs.first]], train, usual=usual, fifth=5)
-
-
-def near_of_other_label(sketches: np.ndarray, labels: np.ndarray, suspects: np.ndarray) -> Pairs:
-    """Pair suspects with the training example of another label and most similar sketch, if that stands out.
-
-    Looking from suspects alone is enough: two inputs that are almost the same have almost the same scores, so
-    that one of two different labels has a negative margin.
+def look_alikes(
+    train: Sketches, train_hashes: np.ndarray, test: Sketches, test_hashes: np.ndarray
+) -> tuple[Pairs, Pairs]:
+    """Find pairs of different content that are nearer to each other than chance would make any in the set.
 
     Args:
-        sketches: of the training set, shape (n, s).
-        labels: shape (n,).
-        suspects: positions of the training examples to look from, such as those of highest label score.
+        train: sketches of the n training examples.
+        train_hashes: of their contents, shape (n,).
+        test: sketches of the m test examples.
+        test_hashes: shape (m,).
+
+    Returns:
+        Pairs of a test and a training example, then pairs of training examples, each once, most similar first.
     """
-    partners, similarity = _nearest(sketches[suspects], sketches, labels[suspects], labels)
-    found = np.flatnonzero(similarity >= CANDIDATE)
-    ends = np.sort(np.stack([suspects[found], partners[found]]), axis=0)
-    pairs = _most_similar(Pairs(ends[0], ends[1], similarity[found]))
-    if not len(found):
-        return pairs
-    sample = np.linspace(0, len(sketches) - 1, min(len(sketches), NUM_USUAL)).astype(np.int64)
-    usual = float(np.median(_kth_similarity(sketches[sample], sketches, 2)))
-    sides = [sketches[pairs.first], sketches[pairs.second]]
-    return _standing_out(pairs, sides, sketches, usual=usual, fifth=6)
+    is_seen = np.zeros(len(train_hashes), bool)
+    is_seen[np.unique(train_hashes, return_index=True)[1]] = True
+    own = np.flatnonzero(is_seen & train.plain.any(axis=1))
+    new = np.flatnonzero(~np.isin(test_hashes, train_hashes) & test.plain.any(axis=1))
+    none = _identical(np.empty(0, np.int64), np.empty(0, np.int64))
+    if len(own) < _LEAST_EXAMPLES:
+        return none, none
+    rows = train.plain[own]
+    within = find_neighbours(rows, rows, is_own=True)
+    dimension = estimate_dimension(within)
+    found = []
+    for queries, chosen, is_own in ((test, new, False), (train, own, True)):
+        parts = []
+        for mirrored in (False, True):
+            sketches = (queries.mirrored if mirrored else queries.plain)[chosen]
+            if not sketches.any():
+                continue
+            near = find_neighbours(sketches, rows, is_own=is_own) if mirrored or not is_own else within
+            places, neighbours, similarity = _too_near(near, within, dimension)
+            ends = np.stack([chosen[places], own[neighbours]])
+            ends = np.sort(ends, axis=0) if is_own else ends
+            parts.append(Pairs(ends[0], ends[1], similarity, np.full(len(places), mirrored)))
+        found.append(_once(Pairs(*map(np.concatenate, zip(*parts, strict=True)))) if parts else none)
+    return found[0], found[1]
 
 
-def _nearest(
-    rows: np.ndarray,
-    train: np.ndarray,
-    row_labels: np.ndarray | None = None,
-    train_labels: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest training example (of another label, if given) of each row, and how near."""
-    partners = np.zeros(len(rows), np.int64)
-    best = np.full(len(rows), -np.inf, np.float32)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        values = rows[block] @ train.T
-        if row_labels is not None and train_labels is not None:
-            values[row_labels[block][:, np.newaxis] == train_labels] = -np.inf
-        partners[block] = values.argmax(axis=1)
-        best[block] = values.max(axis=1)
-    return partners, best
+def estimate_dimension(within: Neighbours) -> float:
+    """Return D, see above: the number of dimensions by which second neighbours are as near as they are."""
+    ratios = within.distances[:, 1] / np.maximum(within.distances[:, -1], 1e-12)
+    smallest = max(float(np.quantile(ratios, _QUANTILE)), 1e-6)
+    # The second of NUM_NEIGHBOURS - 1 points in a ball, as a share of its volume.
+    volume = scipy.stats.beta(2, NUM_NEIGHBOURS - 2).ppf(_QUANTILE)
+    return float(np.log(volume) / min(np.log(smallest), -1e-6))
 
 
-def _most_similar(pairs: Pairs) -> Pairs:
-    """Keep each pair once and at most MAX_CANDIDATES, by decreasing similarity, ties by position."""
-    _, unique = np.unique(np.stack([pairs.first, pairs.second]), axis=1, return_index=True)
-    order = unique[np.lexsort((pairs.second[unique], pairs.first[unique], -pairs.similarity[unique]))]
-    return Pairs(*(part[order[:MAX_CANDIDATES]] for part in pairs))
+def find_neighbours(rows: np.ndarray, train: np.ndarray, *, is_own: bool) -> Neighbours:
+    """Return the nearest training sketches of each row (r, s), of `is_own` without the row itself.
+
+    Of more than 4,000 training examples, those far from a row are not looked at, see _CELL.
+    """
+    wanted = NUM_NEIGHBOURS + is_own
+    centres = train[np.random.default_rng(0).permutation(len(train))[: max(len(train) // _CELL, 1)]]
+    finder = NearestNeighbors(n_neighbors=min(_NUM_CELLS, len(centres)), algorithm="brute").fit(centres)
+    cells, row_cells = (finder.kneighbors(part, 1, return_distance=False)[:, 0] for part in (train, rows))
+    around = finder.kneighbors(centres, return_distance=False)
+    distances = np.empty((len(rows), NUM_NEIGHBOURS))
+    indices = np.empty((len(rows), NUM_NEIGHBOURS), np.int64)
+    for cell in np.unique(row_cells):
+        own = np.flatnonzero(row_cells == cell)
+        others = np.flatnonzero(np.isin(cells, around[cell]))
+        if len(others) < wanted:
+            others = np.arange(len(train))
+        nearest = NearestNeighbors(n_neighbors=wanted, algorithm="brute").fit(train[others])
+        far, places = nearest.kneighbors(rows[own])
+        found = others[places]
+        if is_own:
+            keep = found != own[:, np.newaxis]
+            keep[keep.all(axis=1), -1] = False
+            far, found = far[keep].reshape(len(own), -1), found[keep].reshape(len(own), -1)
+        distances[own], indices[own] = far, found
+    return Neighbours(distances, indices)
 
 
-def _standing_out(
-    pairs: Pairs, sides: list[np.ndarray], train: np.ndarray, *, usual: float, fifth: int
-) -> Pairs:
-    """Keep pairs much nearer to each other than is usual, and than either side is to its fifth nearest."""
-    if len(train) <= fifth:
-        return pairs
-    near = [
-        np.full(len(pairs.first), usual, np.float32),
-        *(_kth_similarity(side, train, fifth) for side in sides),
-    ]
-    keep = 1 - pairs.similarity <= STANDS_OUT * (1 - np.max(near, axis=0))
-    return Pairs(*(part[keep] for part in pairs))
+def _too_near(
+    near: Neighbours, within: Neighbours, dimension: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows and positions of pairs that are nearer than chance makes them on either side, and similarities."""
+    distances, indices = near.distances[:, :NUM_COMPARED], near.indices[:, :NUM_COMPARED]
+    usual = np.minimum(near.distances[:, -1:], within.distances[indices, -1])
+    expected = (NUM_NEIGHBOURS - 1) * (distances / np.maximum(usual, 1e-12)) ** dimension
+    rows, columns = np.nonzero(expected * len(distances) <= FALSE_ALARMS)
+    return rows, indices[rows, columns], 1 - distances[rows, columns] ** 2 / 2
 
 
-def _kth_similarity(rows: np.ndarray, train: np.ndarray, k: int) -> np.ndarray:
-    """Return for each row (r, s) the k-th largest similarity with the training sketches, shape (r,)."""
-    largest = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        values = rows[start : start + BLOCK_ROWS] @ train.T
-        largest[start : start + BLOCK_ROWS] = np.partition(values, -k, axis=1)[:, -k]
-    return largest
+def _once(pairs: Pairs) -> Pairs:
+    """Keep each pair once, most similar first, ties by position."""
+    order = np.lexsort((pairs.mirrored, pairs.second, pairs.first, -pairs.similarity))
+    ordered = pairs.where(order)
+    _, places = np.unique(np.stack([ordered.first, ordered.second]), axis=1, return_index=True)
+    return ordered.where(np.sort(places))
+
+
+def _identical(first: np.ndarray, second: np.ndarray) -> Pairs:
+    return Pairs(first, second, np.ones(len(first)), np.zeros(len(first), bool))
+
+
+def _smoothed(images: np.ndarray) -> np.ndarray:
+    """Average images (b, height, width, channels) over squares to about 32 pixels a side, and blur them."""
+    images = images.astype(np.float32)
+    step = max(min(images.shape[1:3]) // _SIDE, 1)
+    if step > 1:
+        height, width = (side // step for side in images.shape[1:3])
+        cut = images[:, : height * step, : width * step]
+        images = cut.reshape(len(cut), height, step, width, step, -1).mean(axis=(2, 4))
+    return scipy.ndimage.gaussian_filter(images, (0, _BLUR, _BLUR, 0))
 
 
 def _at_unit_length(rows: np.ndarray, *, center: bool = True) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""Findings about examples that occur twice: in both splits, or in training with different labels."""
+"""Findings about examples that occur twice: in both splits, or in training with different or the same labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -11,103 +10,71 @@ from deel_dualview.auditing import duplicates
 from deel_dualview.auditing.duplicates import Pairs
 from deel_dualview.auditing.evidence import Evidence, severity_of
 from deel_dualview.auditing.reading import SplitContents
-from deel_dualview.labels import LabelIssues
-from deel_dualview.report.findings import ConflictingDuplicates, Leaks, Severity, SimilarPair
+from deel_dualview.report.findings import (
+    ConflictingDuplicates,
+    Duplicates,
+    Finding,
+    Leaks,
+    Severity,
+    SimilarPair,
+)
 
 NUM_PAIRS = 24
-SUSPICIOUS, MAX_SUSPECTS = -1.0, 5000
-"""Near duplicates of another label are looked for from this label score on: of equal inputs with two labels, one has a
-score of about 0 at least."""
 MANY_LEAKS = 0.01
 """From this share of leaked test examples on, the finding is a warning."""
-
-Shown = Mapping[tuple[str, int], Any]
-
-
-class Candidates(NamedTuple):
-    """Pairs found by hashes (certain) and by sketches (to be confirmed by the inputs).
-
-    `across` pairs a test with a training example, `within` two training examples of different labels;
-    `conflicting` is a mask (n,) of training examples whose very content has several labels.
-    """
-
-    identical_across: Pairs
-    near_across: Pairs
-    identical_within: Pairs
-    near_within: Pairs
-    conflicting: np.ndarray
+MANY_COPIES = 0.01
+"""From this share of training examples that are copies of others on, they are worth a look."""
 
 
-def find_candidates(
-    train: SplitContents, test: SplitContents, train_labels: np.ndarray, *, issues: LabelIssues
-) -> Candidates:
-    """Look for examples that occur twice, without reading an input again.
+def find_duplicates(evidence: Evidence, train: SplitContents, test: SplitContents) -> list[Finding]:
+    """Find examples that occur twice, or look alike, without reading an input again.
 
     Args:
+        evidence: arrays of the audit.
         train: contents of the n training examples.
-        test: contents of the test examples.
-        train_labels: classes, shape (n,).
-        issues: of the training labels.
+        test: contents of the m test examples.
+
+    Returns:
+        Leaks, duplicates of another label, and duplicates of the same label.
     """
-    identical = duplicates.identical_across(train.hashes, test.hashes)
-    near = duplicates.near_across(train.sketches, test.sketches)
-    near = _first_few(near, ~np.isin(near.first, identical.first))
-    within, conflicting = duplicates.identical_of_other_label(train.hashes, train_labels)
-    near_within = duplicates.near_of_other_label(train.sketches, train_labels, _suspects(issues))
-    different = train.hashes[near_within.first] != train.hashes[near_within.second]
-    return Candidates(identical, near, within, _first_few(near_within, different), conflicting)
-
-
-def indices_to_read(candidates: Candidates) -> tuple[set[int], set[int]]:
-    """Return the training and the test indices whose inputs are shown or compared."""
-    train: set[int] = set()
-    test: set[int] = set()
-    for pairs in (candidates.identical_across, candidates.near_across):
-        limit = duplicates.MAX_CONFIRMED if pairs is candidates.near_across else NUM_PAIRS
-        test.update(map(int, pairs.first[:limit]))
-        train.update(map(int, pairs.second[:limit]))
-    train.update(map(int, np.concatenate([part[:NUM_PAIRS] for part in candidates.identical_within[:2]])))
-    train.update(map(int, np.concatenate(candidates.near_within[:2])))
-    return train, test
-
-
-def find_leaks(evidence: Evidence, candidates: Candidates, shown: Shown) -> Leaks:
-    """List test examples that are in the training set too, or almost."""
-    near = _confirm(candidates.near_across, "test", shown)
-    num_identical = len(candidates.identical_across.first)
-    count = num_identical + len(near.first)
-    share = count / evidence.num_test
-    pairs = [
-        *_pairs(evidence, candidates.identical_across, "test", is_identical=True),
-        *_pairs(evidence, near, "test", is_identical=False),
+    across, within = duplicates.look_alikes(train.sketches, train.hashes, test.sketches, test.hashes)
+    has_one_label = evidence.train_labels[within.first] == evidence.train_labels[within.second]
+    return [
+        _find_leaks(evidence, duplicates.identical_across(train.hashes, test.hashes), across),
+        _find_conflicts(evidence, train.hashes, within.where(~has_one_label)),
+        _find_copies(evidence, train.hashes, within.where(has_one_label)),
     ]
+
+
+def _find_leaks(evidence: Evidence, identical: Pairs, near: Pairs) -> Leaks:
+    """List test examples that are in the training set too, or look like one there."""
+    near = near.where(np.sort(np.unique(near.first, return_index=True)[1]))
+    num_identical = len(identical.first)
+    count = num_identical + len(near.first)
     return Leaks(
         severity=_severity(num_identical / evidence.num_test, count, MANY_LEAKS, Severity.KNOW),
         title=_leak_title(num_identical, len(near.first)),
-        summary=_summary(num_identical, len(near.first), evidence.num_test)
-        if count
-        else "No test example has the inputs of a training example, and none looks like one.",
+        summary=(
+            f"Of {evidence.num_test:,} test examples {num_identical:,} have exactly the inputs of a training example: "
+            f"the accuracy on them says nothing about new ones. {len(near.first):,} are nearer to one than chance "
+            "makes any: judge by eye."
+            if count
+            else "No test example has the inputs of a training example, and none looks like one."
+        ),
         count=count,
-        share=share,
+        share=count / evidence.num_test,
         num_identical=num_identical,
-        pairs=tuple(pairs[:NUM_PAIRS]),
+        pairs=_pairs(evidence, identical, near, "test"),
     )
 
 
-def find_conflicting_duplicates(
-    evidence: Evidence, candidates: Candidates, shown: Shown
-) -> ConflictingDuplicates:
-    """List training examples that have the same inputs, or almost, as one of another label."""
-    near = _confirm(candidates.near_within, "train", shown)
-    num_identical = int(candidates.conflicting.sum())
+def _find_conflicts(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> ConflictingDuplicates:
+    """List training examples that have the same inputs as one of another label, or look like one."""
+    identical, is_conflicting = duplicates.identical_of_other_label(hashes, evidence.train_labels)
+    num_identical = int(is_conflicting.sum())
     in_near = np.unique(np.concatenate([near.first, near.second]))
-    num_near = int((~candidates.conflicting[in_near]).sum())
+    num_near = int((~is_conflicting[in_near]).sum())
     count = num_identical + num_near
-    share = count / evidence.num_train
-    pairs = [
-        *_pairs(evidence, candidates.identical_within, "train", is_identical=True),
-        *_pairs(evidence, near, "train", is_identical=False),
-    ]
     return ConflictingDuplicates(
         severity=_severity(num_identical / evidence.num_train, count, 0, Severity.LOOK),
         title=_conflict_title(num_identical, num_near),
@@ -119,9 +86,34 @@ def find_conflicting_duplicates(
             else "Training examples with the same inputs have the same label, and so have those that look alike."
         ),
         count=count,
-        share=share,
+        share=count / evidence.num_train,
         num_identical=num_identical,
-        pairs=tuple(pairs[:NUM_PAIRS]),
+        pairs=_pairs(evidence, identical, near, "train"),
+    )
+
+
+def _find_copies(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> Duplicates:
+    """List training examples that are copies of one of the same label, or look like one."""
+    contents = np.unique(hashes, return_inverse=True)[1] * evidence.num_classes + evidence.train_labels
+    identical = duplicates.identical_within(contents)
+    num_identical = len(identical.first)
+    num_near = len(np.setdiff1d(np.concatenate([near.first, near.second]), identical.second))
+    count = num_identical + num_near
+    severity = Severity.LOOK if num_identical >= MANY_COPIES * evidence.num_train else Severity.KNOW
+    return Duplicates(
+        severity=severity if count else Severity.FINE,
+        title=_copies_title(num_identical, num_near),
+        summary=(
+            f"{num_identical:,} are copies of another one with the same label, which counts twice in training; "
+            f"{num_near:,} look like another one of their class. Where copies are not meant, drop them; keep them "
+            "out of a split into training and validation."
+            if count
+            else "No two training examples of one label have the same inputs, and none look alike."
+        ),
+        count=count,
+        share=count / evidence.num_train,
+        num_identical=num_identical,
+        pairs=_pairs(evidence, identical, near, "train"),
     )
 
 
@@ -145,6 +137,16 @@ def _leak_title(num_identical: int, num_near: int) -> str:
     return "No test example is in the training set"
 
 
+def _copies_title(num_identical: int, num_near: int) -> str:
+    if num_identical:
+        more = f", {num_near:,} more look like one" if num_near else ""
+        verb = "example is a copy" if num_identical == 1 else "examples are copies"
+        return f"{num_identical:,} training {verb} of another one of the same label{more}"
+    if num_near:
+        return f"{num_near:,} training examples look like another one of their label; none is identical"
+    return "No training example is a copy of another one of its label"
+
+
 def _conflict_title(num_identical: int, num_near: int) -> str:
     if num_identical:
         more = f", {num_near:,} more look like one" if num_near else ""
@@ -155,47 +157,20 @@ def _conflict_title(num_identical: int, num_near: int) -> str:
     return "No training example has the inputs of one of another label"
 
 
-def _suspects(issues: LabelIssues) -> np.ndarray:
-    """Return positions by decreasing label score."""
-    order = issues.order[:MAX_SUSPECTS]
-    return order[issues.scores[order] > SUSPICIOUS]
-
-
-def _first_few(pairs: Pairs, keep: np.ndarray) -> Pairs:
-    return Pairs(*(part[keep][: duplicates.MAX_CONFIRMED] for part in pairs))
-
-
-def _confirm(pairs: Pairs, split: Literal["train", "test"], shown: Shown) -> Pairs:
-    """Keep the pairs whose inputs themselves are almost identical, most similar first."""
-    exact = np.array(
-        [
-            duplicates.correlation(shown[split, int(first)], shown["train", int(second)])
-            for first, second in zip(pairs.first, pairs.second, strict=True)
-        ],
-        np.float64,
-    )
-    order = np.argsort(-exact, kind="stable")
-    order = order[exact[order] >= duplicates.NEAR]
-    return Pairs(pairs.first[order], pairs.second[order], exact[order])
-
-
 def _pairs(
-    evidence: Evidence, pairs: Pairs, split: Literal["train", "test"], *, is_identical: bool
-) -> list[SimilarPair]:
-    return [
-        SimilarPair(
-            evidence.reference(split, int(first)),
-            evidence.reference("train", int(second)),
-            float(min(similarity, 1.0)),
-            is_identical,
-        )
-        for first, second, similarity in list(zip(*pairs, strict=True))[:NUM_PAIRS]
+    evidence: Evidence, identical: Pairs, near: Pairs, split: Literal["train", "test"]
+) -> tuple[SimilarPair, ...]:
+    """Return the pairs to show, identical ones first; `split` is that of the first of each."""
+    shown = [
+        (pairs, place) for pairs in (identical, near) for place in range(min(len(pairs.first), NUM_PAIRS))
     ]
-
-
-def _summary(num_identical: int, num_near: int, num_test: int) -> str:
-    cap = "at least " if num_near >= duplicates.MAX_CONFIRMED else ""
-    return (
-        f"Of {num_test:,} test examples {num_identical:,} have exactly the inputs of a training example: the accuracy "
-        f"on them says nothing about new ones. {cap.capitalize()}{num_near:,} look like one: judge by eye."
+    return tuple(
+        SimilarPair(
+            evidence.reference(split, int(pairs.first[place])),
+            evidence.reference("train", int(pairs.second[place])),
+            float(pairs.similarity[place]),
+            pairs is identical,
+            bool(pairs.mirrored[place]),
+        )
+        for pairs, place in shown[:NUM_PAIRS]
     )

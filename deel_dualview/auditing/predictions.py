@@ -53,6 +53,7 @@ def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPr
         share=share,
         predictions=tuple(explain(evidence, index) for index in surest),
         confusions=_confusions(evidence, evidence.test_labels, wrong),
+        matrix=_matrix(evidence, evidence.test_labels),
     )
 
 
@@ -87,6 +88,15 @@ def with_likeness(
         return dataclasses.replace(item, proponents=pairs[0], opponents=pairs[1])
 
     return dataclasses.replace(finding, predictions=tuple(map(extended, finding.predictions)))
+
+
+def _matrix(evidence: Evidence, labels: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Return the confusion matrix; that of many classes would fit no page."""
+    num_classes = evidence.num_classes
+    if num_classes > NUM_CLASSES_SHOWN:
+        return ()
+    counts = np.bincount(labels * num_classes + evidence.predictions, minlength=num_classes**2)
+    return tuple(tuple(row) for row in counts.reshape(num_classes, num_classes).tolist())
 
 
 def _confusions(evidence: Evidence, labels: np.ndarray, wrong: np.ndarray) -> tuple[Confusion, ...]:
@@ -152,7 +162,7 @@ def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
 
 def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
     """Find, per predicted class, the training examples most often among the k strongest proponents."""
-    strongest = _top_proponents(evidence)
+    strongest = top_proponents(evidence)
     # Where every value is 0 there is no order.
     is_ranked = np.array([_row(evidence, index)[1].any() for index in range(evidence.num_test)])
     classes = []
@@ -214,7 +224,7 @@ def _class_influence(
     )
 
 
-def _top_proponents(evidence: Evidence) -> list[np.ndarray]:
+def top_proponents(evidence: Evidence) -> list[np.ndarray]:
     """Return the training indices of the k strongest proponents of every test example; none of a broken one."""
     return [_top_proponents_of(evidence, index) for index in range(evidence.num_test)]
 

@@ -10,28 +10,31 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview.auditing.broken import zero_not_finite
-from deel_dualview.auditing.duplicates import Sketcher
+from deel_dualview.auditing.broken import count_not_finite, zero_not_finite
+from deel_dualview.auditing.duplicates import Sketcher, Sketches
 from deel_dualview.data.examples import not_finite_rows
 from deel_dualview.report.findings import ExampleReference
 
 
 class SplitContents(NamedTuple):
-    """What is kept of every example of a split: some 400 bytes, whatever the size of its inputs.
+    """What is kept of every example of a split: some 800 bytes, whatever the size of its inputs.
 
     Attributes:
         hashes: of the inputs alone, shape (n,) uint64.
-        sketches: shape (n, s) float32; zero rows for inputs that are not sketched.
+        sketches: of the inputs, and of images mirrored.
         labels: as the dataset has them, shape (n, ...), or None.
         ids: shape (n,), or None.
         not_finite: positions of examples with NaN or infinity in their inputs, which were read as 0, increasing.
+        not_finite_columns: for each input that is a table, how often each of its columns is; empty for others, and
+            where there are none.
     """
 
     hashes: np.ndarray
-    sketches: np.ndarray
+    sketches: Sketches
     labels: np.ndarray | None
     ids: np.ndarray | None
     not_finite: np.ndarray
+    not_finite_columns: list[np.ndarray]
 
 
 def _keep_nothing(inputs: Any) -> None:
@@ -43,10 +46,13 @@ def read_contents(
 ) -> SplitContents:
     """Hash and sketch every example of a dataset, in one pass; `keep` gets the inputs of every batch."""
     hashes, sketches, labels, ids, broken = [], [], [], [], [np.empty(0, np.int64)]
+    columns: list[np.ndarray] = []
     for positions, element in data.enumerate_examples(dataset):
         batch = data.unpack(element)
         if len(rows := not_finite_rows(batch.inputs)):
             broken.append(positions[rows])
+            counts = count_not_finite(batch.inputs)
+            columns = [old + new for old, new in zip(columns, counts, strict=True)] if columns else counts
             batch = batch._replace(inputs=zero_not_finite(batch.inputs))
         keep(batch.inputs)
         hashes.append(hash_inputs(batch.inputs))
@@ -57,10 +63,11 @@ def read_contents(
             ids.append(data.to_array(batch.ids))
     return SplitContents(
         np.concatenate(hashes),
-        np.concatenate(sketches),
+        Sketches(*map(np.concatenate, zip(*sketches, strict=True))),
         np.concatenate(labels) if labels else None,
         np.concatenate(ids) if ids else None,
         np.concatenate(broken),
+        columns,
     )
 
 

@@ -1,8 +1,9 @@
 """DualView: attributions are the dual variables of a support vector machine on the penultimate features."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import keras
 import numpy as np
@@ -10,23 +11,29 @@ import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import data, search
-from deel_dualview._checks import check_choice, check_flag, check_instance, check_positive, require
+from deel_dualview._checks import check_choice, check_flag, check_positive, require
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
 from deel_dualview.calculators.feature_maps import TEMPERED_POWER, fit_feature_map
+from deel_dualview.calculators.output_surrogate import (
+    check_solver,
+    default_kernel,
+    default_penalty,
+    fit_outputs,
+    solver_of,
+)
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.calculators.support_vectors import SupportVectors
+from deel_dualview.calculators.targets import output_gradients
 from deel_dualview.calculators.tempering import fit_tempering
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
 from deel_dualview.stores import Store
-from deel_dualview.svm import DualSVMSolution, DualSVMSolver
+from deel_dualview.svm import DualSVMSolution, DualSVMSolver, PerOutputSVMSolver
+from deel_dualview.svm.progress import GapBar
 from deel_dualview.typing import Kernel, Target
-
-SPARSE_TOTAL_PENALTY = 600.0
-"""Default of K n where features are not tempered: few support vectors, and a surrogate that agrees with the model."""
 
 _BLOCK_SIZE = 8192
 _LARGEST_SQUARED_NORM = 1e30
@@ -47,39 +54,55 @@ class Evaluation(NamedTuple):
 
 
 class DualView(StoredInfluenceCalculator):
-    """Attributions from the dual of a Crammer-Singer SVM fitted to the penultimate features phi.
+    """Attributions from the dual of a support vector machine fitted to the penultimate features phi.
 
-    The influence of training example i on class j at x is `alpha_ij <phi_i, phi(x)>`. Summed over i it is the logit
-    of class j of the surrogate, so one unit is one unit of that logit; only support vectors have any.
-    `surrogate_fidelity` measures how far the surrogate agrees with the model; `surrogate.relative_gap` and
-    `logit_error_bound` bound how far the solver may be from the optimum.
+    The influence of training example i on output j at x is `alpha_ij <phi_i, phi(x)>`. Summed over i it is output j of
+    the surrogate (plus, of a regression, `surrogate_bias`), so one unit is one unit of that output; only support
+    vectors have any. `surrogate_fidelity` measures how far the surrogate agrees with the model;
+    `surrogate.relative_gap` and `logit_error_bound` bound how far the solver may be from the optimum.
 
-    Self-influence is `alpha_i,y_i ||phi_i||^2`. Labels that are likely wrong are better ranked by `label_issues`.
+    Of a classifier the outputs are logits, and the surrogate one Crammer-Singer machine. Of independent labels they
+    are logits too, and each has a binary machine; of a regression each number has a machine of the
+    epsilon-insensitive loss, with labels standardised: examples within 0.3 standard deviations of the surrogate have
+    no influence.
 
-    The surrogate is fitted in the constructor: one pass over the training set for features, then the solver. `top_k`,
-    `top_k_indices` and `estimate_influence_values_in_batches` warn, once, of a surrogate that predicts what the model
-    predicts on less than 90 % of the evaluated examples so far, of 50 or more.
+    Self-influence is `alpha_i,y_i ||phi_i||^2`; of independent labels and of a regression the sum over the outputs,
+    with a negative sign for labels that do not hold. Labels that are likely wrong are better ranked by
+    `label_issues`.
+
+    The surrogate is fitted in the constructor: one pass over the training set for features, then the solver. Where
+    that takes long, a bar shows how far the solver's gap has come (on a terminal; `store=MemoryStore(progress=False)`
+    shows none). `top_k`, `top_k_indices` and `estimate_influence_values_in_batches` warn, once, of a surrogate that
+    predicts what the model predicts on less than 90 % of the evaluated examples so far, of 50 or more.
 
     Args:
-        model: the classifier to explain.
+        model: the model to explain: a classifier, one of independent labels or a regression.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         K: penalty on margin violations, scale free: the solver's K times the mean of ||phi||^2, so that it means the
             same for any features. Smaller values spread the attributions over more training examples; larger values
             follow single hard examples, give sparser attributions and take longer. By default 600 / n and, for the
             tempered kernel, 30 / n or less, the further the classes are apart: then nearly all training examples keep
-            influence, and training sets of any size are treated alike. The paper's K is
+            influence, and training sets of any size are treated alike; 300 / n of a regression. The paper's K is
             `paper_K * mean(||phi||^2)` here.
         kernel: how features enter: `"tempered"` at a small power of their length, 0.1 or less, `"cosine"` at unit
             length, `"linear"` as they are, `"standardized"` z-scored (the paper's). The first, with its K, finds the
             training examples most like the evaluated one; `"cosine"`, with its K, is sparse and nearest to the model:
-            an audit's choice.
+            an audit's choice. By default `"tempered"` of a classifier, `"cosine"` of independent labels and `"linear"`
+            of a regression, whose outputs grow with the length of the features.
         bias: whether a constant feature 1 is appended; its share of the logits is `surrogate_bias`.
-        target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
-        solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`.
+        target: which output of an evaluated example is explained: `"prediction"`, `"label"` (of a classifier) or an
+            index.
+        solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`; of other models than classifiers
+            a `PerOutputSVMSolver`.
         store: where the features are kept; in memory by default.
 
+    Attributes:
+        surrogate: a `DualSVMSolution`, or a `PerOutputSVMSolution` in the units of the outputs.
+
     Raises:
-        ValueError: bad settings, labels or datasets (before any long work), features that are not finite.
+        TypeError: a solver of another kind of model.
+        ValueError: bad settings, labels or datasets (before any long work), features that are not finite, a custom
+        loss.
 
     Source: Yolcu et al. (2024), DualView, equations 5, 6 and 15.
     """
@@ -90,29 +113,40 @@ class DualView(StoredInfluenceCalculator):
         train_set: tf.data.Dataset,
         *,
         K: float | None = None,
-        kernel: Kernel = "tempered",
+        kernel: Kernel | None = None,
         bias: bool = False,
         target: Target = "prediction",
-        solver: DualSVMSolver | None = None,
+        solver: DualSVMSolver | PerOutputSVMSolver | None = None,
         store: Store | None = None,
     ) -> None:
         if K is not None:
             check_positive("K", K)
-        check_choice("kernel", kernel, get_args(Kernel))
+        if kernel is not None:
+            check_choice("kernel", kernel, get_args(Kernel))
         check_flag("bias", bias)
-        check_instance("solver", solver, DualSVMSolver, "DualSVMSolver(tolerance=1e-6)")
+        check_solver(solver)
         super().__init__(model, train_set, target=target, store=store)
-        self.kernel, self.solver = kernel, solver or DualSVMSolver()
-        features, power, total = self._stored().array("features"), TEMPERED_POWER, SPARSE_TOTAL_PENALTY
-        if kernel == "tempered":
+        objective = self.model.objective
+        self.solver = solver_of(objective, solver)
+        self.kernel: Kernel = kernel or default_kernel(objective)
+        features, power, total = self._stored().array("features"), TEMPERED_POWER, default_penalty(objective)
+        if self.kernel == "tempered" and self.model.is_classifier:
             power, total = fit_tempering(features, self.train_labels, self.model.num_classes)
-        self.feature_map = fit_feature_map(features, kernel, bias, power)
+        self.feature_map = fit_feature_map(features, self.kernel, bias, power)
         self.K = total / self.num_train if K is None else float(K)
         phi = self._kernel_features()
-        self.surrogate = self._fit([self.K], phi)[0]
+        self._offset = np.zeros(self.model.num_outputs)
+        self.surrogate: Any
+        if isinstance(self.solver, PerOutputSVMSolver):
+            absolute = self.K / self._mean_squared_norm(phi)
+            self.surrogate, self._offset = fit_outputs(
+                objective, phi, self.train_labels, absolute, self.solver
+            )
+        else:
+            self.surrogate = self._fit([self.K], phi)[0]
         self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
-        remedy = "Take a larger K." if kernel == "cosine" else "Take kernel='cosine', or a larger K."
-        self._monitor = fidelity.AgreementMonitor({"kernel": kernel, "K": self.K}, remedy)
+        remedy = "Take a larger K." if self.kernel == "cosine" else "Take kernel='cosine', or a larger K."
+        self._monitor = fidelity.AgreementMonitor({"kernel": self.kernel, "K": self.K}, remedy)
 
     @property
     def train_ids(self) -> np.ndarray | None:
@@ -121,7 +155,12 @@ class DualView(StoredInfluenceCalculator):
 
     @cached_property
     def suggested_labels(self) -> np.ndarray:
-        """Class that the surrogate puts first among those that are not the label, shape (n,), int64."""
+        """Class that the surrogate puts first among those that are not the label, shape (n,), int64.
+
+        Raises:
+            ValueError: the model is no classifier.
+        """
+        self.model.num_classes  # noqa: B018 (raises the error)
         phi = self._kernel_features()
         classes = np.empty(len(phi), np.int64)
         for rows in np.array_split(np.arange(len(phi)), -(-len(phi) // _BLOCK_SIZE)):
@@ -132,13 +171,22 @@ class DualView(StoredInfluenceCalculator):
 
     @property
     def surrogate_bias(self) -> np.ndarray:
-        """Contribution of the constant feature to each logit, shape (c,); zeros without a bias."""
-        return self.surrogate.weights[-1] if self.feature_map.has_bias else np.zeros(self.model.num_outputs)
+        """What is added to the influences for each output, shape (c,).
+
+        It is the contribution of the constant feature and, of a regression, the mean of the labels.
+        """
+        constant = self.surrogate.weights[-1] if self.feature_map.has_bias else 0.0
+        return self._offset + constant
 
     def fit_path(self, Ks: Sequence[float]) -> list[DualSVMSolution]:
-        """Fit the surrogate for several scale-free K, each from the last, in the order given."""
+        """Fit the surrogate of a classifier for several scale-free K, each from the last, in the order given.
+
+        Raises:
+            ValueError: the model is no classifier.
+        """
         for K in Ks:
             check_positive("K", K)
+        self.model.num_classes  # noqa: B018 (raises the error)
         self.check_unchanged()
         return self._fit(Ks, self._kernel_features())
 
@@ -155,7 +203,10 @@ class DualView(StoredInfluenceCalculator):
 
     def compute_influence_values(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         self._check_same_train_set(train_set)
-        values = self._support_vectors.self_influence(self.train_labels)
+        labels = self.train_labels
+        if not self.model.is_classifier:
+            labels = output_gradients(self.model, labels).numpy()
+        values = self._support_vectors.self_influence(labels)
         parts = np.array_split(values, -(-len(values) // 1024))
         return self._lazy_dataset(lambda: iter(parts), tf.TensorSpec([None], tf.float32))
 
@@ -171,23 +222,39 @@ class DualView(StoredInfluenceCalculator):
         return np.concatenate([batch.surrogate_logits for batch in self._evaluate_all(dataset)])
 
     def logit_error_bound(self, dataset: tf.data.Dataset) -> np.ndarray:
-        """Return for every example how far any of its surrogate logits can be from the exact solution's, shape (m,).
+        """Return for every example how far any of its surrogate outputs can be from the exact solution's, shape (m,).
 
         Strong convexity turns the certified gap into `sqrt(2 gap) ||phi(x)||`.
         """
         norms = [np.linalg.norm(batch.kernel_features, axis=1) for batch in self._evaluate_all(dataset)]
-        return self.surrogate.weight_error_bound * np.concatenate(norms)
+        return np.max(self.surrogate.weight_error_bound) * np.concatenate(norms)
 
     def surrogate_fidelity(
         self, dataset: tf.data.Dataset | RepresentedExamples
-    ) -> fidelity.SurrogateFidelity:
-        """Measure how far the surrogate agrees with the model on a dataset."""
+    ) -> fidelity.SurrogateFidelity | fidelity.OutputFidelity:
+        """Measure how far the surrogate agrees with the model on a dataset.
+
+        Returns:
+            Of a classifier agreement of decisions and logits, of another model that of the outputs.
+        """
         batches = self._evaluate_all(dataset)
-        explained = [batch.model_logits.argmax(axis=1) for batch in batches]
+        is_classifier = self.model.is_classifier
+        explained = [
+            batch.model_logits.argmax(axis=1)
+            if is_classifier
+            else np.zeros(len(batch.model_logits), np.int64)
+            for batch in batches
+        ]
         sums = [
             self._support_vectors.values(batch.kernel_features, classes).sum(axis=1, dtype=np.float64)
             for batch, classes in zip(batches, explained, strict=True)
         ]
+        if not is_classifier:
+            return fidelity.measure_outputs(
+                np.concatenate([batch.model_logits for batch in batches]),
+                np.concatenate([batch.surrogate_logits for batch in batches]),
+                np.concatenate(sums) + self.surrogate_bias[0],
+            )
         return fidelity.measure(
             model_logits=np.concatenate([batch.model_logits for batch in batches]),
             surrogate_logits=np.concatenate([batch.surrogate_logits for batch in batches]),
@@ -221,7 +288,7 @@ class DualView(StoredInfluenceCalculator):
             start = stop
         return phi
 
-    def _fit(self, Ks: Sequence[float], phi: np.ndarray) -> list[DualSVMSolution]:
+    def _mean_squared_norm(self, phi: np.ndarray) -> float:
         mean_squared_norm = float(np.einsum("nd,nd->", phi, phi, dtype=np.float64)) / len(phi)
         require(
             mean_squared_norm < _LARGEST_SQUARED_NORM,
@@ -234,15 +301,24 @@ class DualView(StoredInfluenceCalculator):
             "check the model, or name another layer: InfluenceModel(model, feature_layer=NAME).",
             {"feature_layer": self.model.feature_layer},
         )
+        return mean_squared_norm
+
+    def _fit(self, Ks: Sequence[float], phi: np.ndarray) -> list[DualSVMSolution]:
+        mean_squared_norm = self._mean_squared_norm(phi)
         absolute = [K / mean_squared_norm for K in Ks]
-        return self.solver.fit_path(phi, self.train_labels, self.model.num_outputs, absolute)
+        with GapBar(absolute, progress=self.store.progress) as bar:
+            # A callback of the user's takes the place of the bar.
+            solver = cast(DualSVMSolver, self.solver)
+            if not solver.progress:
+                solver = dataclasses.replace(solver, progress=bar.update)
+            return solver.fit_path(phi, self.train_labels, self.model.num_outputs, absolute)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         alpha = self.surrogate.coefficients[rows].toarray().astype(np.float32)
         return (OuterProduct(tf.constant(alpha), self.feature_map(represented.features)),)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
-        one_hot = tf.one_hot(classes, self.model.num_outputs)
+        one_hot = tf.one_hot(self._outputs_of(classes), self.model.num_outputs)
         return (OuterProduct(one_hot, self.feature_map(represented.features)),)
 
     def _evaluate_all(self, dataset: tf.data.Dataset | RepresentedExamples) -> list[Evaluation]:
@@ -252,15 +328,36 @@ class DualView(StoredInfluenceCalculator):
 
     def _evaluate(self, represented: Represented) -> Evaluation:
         phi = self.feature_map(represented.features).numpy()
-        return Evaluation(phi, represented.logits.numpy(), phi.astype(np.float64) @ self.surrogate.weights)
+        outputs = phi.astype(np.float64) @ self.surrogate.weights + self._offset
+        return Evaluation(phi, represented.logits.numpy(), outputs)
 
     def _explained(self, represented: Represented) -> tuple[np.ndarray, np.ndarray]:
-        """Return kernel features (m, d) and explained classes (m,)."""
-        return self.feature_map(represented.features).numpy(), self._explained_classes(represented)
+        """Return kernel features (m, d) and explained outputs (m,)."""
+        outputs = self._outputs_of(self._explained_classes(represented))
+        return self.feature_map(represented.features).numpy(), outputs
+
+    def _outputs_of(self, targets: np.ndarray) -> np.ndarray:
+        """Return explained outputs (m,): a label (m, c) of a model that is no classifier stands for its only one.
+
+        Raises:
+            ValueError: there are several.
+        """
+        if targets.ndim == 1:
+            return targets
+        require(
+            targets.shape[1] == 1,
+            "The label of an example has several numbers: say which output to explain by target=INDEX.",
+            {"target": self.target, "outputs": targets.shape[1]},
+        )
+        return np.zeros(len(targets), np.int64)
+
+    def _monitor_agreement(self, represented: Represented, phi: np.ndarray) -> None:
+        if self.model.is_classifier:
+            self._monitor.add(represented.logits.numpy(), phi @ self.surrogate.weights)
 
     def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
         phi, classes = self._explained(represented)
-        self._monitor.add(represented.logits.numpy(), phi @ self.surrogate.weights)
+        self._monitor_agreement(represented, phi)
         values = np.empty((len(classes), k), np.float32)
         indices = np.empty((len(classes), k), np.int64)
         for class_index in np.unique(classes):
@@ -275,5 +372,5 @@ class DualView(StoredInfluenceCalculator):
 
     def _values(self, represented: Represented) -> np.ndarray:
         phi, classes = self._explained(represented)
-        self._monitor.add(represented.logits.numpy(), phi @ self.surrogate.weights)
+        self._monitor_agreement(represented, phi)
         return self._support_vectors.values(phi, classes).toarray()

@@ -96,8 +96,16 @@ class SupportVectors:
         return scipy.sparse.csr_array((values.ravel(), np.tile(indices, len(values)), pointers), shape=shape)
 
     def self_influence(self, labels: np.ndarray) -> np.ndarray:
-        """Return alpha[i, labels[i]] * ||phi_i||^2 of every training example, shape (n,), float32."""
-        own = scipy.sparse.csr_array(self.coefficients)[self.rows, labels[self.rows]]
+        """Return alpha[i, labels[i]] * ||phi_i||^2 of every training example, shape (n,), float32.
+
+        Args:
+            labels: a class, shape (n,), or a weight for each output, shape (n, c).
+        """
+        coefficients = scipy.sparse.csr_array(self.coefficients)
+        if labels.ndim == 2:
+            own = coefficients[self.rows].multiply(labels[self.rows]).sum(axis=1)
+        else:
+            own = coefficients[self.rows, labels[self.rows]]
         values = np.zeros(self.coefficients.shape[0], np.float32)
         values[self.rows] = np.asarray(own).ravel() * (self.features.astype(np.float64) ** 2).sum(axis=1)
         return values

@@ -60,7 +60,7 @@ def apply(
 
     directory = pathlib.Path(output)
     _check_output(directory, overwrite=overwrite)
-    silence(debug)
+    silence(debug, progress=True)
     from deel_dualview.data.sources import find_source, read_dataset
     from deel_dualview.labels import corrected, read_corrections
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -115,6 +116,7 @@ def audit(
     allow_cannot_tell: bool,
     output: str,
     overwrite: bool,
+    title: str | None,
     no_progress: bool,
     debug: bool,
 ) -> int:
@@ -140,9 +142,10 @@ def audit(
     directory = check_output_directory(output, overwrite=overwrite)
     names = None if input_names is None else read_lines(input_names, "--input-names")
     known = _read_positions(known_errors)
-    rule = _chosen_rule(relevance, debug)
+    silenced = functools.partial(silence, debug, progress=not no_progress)
+    rule = _chosen_rule(relevance, silenced)
     check_files(options)
-    silence(debug)
+    silenced()
     import numpy as np
 
     loaded = load_subject(options, [method])
@@ -153,7 +156,7 @@ def audit(
     if known is not None:
         loaded = loaded._replace(known_label_errors=np.array(known, np.int64))
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
-    report.to_html(directory, overwrite=overwrite, colours=colours)
+    report.to_html(directory, overwrite=overwrite, colours=colours, title=title)
     failures = exceeded_thresholds(report.rates, thresholds, allow_cannot_tell=allow_cannot_tell)
     _tell(report, directory)
     for failure in failures:
@@ -182,11 +185,11 @@ def _check_labels(thresholds: dict[str, float], subject: Subject) -> None:
         )
 
 
-def _chosen_rule(relevance: str | None, debug: bool) -> dict[str, str | None]:
+def _chosen_rule(relevance: str | None, silenced: Callable[[], None]) -> dict[str, str | None]:
     """Return the argument of the rule that was given, checked; the library's default stands where none was."""
     if relevance in (None, "off"):
         return {} if relevance is None else {"relevance": None}
-    silence(debug)
+    silenced()
     from deel_dualview.auditing.pairs import check_rule
 
     check_rule(relevance)

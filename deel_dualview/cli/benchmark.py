@@ -8,7 +8,7 @@ import click
 
 from deel_dualview.calculators.methods import METHODS
 from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
-from deel_dualview.cli.subject import LARGEST_SEED
+from deel_dualview.cli.subject import LARGEST_SEED, title_option
 from deel_dualview.quiet import silence
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10")
@@ -56,6 +56,7 @@ class _Resumable(CleanCommand):
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Methods at a time.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each process.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace results of other settings or other models.")
+@title_option("dataset")
 @click.option("--no-progress", is_flag=True, help="Show no progress bars.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def benchmark(
@@ -70,6 +71,7 @@ def benchmark(
     jobs: int,
     threads: int | None,
     overwrite: bool,
+    title: str | None,
     no_progress: bool,
     debug: bool,
 ) -> int:
@@ -82,7 +84,7 @@ def benchmark(
     Exit code 1: a method failed (the others have their results).
     """
     _limit_threads(threads)
-    silence(debug)
+    silence(debug, progress=not no_progress)
     from deel_dualview.calculators.method_specs import split_names
     from deel_dualview.evaluation import benchmark as run
 
@@ -98,6 +100,7 @@ def benchmark(
         models=models,
         jobs=jobs,
         overwrite=overwrite,
+        title=title,
         progress=not no_progress,
     )
     say(found.to_text())

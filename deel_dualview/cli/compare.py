@@ -57,6 +57,7 @@ def compare(
     queries: int,
     output: str,
     overwrite: bool,
+    title: str | None,
     no_progress: bool,
     debug: bool,
 ) -> None:
@@ -75,7 +76,7 @@ def compare(
     check_subject(options, methods)
     directory = check_output_directory(output, overwrite=overwrite, names=COMPARISON_FILES)
     check_files(options)
-    silence(debug)
+    silence(debug, progress=not no_progress)
     loaded = load_subject(options, methods)
     from deel_dualview import compare as compare_methods
 
@@ -91,7 +92,7 @@ def compare(
         progress=not no_progress,
     )
     say(f"Explained: the first {comparison.num_queries:,} test examples (--queries takes more).\n")
-    comparison.to_html(directory, overwrite=overwrite)
+    comparison.to_html(directory, overwrite=overwrite, title=title)
     say(f"{comparison}\n")
     say(f"{directory / 'index.html'}  (the comparison, for a browser)")
     say(f"{directory / 'compare.json'}  (the same as data)")

@@ -131,6 +131,13 @@ def top_k_option(text: str) -> Decorator:
     )
 
 
+def title_option(default: str) -> Decorator:
+    """Return a decorator that adds the title of the page; `default` is what names it otherwise."""
+    return click.option(
+        "--title", metavar="TEXT", help=f"What the page is called.  [default: by the {default}]"
+    )
+
+
 def output_options(default: str) -> Decorator:
     """Return a decorator that adds the options of where a report goes, and how the command tells of itself."""
 
@@ -142,6 +149,7 @@ def output_options(default: str) -> Decorator:
             click.option(
                 "--overwrite", is_flag=True, help="Replace an earlier report in the output directory."
             ),
+            title_option("model"),
             click.option("--no-progress", is_flag=True, help="Show no progress bars."),
             click.option("--debug", is_flag=True, help="Show the traceback of an error."),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from deel_dualview import metrics
 from deel_dualview._checks import require
 from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.fidelity import SurrogateFidelity
 from deel_dualview.evaluation.method_run import MethodRun, Queries
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels
 from deel_dualview.evaluation.retraining_tasks import RETRAINING
@@ -63,7 +64,7 @@ def _fidelity(run: MethodRun, queries: Queries) -> tuple[dict[str, dict[str, Any
     batches = run.batches(queries.images)
     for evaluation in calculator.evaluate(batches):
         metric.update_state(evaluation.surrogate_logits, evaluation.model_logits)
-    found = calculator.surrogate_fidelity(batches)
+    found = cast(SurrogateFidelity, calculator.surrogate_fidelity(batches))
     more = {
         "matthews_correlation": metric.matthews_correlation,
         "logit_cosine": metric.logit_cosine,

@@ -25,6 +25,7 @@ NAMES = (PAGE, TABLE, FIGURES)
 """What lies in a dataset's folder beside the results."""
 
 _DOTS = 160
+_MOST_TILES = 4
 _SCORES = {
     "label-poisoning": "summed influence",
     "label-errors-self": "self-influence",
@@ -60,7 +61,7 @@ def read_benchmark(output: str | os.PathLike[str], data: str, num_test: int | No
     return Benchmark(data, num_test, tuple(kept), pathlib.Path(output) / data)
 
 
-def write_pages(benchmark: Benchmark) -> None:
+def write_pages(benchmark: Benchmark, title: str | None = None) -> None:
     """Write page, table and figures of a benchmark into its folder."""
     if not benchmark.cells:
         return
@@ -71,7 +72,7 @@ def write_pages(benchmark: Benchmark) -> None:
         with _files.written_aside(folder / f"{name}.png") as aside:
             figure.savefig(aside, dpi=_DOTS, facecolor="white", metadata={"Software": None})
     _files.write_file(benchmark.folder / TABLE, _encoded(benchmark.to_markdown()))
-    _files.write_file(benchmark.folder / PAGE, _encoded(render(benchmark, drawn)))
+    _files.write_file(benchmark.folder / PAGE, _encoded(render(benchmark, drawn, title=title)))
 
 
 def draw(benchmark: Benchmark) -> dict[str, Figure]:
@@ -94,7 +95,7 @@ def draw(benchmark: Benchmark) -> dict[str, Figure]:
     return drawn
 
 
-def render(benchmark: Benchmark, drawn: Mapping[str, Figure]) -> str:
+def render(benchmark: Benchmark, drawn: Mapping[str, Figure], *, title: str | None = None) -> str:
     """Return the page; it holds its style and drawings, runs no script and loads nothing."""
     environment = make_environment((), {})
     environment.filters["duration"] = lambda value: "–" if value is None else format_seconds(value)
@@ -102,13 +103,30 @@ def render(benchmark: Benchmark, drawn: Mapping[str, Figure]) -> str:
     contexts = [cell.context for cell in benchmark.cells]
     return environment.get_template("benchmark.html.j2").render(
         benchmark=benchmark,
+        title=title,
         measures=MEASURES,
+        tiles=_tiles(benchmark),
         models=_models(benchmark),
         style=read_style(),
         drawings=drawings,
         created=max((context.get("created", "") for context in contexts), default=""),
         context=contexts[-1],
     )
+
+
+def _tiles(benchmark: Benchmark) -> list[tuple[str, str, str, str]]:
+    """Return what the page says first: where it is shown, a word, a number and a sentence."""
+    tiles = []
+    ranks = benchmark.average_ranks
+    if ranks:
+        first = min(ranks, key=lambda method: ranks[method])
+        tiles.append(("quality", "first in mean rank", f"{ranks[first]:.1f}", first))
+    for name in benchmark.ranked_measures[:_MOST_TILES]:
+        best = sorted(benchmark.best(name))
+        if best:
+            value = benchmark.summaries[best[0], name].value
+            tiles.append(("quality", MEASURES[name].title, f"{value:.2f}", f"best: {', '.join(best)}"))
+    return tiles
 
 
 def _nothing_in(output: pathlib.Path, data: str) -> str:

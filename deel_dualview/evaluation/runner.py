@@ -48,6 +48,7 @@ def benchmark(
     jobs: int = 1,
     overwrite: bool = False,
     progress: bool = True,
+    title: str | None = None,
 ) -> Benchmark:
     """Measure how good attribution methods are, on models trained for each question, and what they cost.
 
@@ -75,6 +76,7 @@ def benchmark(
             call this below `if __name__ == "__main__":`.
         overwrite: whether results of other settings, or of other models, are replaced.
         progress: whether work is shown by bars (on a terminal only).
+        title: what the page is called; by the dataset where there is none.
 
     Returns:
         All results in `output/DATA` of these settings.
@@ -128,10 +130,10 @@ def benchmark(
             for cell in _worked(_tasks(plan, specs, again, kind, seed), images, chosen, jobs):
                 bar.set_description(f"{data} {kind} {seed} {cell.identity.method}")
                 bar.update(cell.identity.place in missing)
-            write_pages(read_benchmark(output, data, plan.num_test))
+            write_pages(read_benchmark(output, data, plan.num_test), title)
     found = read_benchmark(output, data, plan.num_test)
     if len(done) == len(wanted):
-        write_pages(found)
+        write_pages(found, title)
     return found
 
 

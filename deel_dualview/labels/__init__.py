@@ -3,15 +3,13 @@
 from deel_dualview.labels.corrections import Correction, corrected, read_corrections
 from deel_dualview.labels.counting import LabelCount
 from deel_dualview.labels.finding import (
-    ClassPair,
-    HeadWeight,
-    LabelIssues,
     Representation,
     Representations,
     find_label_issues,
     representation,
 )
-from deel_dualview.labels.inputs import InputRange, InputTable
+from deel_dualview.labels.inputs import Column, InputColumns, InputRange, InputTable
+from deel_dualview.labels.issues import ClassPair, HeadWeight, LabelIssues
 from deel_dualview.labels.reading import (
     check_pred_probs,
     check_several_classes,
@@ -21,8 +19,10 @@ from deel_dualview.labels.reading import (
 
 __all__ = [
     "ClassPair",
+    "Column",
     "Correction",
     "HeadWeight",
+    "InputColumns",
     "InputRange",
     "InputTable",
     "LabelCount",

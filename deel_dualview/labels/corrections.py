@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -15,12 +15,14 @@ from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.data.hashing import to_bytes
 from deel_dualview.labels.tables import unescaped
+from deel_dualview.models.arrays import index_ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERDICTS = ("wrong", "right", "unsure", "drop")
 _COLUMNS = ("position", "verdict")
+_Train = TypeVar("_Train")
 
 
 class Correction(NamedTuple):
@@ -66,30 +68,45 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
 
 
 def corrected(
-    train: tf.data.Dataset,
+    train: _Train,
     corrections: str | os.PathLike[str] | pd.DataFrame | Corrections,
     *,
     class_names: Sequence[str] | None = None,
-) -> tf.data.Dataset:
-    """Return a training set with corrected labels, lazily, without the examples to be dropped.
+) -> _Train:
+    """Return a training set with corrected labels, without the examples to be dropped, in the form that it has.
 
     Args:
-        train: batched, elements `(inputs, labels)` or `(inputs, labels, ids)`, in the order of the audit.
+        train: in the order of the audit: a batched dataset of elements `(inputs, labels)` or `(inputs, labels, ids)`,
+            or a tuple of arrays or DataFrames, `(x, y)` or `(x, y, ids)`.
         corrections: the file that the report's page exports, a DataFrame with its columns, or `Correction`s by
             position.
         class_names: as the audit had them; the classes' numbers by default.
 
     Returns:
-        A dataset of the same elements. Iterating over it raises `ChangedError` (a ValueError) where an example is not
-        the one that was judged, by its given label or its id, or where `train` ends before.
+        A lazy dataset of the same elements; of a tuple a tuple of the same form. `ChangedError` (a ValueError) is
+        raised, of a dataset while it is iterated over, where an example is not the one that was judged, by its given
+        label or its id, or where `train` ends before.
 
     Raises:
+        TypeError: `train` is something else.
         ValueError: corrections that cannot be read, or a class that is not among the names.
 
     Example:
         fixed = deel_dualview.corrected(train, "corrections.csv", class_names=names)
         model.fit(fixed.unbatch().shuffle(10_000).batch(64))
     """
+    by_position = _given(corrections)
+    classes = {position: _classes(item, class_names) for position, item in by_position.items()}
+    if isinstance(train, tuple) and len(train) in (2, 3):
+        return cast(_Train, _corrected_arrays(train, by_position, classes))
+    return cast(_Train, _corrected_dataset(train, by_position, classes))
+
+
+def _corrected_dataset(
+    train: Any,
+    by_position: Mapping[int, Correction],
+    classes: Mapping[int, tuple[int | None, int | None]],
+) -> tf.data.Dataset:
     data.check_batched(train, "train")
     data.check_same_twice(train, "train")
     spec = train.element_spec
@@ -98,8 +115,6 @@ def corrected(
         "`train` must have labels: elements (inputs, labels).",
         {"element_spec": spec},
     )
-    by_position = _given(corrections)
-    classes = {position: _classes(item, class_names) for position, item in by_position.items()}
     relaxed = tf.nest.map_structure(lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), spec)
 
     def batches() -> Iterator[Any]:
@@ -108,14 +123,7 @@ def corrected(
             seen = int(positions[-1]) + 1
             touched = [(row, int(at)) for row, at in enumerate(positions) if int(at) in by_position]
             yield from _corrected(element, touched, by_position, classes) if touched else (element,)
-        if by_position and max(by_position) >= seen:
-            raise data.ChangedError(
-                describe(
-                    "The corrections name positions that `train` does not have: they are of another set, or a position "
-                    "is mistyped.",
-                    {"examples": seen, "largest position": max(by_position)},
-                )
-            )
+        _check_positions(by_position, seen)
 
     is_whole = all(label is not None for label, _ in classes.values())
     size = int(train.cardinality()) if is_whole else tf.data.UNKNOWN_CARDINALITY
@@ -130,8 +138,77 @@ def _corrected(
 ) -> Iterator[Any]:
     """Yield a batch with its corrections, unless nothing is left of it."""
     batch = data.unpack(element)
-    labels, kept = data.to_array(batch.labels).copy(), np.ones(data.num_examples(element), bool)
     ids = None if batch.ids is None else data.to_array(batch.ids)
+    labels, kept = _corrected_labels(data.to_array(batch.labels), ids, touched, corrections, classes)
+    if not kept.any():
+        return
+    replaced = batch._replace(labels=tf.constant(labels))
+    changed = tuple(part for part in replaced if part is not None)
+    yield tf.nest.map_structure(lambda part: tf.boolean_mask(part, kept), changed)
+
+
+def _corrected_arrays(
+    train: tuple[Any, ...],
+    corrections: Mapping[int, Correction],
+    classes: Mapping[int, tuple[int | None, int | None]],
+) -> tuple[Any, ...]:
+    """Return arrays or DataFrames of the examples that are left, with their labels."""
+    labels = np.asarray(train[1])
+    lengths = [len(labels), *(len(leaf) for part in train for leaf in _leaves(part))]
+    require(
+        len(set(lengths)) == 1,
+        "The arrays of `train` must have one length, an entry for each example.",
+        {"lengths": lengths},
+    )
+    _check_positions(corrections, len(labels))
+    ids = np.asarray(train[2]) if len(train) == 3 else index_ids(train[0])
+    touched = [(position, position) for position in sorted(corrections)]
+    changed, kept = _corrected_labels(labels, ids, touched, corrections, classes)
+    column = train[1]
+    if hasattr(column, "iloc"):
+        column = column.copy()
+        column.iloc[:] = changed
+    else:
+        column = changed
+    return tuple(_of_rows(part, kept) for part in (train[0], column, *train[2:]))
+
+
+def _leaves(part: Any) -> list[Any]:
+    """Return the arrays of inputs; a DataFrame, a list of numbers or texts is one."""
+    if hasattr(part, "iloc"):
+        return [part]
+    return [np.asarray(leaf) for leaf in tf.nest.flatten(part)] if _is_nest(part) else [np.asarray(part)]
+
+
+def _is_nest(part: Any) -> bool:
+    return isinstance(part, Mapping | tuple) or isinstance(part, list) and bool(part) and np.ndim(part[0]) > 0
+
+
+def _of_rows(part: Any, kept: np.ndarray) -> Any:
+    if hasattr(part, "iloc"):
+        return part[kept]
+    if _is_nest(part):
+        return tf.nest.map_structure(lambda leaf: np.asarray(leaf)[kept], part)
+    return np.asarray(part)[kept]
+
+
+def _corrected_labels(
+    labels: np.ndarray,
+    ids: np.ndarray | None,
+    touched: list[tuple[int, int]],
+    corrections: Mapping[int, Correction],
+    classes: Mapping[int, tuple[int | None, int | None]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return corrected labels, shape as `labels`, and which examples are kept, shape (b,).
+
+    Args:
+        labels: class indices or one-hot rows.
+        ids: of the same examples, or None.
+        touched: rows that have a correction, each with its position in the training set.
+        corrections: by position.
+        classes: of the new and of the given label, by position.
+    """
+    labels, kept = labels.copy(), np.ones(len(labels), bool)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1
     for row, position in touched:
         label, given = classes[position]
@@ -147,11 +224,18 @@ def _corrected(
             labels[row] = np.eye(labels.shape[1], dtype=labels.dtype)[label]
         else:
             labels[row] = label
-    if not kept.any():
-        return
-    replaced = batch._replace(labels=tf.constant(labels))
-    changed = tuple(part for part in replaced if part is not None)
-    yield tf.nest.map_structure(lambda part: tf.boolean_mask(part, kept), changed)
+    return labels, kept
+
+
+def _check_positions(corrections: Mapping[int, Correction], num_examples: int) -> None:
+    if corrections and max(corrections) >= num_examples:
+        raise data.ChangedError(
+            describe(
+                "The corrections name positions that `train` does not have: they are of another set, or a position "
+                "is mistyped.",
+                {"examples": num_examples, "largest position": max(corrections)},
+            )
+        )
 
 
 def _raise_changed(position: int, what: str, recorded: object, found: object) -> None:
@@ -206,6 +290,7 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
         )
         seen.add(position)
         if verdict in ("right", "unsure"):
+            _check_right(row, verdict, number)
             continue
         label = None if verdict == "drop" else _cell(row, "label") or _cell(row, "suggested_label")
         require(
@@ -215,6 +300,17 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
         )
         found[position] = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
     return found
+
+
+def _check_right(row: Mapping[str, Any], verdict: str, number: int) -> None:
+    """Refuse a label that is said to be right beside another one: one of both is a mistake."""
+    label, given = _cell(row, "label"), _cell(row, "given_label")
+    require(
+        verdict == "unsure" or None in (label, given) or label == given,
+        f"Row {number} of the corrections: the verdict is right, but `label` is another than `given_label`. Write "
+        "wrong to change the label, or leave `label` empty to keep it.",
+        {"given_label": given, "label": label},
+    )
 
 
 def _position(value: Any, number: int) -> int:

@@ -24,6 +24,7 @@ LEAST_EXAMPLES = 50
 _RULE_OF_THREE = 3
 """Where no event is seen in many trials, three may be expected (95 %)."""
 _NUM_ROUNDS, _TOLERANCE = 500, 1e-7
+_MOSTLY = 0.5
 
 
 class LabelCount(NamedTuple):
@@ -188,9 +189,28 @@ def distance_of_wrong_labels(logs: np.ndarray, labels: np.ndarray, rng: np.rando
 
 def margins(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return log P_y - max_(j != y) log P_j, shape (n,), of log-probabilities (n, c) and labels (n,)."""
-    rows, others = np.arange(len(labels)), logs.copy()
-    others[rows, labels] = -np.inf
-    return logs[rows, labels] - others.max(axis=1)
+    rows = np.arange(len(labels))
+    return logs[rows, labels] - logs[rows, likeliest_others(logs, labels)]
+
+
+def are_off_by_one(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> bool:
+    """Return whether labels are mostly the class after, or before, the predicted one (of the last, the first).
+
+    Args:
+        predictions: classes by the model, shape (m,).
+        labels: given classes, shape (m,).
+        num_classes: c.
+    """
+    shifts = (labels - predictions) % num_classes
+    shifted = max((shifts == 1).mean(), (shifts == num_classes - 1).mean())
+    return bool(shifted >= _MOSTLY and shifted > 2 * (shifts == 0).mean())
+
+
+def likeliest_others(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the likeliest class besides the label, shape (n,), of log-probabilities (n, c) and labels (n,)."""
+    others = logs.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return others.argmax(axis=1)
 
 
 def _differences(given: np.ndarray, of_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

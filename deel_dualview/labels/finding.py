@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -16,23 +13,22 @@ from deel_dualview.labels.calibration import best_temperature, mixture_weights
 from deel_dualview.labels.counting import (
     Counted,
     LabelCount,
+    are_off_by_one,
     count_wrong_labels,
     deviations_easier,
+    likeliest_others,
     margins,
 )
 from deel_dualview.labels.heads import Distance, HeadScores, Problem, logistic_head, ridge_head
-from deel_dualview.labels.tables import write_csv
+from deel_dualview.labels.issues import ClassPair, HeadWeight, LabelIssues
 
-if TYPE_CHECKING:
-    import os
-
-    import pandas as pd
-
-MEMORISED = 3.0
-"""Standard deviations by which training labels look easier than test labels, from which on the features have memorised
-labels."""
 _LEAST_PROBABILITY = 1e-12
 _FEW = 10_000
+_WITHOUT_TEST_LABELS = LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
+_OFF_BY_ONE = LabelCount(
+    "cannot tell",
+    reason="most test labels are the class next to the predicted one: are the classes of both sets numbered from 0?",
+)
 
 
 class Representation(NamedTuple):
@@ -78,108 +74,6 @@ class Representations(NamedTuple):
         return {name: found for name, found in named.items() if found is not None}
 
 
-class ClassPair(NamedTuple):
-    """How many labels of a class are wrong, and should be another one.
-
-    Attributes:
-        given: the class that they have.
-        suggested: the class that they should have.
-        estimate: how many, by the count; None where nothing was counted.
-        num_flagged: how many of them are flagged.
-    """
-
-    given: int
-    suggested: int
-    estimate: float | None
-    num_flagged: int
-
-
-class HeadWeight(NamedTuple):
-    """A head, by what it is fitted to, and its weight in the score."""
-
-    name: str
-    weight: float
-
-
-@dataclass(frozen=True, repr=False)
-class LabelIssues:
-    """Training labels by how likely they are wrong, and how many are.
-
-    Attributes:
-        given_labels: classes, shape (n,).
-        suggested_labels: the likeliest other class, shape (n,).
-        scores: log-odds of the suggested class against the given one, shape (n,): above 0 the heads prefer the former.
-        flagged: the first `count.estimate` labels by score, shape (n,) bool; none where nothing was counted.
-        count: how many labels are wrong, if that can be told.
-        class_pairs: of what is counted, by decreasing number.
-        training_accuracy: share of the training labels that the model predicts.
-        test_accuracy: share of the test labels that it predicts, None without them.
-        deviations_easier: how much easier the training labels look than the test labels to a head on the features, in
-            standard deviations (None without test labels): from 3 on the features have memorised training labels.
-        heads: what the scores are made of.
-        ids: of the training examples, shape (n,), or None.
-        class_names: shape (c,).
-    """
-
-    given_labels: np.ndarray
-    suggested_labels: np.ndarray
-    scores: np.ndarray
-    flagged: np.ndarray
-    count: LabelCount
-    class_pairs: tuple[ClassPair, ...]
-    training_accuracy: float
-    test_accuracy: float | None
-    deviations_easier: float | None
-    heads: tuple[HeadWeight, ...]
-    ids: np.ndarray | None
-    class_names: tuple[str, ...]
-
-    @cached_property
-    def order(self) -> np.ndarray:
-        """Positions of the training examples by decreasing score, shape (n,); ties by the lower position."""
-        return np.argsort(-self.scores, kind="stable")
-
-    @property
-    def has_memorised(self) -> bool:
-        """Whether the network has memorised labels, so that it cannot judge them itself."""
-        return self.deviations_easier is not None and self.deviations_easier > MEMORISED
-
-    def __repr__(self) -> str:
-        number = self.count
-        said = {
-            "counted": f"about {number.estimate} wrong, perhaps more ({number.low} to {number.high})",
-            "at most": f"at most {number.at_most} wrong, perhaps none",
-            "cannot tell": f"cannot tell how many are wrong: {number.reason}",
-        }[number.status]
-        return f"LabelIssues of {len(self.scores)} labels: {said}"
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row for each training example, by decreasing score; pandas is imported here.
-
-        Columns: `position`, `id` (where the data set has ids), `given_label`, `suggested_label` (names), `score`,
-        `flagged`.
-        """
-        import pandas as pd
-
-        return pd.DataFrame(self._columns())
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_frame` as a CSV file, whole or not at all; what looks like a formula gets an apostrophe."""
-        write_csv(Path(path), self._columns())
-
-    def _columns(self) -> dict[str, np.ndarray]:
-        names = np.asarray(self.class_names)
-        columns = {
-            "position": np.arange(len(self.scores)),
-            "id": self.ids,
-            "given_label": names[self.given_labels],
-            "suggested_label": names[self.suggested_labels],
-            "score": self.scores,
-            "flagged": self.flagged,
-        }
-        return {name: column[self.order] for name, column in columns.items() if column is not None}
-
-
 def find_label_issues(
     representations: Representations,
     labels: np.ndarray,
@@ -209,12 +103,12 @@ def find_label_issues(
     with threadpool_limits(1 if len(labels) < _FEW else None, "blas"):
         heads = _fit_heads(representations, problem, rng)
         logs, weights = _stack(heads, problem, pred_probs)
-        counted = _count(heads, problem, rng)
+        counted = _count(heads, problem, predictions[1], rng)
     scores = -margins(logs, labels)
     flagged = np.zeros(len(labels), bool)
     if counted is not None and counted.number.estimate:
         flagged[np.argsort(-scores, kind="stable")[: counted.number.estimate]] = True
-    suggested = _suggested(logs, labels)
+    suggested = likeliest_others(logs, labels)
     easier = None
     if test_labels is not None:
         easier = deviations_easier(*(_given(*pair) for pair in _of_features(heads, problem)))
@@ -223,8 +117,8 @@ def find_label_issues(
         suggested_labels=suggested,
         scores=scores,
         flagged=flagged,
-        count=_without_test_labels() if counted is None else counted.number,
-        class_pairs=_class_pairs(counted, labels, suggested, flagged),
+        count=_WITHOUT_TEST_LABELS if counted is None else counted.number,
+        class_pairs=_class_pairs(counted, labels, suggested, flagged, num_classes=problem.num_classes),
         training_accuracy=float((predictions[0] == labels).mean()),
         test_accuracy=None if test_labels is None else float((predictions[1] == test_labels).mean()),
         deviations_easier=easier,
@@ -284,20 +178,15 @@ def _probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     return scipy.special.softmax(scores.astype(np.float64) / temperature, axis=1)
 
 
-def _count(heads: Sequence[_Head], problem: Problem, rng: np.random.Generator) -> Counted | None:
+def _count(
+    heads: Sequence[_Head], problem: Problem, test_predictions: np.ndarray, rng: np.random.Generator
+) -> Counted | None:
     if not problem.is_tested:
         return None
-    return count_wrong_labels(next(head for head in heads if head.on == "inputs").scores, problem, rng)
-
-
-def _without_test_labels() -> LabelCount:
-    return LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
-
-
-def _suggested(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    others = logs.copy()
-    others[np.arange(len(labels)), labels] = -np.inf
-    return others.argmax(axis=1)
+    counted = count_wrong_labels(next(head for head in heads if head.on == "inputs").scores, problem, rng)
+    if are_off_by_one(test_predictions, problem.test_labels, problem.num_classes):
+        return counted._replace(number=_OFF_BY_ONE)
+    return counted
 
 
 def _of_features(heads: Sequence[_Head], problem: Problem) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
@@ -316,21 +205,23 @@ def _given(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _class_pairs(
-    counted: Counted | None, labels: np.ndarray, suggested: np.ndarray, flagged: np.ndarray
+    counted: Counted | None,
+    labels: np.ndarray,
+    suggested: np.ndarray,
+    flagged: np.ndarray,
+    *,
+    num_classes: int,
 ) -> tuple[ClassPair, ...]:
     """Return the pairs of classes with flagged labels, or with one wrong label at least by the count."""
-    num_classes = int(max(labels.max(), suggested.max())) + 1
     num_flagged = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(num_flagged, (labels[flagged], suggested[flagged]), 1)
     expected = None
     if counted is not None and counted.number.status == "counted":
         others = np.exp(counted.log_probabilities)
-        num_classes = others.shape[1]
         others[np.arange(len(labels)), labels] = 0
         others *= (counted.posteriors / np.maximum(others.sum(axis=1), 1e-300))[:, None]
         expected = np.zeros((num_classes, num_classes))
         np.add.at(expected, labels, others)
-        num_flagged = np.pad(num_flagged, (0, num_classes - len(num_flagged)))
     kept = num_flagged > 0 if expected is None else (num_flagged > 0) | (expected >= 1)
     pairs = [
         ClassPair(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -18,6 +18,8 @@ _MOST_COLUMNS = 100
 """Numbers of an example up to which each is a column of its own; more are reduced to principal components."""
 _MOST_NUMBERS = 1024
 """Numbers that are kept of a large example: its image averaged over squares, or random projections of it."""
+_MOST_WORDS = 8
+"""A text of more words is none of a few categories."""
 _WORD = re.compile(r"\w+")
 
 
@@ -37,6 +39,38 @@ class InputRange(NamedTuple):
     high: float
 
 
+class InputColumns(NamedTuple):
+    """An input that is a table, as it is.
+
+    Attributes:
+        number: of the input among the model's, from 0.
+        train: shape (n, w) float32.
+        test: shape (m, w) float32.
+    """
+
+    number: int
+    train: np.ndarray
+    test: np.ndarray
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        number: of the input among the model's, from 0.
+        place: of the column in this input.
+        width: number of columns of this input.
+        train: values, shape (n,): numbers, or texts by their words.
+        test: shape (m,).
+    """
+
+    number: int
+    place: int
+    width: int
+    train: np.ndarray
+    test: np.ndarray
+
+
 class InputTable:
     """Collects the inputs of both sets, batch by batch, and makes rows of them.
 
@@ -54,6 +88,8 @@ class InputTable:
         self._parts: dict[str, list[list[_Part]]] = {}
         self._ranges: dict[tuple[str, int], tuple[float, float]] = {}
         self._are_tokens: list[bool] = []
+        self._rows: tuple[np.ndarray, np.ndarray] | None = None
+        self._are_rows: list[bool] = []
         self._projections: dict[int, np.ndarray] = {}
 
     def add(self, inputs: Any, split: str) -> None:
@@ -61,6 +97,8 @@ class InputTable:
         leaves = [data.to_array(leaf) for leaf in tf.nest.flatten(inputs)]
         if not self._are_tokens:
             self._are_tokens = [self._holds_tokens(leaf, is_alone=len(leaves) == 1) for leaf in leaves]
+            self._are_rows = [leaf.ndim <= 2 and leaf.size <= _MOST_COLUMNS * len(leaf) for leaf in leaves]
+        self._rows = None
         own = self._parts.setdefault(split, [[] for _ in leaves])
         for number, (parts, leaf) in enumerate(zip(own, leaves, strict=True)):
             if self._are_tokens[number]:
@@ -106,8 +144,36 @@ class InputTable:
             low, high = self._ranges.get(key, (np.inf, -np.inf))
             self._ranges[key] = min(low, float(finite.min())), max(high, float(finite.max()))
 
+    def columns(self) -> Iterator[Column]:
+        """Yield the columns of inputs that are rows of up to 100 numbers, or texts of few words, as they were given."""
+        train, test = self._parts["train"], self._parts.get("test")
+        for number, is_row in enumerate(self._are_rows):
+            if self._are_tokens[number] or not is_row or test is None:
+                continue
+            if any(len(words) > _MOST_WORDS for words in train[number][0] if isinstance(words, Counter)):
+                continue
+            rows = [_as_given(split[number]) for split in (train, test)]
+            for place in range(rows[0].shape[1]):
+                yield Column(number, place, rows[0].shape[1], rows[0][:, place], rows[1][:, place])
+
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the training set (n, r) and of the test set (m, r), float32."""
+        if self._rows is None:
+            self._rows = self._make_rows()
+        return self._rows
+
+    def tables(self) -> list[InputColumns]:
+        """Return the inputs that are tables of up to 100 columns of numbers, as they are."""
+        train, test = self._parts["train"], self._parts.get("test")
+        found = []
+        for number, parts in enumerate(train):
+            if self._are_rows[number] and not self._are_tokens[number] and isinstance(parts[0], np.ndarray):
+                own = np.concatenate(cast(list[np.ndarray], parts))
+                other = np.concatenate(cast(list[np.ndarray], test[number])) if test else own[:0]
+                found.append(InputColumns(number, own, other))
+        return found
+
+    def _make_rows(self) -> tuple[np.ndarray, np.ndarray]:
         train, test = self._parts["train"], self._parts.get("test")
         columns, num_train = [], sum(len(part) for part in train[0])
         for number, parts in enumerate(train):
@@ -119,6 +185,16 @@ class InputTable:
 
 _Part = np.ndarray | list[Counter[Any]]
 """Of a batch: numbers (b, w), or how often each of its words or tokens occurs in each example."""
+
+
+def _as_given(parts: Sequence[_Part]) -> np.ndarray:
+    """Return the values of an input, shape (n, w); texts, of which their words are left, are one column."""
+    if isinstance(parts[0], list):
+        texts = [
+            " ".join(map(str, words.elements())) for part in parts for words in cast(list[Counter[Any]], part)
+        ]
+        return np.array(texts)[:, np.newaxis]
+    return np.concatenate(cast(list[np.ndarray], parts))
 
 
 def _count_words(values: np.ndarray) -> list[Counter[Any]]:

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from deel_dualview import data
 from deel_dualview._checks import check_seed, require
 from deel_dualview.labels.finding import (
-    LabelIssues,
     Representation,
     Representations,
     find_label_issues,
     representation,
 )
 from deel_dualview.labels.inputs import InputTable
+from deel_dualview.labels.issues import LabelIssues
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
@@ -51,7 +51,8 @@ def label_issues(
     Args:
         model: a Keras 3 classifier, or an InfluenceModel.
         train: its training set: a dataset of batches `(inputs, labels)` or `(inputs, labels, ids)`, in the same order
-            at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)`; or a `PyDataset`.
+            at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)` (the index of a DataFrame is taken as ids
+            unless it is the default one); or a `PyDataset`.
         test: examples that were not trained on, with labels that are right. Where they are as wrong as the training
             labels, a count says how many more are wrong than in the test set. Without it labels are ranked only.
         class_names: one for each class; their numbers by default.

@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import describe, require
+from deel_dualview.data.examples import naming_positions
 from deel_dualview.models.inputs import structure_of
+from deel_dualview.models.labels import check_label_numbers
 
 BATCH_SIZE = 256
 Data: TypeAlias = Any
@@ -42,7 +44,8 @@ def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.d
 def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
     """Return data of any form that Keras takes as a batched dataset, in the order in which they come.
 
-    The columns of a DataFrame are the inputs of those names where the model has such, else one row of numbers.
+    The columns of a DataFrame are the inputs of those names where the model has such, else one row of numbers. Its
+    index is taken as ids where no others are given, unless it is the default one.
 
     Args:
         given: see `Data`.
@@ -51,7 +54,7 @@ def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
 
     Raises:
         TypeError: something else, or columns of a DataFrame that are no numbers for a model that takes rows of them.
-        ValueError: arrays of different lengths, or none.
+        ValueError: arrays of different lengths, or none; labels that are names, or missing.
     """
     if isinstance(given, tf.data.Dataset):
         return given
@@ -65,6 +68,7 @@ def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
                 {"type": type(given).__name__},
             )
         )
+    ids = index_ids(given[0]) if len(given) == 2 else None
     parts = (_to_inputs(given[0], name, model), *(np.asarray(part) for part in given[1:]))
     lengths = [len(leaf) for leaf in tf.nest.flatten(parts)]
     require(
@@ -72,7 +76,22 @@ def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
         f"The arrays of `{name}` must have one length, an entry for each example, and one example at least.",
         {"lengths": lengths},
     )
+    if len(parts) > 1:
+        with naming_positions(0, name):
+            check_label_numbers(parts[1])
+    parts = parts if ids is None else (*parts, ids)
     return tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(BATCH_SIZE)
+
+
+def index_ids(inputs: Any) -> np.ndarray | None:
+    """Return the index of a DataFrame as ids, None of the default one (0, 1, 2, ...) and of arrays."""
+    index = getattr(inputs, "index", None) if _is_frame(inputs) else None
+    if index is None:
+        return None
+    values = np.asarray(index)
+    if values.dtype.kind in "iu":
+        return None if np.array_equal(values, np.arange(len(values))) else values.astype(np.int64)
+    return np.array([str(value) for value in index])
 
 
 def column_names(given: Data, model: keras.Model) -> list[str] | None:

@@ -129,7 +129,8 @@ class InfluenceModel:
         """
         require(
             self.is_classifier,
-            "This needs a classifier of examples that have one class each, trained with cross-entropy.",
+            "This needs a classifier of examples that have one class each, trained with cross-entropy; other models are "
+            "explained by `top_k` of a calculator, such as DualView.",
             {"objective": self.objective},
         )
         return self.num_outputs

@@ -7,6 +7,8 @@ import numpy as np
 from deel_dualview._checks import describe, require
 from deel_dualview.data.examples import RowsError
 
+_MISSING = ("nan", "<NA>", "None", "NaT")
+
 
 def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Return labels as class indices, shape (b,), int64.
@@ -26,26 +28,60 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
             "Labels must be class indices of shape (b,) or one-hot rows of shape (b, c). "
             f"Received: labels of shape {labels.shape}."
         )
+    check_label_numbers(labels)
     # Keras' losses take 0.0 and 1.0 for classes 0 and 1, and datasets for sigmoid outputs yield them.
     is_whole = (
         labels.dtype.kind in "iub" or labels.dtype.kind == "f" and bool((labels == np.rint(labels)).all())
     )
     if not is_whole:
         raise ValueError(
-            "Class indices must be integers or whole numbers; turn names into numbers with "
-            "keras.layers.StringLookup. The labels of a regression need its loss: compile the model with it, or pass "
-            "InfluenceModel(model, loss_function='mse'). "
+            "Class indices must be integers or whole numbers. The labels of a regression need its loss: compile the "
+            "model with it, or pass InfluenceModel(model, loss_function='mse'). "
             f"Received: labels of dtype {labels.dtype}."
         )
     classes = labels.reshape(-1).astype(np.int64)
     outside = np.flatnonzero((classes < 0) | (classes >= num_classes))
     if outside.size:
+        from_one = classes.min() > 0 and classes.max() == num_classes
+        hint = " Are they numbered from 1? Then subtract 1." if from_one else ""
         raise RowsError(
-            f"Labels must be classes 0..{num_classes - 1} of the model; {outside.size} label(s) are outside.",
+            f"Labels must be classes 0..{num_classes - 1} of the model; {outside.size} label(s) are outside.{hint}",
             outside,
             {"labels": classes[outside].tolist()},
         )
     return classes
+
+
+def check_label_numbers(labels: np.ndarray) -> None:
+    """Refuse labels that are names, or missing.
+
+    Raises:
+        ValueError: texts in place of class indices, NaN or None among them.
+    """
+    values = labels.reshape(len(labels), -1)
+    if labels.dtype.kind == "f":
+        missing = np.isnan(values).any(axis=1)
+    elif labels.dtype.kind == "O":
+        # pandas has several values for what is missing, of which none equals itself or is true.
+        missing = np.array([any(str(value) in _MISSING for value in row) for row in values])
+    else:
+        missing = np.zeros(len(values), bool)
+    if missing.any():
+        raise RowsError(
+            f"{missing.sum()} label(s) are missing (NaN or None): leave these examples out.",
+            np.flatnonzero(missing),
+            {"labels": values[missing][:3].ravel().tolist()},
+        )
+    if labels.dtype.kind in "SU" or labels.dtype.kind == "O" and isinstance(values[0, 0], str | bytes):
+        raise ValueError(
+            describe(
+                "Labels must be class indices, not names. Number them as in the training of the model, for instance by "
+                "`codes, names = pd.factorize(labels, sort=True)`, `names, codes = np.unique(labels, "
+                "return_inverse=True)` or `keras.layers.StringLookup(vocabulary=names, num_oov_indices=0)`, and pass "
+                "the names as `class_names`.",
+                {"first label": values[0, 0]},
+            )
+        )
 
 
 def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:

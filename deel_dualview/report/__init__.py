@@ -17,6 +17,7 @@ from deel_dualview.report.findings import (
     ConflictingDuplicates,
     Confusion,
     DetectionCurve,
+    Duplicates,
     ExampleReference,
     ExplainedPrediction,
     Faithfulness,
@@ -37,6 +38,8 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
+from deel_dualview.report.group_findings import GroupMember, WeakGroup, WeakGroups
+from deel_dualview.report.input_findings import InputProblem, InputProblems, OddExample
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting, StepTime
 from deel_dualview.report.thresholds import RATES, exceeded_thresholds, parse_threshold, parse_thresholds
@@ -54,6 +57,7 @@ __all__ = [
     "ConflictingDuplicates",
     "Confusion",
     "DetectionCurve",
+    "Duplicates",
     "ExampleReference",
     "ExplainedPrediction",
     "Faithfulness",
@@ -83,11 +87,17 @@ __all__ = [
     "parse_threshold",
     "parse_thresholds",
     "ClassAccuracy",
+    "InputProblem",
+    "InputProblems",
     "InputScale",
+    "OddExample",
     "Outlier",
     "Outliers",
     "ValueRange",
     "WeakClasses",
+    "GroupMember",
+    "WeakGroup",
+    "WeakGroups",
 ]
 
 

@@ -32,6 +32,8 @@ from deel_dualview.report.writing import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from deel_dualview.labels import LabelIssues
 
 SCHEMA_VERSION = 2
@@ -87,6 +89,16 @@ class AuditReport:
         names = ", ".join(finding.name for finding in self.findings)
         raise KeyError(f"This audit has the findings {names}. Received: name={name!r}.")
 
+    def to_frames(self) -> dict[str, pd.DataFrame]:
+        """Return what each finding lists as a DataFrame, by the finding's name; pandas is imported here.
+
+        `"label-errors"` has every training label; the others have the examples, pairs or classes that the page shows.
+        Findings that list nothing are left out.
+        """
+        frames = {finding.name: finding.to_frame(self.overview.class_names) for finding in self.findings}
+        frames["label-errors"] = self.label_issues.to_frame()
+        return {name: frame for name, frame in frames.items() if len(frame)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the attributions and the examples' contents, as JSON holds it."""
         return {
@@ -103,6 +115,7 @@ class AuditReport:
         overwrite: bool = False,
         *,
         colours: Colours = "orange-blue",
+        title: str | None = None,
     ) -> pathlib.Path:
         """Write page, `audit.json`, `label_issues.csv` and `attributions.npz` into a new directory, all or none.
 
@@ -116,6 +129,7 @@ class AuditReport:
             directory: created, parents included.
             overwrite: replace an earlier report; a directory with any other file in it is never touched.
             colours: of positive and negative relevance; `"orange-purple"` for readers of every colour vision.
+            title: what the page is called; by the name of the model where there is none.
 
         Returns:
             The path of `index.html`.
@@ -129,7 +143,7 @@ class AuditReport:
 
         require(colours in COLOURS, f"`colours` must be one of {COLOURS}.", {"colours": colours})
         path = check_output_directory(directory, overwrite=overwrite)
-        page = render_page(self, colours)
+        page = render_page(self, colours, title=title)
         write_report(
             path,
             {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deel_dualview.report.findings import Finding
+from deel_dualview.report.frames import ClassName, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,3 +19,11 @@ class NotFiniteInputs(Finding):
     name: ClassVar[str] = "not-finite"
     train_positions: tuple[int, ...]
     test_positions: tuple[int, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        del name_of
+        return [
+            {"split": split, "position": position}
+            for split, positions in (("train", self.train_positions), ("test", self.test_positions))
+            for position in positions
+        ]

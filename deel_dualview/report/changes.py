@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from deel_dualview._checks import describe
+from deel_dualview._checks import describe, require
 from deel_dualview.report.findings import Finding
 from deel_dualview.report.writing import to_json
 
@@ -17,8 +17,11 @@ MEANINGS = {
     "wrong-predictions": "wrong test predictions",
     "leaks": "leaks",
     "duplicates-conflicting": "duplicates of another label",
+    "duplicates": "duplicates of the same label",
     "outliers": "outliers",
     "weak-classes": "weak classes",
+    "inputs": "things unusual about the inputs",
+    "weak-groups": "weak groups",
     "not-finite": "examples with NaN or infinity",
 }
 """The findings that are compared, as a page calls them."""
@@ -30,10 +33,29 @@ class Earlier(NamedTuple):
     Attributes:
         created: when, as its page says.
         counts: of its findings, by their names; None where the number could not be told.
+        class_names: of its classes.
     """
 
     created: str
     counts: dict[str, int | str | None]
+    class_names: tuple[str, ...]
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Refuse an audit of other classes; classes that only one of both audits has names for are the same.
+
+        Raises:
+            ValueError: another number of classes, or other names.
+        """
+        numbers = tuple(map(str, range(len(class_names))))
+        names = tuple(class_names)
+        is_same = names == self.class_names or (
+            len(names) == len(self.class_names) and numbers in (names, self.class_names)
+        )
+        require(
+            is_same,
+            "`since` must be an audit of the same classes, in the same order: choose an earlier audit of this model.",
+            {"classes then": list(self.class_names), "classes now": list(names)},
+        )
 
 
 class Change(NamedTuple):
@@ -77,7 +99,8 @@ def read_earlier(path: str | os.PathLike[str]) -> Earlier:
             path = path / "audit.json"
         content = json.loads(path.read_text(encoding="utf-8"))
         findings = {item["name"]: _count(item) for item in content["findings"]}
-        return Earlier(str(content["overview"]["created"]), findings)
+        overview = content["overview"]
+        return Earlier(str(overview["created"]), findings, tuple(map(str, overview["class_names"])))
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             describe(

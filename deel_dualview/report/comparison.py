@@ -120,12 +120,15 @@ class Comparison:
         write_json(pathlib.Path(path), self.to_dict())
         return pathlib.Path(path)
 
-    def to_html(self, directory: str | os.PathLike[str], overwrite: bool = False) -> pathlib.Path:
+    def to_html(
+        self, directory: str | os.PathLike[str], overwrite: bool = False, *, title: str | None = None
+    ) -> pathlib.Path:
         """Write `index.html`, which needs no other file, and `compare.json` into a new directory, both or none.
 
         Args:
             directory: created, parents included.
             overwrite: replace an earlier comparison; a directory with any other file in it is never touched.
+            title: what the page is called; by the name of the model where there is none.
 
         Returns:
             The path of `index.html`.
@@ -135,7 +138,7 @@ class Comparison:
             NotADirectoryError: a file has that name.
         """
         path = check_output_directory(directory, overwrite=overwrite, names=COMPARISON_FILES)
-        page = render_comparison(self)
+        page = render_comparison(self, title=title)
         write_report(
             path,
             {
@@ -197,7 +200,7 @@ def _table(title: str, rows: Sequence[str], columns: Sequence[str], cells: Seque
     return "\n".join([title, *lines])
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: Comparison, *, title: str | None = None) -> str:
     """Return the page of a comparison; it runs no script and loads nothing."""
     renderer = ExampleRenderer(comparison.shown.values())
     views = {key: renderer.render(example) for key, example in comparison.shown.items()}
@@ -206,6 +209,7 @@ def render_comparison(comparison: Comparison) -> str:
     environment.filters["size"] = format_bytes
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
+        title=title,
         tiles=_tiles(comparison),
         style=read_style(),
         drawings=_draw(comparison),
@@ -213,8 +217,8 @@ def render_comparison(comparison: Comparison) -> str:
     )
 
 
-def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Return what the page says first: where it is shown, a word and a sentence."""
+def _tiles(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Return what the page says first: where it is shown, a word, a number and a sentence."""
     names, matrix = comparison.names, np.array(comparison.rank_correlation)
     rows, columns = np.triu_indices(len(names), 1)
     values = matrix[rows, columns]
@@ -222,19 +226,20 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
     if np.isfinite(values).any():
         for word, position in (("most alike", np.nanargmax(values)), ("least alike", np.nanargmin(values))):
             pair = f"{names[rows[position]]} and {names[columns[position]]}"
-            tiles.append(("agreement", word, f"{pair}: rank correlation {values[position]:.2f}"))
+            number = f"{values[position]:.2f}".replace("-", "\u2212")
+            tiles.append(("agreement", word, number, f"rank correlation of {pair}"))
     overlaps = np.array(comparison.top_k_overlap)[rows, columns]
     if np.isfinite(overlaps).any():
         share = percent(float(np.nanmean(overlaps)))
-        sentence = f"Two methods share {share} of the {comparison.k} strongest proponents on average"
-        tiles.append(("agreement", "overlap", sentence))
+        sentence = f"of the {comparison.k} strongest proponents are shared by two methods, on average"
+        tiles.append(("agreement", "overlap", share, sentence))
     soonest = min(comparison.methods, key=lambda method: method.setup_seconds)
     fastest = min(comparison.methods, key=lambda method: method.seconds_per_query)
-    ready, answer = (format_seconds(value) for value in (soonest.setup_seconds, fastest.seconds_per_query))
-    cost = f"{soonest.name} is ready first, in {ready}; {fastest.name} answers fastest, in {answer}"
-    if soonest is fastest:
-        cost = f"{soonest.name} is ready first, in {ready}, and answers fastest, in {answer}"
-    return [*tiles, ("cost", "cheapest", cost)]
+    return [
+        *tiles,
+        ("cost", "ready first", format_seconds(soonest.setup_seconds), f"set-up of {soonest.name}"),
+        ("cost", "fastest answer", format_seconds(fastest.seconds_per_query), f"a query by {fastest.name}"),
+    ]
 
 
 def _draw(comparison: Comparison) -> dict[str, Markup]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deel_dualview.report.findings import ExampleReference, Finding
+from deel_dualview.report.frames import ClassName, Row, example_columns
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ class Outliers(Finding):
     num_test: int
     examples: tuple[Outlier, ...]
 
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [
+            {
+                "split": item.example.split,
+                **example_columns(item.example, name_of),
+                "times_usual_distance": item.ratio,
+            }
+            for item in self.examples
+        ]
+
 
 @dataclass(frozen=True)
 class ClassAccuracy:
@@ -70,3 +81,15 @@ class WeakClasses(Finding):
 
     name: ClassVar[str] = "weak-classes"
     classes: tuple[ClassAccuracy, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [
+            {
+                "label": name_of(item.label),
+                "training_examples": item.num_train,
+                "test_examples": item.num_test,
+                "predicted_right": item.num_right,
+                "weak": item.is_weak,
+            }
+            for item in self.classes
+        ]

@@ -7,12 +7,24 @@ its position in that dataset, never by its pixels.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from deel_dualview.report.frames import (
+    ClassName,
+    Row,
+    example_columns,
+    namer,
+    pair_row,
+    prediction_row,
+    to_frame,
+)
 from deel_dualview.report.maps import PairShares as PairShares
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from deel_dualview.labels import HeadWeight
 
 
@@ -143,12 +155,16 @@ class ClassInfluence:
 
 @dataclass(frozen=True)
 class SimilarPair:
-    """Two examples with the same inputs (`is_identical`) or almost: `similarity` is their correlation."""
+    """Two examples with the same inputs (`is_identical`), or nearer to each other than chance makes any in the set.
+
+    `similarity` estimates the correlation of their inputs, of images after a slight blur, `mirrored` after turning one.
+    """
 
     first: ExampleReference
     second: ExampleReference
     similarity: float
     is_identical: bool
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +202,21 @@ class Finding:
     count: int
     share: float
 
+    def to_frame(self, class_names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row for each example, pair or class that the finding lists, as its page shows them.
+
+        Without rows where it lists none. pandas is imported here.
+
+        Args:
+            class_names: classes are written by; their numbers by default.
+        """
+        return to_frame(self._rows(namer(class_names)))
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        """Return a row for each entry, all of the same columns."""
+        del name_of
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Faithfulness(Finding):
@@ -221,12 +252,17 @@ class Confusion:
 class WrongPredictions(Finding):
     """The wrong predictions of which the model is surest, explained; `share` of wrong predictions.
 
-    `confusions` are the most frequent pairs of label and prediction, by decreasing count.
+    `confusions` are the most frequent pairs of label and prediction, by decreasing count. `matrix` counts the test
+    examples of each label (rows) by prediction (columns); empty of many classes.
     """
 
     name: ClassVar[str] = "wrong-predictions"
     predictions: tuple[ExplainedPrediction, ...]
     confusions: tuple[Confusion, ...] = ()
+    matrix: tuple[tuple[int, ...], ...] = ()
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [prediction_row(item, name_of) for item in self.predictions]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +271,9 @@ class UncertainPredictions(Finding):
 
     name: ClassVar[str] = "uncertain-predictions"
     predictions: tuple[ExplainedPrediction, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [prediction_row(item, name_of) for item in self.predictions]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +299,19 @@ class LabelErrors(Finding):
     scores: tuple[float, ...]
     detection: DetectionCurve | None
 
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [
+            {
+                "position": item.example.index,
+                "id": item.example.id,
+                "given_label": name_of(item.example.label),
+                "suggested_label": name_of(item.suggested_label),
+                "score": item.score,
+                "flagged": item.flagged,
+            }
+            for item in self.issues
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class InfluentialExamples(Finding):
@@ -269,21 +321,51 @@ class InfluentialExamples(Finding):
     k: int
     classes: tuple[ClassInfluence, ...]
 
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [
+            {
+                "predicted_label": name_of(group.label),
+                **example_columns(item.example, name_of),
+                "predictions": item.num_predictions,
+                "mean_share": item.mean_share,
+            }
+            for group in self.classes
+            for item in group.examples
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks(Finding):
-    """Test examples that are in the training set too, or almost; `share` of test examples."""
+    """Test examples that are in the training set too, or look like one there; `share` of test examples."""
 
     name: ClassVar[str] = "leaks"
     num_identical: int
     pairs: tuple[SimilarPair, ...]
 
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [pair_row(pair, name_of, ("test_", "train_")) for pair in self.pairs]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConflictingDuplicates(Finding):
-    """Training examples with the same inputs, or almost, as one of another label; `share` of all."""
+    """Training examples that have the same inputs as one of another label, or look like one; `share` of all."""
 
     name: ClassVar[str] = "duplicates-conflicting"
+    num_identical: int
+    pairs: tuple[SimilarPair, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [pair_row(pair, name_of, ("", "other_")) for pair in self.pairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates(Finding):
+    """Training examples that count twice: copies of one of the same label, or look-alikes; `share` of all.
+
+    `num_identical` are exact copies beyond the first of each content.
+    """
+
+    name: ClassVar[str] = "duplicates"
     num_identical: int
     pairs: tuple[SimilarPair, ...]
 

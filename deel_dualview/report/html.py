@@ -17,8 +17,10 @@ from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
+from deel_dualview.report.group_findings import WeakGroups
 from deel_dualview.report.heatmaps import heat_style, render_heat
-from deel_dualview.report.rendering import ExampleRenderer, ImageView
+from deel_dualview.report.input_findings import InputProblems
+from deel_dualview.report.rendering import ExampleRenderer, ImageView, TableView
 from deel_dualview.report.review import (
     common_prefix,
     content_hash,
@@ -42,17 +44,21 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.InfluentialExamples: "influential",
     kinds.Leaks: "pairs",
     kinds.ConflictingDuplicates: "pairs",
+    kinds.Duplicates: "pairs",
     kinds.SparsityPath: "path",
     NotFiniteInputs: "broken",
     InputScale: "scale",
     Outliers: "outliers",
     WeakClasses: "classes",
+    InputProblems: "inputs",
+    WeakGroups: "groups",
 }
+_SHADES = 4
 MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
 
 
-def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
+def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title: str | None = None) -> str:
     """Return the page of a report.
 
     The page holds its style, pictures and drawings and at most one script, that of its label issues. Its content
@@ -61,6 +67,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
     Args:
         report: what to write.
         colours: of positive and negative relevance.
+        title: what the page is called; by the name of the model where there is none.
     """
     renderer = ExampleRenderer(report.shown.values(), report.input_names)
     views = {key: renderer.render(example) for key, example in report.shown.items()}
@@ -71,6 +78,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
     environment = make_environment(report.overview.class_names, views, id_prefix=prefix)
     environment.globals |= _links(labels)
     environment.globals["has_pictures"] = has_pictures
+    environment.globals["rows"] = _aligned_issues(report, renderer, labels)
     environment.globals["review_of"] = partial(review_of, has_pictures=has_pictures, id_prefix=prefix)
     environment.globals["colour_names"] = colours.split("-")
     environment.globals["heat_of"] = lambda item: render_heat(
@@ -89,11 +97,21 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue") -> str:
         tile_of=tile_of,
         know=kinds.Severity.KNOW,
         changes=None if report.changes is None else str(report.changes),
+        title=title,
         script=script,
         style=read_style() + Markup(heat_style(colours)),
         drawings=_draw(report),
         created=report.overview.created,
     )
+
+
+def _aligned_issues(
+    report: AuditReport, renderer: ExampleRenderer, labels: kinds.LabelErrors | None
+) -> dict[int, TableView]:
+    """Return the label issues as rows of one table, by position; empty where they are no rows of numbers."""
+    indices = [item.example.index for item in labels.issues] if labels else []
+    found = renderer.render_aligned([report.shown[("train", index)] for index in indices])
+    return dict(zip(indices, found, strict=True)) if found else {}
 
 
 def _links(labels: kinds.LabelErrors | None) -> dict[str, Callable[..., Any]]:
@@ -153,6 +171,7 @@ def make_environment(
     environment.globals |= _links(None)
     environment.globals["off_sums"] = off_sums
     environment.globals["cancelling"] = cancelling
+    environment.globals["shade"] = shade
     environment.globals["much_unseen"] = MUCH_UNSEEN
     environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
     return environment
@@ -169,6 +188,17 @@ def off_sums(item: kinds.Influence) -> tuple[float, float] | None:
         return None
     sums = item.relevance.seen(item.value)
     return sums if max(abs(1 - share) for share in sums) > MUCH_UNSEEN else None
+
+
+def shade(finding: kinds.WrongPredictions, count: int) -> int:
+    """Return how dark a cell of the confusion matrix is, from 1 to 4, beside the most frequent confusion."""
+    most = max(
+        number
+        for label, row in enumerate(finding.matrix)
+        for prediction, number in enumerate(row)
+        if label != prediction
+    )
+    return max(1, round(_SHADES * count / most))
 
 
 def cancelling(item: kinds.Influence) -> str:

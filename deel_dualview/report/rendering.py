@@ -102,6 +102,23 @@ class ExampleRenderer:
         """Return the view of one example."""
         return self._render(example, "")
 
+    def render_aligned(self, examples: Sequence[Any]) -> list[TableView]:
+        """Return views of the same columns: those in which these examples are farthest from the other shown ones.
+
+        None at all where the examples are no rows of numbers, and no few named numbers.
+        """
+        views = [self.render(example) for example in examples]
+        if not views or not all(isinstance(view, TableView) for view in views):
+            return []
+        if any(_parts(example) is not None for example in examples):
+            columns = {tuple(name for name, _ in view.rows) for view in views}
+            return views if len(columns) == 1 and len(columns.pop()) <= MAX_TABLE_ROWS else []
+        rows = [np.asarray(example).reshape(-1) for example in examples]
+        if len({row.size for row in rows}) > 1:
+            return []
+        keep = _unusual_columns(np.stack(rows), self._statistics.get("") or _Statistics(0.0, 1.0))
+        return [_chosen(row, keep, self._names) for row in rows]
+
     def _render(self, example: Any, path: str) -> Any:
         named = _parts(example)
         if named is None:
@@ -148,11 +165,20 @@ def _text(tokens: np.ndarray, names: Sequence[str]) -> TextView:
 
 def _table(row: np.ndarray, statistics: _Statistics, names: Sequence[str]) -> TableView:
     """Keep the columns in which this row is farthest from the other shown rows, in units of deviation."""
-    keep = np.arange(row.size)
-    if row.size > MAX_TABLE_ROWS:
-        others = np.array([other for other in statistics.rows if other.size == row.size] or [row])
-        unusual = np.abs(row - others.mean(0)) / (others.std(0) + 1e-12)
-        keep = np.sort(np.argsort(-unusual, kind="stable")[:MAX_TABLE_ROWS])
+    return _chosen(row, _unusual_columns(row[None], statistics), names)
+
+
+def _unusual_columns(rows: np.ndarray, statistics: _Statistics) -> np.ndarray:
+    """Return the columns in which rows (k, d) are farthest from all shown ones, in the mean; all where they are few."""
+    size = rows.shape[1]
+    if size <= MAX_TABLE_ROWS:
+        return np.arange(size)
+    others = np.array([other for other in statistics.rows if other.size == size] or rows)
+    unusual = (np.abs(rows - others.mean(0)) / (others.std(0) + 1e-12)).mean(axis=0)
+    return np.sort(np.argsort(-unusual, kind="stable")[:MAX_TABLE_ROWS])
+
+
+def _chosen(row: np.ndarray, keep: np.ndarray, names: Sequence[str]) -> TableView:
     rows = tuple((name_column(int(index), names), _scalar_text(row[index])) for index in keep)
     return TableView(rows, row.size - len(keep))
 

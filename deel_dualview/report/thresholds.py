@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 RATES = {
     "label-errors": "estimated share of training labels that are wrong",
     "wrong-predictions": "share of test predictions that differ from the label",
-    "leaks": "share of test examples that are, or almost are, in the training set",
+    "leaks": "share of test examples that are in the training set, or look like one there",
     "duplicates-conflicting": "share of training examples with a duplicate of another label",
     "unfaithful": "share of test predictions on which the surrogate differs from the model",
     "not-finite": "share of training and test examples with NaN or infinity in their inputs",

@@ -9,6 +9,8 @@ from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
 from deel_dualview.report.findings import Finding, Severity
+from deel_dualview.report.group_findings import WeakGroups
+from deel_dualview.report.input_findings import InputProblems
 
 ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
 """Findings that are about the method: the page has them in its last section."""
@@ -86,6 +88,8 @@ def tile_of(finding: Finding) -> Tile:
         return Tile(f"{finding.count:,}", "test examples that are in training, or look like one there")
     if isinstance(finding, kinds.ConflictingDuplicates):
         return Tile(f"{finding.count:,}", "training examples that are or look like one of another label")
+    if isinstance(finding, kinds.Duplicates):
+        return Tile(f"{finding.count:,}", "training examples that count twice, or look as if")
     if isinstance(finding, kinds.InfluentialExamples):
         return Tile(
             f"{finding.share:.0%}", "of the predictions of a class have one training example behind them"
@@ -98,6 +102,13 @@ def tile_of(finding: Finding) -> Tile:
         return Tile(
             f"{finding.count:,}", f"of {len(finding.classes):,} classes predicted worse than the rest"
         )
+    if isinstance(finding, InputProblems):
+        return Tile(
+            f"{finding.count:,}",
+            f"{'thing is' if finding.count == 1 else 'things are'} unusual about the inputs",
+        )
+    if isinstance(finding, WeakGroups):
+        return Tile(f"{finding.count:,}", "groups of test examples predicted worse than their classes")
     if isinstance(finding, NotFiniteInputs):
         return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")
     return Tile(f"{finding.count:,}", finding.title)
@@ -107,7 +118,9 @@ def _subject(finding: Finding) -> int:
     """Return 0 for what can be repaired in the data, 1 for predictions, 2 for what is to be seen, 3 for the method."""
     if isinstance(finding, ABOUT_METHOD):
         return 3
-    if isinstance(finding, (Outliers, WeakClasses, kinds.InfluentialExamples)):
+    if isinstance(finding, InputProblems):
+        return 0 if finding.severity is Severity.ACT else 2
+    if isinstance(finding, (Outliers, WeakClasses, WeakGroups, kinds.Duplicates, kinds.InfluentialExamples)):
         return 2
     return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions)))
 
@@ -125,7 +138,15 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
 
 def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | None:
     """Return the verdict of a single finding, None of one that never makes a verdict."""
-    if isinstance(finding, (Outliers, WeakClasses, kinds.InfluentialExamples)):
+    if isinstance(finding, InputProblems) and finding.severity is Severity.ACT:
+        problem = finding.problems[0]
+        return Verdict(
+            finding.severity, problem.title, "", problem.advice, finding.name, "See what is unusual"
+        )
+    if isinstance(
+        finding,
+        (Outliers, WeakClasses, WeakGroups, InputProblems, kinds.Duplicates, kinds.InfluentialExamples),
+    ):
         return Verdict(
             finding.severity,
             "Nothing is plainly wrong,",

@@ -53,7 +53,7 @@ class DualSVMSolver:
             ||W_a - W*|| <= sqrt(8 tolerance) ||W_a||. At 1e-4 attributions correlate at .998 or better with
             the exact ones; 1e-3 is a preview. Below 1e-7, float32 arithmetic makes progress slow.
         max_iterations: most Newton steps of one solve, levels included. A solve takes 20 to 500.
-        progress: called after every stage; may raise to abort.
+        progress: called after every Newton step; may raise to abort.
 
     Source: Crammer and Singer (2001); DualView, appendix A, equations 8 to 16; Li, Sun and Toh (2018)
         for the semismooth Newton augmented Lagrangian method.
@@ -135,11 +135,17 @@ class DualSVMSolver:
         return solution
 
     def _search(self, problem: Problem, warm_start: DualSVMSolution | None) -> DualSVMSolution:
-        def report(iteration: int, relative_gap: float, num_active: int) -> None:
+        def report(iteration: int, relative_gap: float, estimated_gap: float, num_active: int) -> None:
             if self.progress is not None:
                 self.progress(
                     SolverProgress(
-                        problem.K, iteration, self.max_iterations, relative_gap, self.tolerance, num_active
+                        problem.K,
+                        iteration,
+                        self.max_iterations,
+                        relative_gap,
+                        self.tolerance,
+                        num_active,
+                        estimated_gap,
                     )
                 )
 

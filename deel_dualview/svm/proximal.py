@@ -100,7 +100,7 @@ class ProximalPoint:
         problem: Problem,
         tolerance: float,
         max_iterations: int,
-        report: Callable[[int, float, int], None],
+        report: Callable[[int, float, float, int], None],
     ) -> None:
         self._problem, self._tolerance, self._report = problem, tolerance, report
         self._max_iterations = max_iterations
@@ -109,6 +109,8 @@ class ProximalPoint:
         self._memory = SolverMemory()
         self.num_iterations = 0
         self.best: Certified | None = None
+        # Relative gap of the last stage's iterate, certified or not: what is known before the first certificate.
+        self._estimate = np.inf
 
     def run(self, start: Certified | None, width: float) -> Certified:
         """Solve from scratch, or from a certified point at a smoothing of `width`.
@@ -151,6 +153,11 @@ class ProximalPoint:
     def _step(self, inner: WorkingSet) -> None:
         inner.step()
         self.num_iterations += 1
+        self._report_state(inner)
+
+    def _report_state(self, inner: WorkingSet) -> None:
+        gap = self._best_gap()
+        self._report(self.num_iterations, gap, min(gap, self._estimate), len(inner.point.active))
 
     def _is_done(self) -> bool:
         return self.best is not None and self.best.is_within(self._tolerance)
@@ -181,7 +188,8 @@ class ProximalPoint:
                 self._keep(inner, at, primal, float(gaps.sum()) + certificate[1], scan)
             if not self._is_done() and float(scan.slack.max()) <= self._tolerance:
                 self._keep_stretched(inner)
-            self._report(self.num_iterations, self._best_gap(), len(point.active))
+            self._estimate = (inner.residual + inner.complementarity + float(gaps.sum())) / primal
+            self._report_state(inner)
             if self.best and (self._is_done() or self._is_exhausted() or idle >= _MAX_IDLE_STAGES):
                 return self.best
             narrower = self._is_narrower(inner, target, float(gaps.sum()), certificate is not None)

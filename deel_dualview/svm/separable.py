@@ -40,7 +40,7 @@ from deel_dualview.svm.solution import ConvergenceWarning
 _GROUP = 4_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PerOutputSVMSolution(Summarised):
     """Surrogate of every output together with its certificate.
 

@@ -26,7 +26,7 @@ class ConvergenceWarning(UserWarning):
 
 
 class SolverProgress(NamedTuple):
-    """State of a running solve, handed to the `progress` callback after every outer iteration.
+    """State of a running solve, handed to the `progress` callback after every Newton step.
 
     Attributes:
         K: the penalty being solved for.
@@ -35,6 +35,8 @@ class SolverProgress(NamedTuple):
         relative_gap: best certified relative gap so far (inf before the first certificate).
         tolerance: relative gap asked for.
         num_active: rows of the current working set.
+        estimated_gap: relative gap of the last stage's smoothed iterate, or the certified one where that is smaller
+            (inf before the end of the first stage).
     """
 
     K: float
@@ -43,6 +45,7 @@ class SolverProgress(NamedTuple):
     relative_gap: float
     tolerance: float
     num_active: int
+    estimated_gap: float = float("inf")
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import DualView, InfluenceModel, audit, load_digits, swap_labels
-from deel_dualview.auditing import duplicates, labels, leaks, surrogate
+from deel_dualview.auditing import duplicates, labels, surrogate
 from deel_dualview.auditing.reading import gather_inputs, hash_inputs, read_contents
 from deel_dualview.report import AuditReport, Severity
 from deel_dualview.report.html import render_page
@@ -480,71 +480,6 @@ def test_area_under_the_curve_agrees_with_scikit_learn(rng):
 
     values, is_positive = rng.integers(0, 5, 200).astype(float), rng.random(200) < 0.3
     assert labels.area_under_roc(values, is_positive) == pytest.approx(roc_auc_score(is_positive, values))
-
-
-def test_equal_sketches_for_equal_inputs_whatever_their_scale(rng):
-    images = rng.random((6, 8, 8))
-    sketcher = duplicates.Sketcher()
-    first, second = sketcher.sketch(images), sketcher.sketch(3 * images + 7)
-    np.testing.assert_allclose(first, second, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
-
-
-def test_the_similarity_of_sketches_estimates_the_correlation_of_inputs(rng):
-    images = rng.random((50, 16, 16, 3))
-    noisy = images + 0.05 * rng.normal(size=images.shape)
-    sketcher = duplicates.Sketcher()
-    estimated = (sketcher.sketch(images) * sketcher.sketch(noisy)).sum(axis=1)
-    exact = [duplicates.correlation(first, second) for first, second in zip(images, noisy, strict=True)]
-    np.testing.assert_allclose(estimated, exact, atol=0.02)
-
-
-@pytest.mark.parametrize(
-    "inputs", [np.zeros((3, 8, 8)), np.full((3, 8, 8), np.nan), np.ones((3, 20)), np.array(["a"] * 3)]
-)
-def test_what_cannot_be_compared_is_not_sketched(inputs):
-    np.testing.assert_array_equal(duplicates.Sketcher().sketch(inputs), 0)
-
-
-def test_look_alikes_of_which_there_are_many_are_no_duplicates(rng):
-    base = rng.random((8, 8))
-    alike = base + 0.02 * rng.normal(size=(40, 8, 8))
-    sketcher = duplicates.Sketcher()
-    assert len(duplicates.near_across(sketcher.sketch(alike[:30]), sketcher.sketch(alike[30:])).first) == 0
-
-
-def test_pairs_are_confirmed_from_a_correlation_of_95_percent_of_their_inputs_on():
-    first, second = np.array([1.0, -1, 1, -1]), np.array([1.0, 1, -1, -1])
-    correlations = np.array([0.94, 0.96])
-    shown = {("test", 0): first, ("test", 1): first}
-    shown |= {("train", n): c * first + np.sqrt(1 - c**2) * second for n, c in enumerate(correlations)}
-    pairs = leaks._confirm(duplicates.Pairs(np.arange(2), np.arange(2), np.ones(2)), "test", shown)
-    np.testing.assert_array_equal(pairs.second, [1])
-    np.testing.assert_allclose(pairs.similarity, [0.96], rtol=1e-6)
-
-
-def test_identical_contents_of_several_labels_are_all_counted():
-    hashes = np.array([7, 8, 7, 9, 7, 9], np.uint64)
-    pairs, mask = duplicates.identical_of_other_label(hashes, np.array([0, 1, 0, 2, 1, 2]))
-    np.testing.assert_array_equal(mask, [True, False, True, False, True, False])
-    assert (pairs.first.tolist(), pairs.second.tolist()) == ([0], [4])
-
-
-def test_every_test_example_of_equal_content_is_paired_with_the_first_in_training():
-    train, test = np.array([5, 3, 5, 1], np.uint64), np.array([5, 9, 1, 0], np.uint64)
-    pairs = duplicates.identical_across(train, test)
-    assert (pairs.first.tolist(), pairs.second.tolist()) == ([0, 2], [0, 3])
-
-
-def test_a_near_duplicate_of_another_label_is_found_from_one_of_its_ends(rng):
-    images = rng.random((200, 8, 8))
-    images[120] = images[10] + 0.01 * rng.normal(size=(8, 8))
-    sketches = duplicates.Sketcher().sketch(images)
-    given = np.zeros(200, int)
-    given[120] = 1
-    for suspect in (10, 120):
-        pairs = duplicates.near_of_other_label(sketches, given, np.array([suspect]))
-        assert (pairs.first.tolist(), pairs.second.tolist()) == ([10], [120])
 
 
 def test_importing_the_library_imports_neither_the_drawings_nor_the_templates():

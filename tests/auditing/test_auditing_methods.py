@@ -64,8 +64,11 @@ def test_findings_about_the_surrogate_are_left_out(report):
         "wrong-predictions",
         "leaks",
         "duplicates-conflicting",
+        "duplicates",
         "outliers",
         "weak-classes",
+        "inputs",
+        "weak-groups",
         "influential-examples",
     ]
     assert report.overview.certificate is None and report.overview.num_support_vectors is None

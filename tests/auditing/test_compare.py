@@ -221,6 +221,11 @@ def test_the_page_is_well_formed_loads_nothing_and_escapes(comparison, tmp_path)
     assert len(ids) == len(set(ids))
 
 
+def test_a_title_names_the_page_and_is_escaped(comparison, tmp_path):
+    text = comparison.to_html(tmp_path / "compare", title="Shoes <b>").read_text(encoding="utf-8")
+    assert "<title>Shoes &lt;b&gt;</title>" in text and "<h1>Shoes &lt;b&gt;</h1>" in text
+
+
 def test_only_an_earlier_comparison_is_overwritten(comparison, tmp_path):
     comparison.to_html(tmp_path / "compare")
     with pytest.raises(FileExistsError, match="overwrite"):

@@ -17,14 +17,29 @@ def broken(image): raise RuntimeError("no such pixel")
 NAMES = ["red", "green", "blue"]
 
 
+def prepare(folder):
+    (folder / "data_of_options.py").write_text(DATA)
+    (folder / "mapping_of_options.py").write_text(MAPPING)
+    (folder / "names.txt").write_text("\n".join(NAMES))
+    save_model(folder / "model.keras")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data_of_options.py").write_text(DATA)
-    (tmp_path / "mapping_of_options.py").write_text(MAPPING)
-    (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    save_model(tmp_path / "model.keras")
-    return tmp_path
+    return prepare(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """The folder of an audit with names and a title."""
+    folder = prepare(tmp_path_factory.mktemp("named"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = own("--class-names", "names.txt", "--title", "Colours <1>")
+    assert result.exit_code == 0, result.output
+    return folder / "audit"
 
 
 def own(*options):
@@ -32,11 +47,13 @@ def own(*options):
     return run("--model", "model.keras", *data, "--relevance", "off", *options)
 
 
-def test_classes_have_the_names_of_the_file(folder):
-    result = own("--class-names", "names.txt")
-    assert result.exit_code == 0, result.output
-    overview = json.loads((folder / "audit" / "audit.json").read_text())["overview"]
+def test_classes_have_the_names_of_the_file(named):
+    overview = json.loads((named / "audit.json").read_text())["overview"]
     assert overview["class_names"] == NAMES
+
+
+def test_the_page_has_the_title_that_was_given(named):
+    assert "<title>Colours &lt;1&gt;</title>" in (named / "index.html").read_text()
 
 
 def test_known_errors_are_looked_for(folder):

@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def without_pages(monkeypatch):
     """Tables and figures have their own tests."""
-    monkeypatch.setattr(runner, "write_pages", lambda _: None)
+    monkeypatch.setattr(runner, "write_pages", lambda *_: None)
 
 
 @pytest.fixture

@@ -87,6 +87,17 @@ def test_the_page_loads_nothing_and_escapes_what_methods_say():
     assert "no &lt;b&gt;labels" in text and "<b>labels" not in text
 
 
+def test_the_page_begins_with_the_best_of_each_column():
+    text = pages.render(two_seeds(), {})
+    tiles = text[text.index('class="tiles"') : text.index("<main")]
+    assert "best: dualview, gradcos" in tiles and ">0.90<" in tiles
+
+
+def test_a_title_names_the_page_and_is_escaped():
+    text = pages.render(two_seeds(), {}, title="Shoes <b>")
+    assert "<title>Shoes &lt;b&gt;</title>" in text and "<h1>Shoes &lt;b&gt;</h1>" in text
+
+
 def test_page_table_and_figures_are_written(tmp_path):
     benchmark = two_seeds()
     object.__setattr__(benchmark, "folder", tmp_path)

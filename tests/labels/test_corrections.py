@@ -175,3 +175,61 @@ def test_a_file_of_another_encoding_is_refused(tmp_path):
     (tmp_path / "corrections.csv").write_text("position,verdict\n1,drop\n", encoding="utf-16")
     with pytest.raises(ValueError, match="UTF-8"):
         read_corrections(tmp_path / "corrections.csv")
+
+
+CHANGES = {1: Correction("2", "1"), 5: Correction(None), 8: Correction("0")}
+KEPT, CORRECTED = np.delete(np.arange(10), 5), np.array([0, 2, 2, 0, 1, 0, 1, 0, 0])
+
+
+def test_arrays_give_arrays():
+    inputs, labels, ids = corrected((INPUTS, LABELS, np.arange(10) + 70), CHANGES)
+    np.testing.assert_array_equal(inputs, INPUTS[KEPT])
+    np.testing.assert_array_equal(labels, CORRECTED)
+    np.testing.assert_array_equal(ids, KEPT + 70)
+    assert isinstance(inputs, np.ndarray) and labels.dtype == LABELS.dtype
+
+
+def test_the_arrays_that_are_given_stay_as_they_are():
+    given = LABELS.copy()
+    corrected((INPUTS, given), CHANGES)
+    np.testing.assert_array_equal(given, LABELS)
+
+
+def test_frames_give_frames_with_their_index():
+    frame = pd.DataFrame({"a": np.arange(10), "b": np.arange(10)}, index=[f"row {n}" for n in range(10)])
+    inputs, labels = corrected((frame, pd.Series(LABELS, frame.index, name="kind")), CHANGES)
+    pd.testing.assert_frame_equal(inputs, frame.iloc[KEPT])
+    pd.testing.assert_series_equal(labels, pd.Series(CORRECTED, frame.index[KEPT], name="kind"))
+
+
+def test_nested_inputs_and_one_hot_labels_keep_their_form():
+    given = ({"a": INPUTS, "b": (INPUTS, INPUTS)}, np.eye(3)[LABELS])
+    inputs, labels = corrected(given, CHANGES)
+    assert set(inputs) == {"a", "b"} and inputs["b"][1].shape == (9, 1)
+    np.testing.assert_array_equal(labels, np.eye(3)[CORRECTED])
+
+
+def test_arrays_of_other_labels_are_refused():
+    with pytest.raises(ChangedError, match="another label"):
+        corrected((INPUTS, np.roll(LABELS, 1)), CHANGES)
+
+
+def test_a_frame_of_another_index_is_refused():
+    frame = pd.DataFrame({"a": np.arange(10)}, index=np.arange(10) + 70)
+    with pytest.raises(ChangedError, match="another id"):
+        corrected((frame, LABELS), {1: Correction("2", "1", "70")})
+
+
+def test_arrays_that_end_before_a_correction_are_refused():
+    with pytest.raises(ChangedError, match="positions that `train` does not have"):
+        corrected((INPUTS[:4], LABELS[:4]), CHANGES)
+
+
+def test_arrays_of_several_lengths_are_refused():
+    with pytest.raises(ValueError, match="one length"):
+        corrected((INPUTS[:4], LABELS), CHANGES)
+
+
+def test_a_right_label_beside_another_one_is_refused(file):
+    with pytest.raises(ValueError, match=r"Row 2 .*verdict is right.*given_label='1', label='2'"):
+        read_corrections(file("0,,0,1,right,0", "1,,1,2,right,2"))

@@ -5,6 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from deel_dualview.labels import counting
+from deel_dualview.labels.counting import are_off_by_one
 from deel_dualview.labels.heads import HeadScores, Problem
 
 
@@ -130,3 +131,19 @@ def test_an_upper_bound_is_never_less_than_three(rng):
     sure = HeadScores(20 * np.eye(4)[labels], 20 * np.eye(4)[test_labels])
     found = counting.count_wrong_labels(sure, Problem(labels, test_labels, 4), rng).number
     assert found.status == "at most" and found.at_most >= 3
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_labels_that_are_off_by_one_are_recognised(shift, rng):
+    predictions = rng.integers(0, 5, 200)
+    assert are_off_by_one(predictions, (predictions + shift) % 5, 5)
+
+
+def test_labels_that_are_mostly_predicted_are_not_off_by_one(rng):
+    labels = rng.integers(0, 5, 200)
+    predictions = np.where(rng.random(200) < 0.6, labels, (labels + 1) % 5)
+    assert not are_off_by_one(predictions, labels, 5)
+
+
+def test_random_labels_are_not_off_by_one(rng):
+    assert not are_off_by_one(rng.integers(0, 3, 200), rng.integers(0, 3, 200), 3)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import audit, compare, label_issues
-from deel_dualview.models.arrays import column_names, to_dataset, to_datasets
+from deel_dualview.models.arrays import column_names, index_ids, to_dataset, to_datasets
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
 LABELS = (ROWS[:, 0] > 0).astype("int64")
@@ -155,3 +155,31 @@ def test_a_list_of_texts_is_one_input():
     texts = list(np.array(["a good film", "a bad film"]))
     (inputs, _), *_ = to_dataset((texts, [0, 1]), "train", model_of_rows())
     assert inputs.numpy().tolist() == [b"a good film", b"a bad film"]
+
+
+def test_the_index_of_a_frame_is_its_ids():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=["x", "y"])
+    *_, ids = arrays(to_dataset((frame, np.array([0, 1])), "train", model_of_rows()))
+    assert ids.tolist() == [b"x", b"y"]
+
+
+@pytest.mark.parametrize("index", [[5, 2], pd.MultiIndex.from_tuples([("x", 1), ("x", 2)]), [0.5, 1.5]])
+def test_any_index_becomes_ids(index):
+    frame = pd.DataFrame({"a": [1.0, 2.0]}, index=index)
+    ids = index_ids(frame)
+    assert len(set(ids.tolist())) == 2 and ids.dtype.kind in "iU"
+
+
+def test_the_default_index_is_no_ids():
+    assert index_ids(pd.DataFrame({"a": [1.0, 2.0]})) is None
+
+
+def test_ids_that_are_given_come_before_the_index():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=[8, 9])
+    *_, ids = arrays(to_dataset((frame, np.array([0, 1]), np.array([5, 6])), "train", model_of_rows()))
+    assert ids.tolist() == [5, 6]
+
+
+def test_missing_labels_are_named_by_set_and_position():
+    with pytest.raises(ValueError, match=r"missing.*dataset='train', indices=\[1\]"):
+        to_dataset((np.zeros((3, 2)), np.array([0, np.nan, 1])), "train", model_of_rows())

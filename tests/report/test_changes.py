@@ -75,3 +75,17 @@ def test_an_upper_bound_is_no_zero(report, file):
     bounded = with_labels(report, status="at most", count=0, share=0.0, at_most=12)
     changes = find_changes(read_earlier(file.parent), bounded.findings)
     assert "→ at most 12" in str(changes)
+
+
+def test_an_audit_of_other_classes_is_refused(report, file):
+    with pytest.raises(ValueError, match="same classes"):
+        read_earlier(file).check_classes(["cat", "dog"])
+
+
+def test_classes_without_names_in_one_of_both_audits_are_the_same(report, file):
+    read_earlier(file).check_classes([str(number) for number in range(6)])
+
+
+def test_the_same_classes_in_another_order_are_refused(report, file):
+    with pytest.raises(ValueError, match="same order"):
+        read_earlier(file).check_classes(report.overview.class_names[::-1])

@@ -362,6 +362,18 @@ def test_pictures_have_a_text_and_tables_a_caption(report, tmp_path):
     assert page.tags.count("caption") == page.tags.count("table") > 0
 
 
+def test_a_title_names_the_page_and_is_escaped(images, tmp_path):
+    report = make_report(images)
+    text = report.to_html(tmp_path / "audit", title="Shoes <b>").read_text(encoding="utf-8")
+    assert "<title>Shoes &lt;b&gt;</title>" in text and "<h1>Shoes &lt;b&gt;</h1>" in text
+
+
+def test_the_model_names_a_page_without_a_title(images, tmp_path):
+    report = make_report(images)
+    text = report.to_html(tmp_path / "audit").read_text(encoding="utf-8")
+    assert "<h1>small &lt;model&gt;</h1>" in text
+
+
 @pytest.mark.parametrize("place", ["class name", "id", "text", "column", "part"])
 def test_everything_from_the_data_is_escaped(place, images, tmp_path):
     examples = {
@@ -565,3 +577,23 @@ def test_a_long_text_is_shortened():
     view = ExampleRenderer([]).render(np.array("word " * 200))
     assert len(view.text) <= 280
     assert view.text.endswith("…")
+
+
+def test_aligned_rows_have_the_same_columns_those_that_are_most_unusual(rng):
+    usual = rng.normal(size=(40, 20))
+    chosen = usual[:5].copy()
+    chosen[:, [3, 4, 7, 9, 11, 13, 17, 19]] += 9
+    views = ExampleRenderer([*usual, *chosen]).render_aligned(list(chosen))
+    columns = [[name for name, _ in view.rows] for view in views]
+    assert columns == [[f"column {number}" for number in (3, 4, 7, 9, 11, 13, 17, 19)]] * 5
+    assert {view.num_hidden for view in views} == {12}
+
+
+def test_pictures_are_not_aligned_as_rows(images):
+    assert ExampleRenderer(images).render_aligned(images) == []
+
+
+def test_few_named_numbers_are_aligned():
+    examples = [{"age": np.float32(3), "height": np.float32(number)} for number in range(3)]
+    views = ExampleRenderer(examples).render_aligned(examples)
+    assert [view.rows[1][1] for view in views] == ["0", "1", "2"]

@@ -259,3 +259,46 @@ def test_equal_influence_is_said_once_and_no_number_stands_under_every_picture(s
 def test_three_predictions_are_open_and_the_others_folded(seen):
     panels = seen.page.locator(".explained")
     assert [panels.nth(place).is_visible() for place in range(12)] == [True] * 3 + [False] * 9
+
+
+@pytest.fixture
+def marked_table(browser, paths):
+    """The page of a table with its first three label issues marked wrong, right and unsure."""
+    page = visit(browser, paths["table"], SCREEN).page
+    page.evaluate(
+        f"{SHOWN}.slice(0, 3).forEach((item, place) => item.querySelectorAll('.marks button')[place].click())"
+    )
+    yield page
+    page.close()
+
+
+def test_the_columns_of_a_table_are_aligned(marked_table):
+    places = shown(
+        marked_table, "[...item.querySelectorAll('dd')].map(cell => cell.getBoundingClientRect().right)"
+    )
+    heads = marked_table.evaluate(
+        "[...document.querySelectorAll('.heads .names > span')].map(name => name.getBoundingClientRect().right)"
+    )
+    assert len(heads) == 8 and all(place == pytest.approx(heads, abs=1) for place in places)
+
+
+def test_no_label_that_is_marked_unsure_is_struck_through(marked_table):
+    lines = "[...item.querySelectorAll('.relabel s, .relabel b')].map(own => getComputedStyle(own).textDecorationLine)"
+    assert shown(marked_table, lines)[2] == ["none", "none"]
+
+
+@pytest.mark.parametrize("kind", ["texts", "table"])
+def test_the_badge_of_a_mark_covers_nothing_that_is_read(browser, paths, kind):
+    page = visit(browser, paths[kind], PHONE).page
+    page.evaluate(f"{SHOWN}[0].querySelector('.marks button').click()")
+    reach = page.evaluate(
+        f"""(item => {{
+            const badge = getComputedStyle(item, '::before');
+            const text = item.querySelector('.picture > *');
+            const top = text.getBoundingClientRect().top - item.getBoundingClientRect().top;
+            return parseFloat(badge.top) + parseFloat(badge.height)
+                - top - parseFloat(getComputedStyle(text).paddingTop);
+        }})({SHOWN}[0])"""
+    )
+    assert reach <= 0
+    page.close()

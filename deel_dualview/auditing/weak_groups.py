@@ -1,0 +1,186 @@
+"""Weak groups: test examples that a model is wrong on more often than on others of the same classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.grouping import (
+    LEAST_EXAMPLES,
+    Group,
+    Values,
+    by_features,
+    by_proponents,
+    by_values,
+)
+from deel_dualview.report.findings import Severity
+from deel_dualview.report.group_findings import GroupMember, WeakGroup, WeakGroups
+
+FALSE_ALARMS = 0.05
+"""The chance that any group is reported where errors fall on the examples of a class at random. It is shared equally by
+the kinds of groups that there are, so that many groups of one kind do not hide a weak one of another."""
+_TIMES_WORSE, _POINTS_WORSE = 1.5, 0.1
+"""A difference that matters, for in a large test set small ones are beyond chance, too: half as many errors again as
+expected, or an accuracy ten points below."""
+_OVERLAP = 0.5
+"""Of groups that share half of their examples, the one of least chance is reported."""
+NUM_GROUPS, NUM_SHOWN = 6, 6
+
+
+class _Tested(NamedTuple):
+    group: Group
+    num_right: int
+    expected: float
+    chance: float
+
+
+def find_weak_groups(
+    evidence: Evidence, features: tuple[np.ndarray, np.ndarray], *, columns: Values, given: Values
+) -> Iterator[WeakGroups]:
+    """Yield the finding about weak groups; none without test labels.
+
+    A class that is weak as a whole makes no weak group: errors are compared with those of the same class, and
+    predictions of a common proponent with predictions of the same class.
+
+    Args:
+        evidence: arrays of the audit.
+        features: penultimate ones of the training set, shape (n, d), and of the test set, (m, d).
+        columns: of the inputs.
+        given: by the user.
+    """
+    if evidence.test_labels is None:
+        return
+    labels, predictions = evidence.test_labels, evidence.predictions
+    of_kinds = [
+        (by_features(evidence, *features), labels),
+        (by_proponents(evidence), predictions),
+        (by_values("column", columns), labels),
+        (by_values("given", given), labels),
+    ]
+    tested = [_test(groups, strata, evidence) for groups, strata in of_kinds]
+    num_kinds = sum(1 for found in tested if found)
+    weak = [item for found in tested for item in _beyond_chance(found, FALSE_ALARMS / max(num_kinds, 1))]
+    weak = _distinct(sorted((item for item in weak if _matters(item)), key=lambda item: item.chance))
+    num_examined = sum(map(len, tested))
+    count = len(weak)
+    inside = np.unique(np.concatenate([*(item.group.members for item in weak), np.empty(0, np.int64)]))
+    yield WeakGroups(
+        severity=Severity.LOOK if count else Severity.FINE,
+        title=(
+            f"The model is weak in {count:,} {'group' if count == 1 else 'groups'} of test examples"
+            if count
+            else "No group of test examples is predicted worse than the rest of its class, beyond chance"
+        ),
+        summary=(
+            f"{num_examined:,} groups were tested: examples of a class that are alike to the model, predictions with a "
+            "common proponent"
+            + (", values of a column" if columns else "")
+            + (", the given groups" if given else "")
+            + ". Errors are compared with those on other examples of the same classes."
+        ),
+        count=count,
+        share=len(inside) / evidence.num_test,
+        num_examined=num_examined,
+        groups=tuple(_weak_group(item, evidence) for item in weak[:NUM_GROUPS]),
+    )
+
+
+def _test(groups: Iterable[Group], strata: np.ndarray, evidence: Evidence) -> list[_Tested]:
+    """Return the groups that are large enough with their errors, and the chance of so many in their strata.
+
+    The exact test of stratified tables: given the number of errors in each class, those in a group are a sum of
+    hypergeometric numbers.
+
+    Source: Mantel and Haenszel (1959); exact as in Agresti, Categorical Data Analysis (2013), section 7.3.5.
+    """
+    is_broken = np.isin(np.arange(evidence.num_test), evidence.broken_test)
+    is_wrong = (evidence.predictions != evidence.test_labels) & ~is_broken
+    sizes = np.bincount(strata[~is_broken], minlength=evidence.num_classes)
+    errors = np.bincount(strata[is_wrong], minlength=evidence.num_classes)
+    found = []
+    for group in groups:
+        members = group.members[~is_broken[group.members]]
+        drawn = np.bincount(strata[members], minlength=evidence.num_classes)
+        if len(members) < LEAST_EXAMPLES or not (sizes > drawn).any():
+            continue
+        num_wrong = int(is_wrong[members].sum())
+        probabilities = np.ones(1)
+        for label in np.flatnonzero((drawn > 0) & (errors > 0)):
+            own = _chances(int(sizes[label]), int(errors[label]), int(drawn[label]))
+            probabilities = np.convolve(probabilities, own)
+        expected = float((drawn * errors / np.maximum(sizes, 1)).sum()) / len(members)
+        found.append(
+            _Tested(
+                dataclasses.replace(group, members=members),
+                len(members) - num_wrong,
+                1 - expected,
+                float(min(probabilities[num_wrong:].sum(), 1)),
+            )
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=10_000)
+def _chances(size: int, num_errors: int, num_drawn: int) -> np.ndarray:
+    """Return the probabilities of 0, 1, ... errors among some examples of a class; many groups need the same ones."""
+    possible = np.arange(min(num_drawn, num_errors) + 1)
+    return np.asarray(scipy.stats.hypergeom.pmf(possible, size, num_errors, num_drawn))
+
+
+def _beyond_chance(tested: list[_Tested], limit: float) -> list[_Tested]:
+    """Return the groups that Holm's (1979) correction for their number keeps, with the corrected chance."""
+    kept, corrected = [], 0.0
+    for place, item in enumerate(sorted(tested, key=lambda item: item.chance)):
+        corrected = max(corrected, item.chance * (len(tested) - place))
+        if corrected > limit:
+            break
+        kept.append(item._replace(chance=corrected))
+    return kept
+
+
+def _matters(item: _Tested) -> bool:
+    wrong, expected = 1 - item.num_right / len(item.group.members), 1 - item.expected
+    return wrong >= min(_TIMES_WORSE * expected, expected + _POINTS_WORSE)
+
+
+def _distinct(weak: list[_Tested]) -> list[_Tested]:
+    """Leave out groups that are half in one before them, or hold half of it."""
+    kept: list[_Tested] = []
+    for item in weak:
+        own = item.group.members
+        shared = (len(np.intersect1d(own, other.group.members)) for other in kept)
+        if not any(
+            number >= _OVERLAP * min(len(own), len(other.group.members))
+            for number, other in zip(shared, kept, strict=True)
+        ):
+            kept.append(item)
+    return kept
+
+
+def _weak_group(item: _Tested, evidence: Evidence) -> WeakGroup:
+    group, members = item.group, item.group.members
+    if group.kind != "features":
+        wrong = members[evidence.predictions[members] != np.asarray(evidence.test_labels)[members]]
+        members = wrong[np.argsort(-evidence.confidences[wrong], kind="stable")]
+    return WeakGroup(
+        kind=group.kind,
+        name=group.name,
+        value=group.value,
+        label=group.label,
+        proponent=None if group.proponent is None else evidence.reference("train", group.proponent),
+        num_test=len(group.members),
+        num_right=item.num_right,
+        expected=item.expected,
+        num_train=group.num_train,
+        chance=item.chance,
+        examples=tuple(
+            GroupMember(evidence.reference("test", index), int(evidence.predictions[index]))
+            for index in members[:NUM_SHOWN]
+        ),
+    )

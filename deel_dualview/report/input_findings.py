@@ -1,0 +1,53 @@
+"""The finding about the inputs as they are, whatever the model: their order, their columns, what images look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from deel_dualview.report.findings import ExampleReference, Finding, Severity
+
+ProblemKind = Literal[
+    "order",
+    "identical",
+    "constant",
+    "missing",
+    "one-value-column",
+    "identifier",
+    "leaking-column",
+    "odd-images",
+    "shortcut",
+    "shift",
+]
+
+
+@dataclass(frozen=True)
+class OddExample:
+    """An example, and what is unusual about it in a few words."""
+
+    example: ExampleReference
+    note: str
+
+
+@dataclass(frozen=True)
+class InputProblem:
+    """One problem with the inputs: what was found, and what to do.
+
+    `count` is that of the examples, columns or classes that it is about; `columns` are their names.
+    """
+
+    kind: ProblemKind
+    severity: Severity
+    title: str
+    advice: str
+    count: int
+    examples: tuple[OddExample, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputProblems(Finding):
+    """What is unusual about the inputs, most urgent first; `share` is 1 where anything is, else 0."""
+
+    name: ClassVar[str] = "inputs"
+    problems: tuple[InputProblem, ...]
