@@ -9,14 +9,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from deel_dualview.auditing.evidence import Evidence
-from deel_dualview.calculators.dualview import TEMPERED_TOTAL_PENALTY, DualView
+from deel_dualview.calculators.dualview import DualView
 from deel_dualview.calculators.fidelity import SurrogateFidelity
+from deel_dualview.calculators.tempering import TEMPERED_TOTAL_PENALTY
 from deel_dualview.report.findings import Faithfulness, Measure, PathPoint, Severity, SparsityPath
 from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
 
 GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
 PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
-"""Scale-free values of K that the path goes through, besides the audit's own and `DualView`'s default."""
+"""Scale-free values of K that the path goes through, besides the audit's own and the largest default of `DualView`."""
 
 
 def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:

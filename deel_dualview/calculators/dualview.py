@@ -14,10 +14,11 @@ from deel_dualview import data, search
 from deel_dualview._checks import check_choice, check_flag, check_instance, check_positive, require
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
-from deel_dualview.calculators.feature_maps import fit_feature_map
+from deel_dualview.calculators.feature_maps import TEMPERED_POWER, fit_feature_map
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.calculators.support_vectors import SupportVectors
+from deel_dualview.calculators.tempering import fit_tempering
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
@@ -28,8 +29,6 @@ from deel_dualview.typing import Kernel, Target
 
 SPARSE_TOTAL_PENALTY = 600.0
 """Default of K n where features are not tempered: few support vectors, and a surrogate that agrees with the model."""
-TEMPERED_TOTAL_PENALTY = 30.0
-"""Default of K n under the tempered kernel: easy examples keep their influence, so that the most alike come first."""
 
 _BLOCK_SIZE = 8192
 _LARGEST_SQUARED_NORM = 1e30
@@ -61,19 +60,22 @@ class DualView(StoredInfluenceCalculator):
 
     The surrogate is fitted in the constructor: one pass over the training set for features, then the solver. Where
     that takes long, a bar shows how far the solver's gap has come (on a terminal; `store=MemoryStore(progress=False)`
-    shows none).
+    shows none). `top_k`, `top_k_indices` and `estimate_influence_values_in_batches` warn, once, of a surrogate that
+    predicts what the model predicts on less than 90 % of the evaluated examples so far, of 50 or more.
 
     Args:
         model: the classifier to explain.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         K: penalty on margin violations, scale free: the solver's K times the mean of ||phi||^2, so that it means the
             same for any features. Smaller values spread the attributions over more training examples; larger values
-            follow single hard examples, give sparser attributions and take longer. By default 30 / n for the tempered
-            kernel and 600 / n for the others: with the total penalty fixed, training sets of any size are treated
-            alike. The paper's K is `paper_K * mean(||phi||^2)` here.
-        kernel: how features enter: `"tempered"` at length ||f||^0.1, `"cosine"` at unit length, `"linear"` as they
-            are, `"standardized"` z-scored (the paper's). The first, with its K, finds the training examples most like
-            the evaluated one; `"cosine"`, with its K, is sparse and nearest to the model: an audit's choice.
+            follow single hard examples, give sparser attributions and take longer. By default 600 / n and, for the
+            tempered kernel, 30 / n or less, the further the classes are apart: then nearly all training examples keep
+            influence, and training sets of any size are treated alike. The paper's K is
+            `paper_K * mean(||phi||^2)` here.
+        kernel: how features enter: `"tempered"` at a small power of their length, 0.1 or less, `"cosine"` at unit
+            length, `"linear"` as they are, `"standardized"` z-scored (the paper's). The first, with its K, finds the
+            training examples most like the evaluated one; `"cosine"`, with its K, is sparse and nearest to the model:
+            an audit's choice.
         bias: whether a constant feature 1 is appended; its share of the logits is `surrogate_bias`.
         target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
         solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`.
@@ -104,12 +106,16 @@ class DualView(StoredInfluenceCalculator):
         check_instance("solver", solver, DualSVMSolver, "DualSVMSolver(tolerance=1e-6)")
         super().__init__(model, train_set, target=target, store=store)
         self.kernel, self.solver = kernel, solver or DualSVMSolver()
-        self.feature_map = fit_feature_map(self._stored().array("features"), kernel, bias)
-        total = TEMPERED_TOTAL_PENALTY if kernel == "tempered" else SPARSE_TOTAL_PENALTY
+        features, power, total = self._stored().array("features"), TEMPERED_POWER, SPARSE_TOTAL_PENALTY
+        if kernel == "tempered":
+            power, total = fit_tempering(features, self.train_labels, self.model.num_classes)
+        self.feature_map = fit_feature_map(features, kernel, bias, power)
         self.K = total / self.num_train if K is None else float(K)
         phi = self._kernel_features()
         self.surrogate = self._fit([self.K], phi)[0]
         self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
+        remedy = "Take a larger K." if kernel == "cosine" else "Take kernel='cosine', or a larger K."
+        self._monitor = fidelity.AgreementMonitor({"kernel": kernel, "K": self.K}, remedy)
 
     @property
     def train_ids(self) -> np.ndarray | None:
@@ -262,6 +268,7 @@ class DualView(StoredInfluenceCalculator):
 
     def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
         phi, classes = self._explained(represented)
+        self._monitor.add(represented.logits.numpy(), phi @ self.surrogate.weights)
         values = np.empty((len(classes), k), np.float32)
         indices = np.empty((len(classes), k), np.int64)
         for class_index in np.unique(classes):
@@ -275,4 +282,6 @@ class DualView(StoredInfluenceCalculator):
         return self._support_vectors.values(*self._explained(represented))
 
     def _values(self, represented: Represented) -> np.ndarray:
-        return self._sparse_values(represented).toarray()
+        phi, classes = self._explained(represented)
+        self._monitor.add(represented.logits.numpy(), phi @ self.surrogate.weights)
+        return self._support_vectors.values(phi, classes).toarray()

@@ -8,8 +8,7 @@ import tensorflow as tf
 from deel_dualview.typing import Kernel
 
 TEMPERED_POWER = 0.1
-"""The tempered kernel raises the length of the features to this power."""
-_POWERS = {"cosine": 0.0, "tempered": TEMPERED_POWER}
+"""Largest power to which the tempered kernel raises the length of the features."""
 
 
 class FeatureMap(NamedTuple):
@@ -50,7 +49,9 @@ class FeatureMap(NamedTuple):
         return weights[: len(self.scale)] / self.scale[:, np.newaxis]
 
 
-def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> FeatureMap:
+def fit_feature_map(
+    features: np.ndarray, kernel: Kernel, bias: bool, power: float = TEMPERED_POWER
+) -> FeatureMap:
     """Make the map for a kernel, from the training features where it needs statistics.
 
     Args:
@@ -58,6 +59,7 @@ def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> Feature
         kernel: `"tempered"`, `"cosine"`, `"linear"` or `"standardized"`; the last leaves features that never vary (a
             dead ReLU) at zero instead of dividing by their zero deviation.
         bias: whether to append the constant 1.
+        power: of the length under the tempered kernel.
     """
     num_features = features.shape[1]
     shift, scale = np.zeros(num_features, np.float32), np.ones(num_features, np.float32)
@@ -67,7 +69,8 @@ def fit_feature_map(features: np.ndarray, kernel: Kernel, bias: bool) -> Feature
         # Rounding alone makes a constant feature deviate, in proportion to its size.
         varies = deviation > 1e-5 * np.maximum(np.abs(mean), deviation.max(initial=1e-30))
         scale = np.where(varies, deviation, 1.0).astype(np.float32)
-    return FeatureMap(shift, scale, _POWERS.get(kernel, 1.0), bias)
+    powers = {"cosine": 0.0, "tempered": power}
+    return FeatureMap(shift, scale, powers.get(kernel, 1.0), bias)
 
 
 def _positive(sizes: tf.Tensor) -> tf.Tensor:

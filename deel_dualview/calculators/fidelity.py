@@ -1,10 +1,16 @@
 """How far a linear surrogate agrees with the model that it stands for."""
 
+import threading
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
+from deel_dualview._checks import describe
+
 _NUM_RANKED = 1000
+LEAST_AGREEMENT, LEAST_EXAMPLES = 0.9, 50
+"""A surrogate that decides as the model does on a smaller share of at least so many examples draws a warning."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,42 @@ class SurrogateFidelity:
     kendall_tau: float
     weight_cosine: float | None
     completeness_error: float
+
+
+class AgreementMonitor:
+    """Counts on how many explained examples the surrogate decides as the model does, and warns once of few.
+
+    Args:
+        settings: of the calculator, for the message.
+        remedy: what to change.
+    """
+
+    def __init__(self, settings: dict[str, object], remedy: str) -> None:
+        self._settings, self._remedy = settings, remedy
+        self._lock = threading.Lock()
+        self._num_examples = self._num_equal = 0
+        self._has_warned = False
+
+    def add(self, model_logits: np.ndarray, surrogate_logits: np.ndarray) -> None:
+        """Count a batch of logits, both (m, c).
+
+        Warns:
+            UserWarning: once, where they agree on less than 90 % of all examples so far, of 50 or more.
+        """
+        with self._lock:
+            self._num_examples += len(model_logits)
+            self._num_equal += int((model_logits.argmax(axis=1) == surrogate_logits.argmax(axis=1)).sum())
+            agreement = self._num_equal / max(self._num_examples, 1)
+            is_good = self._num_examples < LEAST_EXAMPLES or agreement >= LEAST_AGREEMENT
+            if is_good or self._has_warned:
+                return
+            self._has_warned = True
+        needed = (
+            "The surrogate should predict what the model predicts: where it does not, influence values may not "
+            f"explain the model. {self._remedy} (This warning comes once.)"
+        )
+        received = {"agreement": round(agreement, 3), "evaluated examples": self._num_examples}
+        warnings.warn(describe(needed, received | self._settings), UserWarning, stacklevel=4)
 
 
 def measure(

@@ -56,7 +56,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     "penalty",
     type=click.FloatRange(0, math.inf, min_open=True, max_open=True),
     callback=_number,
-    help="Penalty of misfits, free of scale (dualview; default: 600 / n, tempered 30 / n).",
+    help="Penalty of misfits, free of scale (dualview; default: 600 / n, tempered at most 30 / n).",
 )
 @click.option(
     "--kernel",
