@@ -145,7 +145,7 @@ def findings(train, test, labels):
     sketcher = duplicates.Sketcher()
     hashes = np.unique([image.tobytes() for image in [*train, *test]], return_inverse=True)[1]
     contents = [
-        SplitContents(own_hashes, sketcher.sketch(own), None, None, NONE)
+        SplitContents(own_hashes, sketcher.sketch(own), None, None, NONE, [])
         for own, own_hashes in ((train, hashes[: len(train)]), (test, hashes[len(train) :]))
     ]
     predictions = np.zeros(len(test), np.int64)
