@@ -20,7 +20,7 @@ from deel_dualview.typing import Kernel
 SPARSE_TOTAL_PENALTY = 600.0
 """Default of K n where features are not tempered: few support vectors, and a surrogate that agrees with the model."""
 REGRESSION_TOTAL_PENALTY = 300.0
-"""Default of K n of a regression; see `benchmarks/results/regression-surrogates.json`."""
+"""Default of K n of a regression; chosen and judged in `benchmarks/results/other-heads.json`."""
 INSENSITIVITY = 0.3
 """Half width of the zone without loss, in standard deviations of the labels: examples inside have no influence."""
 
