@@ -129,7 +129,7 @@ class InfluenceModel:
         """
         require(
             self.is_classifier,
-            "This needs a classifier of examples that have one class each, trained with cross-entropy; other models are "
+            "This needs a classifier of examples that have one class each, trained with cross-entropy; others are "
             "explained by `top_k` of a calculator, such as DualView.",
             {"objective": self.objective},
         )
