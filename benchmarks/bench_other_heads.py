@@ -4,8 +4,8 @@
 
 Small networks on data that scikit-learn bundles or makes up; the settings of regressions were chosen on the first four
 sets and are judged on the others; those of independent labels are a classifier's cosine kernel, as they are. The time
-of the fit is next to that of liblinear on the same features at the same penalty, one thread each, traces made before the
-clock starts.
+of the fit is next to that of liblinear on the same features at the same penalty, one thread each, traces made before
+the clock starts.
 """
 
 from __future__ import annotations
