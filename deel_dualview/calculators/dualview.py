@@ -318,7 +318,7 @@ class DualView(StoredInfluenceCalculator):
         return (OuterProduct(tf.constant(alpha), self.feature_map(represented.features)),)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
-        one_hot = tf.one_hot(self._outputs_of(classes), self.model.num_outputs)
+        one_hot = tf.one_hot(classes, self.model.num_outputs)
         return (OuterProduct(one_hot, self.feature_map(represented.features)),)
 
     def _evaluate_all(self, dataset: tf.data.Dataset | RepresentedExamples) -> list[Evaluation]:
@@ -333,15 +333,15 @@ class DualView(StoredInfluenceCalculator):
 
     def _explained(self, represented: Represented) -> tuple[np.ndarray, np.ndarray]:
         """Return kernel features (m, d) and explained outputs (m,)."""
-        outputs = self._outputs_of(self._explained_classes(represented))
-        return self.feature_map(represented.features).numpy(), outputs
+        return self.feature_map(represented.features).numpy(), self._explained_classes(represented)
 
-    def _outputs_of(self, targets: np.ndarray) -> np.ndarray:
-        """Return explained outputs (m,): a label (m, c) of a model that is no classifier stands for its only one.
+    def _explained_classes(self, represented: Represented) -> np.ndarray:
+        """Return the explained outputs (m,): a label (m, c) of a model that is no classifier stands for its only one.
 
         Raises:
             ValueError: there are several.
         """
+        targets = super()._explained_classes(represented)
         if targets.ndim == 1:
             return targets
         require(

@@ -129,8 +129,9 @@ class InfluenceModel:
         """
         require(
             self.is_classifier,
-            "This needs a classifier of examples that have one class each, trained with cross-entropy; others are "
-            "explained by `top_k` of a calculator, such as DualView.",
+            "This needs a classifier of examples that have one class each. Was it trained with another loss? Then pass "
+            "InfluenceModel(model, loss_function=SoftmaxCrossEntropy()). Other models are explained by `top_k` of a "
+            "calculator, such as DualView.",
             {"objective": self.objective},
         )
         return self.num_outputs

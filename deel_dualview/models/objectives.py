@@ -267,7 +267,7 @@ class Huber(Objective):
         return tf.cast(is_inside, outputs.dtype) / outputs.shape[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CustomLoss(Objective):
     """Any loss, differentiated automatically in the outputs: for models of at most 64 outputs.
 
@@ -294,6 +294,14 @@ class CustomLoss(Objective):
                     "A custom loss must be a function of labels and outputs.", {"function": self.function}
                 )
             )
+
+    def __repr__(self) -> str:
+        return f"CustomLoss({self._name}, link={self.link!r})"
+
+    @property
+    def _name(self) -> str:
+        """Name of the function, which tells nothing of an address."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
 
     def from_native(self, outputs: tf.Tensor, link: str) -> tf.Tensor:
         if link == "softmax":
@@ -349,7 +357,7 @@ class CustomLoss(Objective):
                 except (ValueError, TypeError, tf.errors.OpError):
                     found.append(b"refused")
         digest = hashlib.sha256(b"".join(found)).hexdigest()
-        return f"CustomLoss({getattr(self.function, '__name__', type(self.function).__name__)}, {self.link}, {digest})"
+        return f"CustomLoss({self._name}, {self.link}, {digest})"
 
 
 def _rows(labels: np.ndarray, width: int | None, what: str) -> np.ndarray:
