@@ -45,7 +45,7 @@ from deel_dualview.labels import (
 )
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
-from deel_dualview.models.arrays import Data, column_names, to_datasets
+from deel_dualview.models.arrays import Data, check_same_index, column_names, to_datasets
 from deel_dualview.models.labels import check_class_names
 from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
@@ -125,6 +125,7 @@ def audit(
     if input_names is None:
         input_names = column_names(train, influence_model.model)
     shown_names = check_names("input_names", input_names)
+    check_same_index(test[0] if isinstance(test, tuple) else None, groups, "`groups`")
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
     _check_datasets(train, test)
     inputs_spec = data.unpack(train.element_spec).inputs
@@ -161,7 +162,7 @@ def audit(
             label_errors = labels.find_label_errors(about.evidence, issues, known)
         with steps.step("Data"):
             scale = list(
-                data_checks.check_scale(issues.training_accuracy, about.evidence.train_labels, table.ranges)
+                data_checks.check_scale(trained.predictions, about.evidence.train_labels, table.ranges)
             )
             others = [
                 *data_checks.find_outliers(about.evidence, trained.features, tested.features),

@@ -22,6 +22,8 @@ from deel_dualview.report.findings import Severity
 
 CHANCE = 0.01
 """A finding stands where chance alone would make it so seldom, whatever the number of classes."""
+MOST_GUESSED = 0.75
+"""Where one class has more of the labels, a model that always names it is not far from any other."""
 OTHER_SCALE = 20.0
 """Numbers of one set are of another size where the largest is so many times that of the other set."""
 NUM_NEIGHBOURS, NUM_RANGES, LEAST_RATIO = 10, 3.0, 2.0
@@ -35,20 +37,27 @@ IMBALANCED = 10.0
 
 
 def check_scale(
-    training_accuracy: float, train_labels: np.ndarray, ranges: Sequence[InputRange]
+    predictions: np.ndarray, train_labels: np.ndarray, ranges: Sequence[InputRange]
 ) -> Iterator[InputScale]:
     """Yield the finding that the inputs are not those of the training, if they cannot be.
 
     Args:
-        training_accuracy: share of the training labels that the model predicts.
+        predictions: classes that the model predicts of the training set, shape (n,).
         train_labels: shape (n,).
         ranges: of the numeric inputs of both sets.
     """
     num_train = len(train_labels)
     largest_share = np.bincount(train_labels).max() / num_train
-    right = round(training_accuracy * num_train)
+    right = int((predictions == train_labels).sum())
+    training_accuracy = right / num_train
     chance = scipy.stats.binomtest(right, num_train, min(largest_share, 1.0), alternative="greater").pvalue
-    is_guessing = chance > CHANCE and largest_share < 1 and num_train >= _LEAST_EXAMPLES
+    # A weak model of rare classes hardly beats naming the largest one.
+    is_guessing = (
+        chance > CHANCE
+        and largest_share < 1
+        and training_accuracy < MOST_GUESSED
+        and num_train >= _LEAST_EXAMPLES
+    )
     differing = _differing(ranges)
     if not is_guessing and not differing:
         return

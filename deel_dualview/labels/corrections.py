@@ -16,6 +16,7 @@ from deel_dualview._checks import describe, require
 from deel_dualview.data.hashing import to_bytes
 from deel_dualview.labels.tables import unescaped
 from deel_dualview.models.arrays import index_ids
+from deel_dualview.models.labels import check_label_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
     are then compared with the training set's.
 
     Args:
-        path: a CSV file in UTF-8.
+        path: a CSV file in UTF-8, with commas, semicolons or tabs.
 
     Raises:
         FileNotFoundError: there is none.
@@ -59,7 +60,10 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            # Spreadsheets of half of Europe write semicolons.
+            first = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
             return _to_corrections(reader, list(reader.fieldnames or []), str(path))
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -154,6 +158,7 @@ def _corrected_arrays(
 ) -> tuple[Any, ...]:
     """Return arrays or DataFrames of the examples that are left, with their labels."""
     labels = np.asarray(train[1])
+    check_label_numbers(labels)
     lengths = [len(labels), *(len(leaf) for part in train for leaf in _leaves(part))]
     require(
         len(set(lengths)) == 1,
@@ -228,12 +233,13 @@ def _corrected_labels(
 
 
 def _check_positions(corrections: Mapping[int, Correction], num_examples: int) -> None:
-    if corrections and max(corrections) >= num_examples:
+    outside = [position for position in corrections if not 0 <= position < num_examples]
+    if outside:
         raise data.ChangedError(
             describe(
                 "The corrections name positions that `train` does not have: they are of another set, or a position "
-                "is mistyped.",
-                {"examples": num_examples, "largest position": max(corrections)},
+                "is mistyped. Positions count from 0.",
+                {"examples": num_examples, "positions": outside},
             )
         )
 
@@ -241,7 +247,8 @@ def _check_positions(corrections: Mapping[int, Correction], num_examples: int) -
 def _raise_changed(position: int, what: str, recorded: object, found: object) -> None:
     raise data.ChangedError(
         describe(
-            data.changed_message("train", f"another {what} than the corrections"),
+            f"An example of `train` has another {what} than when it was judged: the corrections are applied already, "
+            "or they are of another set, or of another order of its examples.",
             {"position": position, f"{what} of the corrections": recorded, f"{what} found": found},
         )
     )

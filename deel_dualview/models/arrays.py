@@ -54,7 +54,8 @@ def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
 
     Raises:
         TypeError: something else, or columns of a DataFrame that are no numbers for a model that takes rows of them.
-        ValueError: arrays of different lengths, or none; labels that are names, or missing.
+        ValueError: arrays of different lengths, or none; labels that are names, or missing; a Series whose index is
+            another than that of the inputs.
     """
     if isinstance(given, tf.data.Dataset):
         return given
@@ -68,6 +69,8 @@ def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
                 {"type": type(given).__name__},
             )
         )
+    for part in given[1:]:
+        check_same_index(given[0], part, f"the labels or ids of `{name}`")
     ids = index_ids(given[0]) if len(given) == 2 else None
     parts = (_to_inputs(given[0], name, model), *(np.asarray(part) for part in given[1:]))
     lengths = [len(leaf) for leaf in tf.nest.flatten(parts)]
@@ -92,6 +95,31 @@ def index_ids(inputs: Any) -> np.ndarray | None:
     if values.dtype.kind in "iu":
         return None if np.array_equal(values, np.arange(len(values))) else values.astype(np.int64)
     return np.array([str(value) for value in index])
+
+
+def check_same_index(inputs: Any, given: Any, what: str) -> None:
+    """Refuse a Series or DataFrame whose index is that of the inputs in another order.
+
+    Values are taken by position, so they would belong to other examples. An index of other values means nothing.
+
+    Args:
+        inputs: a DataFrame, or anything else, which has no index.
+        given: a Series or DataFrame of the same examples, or anything else.
+        what: `given`, for the message.
+
+    Raises:
+        ValueError: the order differs.
+    """
+    if not _is_frame(inputs) or not hasattr(given, "to_numpy") or not hasattr(given, "index"):
+        return
+    expected, found = inputs.index, given.index
+    is_reordered = len(expected) == len(found) and not expected.equals(found) and set(expected) == set(found)
+    require(
+        not is_reordered,
+        f"The index of {what} is that of the inputs in another order, and values are taken by position: reorder them, "
+        "as in y.loc[x.index], or pass y.to_numpy() where the index means nothing.",
+        {"index of the inputs": list(expected[:3]), "index": list(found[:3])},
+    )
 
 
 def column_names(given: Data, model: keras.Model) -> list[str] | None:

@@ -167,16 +167,20 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | No
             "See which",
         )
     if isinstance(finding, InputScale):
+        if finding.is_guessing:
+            return Verdict(
+                finding.severity,
+                f"The model guesses: it is right on {finding.training_accuracy:.1%}",
+                "of its own training labels. Inputs or classes are not those of its training, or it is not trained.",
+                "Prepare the inputs as in training (scale, order, size), load the trained weights, and audit again.",
+                finding.name,
+                "See the numbers",
+            )
         return Verdict(
             finding.severity,
-            "These are not the inputs that the model knows",
-            "or not the classes: "
-            + (
-                f"it is right on {finding.training_accuracy:.1%} of its own training labels."
-                if finding.is_guessing
-                else "the two sets differ in scale."
-            ),
-            "Prepare the inputs as in training (scale, order, size), and audit again.",
+            "The inputs of one set are not those that the model knows:",
+            "the two sets differ in scale.",
+            "Prepare both sets as in training (scale, order, size), and audit again.",
             finding.name,
             "See the numbers",
         )

@@ -42,26 +42,41 @@ LABELS = np.arange(200) % 4
 UNIT = [InputRange("train", 0, 0.0, 1.0), InputRange("test", 0, 0.0, 0.9)]
 
 
-@pytest.mark.parametrize("accuracy", [0.1, 0.25, 0.29])
-def test_a_model_that_guesses_on_its_own_training_set_is_said_to(accuracy):
-    (finding,) = data_checks.check_scale(accuracy, LABELS, UNIT)
+def right_on(share: float, labels: np.ndarray = LABELS) -> np.ndarray:
+    """Predictions that are right on a share of every class, and else of any other class."""
+    ranks = np.arange(len(labels)) // 4 / (len(labels) / 4)
+    other = (labels + 1 + np.arange(len(labels)) // 4 % (labels.max())) % (labels.max() + 1)
+    return np.where(ranks < share, labels, other)
+
+
+@pytest.mark.parametrize("predictions", [np.zeros(200, int), np.random.default_rng(0).integers(0, 4, 200)])
+def test_a_model_that_guesses_on_its_own_training_set_is_said_to(predictions):
+    (finding,) = data_checks.check_scale(predictions, LABELS, UNIT)
     assert finding.is_guessing and finding.severity is Severity.ACT
     assert "no better than guessing" in finding.title and "train 0 to 1" in finding.summary
 
 
 @pytest.mark.parametrize("accuracy", [0.4, 0.9])
 def test_a_model_that_knows_something_is_not(accuracy):
-    assert list(data_checks.check_scale(accuracy, LABELS, UNIT)) == []
+    assert list(data_checks.check_scale(right_on(accuracy), LABELS, UNIT)) == []
 
 
-def test_always_naming_a_large_class_is_guessing_too():
+def test_always_naming_a_class_of_half_the_examples_is_guessing_too():
+    labels = np.array([0] * 120 + [1] * 80)
+    assert next(data_checks.check_scale(np.zeros(200, int), labels, UNIT)).is_guessing
+
+
+@pytest.mark.parametrize("num_found", [0, 6])
+def test_a_weak_model_of_a_rare_class_is_not_said_to_guess(num_found):
     labels = np.array([0] * 180 + [1] * 20)
-    assert next(data_checks.check_scale(0.9, labels, UNIT)).is_guessing
-    assert list(data_checks.check_scale(0.97, labels, UNIT)) == []
+    predictions = np.zeros(200, int)
+    predictions[180 : 180 + num_found] = 1
+    predictions[:num_found] = 1
+    assert list(data_checks.check_scale(predictions, labels, UNIT)) == []
 
 
 def test_few_examples_say_nothing_about_guessing():
-    assert list(data_checks.check_scale(0.3, np.arange(30) % 3, UNIT)) == []
+    assert list(data_checks.check_scale(np.zeros(30, int), np.arange(30) % 3, UNIT)) == []
 
 
 @pytest.mark.parametrize(("high", "is_found"), [(255.0, True), (25.0, True), (5.0, False), (0.03, True)])
@@ -71,7 +86,7 @@ def test_sets_of_another_scale_are_found(high, is_found):
         InputRange("test", 0, 0.0, high),
         InputRange("train", 1, -3.0, 3.0),
     ]
-    found = list(data_checks.check_scale(0.9, LABELS, [*ranges, InputRange("test", 1, -2.0, 3.0)]))
+    found = list(data_checks.check_scale(right_on(0.9), LABELS, [*ranges, InputRange("test", 1, -2.0, 3.0)]))
     assert len(found) == is_found
     if found:
         assert not found[0].is_guessing and f"test 0 to {high:.4g}" in found[0].summary

@@ -119,7 +119,7 @@ def test_a_set_with_another_id_at_the_position_is_refused(file, ids):
 
 
 def test_a_set_that_ends_before_the_last_correction_is_refused(file):
-    with pytest.raises(ChangedError, match="largest position=10"):
+    with pytest.raises(ChangedError, match=r"positions=\[10\]"):
         arrays(corrected(train(), file("10,,1,0,wrong,0")))
 
 
@@ -233,3 +233,27 @@ def test_arrays_of_several_lengths_are_refused():
 def test_a_right_label_beside_another_one_is_refused(file):
     with pytest.raises(ValueError, match=r"Row 2 .*verdict is right.*given_label='1', label='2'"):
         read_corrections(file("0,,0,1,right,0", "1,,1,2,right,2"))
+
+
+@pytest.mark.parametrize("position", [-1, 4])
+def test_positions_outside_of_the_training_set_are_refused(position):
+    with pytest.raises(ValueError, match="positions that `train` does not have"):
+        corrected((np.zeros((4, 2)), np.arange(4) % 2), {position: 1})
+
+
+def test_corrections_that_are_applied_already_are_said_to_be():
+    with pytest.raises(ValueError, match="applied already"):
+        corrected((np.zeros((4, 2)), np.ones(4, int)), {0: Correction(1, given_label=0)})
+
+
+def test_labels_that_are_names_get_the_message_of_an_audit():
+    with pytest.raises(ValueError, match="names"):
+        corrected((np.zeros((2, 2)), np.array(["a", "b"])), {0: 1}, class_names=["a", "b"])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_spreadsheets_may_write_other_separators(tmp_path, delimiter):
+    rows = [["position", "verdict", "label"], ["1", "wrong", "0"]]
+    path = tmp_path / "corrections.csv"
+    path.write_text("\n".join(delimiter.join(row) for row in rows), encoding="utf-8")
+    assert read_corrections(path) == {1: Correction("0")}

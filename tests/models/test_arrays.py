@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import audit, compare, label_issues
-from deel_dualview.models.arrays import column_names, index_ids, to_dataset, to_datasets
+from deel_dualview.models.arrays import check_same_index, column_names, index_ids, to_dataset, to_datasets
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
 LABELS = (ROWS[:, 0] > 0).astype("int64")
@@ -183,3 +183,12 @@ def test_ids_that_are_given_come_before_the_index():
 def test_missing_labels_are_named_by_set_and_position():
     with pytest.raises(ValueError, match=r"missing.*dataset='train', indices=\[1\]"):
         to_dataset((np.zeros((3, 2)), np.array([0, np.nan, 1])), "train", model_of_rows())
+
+
+def test_labels_of_the_same_index_in_another_order_are_refused():
+    inputs = pd.DataFrame(np.zeros((4, 2)), index=["a", "b", "c", "d"])
+    labels = pd.Series([0, 1, 0, 1], index=["a", "b", "d", "c"])
+    check_same_index(inputs, labels.loc[inputs.index], "the labels")
+    check_same_index(inputs, labels.reset_index(drop=True), "the labels")
+    with pytest.raises(ValueError, match=r"y\.loc\[x\.index\]"):
+        check_same_index(inputs, labels, "the labels")
