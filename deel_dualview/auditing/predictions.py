@@ -178,7 +178,7 @@ def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
     classes = sorted(classes, key=lambda group: -group.num_predictions)[:NUM_CLASSES_SHOWN]
     distinct = len(np.unique(np.concatenate([*strongest, np.empty(0, np.int64)])))
     return InfluentialExamples(
-        severity=Severity.LOOK if busiest > 0.5 or not is_ranked.all() else Severity.KNOW,
+        severity=Severity.KNOW if is_ranked.all() else Severity.LOOK,
         title=f"{distinct:,} of {evidence.num_train:,} training examples stand behind the predictions",
         summary=(
             f"Counted are the {evidence.k} strongest proponents of every test prediction. The busiest single "
