@@ -92,7 +92,8 @@ class AuditReport:
     def to_frames(self) -> dict[str, pd.DataFrame]:
         """Return what each finding lists as a DataFrame, by the finding's name; pandas is imported here.
 
-        `"label-errors"` has every training label; the others have the examples, pairs or classes that the page shows.
+        `"label-errors"` has every training label; the others have the examples, pairs, classes, groups or
+        problems that the page shows.
         Findings that list nothing are left out.
         """
         frames = {finding.name: finding.to_frame(self.overview.class_names) for finding in self.findings}
