@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from sklearn.neighbors import NearestNeighbors
 
@@ -164,17 +165,31 @@ def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
             ClassAccuracy(label, int(num_train[label]), int(num_test[label]), int(num_right[label]), is_weak)
         )
     weak = [item for item in classes if item.is_weak]
+    # Fisher's chance where all of a class are wrong and all others right, which no errors go below.
+    least_chance = (1 / scipy.special.comb(len(right), num_test)).min()
+    can_tell = least_chance < CHANCE / num_classes
     verb = "classes is" if len(weak) == 1 else "classes are"
     ratio = num_train.max() / max(num_train[num_train > 0].min(), 1)
     known = f"The largest class has {ratio:.0f} times as many training examples as the smallest. "
     yield WeakClasses(
-        severity=Severity.LOOK if weak else Severity.KNOW if ratio >= IMBALANCED else Severity.FINE,
+        severity=(
+            Severity.LOOK
+            if weak
+            else Severity.CANNOT_TELL
+            if not can_tell
+            else Severity.KNOW
+            if ratio >= IMBALANCED
+            else Severity.FINE
+        ),
         title=(
             f"{len(weak):,} of {num_classes:,} {verb} predicted worse than the rest"
             if weak
             else "No class is predicted worse than the rest, beyond chance"
+            if can_tell
+            else "Cannot tell whether any class is predicted worse than the rest: too few test examples"
         ),
         summary=(known if ratio >= IMBALANCED else "")
+        + ("" if can_tell else "Were all of a class wrong and all others right, it could still be chance. ")
         + "By Fisher's exact test of a class's test labels against all others, corrected for the number of classes.",
         count=len(weak),
         share=len(weak) / num_classes,

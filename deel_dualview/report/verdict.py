@@ -47,7 +47,8 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
     """Return the verdict that follows from the findings: that of the most urgent one.
 
     What can be repaired in the data comes before wrong predictions, and these before what is wrong with the surrogate.
-    What cannot be told is as urgent as what is wrong, so that it never reads as good.
+    A number of wrong labels that cannot be told is as urgent as what is wrong, so that it never reads as good. Anything
+    else that cannot be told, for want of test examples, makes no verdict of its own: "no problem was found" says so.
 
     Args:
         findings: of an audit.
@@ -66,10 +67,12 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
         own.at_most for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
     ]
     bound = f", where at most {bounds[0]:,} labels are wrong," if bounds else ""
+    is_partial = any(finding.severity is Severity.CANNOT_TELL for finding in findings)
+    unknown = "; there are too few test examples to look for everything" if is_partial else ""
     return Verdict(
         Severity.FINE,
         "No problem was found",
-        f"in {num_train:,} training{bound} and {num_test:,} test examples.",
+        f"in {num_train:,} training{bound} and {num_test:,} test examples{unknown}.",
         "Look at what stands behind the predictions, and audit again when the data change.",
         next((finding.name for finding in findings if not isinstance(finding, ABOUT_METHOD)), "method"),
         "Read the findings",
@@ -98,6 +101,9 @@ def tile_of(finding: Finding) -> Tile:
         return Tile(f"{finding.training_accuracy:.0%}", "of the training labels are predicted")
     if isinstance(finding, Outliers):
         return Tile(f"{finding.count:,}", "examples that resemble no training example")
+    if isinstance(finding, (WeakClasses, WeakGroups)) and finding.severity is Severity.CANNOT_TELL:
+        kind = "classes" if isinstance(finding, WeakClasses) else "groups"
+        return Tile("?", f"{kind} predicted worse than the rest: too few test examples to tell")
     if isinstance(finding, WeakClasses):
         return Tile(
             f"{finding.count:,}", f"of {len(finding.classes):,} classes predicted worse than the rest"
@@ -138,6 +144,8 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
 
 def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | None:
     """Return the verdict of a single finding, None of one that never makes a verdict."""
+    if finding.severity is Severity.CANNOT_TELL and not isinstance(finding, kinds.LabelErrors):
+        return None
     if isinstance(finding, InputProblems) and finding.severity is Severity.ACT:
         problem = finding.problems[0]
         return Verdict(

@@ -158,6 +158,13 @@ def test_unequal_classes_are_named(rng):
     assert finding.severity is Severity.KNOW and "18 times" in finding.summary
 
 
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2, 0], [1] * 100])
+def test_of_too_few_test_examples_it_cannot_be_told_whether_a_class_is_weak(labels):
+    labels = np.array(labels)
+    (finding,) = data_checks.find_weak_classes(evidence_of(LABELS % 3, labels, (labels + 1) % 3))
+    assert finding.severity is Severity.CANNOT_TELL and "Cannot tell" in finding.title
+
+
 def test_without_test_labels_no_class_is_weak():
     assert list(data_checks.find_weak_classes(evidence_of(LABELS))) == []
 

@@ -86,6 +86,22 @@ def test_nothing_to_act_on_or_look_at_is_said_as_no_problem_found(findings):
     assert found.target in {finding.name for finding in findings}
 
 
+@pytest.mark.parametrize("name", ["weak-classes", "weak-groups", "unfaithful"])
+def test_what_too_few_test_examples_cannot_tell_is_said_beside_no_problem_found(findings, name):
+    fine = [
+        dataclasses.replace(item, severity=Severity.CANNOT_TELL if item.name == name else Severity.FINE)
+        for item in findings
+    ]
+    found = verdict(fine)
+    assert found.strong == "No problem was found" and "too few test examples" in found.rest
+
+
+@pytest.mark.parametrize("name", ["weak-classes", "weak-groups"])
+def test_what_cannot_be_told_is_no_number(findings, name):
+    (item,) = [item for item in findings if item.name == name]
+    assert tile_of(dataclasses.replace(item, severity=Severity.CANNOT_TELL)).number == "?"
+
+
 def test_inputs_that_are_no_numbers_come_first_where_they_stand_first(findings):
     broken = NotFiniteInputs(
         severity=Severity.ACT,
