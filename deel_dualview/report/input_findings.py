@@ -14,6 +14,7 @@ ProblemKind = Literal[
     "constant",
     "missing",
     "one-value-column",
+    "constant-column",
     "identifier",
     "leaking-column",
     "odd-images",
