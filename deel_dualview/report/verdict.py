@@ -15,6 +15,9 @@ from deel_dualview.report.input_findings import InputProblems
 ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
 """Findings that are about the method: the page has them in its last section."""
 
+MANY_WRONG = 10
+"""A verdict mentions from so many wrong labels on that there may be some."""
+
 
 class Verdict(NamedTuple):
     """What an audit comes to.
@@ -56,16 +59,19 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
         num_test: number of test examples.
     """
     by_subject = sorted(findings, key=_subject)
+    bounds = [
+        own.at_most or 0 for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
+    ]
+    most_wrong = max(bounds, default=0)
     candidates = [
-        found for finding in by_subject if (found := _verdict_of(finding, num_train, num_test)) is not None
+        found
+        for finding in by_subject
+        if (found := _verdict_of(finding, num_train, num_test, most_wrong)) is not None
     ]
     for severities in ({Severity.ACT, Severity.CANNOT_TELL}, {Severity.LOOK}):
         for verdict in candidates:
             if verdict.severity in severities:
                 return verdict
-    bounds = [
-        own.at_most for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
-    ]
     bound = f", where at most {bounds[0]:,} labels are wrong," if bounds else ""
     is_partial = any(finding.severity is Severity.CANNOT_TELL for finding in findings)
     unknown = "; there are too few test examples to look for everything" if is_partial else ""
@@ -142,8 +148,11 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
     return Tile("?", "wrong training labels: their number cannot be told")
 
 
-def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | None:
-    """Return the verdict of a single finding, None of one that never makes a verdict."""
+def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int) -> Verdict | None:
+    """Return the verdict of a single finding, None of one that never makes a verdict.
+
+    `most_wrong` is the upper bound of the number of wrong labels where there is no estimate of it, else 0.
+    """
     if finding.severity is Severity.CANNOT_TELL and not isinstance(finding, kinds.LabelErrors):
         return None
     if isinstance(finding, InputProblems) and finding.severity is Severity.ACT:
@@ -213,7 +222,12 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | No
         return Verdict(
             finding.severity,
             f"{finding.count:,} of {num_test:,}",
-            "test predictions are wrong; nothing more urgent was found in the data.",
+            "test predictions are wrong; "
+            + (
+                f"up to {most_wrong:,} training labels may be wrong, too."
+                if most_wrong >= MANY_WRONG
+                else "nothing more urgent was found in the data."
+            ),
             "See which classes are confused, and which training examples stand behind that.",
             finding.name,
             "See the confusions",

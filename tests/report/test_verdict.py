@@ -121,6 +121,17 @@ def test_the_link_of_a_verdict_leads_to_a_finding_or_to_the_method(findings):
         assert verdict([alone]).target in {finding.name, "method"}
 
 
+@pytest.mark.parametrize(
+    ("at_most", "said"), [(63, "up to 63 training labels may be wrong"), (9, "nothing more urgent")]
+)
+def test_wrong_predictions_do_not_hide_that_many_labels_may_be_wrong(findings, at_most, said):
+    bound = dataclasses.replace(
+        findings[LABELS], severity=Severity.KNOW, status="at most", count=0, at_most=at_most
+    )
+    found = verdict([bound, findings[WRONG]])
+    assert found.target == "wrong-predictions" and said in found.rest
+
+
 def test_a_bound_is_written_as_a_bound_and_no_estimate(findings):
     bound = dataclasses.replace(findings[LABELS], status="at most", count=0, at_most=45)
     assert tile_of(bound).number == "≤ 45"
