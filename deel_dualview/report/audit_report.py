@@ -45,7 +45,7 @@ class AuditReport:
 
     Args:
         overview: what was audited, certificate, settings, time and memory.
-        findings: most urgent first within the order of a report.
+        findings: in the order of the page, by subject; a surrogate that is not to be trusted comes first.
         attributions: influence values (m, n) of every training example on the explained logit of every test
             example; zero but for support vectors. A row sums to the surrogate's logit. Of any other method
             than DualView, only the k strongest values on either side of every row.
