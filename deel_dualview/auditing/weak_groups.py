@@ -103,7 +103,7 @@ def _summary(numbers: Sequence[int], *, has_given: bool) -> str:
     kinds = [kind for kind, number in zip(_KINDS, numbers, strict=True) if number]
     sentences = [f"{total:,} groups were tested: {', '.join(kinds)}." if total else "No group was tested."]
     if has_given and not numbers[-1]:
-        sentences.append("None of the given groups could be.")
+        sentences.append("None of the given groups could be tested.")
     if not total or (has_given and not numbers[-1]):
         sentences.append(
             f"A group needs {LEAST_EXAMPLES} test examples, and others of the same classes to compare them with."
