@@ -111,6 +111,9 @@ def tile_of(finding: Finding) -> Tile:
         kind = "classes" if isinstance(finding, WeakClasses) else "groups"
         return Tile("?", f"{kind} predicted worse than the rest: too few test examples to tell")
     if isinstance(finding, WeakClasses):
+        absent = sum(item.num_train == 0 for item in finding.classes)
+        if absent and not finding.count:
+            return Tile(f"{absent:,}", f"of {len(finding.classes):,} classes without a training example")
         return Tile(
             f"{finding.count:,}", f"of {len(finding.classes):,} classes predicted worse than the rest"
         )

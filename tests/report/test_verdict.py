@@ -102,6 +102,12 @@ def test_what_cannot_be_told_is_no_number(findings, name):
     assert tile_of(dataclasses.replace(item, severity=Severity.CANNOT_TELL)).number == "?"
 
 
+def test_the_number_of_classes_without_a_training_example_is_shown_where_none_is_weak(findings):
+    classes = [dataclasses.replace(item, num_train=0) for item in findings[WEAK].classes[:2]]
+    absent = dataclasses.replace(findings[WEAK], count=0, classes=(*classes, *findings[WEAK].classes[2:]))
+    assert tile_of(absent).number == "2" and "without a training example" in tile_of(absent).meaning
+
+
 def test_inputs_that_are_no_numbers_come_first_where_they_stand_first(findings):
     broken = NotFiniteInputs(
         severity=Severity.ACT,
