@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import sklearn.datasets
@@ -209,10 +209,14 @@ def report_columns(num_tables: int, data_dir: str) -> None:
     tables["german credit"] = german
     for name, (values, labels) in tables.items():
         report_order(name, values, labels)
-        alarms = sum(bool(column_problems(values, labels, seed)) for seed in range(10))
+        found = [column_problems(values, labels, seed) for seed in range(10)]
+        alarms, constant = sum(map(has_alarm, found)), sum("constant-column" in kinds for kinds in found)
         planted = planted_columns(values, labels)
-        print(f"columns of {name}: {alarms} alarms of 10 random splits; planted and found, of 10: {planted}")
-    alarms = 0
+        print(
+            f"columns of {name}: {alarms} alarms of 10 random splits, {constant} with constant columns; planted and "
+            f"found, of 10: {planted}"
+        )
+    alarms = constant = 0
     for seed in range(num_tables):
         rng = np.random.default_rng(1000 + seed)
         num, classes = int(rng.choice([80, 130, 400, 1300])), int(rng.choice([2, 3, 10]))
@@ -227,8 +231,14 @@ def report_columns(num_tables: int, data_dir: str) -> None:
             ],
             axis=1,
         )
-        alarms += bool(column_problems(values, labels, seed))
-    print(f"columns of synthetic tables: {alarms} alarms of {num_tables}")
+        kinds = column_problems(values, labels, seed)
+        alarms, constant = alarms + has_alarm(kinds), constant + ("constant-column" in kinds)
+    print(f"columns of synthetic tables: {alarms} alarms of {num_tables}, {constant} with constant columns")
+
+
+def has_alarm(kinds: Sequence[str]) -> bool:
+    """Return whether any problem is more than a column that has one value in all examples, which is a fact."""
+    return bool(set(kinds) - {"constant-column"})
 
 
 def column_problems(values: np.ndarray, labels: np.ndarray, seed: int) -> list[str]:

@@ -99,6 +99,18 @@ def find_column_problems(columns: Sequence[Column], train_labels: np.ndarray) ->
         ("gives the label on its own", "give the label on their own"),
         "Is it known when the model is used? If it was made from the label, or after it, leave it out.",
     )
+    yield from _problem(
+        "constant-column",
+        [column.name for column in columns if is_constant(column)],
+        ("has one value in both sets", "have one value in both sets"),
+        "No model can learn anything from it. Is it read from the right place? Else leave it out.",
+        severity=Severity.KNOW,
+    )
+
+
+def is_constant(column: Column) -> bool:
+    """Return whether a column has the same value in every example of both sets."""
+    return bool((column.train == column.train[0]).all() and (column.test == column.train[0]).all())
 
 
 def has_one_value(values: np.ndarray, others: np.ndarray, chance: float) -> bool:
@@ -148,14 +160,18 @@ def is_label(values: np.ndarray, labels: np.ndarray) -> bool:
 
 
 def _problem(
-    kind: ProblemKind, names: Sequence[str], what: tuple[str, str], advice: str
+    kind: ProblemKind,
+    names: Sequence[str],
+    what: tuple[str, str],
+    advice: str,
+    severity: Severity = Severity.LOOK,
 ) -> Iterator[InputProblem]:
     if names:
         shown = ", ".join(names[:_MOST_NAMED])
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         yield InputProblem(
             kind=kind,
-            severity=Severity.LOOK,
+            severity=severity,
             title=f"{_columns(len(names), *what)}: {shown}{more}",
             advice=advice,
             count=len(names),

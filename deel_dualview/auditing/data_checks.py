@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from sklearn.neighbors import NearestNeighbors
 
@@ -150,7 +151,10 @@ def find_outliers(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> It
 
 
 def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
-    """Yield the finding about classes whose test labels are predicted less often than those of all, beyond chance."""
+    """Yield the finding about classes whose test labels are predicted less often than those of all, beyond chance.
+
+    A class of the model without a training example is reported, too.
+    """
     if evidence.test_labels is None:
         return
     right = evidence.predictions == evidence.test_labels
@@ -173,17 +177,36 @@ def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
             ClassAccuracy(label, int(num_train[label]), int(num_test[label]), int(num_right[label]), is_weak)
         )
     weak = [item for item in classes if item.is_weak]
+    # Fisher's chance where all of a class are wrong and all others right, which no errors go below.
+    least_chance = (1 / scipy.special.comb(len(right), num_test)).min()
+    can_tell = least_chance < CHANCE / num_classes
     verb = "classes is" if len(weak) == 1 else "classes are"
+    num_absent = int((num_train == 0).sum())
+    absent = f"{num_absent:,} of {num_classes:,} classes {'has' if num_absent == 1 else 'have'} no training example"
     ratio = num_train.max() / max(num_train[num_train > 0].min(), 1)
     known = f"The largest class has {ratio:.0f} times as many training examples as the smallest. "
     yield WeakClasses(
-        severity=Severity.LOOK if weak else Severity.KNOW if ratio >= IMBALANCED else Severity.FINE,
+        severity=(
+            Severity.LOOK
+            if weak or num_absent
+            else Severity.CANNOT_TELL
+            if not can_tell
+            else Severity.KNOW
+            if ratio >= IMBALANCED
+            else Severity.FINE
+        ),
         title=(
             f"{len(weak):,} of {num_classes:,} {verb} predicted worse than the rest"
             if weak
+            else absent
+            if num_absent
             else "No class is predicted worse than the rest, beyond chance"
+            if can_tell
+            else "Cannot tell whether any class is predicted worse than the rest: too few test examples"
         ),
-        summary=(known if ratio >= IMBALANCED else "")
+        summary=(f"{absent}: the model cannot have learned them from this set. " if num_absent else "")
+        + (known if ratio >= IMBALANCED else "")
+        + ("" if can_tell else "Were all of a class wrong and all others right, it could still be chance. ")
         + "By Fisher's exact test of a class's test labels against all others, corrected for the number of classes.",
         count=len(weak),
         share=len(weak) / num_classes,

@@ -25,6 +25,8 @@ LEAST_EXAMPLES = 10
 NUM_CLUSTERS = (2, 4, 8)
 """A class is cut into so many clusters, wherever a cluster has `_LEAST_MEAN` test examples in the mean."""
 _LEAST_MEAN = 12
+LEAST_OF_CLASS = NUM_CLUSTERS[0] * _LEAST_MEAN
+"""Smaller classes are not cut into clusters."""
 _MOST_CLASSES, _MOST_FITTED = 100, 2_000
 """Clusters are made of the classes with most errors, each fitted to so many training examples at most."""
 _MOST_CATEGORIES = 50

@@ -114,7 +114,7 @@ def _sentences(issues: LabelIssues, num_train: int) -> list[str]:
     elif number.status == "at most":
         said = [
             f"The {num_train:,} training labels look hardly worse than the test labels. More than {number.at_most:,} "
-            "wrong ones, spread at random, would have been noticed. The likeliest ones are shown: look at them."
+            "wrong ones, spread at random, would have been noticed. The likeliest ones are shown; none is flagged."
         ]
     else:
         said = [

@@ -16,6 +16,8 @@ from deel_dualview.report.findings import Faithfulness, Measure, PathPoint, Seve
 from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
 
 GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
+LEAST_COMPARED = 20
+"""Of fewer test examples a single one is more than 5 %: that all of them agree says little."""
 PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Scale-free values of K that the path goes through, besides the audit's own and the largest default of `DualView`."""
 
@@ -23,16 +25,25 @@ PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
 def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
     """Judge how far the surrogate stands for the model, on the test set."""
     different = round((1 - fidelity.agreement) * fidelity.num_examples)
+    is_good = fidelity.agreement >= GOOD_AGREEMENT
+    can_tell = not is_good or fidelity.num_examples >= LEAST_COMPARED
     severity = (
-        Severity.FINE
-        if fidelity.agreement >= GOOD_AGREEMENT
+        Severity.CANNOT_TELL
+        if not can_tell
+        else Severity.FINE
+        if is_good
         else Severity.LOOK
         if fidelity.agreement >= FAIR_AGREEMENT
         else Severity.ACT
     )
     return Faithfulness(
         severity=severity,
-        title=f"The surrogate agrees with the model on {fidelity.agreement:.1%} of the test set",
+        title=(
+            f"The surrogate agrees with the model on {fidelity.agreement:.1%} of the test set"
+            if can_tell
+            else "Cannot tell whether the surrogate agrees with the model: it does on "
+            f"{fidelity.num_examples - different:,} of {fidelity.num_examples:,} test examples, which are too few"
+        ),
         summary=(
             "Influence is that of a surrogate: a support vector machine on the features that the model hands to its "
             "last layer. It predicts another class on "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import scipy.stats
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.grouping import (
     LEAST_EXAMPLES,
+    LEAST_OF_CLASS,
     Group,
     Values,
     by_features,
@@ -31,6 +32,14 @@ expected, or an accuracy ten points below."""
 _OVERLAP = 0.5
 """Of groups that share half of their examples, the one of least chance is reported."""
 NUM_GROUPS, NUM_SHOWN = 6, 6
+
+
+_KINDS = (
+    "examples of a class that are alike to the model",
+    "predictions with a common proponent",
+    "values of a column",
+    "the given groups",
+)
 
 
 class _Tested(NamedTuple):
@@ -69,26 +78,49 @@ def find_weak_groups(
     weak = _distinct(sorted((item for item in weak if _matters(item)), key=lambda item: item.chance))
     num_examined = sum(map(len, tested))
     count = len(weak)
+    can_tell = num_examined > 0 or _has_large_class_without_error(evidence)
     inside = np.unique(np.concatenate([*(item.group.members for item in weak), np.empty(0, np.int64)]))
     yield WeakGroups(
-        severity=Severity.LOOK if count else Severity.FINE,
+        severity=Severity.LOOK if count else Severity.FINE if can_tell else Severity.CANNOT_TELL,
         title=(
             f"The model is weak in {count:,} {'group' if count == 1 else 'groups'} of test examples"
             if count
             else "No group of test examples is predicted worse than the rest of its class, beyond chance"
+            if can_tell
+            else "Cannot tell whether the model is weak in a group: no group of test examples is large enough"
         ),
-        summary=(
-            f"{num_examined:,} groups were tested: examples of a class that are alike to the model, predictions with a "
-            "common proponent"
-            + (", values of a column" if columns else "")
-            + (", the given groups" if given else "")
-            + ". Errors are compared with those on other examples of the same classes."
-        ),
+        summary=_summary([len(found) for found in tested], has_given=bool(given)),
         count=count,
         share=len(inside) / evidence.num_test,
         num_examined=num_examined,
         groups=tuple(_weak_group(item, evidence) for item in weak[:NUM_GROUPS]),
     )
+
+
+def _summary(numbers: Sequence[int], *, has_given: bool) -> str:
+    """Describe which groups were tested, from the numbers of the four kinds."""
+    total = sum(numbers)
+    kinds = [kind for kind, number in zip(_KINDS, numbers, strict=True) if number]
+    sentences = [f"{total:,} groups were tested: {', '.join(kinds)}." if total else "No group was tested."]
+    if has_given and not numbers[-1]:
+        sentences.append("None of the given groups could be tested.")
+    if not total or (has_given and not numbers[-1]):
+        sentences.append(
+            f"A group needs {LEAST_EXAMPLES} test examples, and others of the same classes to compare them with."
+        )
+    if total:
+        sentences.append("Errors are compared with those on other examples of the same classes.")
+    return " ".join(sentences)
+
+
+def _has_large_class_without_error(evidence: Evidence) -> bool:
+    """Return whether a class that is large enough for groups has none only because it is always predicted right."""
+    labels = np.asarray(evidence.test_labels)
+    sizes, num_right = (
+        np.bincount(part, minlength=evidence.num_classes)
+        for part in (labels, labels[evidence.predictions == labels])
+    )
+    return bool(((sizes >= LEAST_OF_CLASS) & (sizes == num_right)).any())
 
 
 def _test(groups: Iterable[Group], strata: np.ndarray, evidence: Evidence) -> list[_Tested]:

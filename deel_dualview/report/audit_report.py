@@ -45,7 +45,7 @@ class AuditReport:
 
     Args:
         overview: what was audited, certificate, settings, time and memory.
-        findings: most urgent first within the order of a report.
+        findings: in the order of the page, by subject; a surrogate that is not to be trusted comes first.
         attributions: influence values (m, n) of every training example on the explained logit of every test
             example; zero but for support vectors. A row sums to the surrogate's logit. Of any other method
             than DualView, only the k strongest values on either side of every row.
@@ -92,7 +92,8 @@ class AuditReport:
     def to_frames(self) -> dict[str, pd.DataFrame]:
         """Return what each finding lists as a DataFrame, by the finding's name; pandas is imported here.
 
-        `"label-errors"` has every training label; the others have the examples, pairs or classes that the page shows.
+        `"label-errors"` has every training label; the others have the examples, pairs, classes, groups or
+        problems that the page shows.
         Findings that list nothing are left out.
         """
         frames = {finding.name: finding.to_frame(self.overview.class_names) for finding in self.findings}

@@ -203,7 +203,7 @@ class Finding:
     share: float
 
     def to_frame(self, class_names: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return one row for each example, pair or class that the finding lists, as its page shows them.
+        """Return one row for each example, pair, class, group or problem that the finding lists, as on its page.
 
         Without rows where it lists none. pandas is imported here.
 
@@ -368,6 +368,9 @@ class Duplicates(Finding):
     name: ClassVar[str] = "duplicates"
     num_identical: int
     pairs: tuple[SimilarPair, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [pair_row(pair, name_of, ("", "other_")) for pair in self.pairs]
 
 
 @dataclass(frozen=True, kw_only=True)

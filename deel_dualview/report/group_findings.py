@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from deel_dualview.report.findings import ExampleReference, Finding
+from deel_dualview.report.frames import ClassName, Row
 
 GroupKind = Literal["features", "proponents", "column", "given"]
 
@@ -62,3 +63,20 @@ class WeakGroups(Finding):
     name: ClassVar[str] = "weak-groups"
     num_examined: int
     groups: tuple[WeakGroup, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        return [
+            {
+                "kind": item.kind,
+                "name": item.name,
+                "value": item.value,
+                "label": name_of(item.label),
+                "proponent": None if item.proponent is None else item.proponent.index,
+                "test_examples": item.num_test,
+                "predicted_right": item.num_right,
+                "expected_share_right": item.expected,
+                "training_examples": item.num_train,
+                "chance": item.chance,
+            }
+            for item in self.groups
+        ]

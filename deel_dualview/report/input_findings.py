@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from deel_dualview.report.findings import ExampleReference, Finding, Severity
+from deel_dualview.report.frames import ClassName, Row
 
 ProblemKind = Literal[
     "order",
@@ -13,6 +14,7 @@ ProblemKind = Literal[
     "constant",
     "missing",
     "one-value-column",
+    "constant-column",
     "identifier",
     "leaking-column",
     "odd-images",
@@ -51,3 +53,24 @@ class InputProblems(Finding):
 
     name: ClassVar[str] = "inputs"
     problems: tuple[InputProblem, ...]
+
+    def _rows(self, name_of: ClassName) -> list[Row]:
+        del name_of
+        return [
+            {
+                "kind": item.kind,
+                "severity": item.severity.value,
+                "title": item.title,
+                "advice": item.advice,
+                "count": item.count,
+                "columns": list(item.columns),
+                "train_positions": _positions(item, "train"),
+                "test_positions": _positions(item, "test"),
+            }
+            for item in self.problems
+        ]
+
+
+def _positions(problem: InputProblem, split: str) -> list[int]:
+    """Return the positions of the examples that a problem lists, in one set."""
+    return [item.example.index for item in problem.examples if item.example.split == split]

@@ -15,6 +15,9 @@ from deel_dualview.report.input_findings import InputProblems
 ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
 """Findings that are about the method: the page has them in its last section."""
 
+MANY_WRONG = 10
+"""A verdict mentions from so many wrong labels on that there may be some."""
+
 
 class Verdict(NamedTuple):
     """What an audit comes to.
@@ -47,7 +50,8 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
     """Return the verdict that follows from the findings: that of the most urgent one.
 
     What can be repaired in the data comes before wrong predictions, and these before what is wrong with the surrogate.
-    What cannot be told is as urgent as what is wrong, so that it never reads as good.
+    A number of wrong labels that cannot be told is as urgent as what is wrong, so that it never reads as good. Anything
+    else that cannot be told, for want of test examples, makes no verdict of its own: "no problem was found" says so.
 
     Args:
         findings: of an audit.
@@ -55,21 +59,26 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
         num_test: number of test examples.
     """
     by_subject = sorted(findings, key=_subject)
+    bounds = [
+        own.at_most or 0 for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
+    ]
+    most_wrong = max(bounds, default=0)
     candidates = [
-        found for finding in by_subject if (found := _verdict_of(finding, num_train, num_test)) is not None
+        found
+        for finding in by_subject
+        if (found := _verdict_of(finding, num_train, num_test, most_wrong)) is not None
     ]
     for severities in ({Severity.ACT, Severity.CANNOT_TELL}, {Severity.LOOK}):
         for verdict in candidates:
             if verdict.severity in severities:
                 return verdict
-    bounds = [
-        own.at_most for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
-    ]
     bound = f", where at most {bounds[0]:,} labels are wrong," if bounds else ""
+    is_partial = any(finding.severity is Severity.CANNOT_TELL for finding in findings)
+    unknown = "; there are too few test examples to look for everything" if is_partial else ""
     return Verdict(
         Severity.FINE,
         "No problem was found",
-        f"in {num_train:,} training{bound} and {num_test:,} test examples.",
+        f"in {num_train:,} training{bound} and {num_test:,} test examples{unknown}.",
         "Look at what stands behind the predictions, and audit again when the data change.",
         next((finding.name for finding in findings if not isinstance(finding, ABOUT_METHOD)), "method"),
         "Read the findings",
@@ -98,7 +107,13 @@ def tile_of(finding: Finding) -> Tile:
         return Tile(f"{finding.training_accuracy:.0%}", "of the training labels are predicted")
     if isinstance(finding, Outliers):
         return Tile(f"{finding.count:,}", "examples that resemble no training example")
+    if isinstance(finding, (WeakClasses, WeakGroups)) and finding.severity is Severity.CANNOT_TELL:
+        kind = "classes" if isinstance(finding, WeakClasses) else "groups"
+        return Tile("?", f"{kind} predicted worse than the rest: too few test examples to tell")
     if isinstance(finding, WeakClasses):
+        absent = sum(item.num_train == 0 for item in finding.classes)
+        if absent and not finding.count:
+            return Tile(f"{absent:,}", f"of {len(finding.classes):,} classes without a training example")
         return Tile(
             f"{finding.count:,}", f"of {len(finding.classes):,} classes predicted worse than the rest"
         )
@@ -136,8 +151,13 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
     return Tile("?", "wrong training labels: their number cannot be told")
 
 
-def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | None:
-    """Return the verdict of a single finding, None of one that never makes a verdict."""
+def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int) -> Verdict | None:
+    """Return the verdict of a single finding, None of one that never makes a verdict.
+
+    `most_wrong` is the upper bound of the number of wrong labels where there is no estimate of it, else 0.
+    """
+    if finding.severity is Severity.CANNOT_TELL and not isinstance(finding, kinds.LabelErrors):
+        return None
     if isinstance(finding, InputProblems) and finding.severity is Severity.ACT:
         problem = finding.problems[0]
         return Verdict(
@@ -209,7 +229,12 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int) -> Verdict | No
         return Verdict(
             finding.severity,
             f"{finding.count:,} of {num_test:,}",
-            "test predictions are wrong; nothing more urgent was found in the data.",
+            "test predictions are wrong; "
+            + (
+                f"up to {most_wrong:,} training labels may be wrong, too."
+                if most_wrong >= MANY_WRONG
+                else "nothing more urgent was found in the data."
+            ),
             "See which classes are confused, and which training examples stand behind that.",
             finding.name,
             "See the confusions",

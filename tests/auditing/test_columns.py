@@ -9,9 +9,11 @@ from deel_dualview.auditing.columns import (
     find_column_problems,
     find_missing,
     has_one_value,
+    is_constant,
     is_identifier,
     is_label,
 )
+from deel_dualview.report import Severity
 
 NUM_TRAIN, NUM_TEST = 300, 100
 
@@ -62,12 +64,22 @@ def test_ordinary_columns_raise_no_alarm(seed):
             "has one value in test, and others in training",
             lambda labels, rng: np.r_[rng.integers(0, 2, NUM_TRAIN), np.ones(NUM_TEST)],
         ),
+        ("constant-column", "has one value in both sets", lambda labels, rng: np.full(len(labels), 7)),
     ],
 )
 def test_a_planted_column_is_found(kind, title, make):
     (problem,) = find_column_problems(*table(planted=make))
     assert problem.kind == kind and problem.columns == ("planted",) and problem.count == 1
     assert problem.title == f"1 column {title}: planted"
+
+
+def test_a_column_of_one_value_in_both_sets_is_good_to_know():
+    (problem,) = find_column_problems(*table(planted=lambda labels, rng: np.zeros(len(labels))))
+    assert problem.severity is Severity.KNOW
+
+
+def test_a_column_of_another_value_in_each_set_is_not_constant():
+    assert not is_constant(Column("year", np.full(300, 2024), np.full(100, 2025)))
 
 
 def test_several_columns_are_one_problem():
@@ -90,7 +102,7 @@ def test_a_rare_value_that_one_set_lacks_by_chance_is_no_problem():
     assert has_one_value(train, test, 0.01)
 
 
-def test_a_column_of_one_value_in_both_sets_is_no_problem():
+def test_a_column_of_one_value_in_both_sets_does_not_differ_between_them():
     assert not has_one_value(np.ones(300), np.ones(100), 0.01)
 
 

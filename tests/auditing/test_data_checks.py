@@ -173,6 +173,28 @@ def test_unequal_classes_are_named(rng):
     assert finding.severity is Severity.KNOW and "18 times" in finding.summary
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "title"),
+    [
+        ([0.9, 0.9, 0.9], "2 of 3 classes have no training"),
+        ([0.95, 0.6, 0.95], "1 of 3 classes is predicted worse"),
+    ],
+)
+def test_classes_without_a_training_example_are_to_be_looked_at(rng, accuracies, title):
+    labels = np.arange(600) % 3
+    evidence = evidence_of(np.zeros(200, int), labels, predictions_of(labels, accuracies, rng))
+    (finding,) = data_checks.find_weak_classes(evidence)
+    assert finding.severity is Severity.LOOK and finding.title.startswith(title)
+    assert "2 of 3 classes have no training example" in finding.summary
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2, 0], [1] * 100])
+def test_of_too_few_test_examples_it_cannot_be_told_whether_a_class_is_weak(labels):
+    labels = np.array(labels)
+    (finding,) = data_checks.find_weak_classes(evidence_of(LABELS % 3, labels, (labels + 1) % 3))
+    assert finding.severity is Severity.CANNOT_TELL and "Cannot tell" in finding.title
+
+
 def test_without_test_labels_no_class_is_weak():
     assert list(data_checks.find_weak_classes(evidence_of(LABELS))) == []
 

@@ -1,14 +1,19 @@
 """The finding about wrong labels where the network has memorised them, and where they cannot be counted."""
 
+import dataclasses
 import json
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import audit, label_issues, swap_labels
+from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.labels import find_label_errors
+from deel_dualview.labels import LabelCount
 from deel_dualview.report import AuditReport, Severity
 from deel_dualview.report.html import render_page
 
@@ -97,6 +102,30 @@ def test_an_audit_has_the_label_issues_of_the_function(report, memorised):
     found = label_issues(model, train, test, progress=False)
     assert found.count == report.label_issues.count
     np.testing.assert_allclose(found.scores, report.label_issues.scores, atol=1e-4)
+
+
+def test_a_bound_alone_is_good_to_know_and_nothing_is_to_be_done(report):
+    bound = dataclasses.replace(
+        report.label_issues, count=LabelCount("at most", at_most=63), flagged=np.zeros(NUM_TRAIN, bool)
+    )
+    evidence = Evidence(
+        num_classes=NUM_CLASSES,
+        k=1,
+        broken_train=np.empty(0, np.int64),
+        broken_test=np.empty(0, np.int64),
+        train_labels=bound.given_labels,
+        train_ids=None,
+        self_influence=np.zeros(NUM_TRAIN),
+        test_labels=None,
+        test_ids=None,
+        predictions=np.zeros(1, np.int64),
+        confidences=np.ones(1),
+        attributions=scipy.sparse.csr_array((1, NUM_TRAIN)),
+        surrogate=None,
+    )
+    finding = find_label_errors(evidence, bound, None)
+    assert finding.severity is Severity.KNOW and "at most 63" in finding.title
+    assert "look at them" not in finding.summary and "none is flagged" in finding.summary
 
 
 def test_given_probabilities_have_half_of_the_weight(memorised):

@@ -167,6 +167,42 @@ def test_predictions_without_a_proponent_are_in_no_group(case):
     assert case.find(planted(case.blobs == 2), attributions=empty).groups[0].kind == "features"
 
 
+def few(case, number, is_wrong):
+    """Return the finding of an audit of the first test examples alone."""
+    labels = case.labels[:number]
+    first = dataclasses.replace(case, test=case.test[:number])
+    return first.find(
+        np.zeros(NUM_TEST, bool),
+        test_labels=labels,
+        predictions=np.where(is_wrong, 1 - labels, labels),
+        confidences=np.ones(number),
+        attributions=scipy.sparse.csr_array((number, NUM_TRAIN)),
+    )
+
+
+@pytest.mark.parametrize(("number", "is_wrong"), [(1, False), (9, False), (30, True)])
+def test_without_a_group_that_is_large_enough_it_cannot_be_told_whether_one_is_weak(case, number, is_wrong):
+    finding = few(case, number, is_wrong)
+    assert finding.severity is Severity.CANNOT_TELL and "Cannot tell" in finding.title
+    assert finding.num_examined == 0 and "No group" in finding.summary
+
+
+@pytest.mark.parametrize("values", [[None] * NUM_TEST, list(range(NUM_TEST))], ids=["missing", "unique"])
+def test_given_groups_that_cannot_be_tested_are_not_said_to_be(case, values):
+    finding = case.find(planted(case.blobs == 2), given={"id": (None, np.array(values, str))})
+    assert "None of the given groups could be" in finding.summary and "10 test examples" in finding.summary
+    assert "the given groups." not in finding.summary
+
+
+def test_given_groups_that_are_tested_are_said_to_be(case):
+    summary = case.find(planted(case.blobs == 2), given={"blob": (None, case.blobs)}).summary
+    assert "the given groups." in summary and "None of" not in summary
+
+
+def test_large_classes_without_an_error_have_no_weak_group(case):
+    assert few(case, 80, False).severity is Severity.FINE
+
+
 def test_without_test_labels_there_is_no_finding(case):
     assert case.find(np.zeros(NUM_TEST, bool), test_labels=None) is None
 

@@ -3,7 +3,15 @@
 import pytest
 from report_cases import NUM_TRAIN, make_full_report
 
-from deel_dualview.report import ExampleReference, NotFiniteInputs, Severity, SimilarPair
+from deel_dualview.report import (
+    ExampleReference,
+    InputProblem,
+    InputProblems,
+    NotFiniteInputs,
+    OddExample,
+    Severity,
+    SimilarPair,
+)
 from deel_dualview.report.findings import ConflictingDuplicates
 
 pytest.importorskip("pandas", reason="pandas is an extra")
@@ -27,6 +35,8 @@ def test_every_finding_that_lists_something_has_a_frame(frames):
         "outliers",
         "weak-classes",
         "influential-examples",
+        "duplicates",
+        "weak-groups",
     }
 
 
@@ -58,6 +68,33 @@ def test_a_weak_class_has_its_name(frames):
 
 def test_influential_examples_are_listed_by_predicted_class(frames):
     assert list(frames["influential-examples"]["predicted_label"].unique())[:2] == ["cat", "dog"]
+
+
+def test_duplicates_of_one_label_have_the_positions_of_both(report, frames):
+    pairs = report.finding("duplicates").pairs
+    assert list(frames["duplicates"]["position"]) == [pair.first.index for pair in pairs]
+    assert list(frames["duplicates"]["other_position"]) == [pair.second.index for pair in pairs]
+
+
+def test_a_weak_group_has_its_value_class_and_proponent(frames):
+    frame = frames["weak-groups"].set_index("kind")
+    assert (frame.loc["column", "name"], frame.loc["column", "value"]) == ("age", "3 to 9")
+    assert frame.loc["features", "label"] == "cat" and frame.loc["proponents", "proponent"] == 3
+    assert set(frame["test_examples"]) == {20} and set(frame["predicted_right"]) == {8}
+
+
+def test_a_problem_of_the_inputs_has_its_columns_and_the_positions_of_its_examples():
+    examples = tuple(
+        OddExample(ExampleReference(split, index, None, None), "dark")
+        for split, index in (("train", 4), ("test", 7), ("train", 5))
+    )
+    problems = (
+        InputProblem("identifier", Severity.LOOK, "2 columns number the examples", "", 2, columns=("a", "b")),
+        InputProblem("odd-images", Severity.KNOW, "3 images are dark", "", 3, examples=examples),
+    )
+    frame = finding(InputProblems, problems=problems).to_frame()
+    assert frame["columns"].tolist() == [["a", "b"], []] and frame["severity"].tolist() == ["look", "know"]
+    assert frame["train_positions"].tolist() == [[], [4, 5]] and frame["test_positions"].tolist() == [[], [7]]
 
 
 def test_classes_are_numbers_without_names(report):

@@ -86,6 +86,28 @@ def test_nothing_to_act_on_or_look_at_is_said_as_no_problem_found(findings):
     assert found.target in {finding.name for finding in findings}
 
 
+@pytest.mark.parametrize("name", ["weak-classes", "weak-groups", "unfaithful"])
+def test_what_too_few_test_examples_cannot_tell_is_said_beside_no_problem_found(findings, name):
+    fine = [
+        dataclasses.replace(item, severity=Severity.CANNOT_TELL if item.name == name else Severity.FINE)
+        for item in findings
+    ]
+    found = verdict(fine)
+    assert found.strong == "No problem was found" and "too few test examples" in found.rest
+
+
+@pytest.mark.parametrize("name", ["weak-classes", "weak-groups"])
+def test_what_cannot_be_told_is_no_number(findings, name):
+    (item,) = [item for item in findings if item.name == name]
+    assert tile_of(dataclasses.replace(item, severity=Severity.CANNOT_TELL)).number == "?"
+
+
+def test_the_number_of_classes_without_a_training_example_is_shown_where_none_is_weak(findings):
+    classes = [dataclasses.replace(item, num_train=0) for item in findings[WEAK].classes[:2]]
+    absent = dataclasses.replace(findings[WEAK], count=0, classes=(*classes, *findings[WEAK].classes[2:]))
+    assert tile_of(absent).number == "2" and "without a training example" in tile_of(absent).meaning
+
+
 def test_inputs_that_are_no_numbers_come_first_where_they_stand_first(findings):
     broken = NotFiniteInputs(
         severity=Severity.ACT,
@@ -103,6 +125,17 @@ def test_the_link_of_a_verdict_leads_to_a_finding_or_to_the_method(findings):
     for finding in findings:
         alone = dataclasses.replace(finding, severity=Severity.ACT)
         assert verdict([alone]).target in {finding.name, "method"}
+
+
+@pytest.mark.parametrize(
+    ("at_most", "said"), [(63, "up to 63 training labels may be wrong"), (9, "nothing more urgent")]
+)
+def test_wrong_predictions_do_not_hide_that_many_labels_may_be_wrong(findings, at_most, said):
+    bound = dataclasses.replace(
+        findings[LABELS], severity=Severity.KNOW, status="at most", count=0, at_most=at_most
+    )
+    found = verdict([bound, findings[WRONG]])
+    assert found.target == "wrong-predictions" and said in found.rest
 
 
 def test_a_bound_is_written_as_a_bound_and_no_estimate(findings):
