@@ -66,7 +66,7 @@ def solver_of(
     require(
         is_classifier or isinstance(objective, IndependentSigmoids | SquaredError | Huber),
         "DualView has surrogates of classifiers, independent labels and regressions; of a custom loss take "
-        "RepresenterPointL2 or GradDot, or say loss_function='mse' where it is a regression.",
+        "RepresenterPointL2 or GradDot.",
         {"objective": objective},
     )
     kind = DualSVMSolver if is_classifier else PerOutputSVMSolver

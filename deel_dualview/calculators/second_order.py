@@ -12,6 +12,7 @@ from deel_dualview.calculators.represented import Represented
 from deel_dualview.curvature.outputs import output_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
+from deel_dualview.models.heads import AffineMap
 
 
 class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator):
@@ -57,8 +58,8 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
         gradients = self._training_gradients(represented)
         solved = self._solved(gradients)
         gradients_of, head = self.ihvp.gradients, self.model.split.head
-        if gradients_of.is_closed_last_layer and head is not None and head.step is None:
-            bent = self._bent_last(represented, gradients, solved)
+        if gradients_of.is_closed_last_layer and head is not None:
+            bent = self._bent_last(represented, gradients, solved, head.step)
         else:
             bent = blocks.from_dense(self._bent_one_by_one(represented, blocks.to_dense(solved)), gradients)
         return self._combined(gradients, bent, 1)
@@ -81,15 +82,24 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
         pairs = zip(gradients, bent, strict=True)
         return tuple(_weighted_sum(first, own, second, other) for own, other in pairs)
 
-    def _bent_last(self, represented: Represented, gradients: Blocks, solved: Blocks) -> Blocks:
-        """Return every example's own curvature times its solved gradient: features are a factor of both."""
+    def _bent_last(
+        self, represented: Represented, gradients: Blocks, solved: Blocks, step: AffineMap | None
+    ) -> Blocks:
+        """Return every example's own curvature times its solved gradient: features are a factor of both.
+
+        The curvature is that of the outputs, which a fixed step may make from those of the layer.
+        """
         ((left, right),), (rows,) = gradients, solved
         matrices = tf.reshape(rows, (-1, left.shape[1], right.shape[1]))
         outputs = tf.linalg.matvec(matrices, right)
+        if step is not None:
+            outputs = tf.matmul(outputs, step.matrix)
         objective = self.model.objective
         targets = tf.constant(represented.targets) if objective.needs_targets else None
-        factor = objective.hessian_factor(represented.logits, targets)[:, -left.shape[1] :]
+        factor = objective.hessian_factor(represented.logits, targets)[:, -outputs.shape[1] :]
         products = output_products(factor, outputs[:, tf.newaxis], objective.hessian_kind)[:, 0]
+        if step is not None:
+            products = tf.matmul(products, step.matrix, transpose_b=True)
         return (OuterProduct(products, right),)
 
     def _bent_one_by_one(self, represented: Represented, rows: tf.Tensor) -> tf.Tensor:

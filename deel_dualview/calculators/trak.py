@@ -33,7 +33,8 @@ class Trak(StoredInfluenceCalculator):
     (1 - p), which the paper leaves out too). The explained class is what the *last* checkpoint given says.
 
     Of a model with one output z and another loss, f = z, and minus the derivative of the loss takes the place of 1 - p:
-    one unit is one unit of z.
+    one unit is one unit of z, up to the second derivative of the loss, which the paper leaves out too (values of
+    squared error are twice the change of z).
 
     The inverse is regularised relatively, lambda = relative_damping * trace(Phi' Phi) / k: the paper's matrix
     is singular where a feature is dead, and always in the last layer of a softmax, whose logits may be

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -78,6 +79,9 @@ def find_objective(
 
     Raises:
         ValueError: an objective that does not fit how the model ends.
+
+    Warns:
+        UserWarning: the model was compiled with a loss that is not used.
     """
     return _kept(_found(loss_function, model, width, ending))
 
@@ -106,9 +110,24 @@ def _found(loss_function: LossFunction | None, model: keras.Model, width: int, e
             settings.get("label_smoothing")
         )
     if not is_custom:
+        if loss_function is None and loss is not None and name not in (*_CLASSIFIERS, "binary_crossentropy"):
+            _warn_of_another_loss(loss)
         return SoftmaxCrossEntropy()
     # Without the reduction over the batch.
     return CustomLoss(loss.call if isinstance(loss, keras.losses.Loss) else loss, ending)
+
+
+def _warn_of_another_loss(loss: object) -> None:
+    warnings.warn(
+        describe(
+            "The model is explained as a classifier with cross-entropy, and was compiled with another loss: pass "
+            "InfluenceModel(model, loss_function=LOSS) to explain that one, or "
+            "loss_function=SoftmaxCrossEntropy() to leave it so.",
+            {"loss": getattr(loss, "__name__", type(loss).__name__)},
+        ),
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _check_fit(objective: Objective, ending: Ending) -> None:

@@ -35,8 +35,8 @@ def to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     )
     if not is_whole:
         raise ValueError(
-            "Class indices must be integers or whole numbers. The labels of a regression need its loss: compile the "
-            "model with it, or pass InfluenceModel(model, loss_function='mse'). "
+            "Class indices must be integers or whole numbers. The labels of a regression need the loss that the model "
+            "was trained with: InfluenceModel(model, loss_function=LOSS), for instance 'mse'. "
             f"Received: labels of dtype {labels.dtype}."
         )
     classes = labels.reshape(-1).astype(np.int64)

@@ -265,3 +265,20 @@ def test_layers_before_the_last_are_differentiated_too(weights):
     ) / len(inputs)
     order = np.linalg.eigvalsh(curvature.hessian.to_dense().numpy() - 0.5 * np.eye(curvature.size))
     np.testing.assert_allclose(order, np.linalg.eigvalsh(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("calculator", [FirstOrderInfluenceCalculator, SecondOrderInfluenceCalculator])
+def test_a_step_that_rescales_the_outputs_rescales_their_influences(calculator):
+    head = make_head(SquaredError(), 1)
+    kernel = head.model.model.layers[0].get_weights()
+    scaled = keras.Sequential(
+        [
+            keras.Input((NUM_FEATURES,)),
+            keras.layers.Dense(1, use_bias=False),
+            keras.layers.Rescaling(10.0, 3.0),
+        ]
+    )
+    scaled.layers[0].set_weights(kernel)
+    other = head._replace(model=InfluenceModel(scaled, loss_function="mse"), labels=10 * head.labels + 3)
+    found, expected = (values(calculator(one.model, one.train_set(), target=0), one) for one in (other, head))
+    np.testing.assert_allclose(found, 10 * expected, rtol=1e-3, atol=1e-4)

@@ -156,7 +156,6 @@ def network(width: int, activation: str | None = None, loss: object = None) -> k
         (3, None, keras.losses.BinaryCrossentropy(from_logits=True), IndependentSigmoids()),
         (1, "sigmoid", "binary_crossentropy", SoftmaxCrossEntropy()),
         (3, "softmax", "sparse_categorical_crossentropy", SoftmaxCrossEntropy()),
-        (3, "softmax", "mse", SoftmaxCrossEntropy()),
         (3, "softmax", None, SoftmaxCrossEntropy()),
         (1, None, "log_cosh", CustomLoss(keras.losses.log_cosh, "logits")),
     ],
@@ -198,6 +197,13 @@ def test_a_loss_that_is_given_is_used(given, width, activation, expected):
 def test_a_loss_that_does_not_fit_is_refused(given, activation, error, message):
     with pytest.raises(error, match=message):
         InfluenceModel(network(3, activation), loss_function=given).objective  # noqa: B018
+
+
+@pytest.mark.parametrize("loss", ["mse", lambda labels, outputs: tf.reduce_sum(outputs, axis=1)])
+def test_a_compiled_loss_that_is_not_used_is_warned_of(loss):
+    model = InfluenceModel(network(3, "softmax", loss))
+    with pytest.warns(UserWarning, match="loss_function=LOSS"):
+        assert model.objective == SoftmaxCrossEntropy()
 
 
 def test_outputs_are_those_before_the_sigmoid_of_independent_labels():
