@@ -40,7 +40,7 @@ ARGUMENTS = {
     dv.DualView: COMMON
     | {
         "K": ("1", float("nan"), float("inf"), -1.0, 0, True, np.array([1.0, 2.0])),
-        "kernel": BAD_WORDS,
+        "kernel": BAD_WORDS[:-1],
         "bias": ("no", 1, None, np.array([True, False])),
         "solver": ("x", dv.DualSVMSolver, 3),
     },

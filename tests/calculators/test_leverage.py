@@ -13,7 +13,7 @@ from deel_dualview import (
     InfluenceModel,
     LeverageCorrectedInfluenceCalculator,
 )
-from deel_dualview.calculators.leverage import _changes_of_loss
+from deel_dualview.calculators.leverage import _changes_of_cross_entropy
 
 __all__ = ["convex", "first_order"]
 
@@ -70,7 +70,9 @@ def test_tiny_changes_of_the_loss_keep_their_digits(convex):
 def test_a_huge_change_of_the_loss_is_a_number():
     outputs = np.array([[0.0, 300.0, -5.0], [300.0, 0.0, 0.0], [0.02, 0.01, -0.04], [3.0, 2.0, 1.0]])
     p = np.array([[0.5, 0.25, 0.25]] * 4)
-    found = _changes_of_loss(*(tf.constant(part, tf.float32) for part in (outputs, p, np.eye(3)[[0] * 4])))
+    found = _changes_of_cross_entropy(
+        *(tf.constant(part, tf.float32) for part in (outputs, p, np.eye(3)[[0] * 4]))
+    )
     expected = np.log(np.sum(p * np.exp(outputs - outputs[:, :1]), axis=1))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
