@@ -1,4 +1,4 @@
-"""The objective of a Keras model: the one that is asked for, or the one that it was compiled with."""
+"""The objective of a Keras model: the one given, or the one that it was compiled with."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def find_objective(
     """Return the objective of a model; of equal ones the same object.
 
     Args:
-        loss_function: the one that is asked for; by default the loss that the model was compiled with, where it shows
+        loss_function: the one given; by default the loss that the model was compiled with, where it shows
             a regression or independent labels, else the softmax (of one output: the binary) cross-entropy.
         model: the model.
         width: of its output.

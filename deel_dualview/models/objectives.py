@@ -300,7 +300,7 @@ class CustomLoss(Objective):
 
     @property
     def _name(self) -> str:
-        """Name of the function, which tells nothing of an address."""
+        """Name of the function, without its address."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
     def from_native(self, outputs: tf.Tensor, link: str) -> tf.Tensor:
