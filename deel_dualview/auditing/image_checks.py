@@ -15,6 +15,7 @@ from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.image_properties import BRIGHTNESS, CONTRAST, PROPERTIES, SHARPNESS
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.input_findings import InputProblem, OddExample
+from deel_dualview.report.wording import joined
 
 NUM_RANGES, LEAST_FACTOR, LEAST_SHARPNESS_FACTOR = 3.0, 5.0, 3.0
 """Odd images: on a logarithmic scale more than three interquartile ranges outside the quartiles (Tukey's far out), and
@@ -182,7 +183,7 @@ def find_shortcuts(
             kind="shortcut",
             severity=Severity.KNOW,
             title=f"Training images of class {class_names[label]} can be told by how they look as a whole",
-            advice=f"By a {_joined(found)}, as no other class. {advice}",
+            advice=f"By a {joined(found)}, as no other class. {advice}",
             count=1,
         )
     if of_all:
@@ -190,7 +191,7 @@ def find_shortcuts(
             kind="shortcut",
             severity=Severity.KNOW,
             title="How a training image looks as a whole tells much of its class",
-            advice=f"By its {_joined(of_all)}. {advice}",
+            advice=f"By its {joined(of_all)}. {advice}",
             count=len(np.unique(labels)),
         )
 
@@ -227,14 +228,14 @@ def find_shifts(
             severity=Severity.LOOK,
             title="Test images look other than training images as a whole",
             advice=(
-                f"By {_joined(in_all)}. The test set is of another kind, or prepared otherwise: the test score is not "
+                f"By {joined(in_all)}. The test set is of another kind, or prepared otherwise: the test score is not "
                 "that of images like those of the training set."
             ),
             count=len(properties.test),
         )
     if in_class:
         first = next(iter(in_class))
-        names = _joined([class_names[label] for label in in_class][:5])
+        names = joined([class_names[label] for label in in_class][:5])
         more = f" and {len(in_class) - 5} more" if len(in_class) > 5 else ""
         classes = "class" if len(in_class) == 1 else "classes"
         yield InputProblem(
@@ -242,7 +243,7 @@ def find_shifts(
             severity=Severity.LOOK,
             title=f"Images of {classes} {names}{more} look other in training than in test",
             advice=(
-                f"{class_names[first]} by {_joined(in_class[first])}. The model may have learned this in place of the "
+                f"{class_names[first]} by {joined(in_class[first])}. The model may have learned this in place of the "
                 "class: see whether these images were made otherwise."
             ),
             count=len(in_class),
@@ -294,10 +295,6 @@ def is_shifted(train: np.ndarray, test: np.ndarray, chance: float) -> bool:
 
 def _medians(name: str, train: np.ndarray, test: np.ndarray) -> str:
     return f"{name} (median {np.nanmedian(train):.2f} in training, {np.nanmedian(test):.2f} in test)"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _splits(properties: Properties) -> tuple[tuple[Literal["train", "test"], np.ndarray], ...]:

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.input_findings import InputProblem
+from deel_dualview.report.wording import joined
 
 CHANCE = 0.001
 """A set in random order is said not to be so seldom by each of the three tests."""
@@ -54,14 +55,13 @@ def find_order(rows: np.ndarray, labels: np.ndarray | None, split: str) -> Itera
         if _is_found(found := runs_test(labels), LEAST_RUNS):
             reasons.append(f"equal labels stand side by side ({found.effect:.0%} of the way to sorted)")
     if reasons:
-        text = reasons[0] if len(reasons) == 1 else f"{', '.join(reasons[:-1])} and {reasons[-1]}"
         yield InputProblem(
             kind="order",
             severity=Severity.KNOW,
             title=f"The {split} set is not in random order",
             advice=(
-                f"In it {text}. Shuffle before you split off a set, and in training. A split by time, or a set sorted "
-                "on purpose, is fine."
+                f"In it {joined(reasons)}. Shuffle before you split off a set, and in training. A split by time, or a "
+                "set sorted on purpose, is fine."
             ),
             count=len(rows),
         )

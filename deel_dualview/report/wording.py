@@ -1,4 +1,4 @@
-"""Influence values in words: what is the same for several training examples is said once, never under each of them."""
+"""Influence values in words, and lists as sentences have them: what is the same for several examples is said once."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ def describe_influences(items: Sequence[Influence]) -> InfluenceWords:
         () if spread else tuple(map(write, values)),
         f"together {total:.0%} of the logit" if means_something else "",
     )
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return parts as a sentence has them: "a", "a and b", "a, b and c"."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _writer(values: Sequence[float]) -> Callable[[float], str]:
