@@ -54,7 +54,7 @@ def test_an_earlier_dataset_is_replaced_only_when_asked_and_other_folders_never(
 def test_corrections_of_another_set_write_nothing(folder):
     (folder / "corrections.csv").write_text("position,given_label,verdict,label\n1,0,wrong,1\n")
     result = run()
-    assert result.exit_code == 2 and "another label than the corrections" in result.output
+    assert result.exit_code == 2 and "another label than when it was judged" in result.output
     assert not (folder / "corrected").exists()
 
 
