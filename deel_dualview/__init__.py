@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from deel_dualview.lrp import LRP as LRP
     from deel_dualview.lrp import canonize as canonize
     from deel_dualview.models import InfluenceModel as InfluenceModel
+    from deel_dualview.models.arrays import to_dataset as to_dataset
     from deel_dualview.models.checkpoints import Checkpoints as Checkpoints
     from deel_dualview.models.checkpoints import SaveCheckpoints as SaveCheckpoints
     from deel_dualview.models.checkpoints import load_checkpoints as load_checkpoints
@@ -156,6 +157,7 @@ _HOMES = {
     "swap_labels": "data.digits",
     "read_corrections": "labels",
     "load_checkpoints": "models.checkpoints",
+    "to_dataset": "models.arrays",
 }
 
 __all__ = list(_HOMES)

@@ -187,7 +187,10 @@ def _way_to(other: Any) -> str:
         )
     if isinstance(other, tf.distribute.DistributedDataset):
         return "give the one that was distributed, before `experimental_distribute_dataset`"
-    return "arrays become one by `tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(256)`"
+    return (
+        "arrays become one by `tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(256)`, DataFrames and Series "
+        "by `deel_dualview.to_dataset((inputs, labels), model)`"
+    )
 
 
 def _reading_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -12,8 +12,9 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.data.examples import naming_positions
+from deel_dualview.models.influence_model import InfluenceModel
 from deel_dualview.models.inputs import structure_of
-from deel_dualview.models.labels import check_label_numbers
+from deel_dualview.models.labels import check_label_numbers, is_missing
 
 BATCH_SIZE = 256
 Data: TypeAlias = Any
@@ -37,26 +38,32 @@ def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.d
                 {"columns": list(own[0].columns), "columns of the training set": columns},
             )
             own = (own[0][columns], *own[1:])
-        found[name] = to_dataset(own, name, model)
+        found[name] = to_dataset(own, model, name=name)
     return found
 
 
-def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
-    """Return data of any form that Keras takes as a batched dataset, in the order in which they come.
+def to_dataset(given: Data, model: keras.Model | InfluenceModel, *, name: str = "data") -> tf.data.Dataset:
+    """Return arrays, DataFrames, Series of texts or dicts of columns as a batched dataset, in their order.
 
-    The columns of a DataFrame are the inputs of those names where the model has such, else one row of numbers. Its
-    index is taken as ids where no others are given, unless it is the default one.
+    The columns of a DataFrame are the inputs of those names where the model has such, else one row of numbers. Missing
+    numbers are NaN, missing texts empty. The index is taken as ids where no others are given, unless it is the default
+    one. A calculator takes the result; `audit`, `compare` and `label_issues` take the data themselves.
 
     Args:
-        given: see `Data`.
-        name: the argument it came by, for messages.
+        given: `(x,)`, `(x, y)` or `(x, y, ids)`; a `PyDataset`; or a batched dataset, which is returned as it is.
         model: which takes the inputs.
+        name: the argument it came by, for messages.
 
     Raises:
-        TypeError: something else, or columns of a DataFrame that are no numbers for a model that takes rows of them.
-        ValueError: arrays of different lengths, or none; labels that are names, or missing; a Series whose index is
-            another than that of the inputs.
+        TypeError: something else; or texts, dates or objects where the model takes numbers, or numbers for texts.
+        ValueError: arrays of different lengths, or none; rows of several lengths; labels that are names, or missing;
+            columns without a name that the model knows; an index in another order than that of the labels.
+
+    Example:
+        train_set = to_dataset((frame[["age", "job"]], frame["refused"]), model)
+        DualView(model, train_set)
     """
+    model = model.model if isinstance(model, InfluenceModel) else model
     if isinstance(given, tf.data.Dataset):
         return given
     if isinstance(given, keras.utils.PyDataset):
@@ -87,8 +94,8 @@ def to_dataset(given: Data, name: str, model: keras.Model) -> tf.data.Dataset:
 
 
 def index_ids(inputs: Any) -> np.ndarray | None:
-    """Return the index of a DataFrame as ids, None of the default one (0, 1, 2, ...) and of arrays."""
-    index = getattr(inputs, "index", None) if _is_frame(inputs) else None
+    """Return the index of a DataFrame or Series as ids, None of the default one (0, 1, 2, ...) and of arrays."""
+    index = _index_of(inputs)
     if index is None:
         return None
     values = np.asarray(index)
@@ -103,16 +110,16 @@ def check_same_index(inputs: Any, given: Any, what: str) -> None:
     Values are taken by position, so they would belong to other examples. An index of other values means nothing.
 
     Args:
-        inputs: a DataFrame, or anything else, which has no index.
+        inputs: a DataFrame, a Series, a dict of Series, or anything else, which has no index.
         given: a Series or DataFrame of the same examples, or anything else.
         what: `given`, for the message.
 
     Raises:
         ValueError: the order differs.
     """
-    if not _is_frame(inputs) or not hasattr(given, "to_numpy") or not hasattr(given, "index"):
+    expected, found = _index_of(inputs), _index_of(given)
+    if expected is None or found is None:
         return
-    expected, found = inputs.index, given.index
     is_reordered = len(expected) == len(found) and not expected.equals(found) and set(expected) == set(found)
     require(
         not is_reordered,
@@ -120,6 +127,13 @@ def check_same_index(inputs: Any, given: Any, what: str) -> None:
         "as in y.loc[x.index], or pass y.to_numpy() where the index means nothing.",
         {"index of the inputs": list(expected[:3]), "index": list(found[:3])},
     )
+
+
+def _index_of(inputs: Any) -> Any:
+    """Return the index of a DataFrame, a Series or the first of a dict of them, None of anything else."""
+    if isinstance(inputs, Mapping):
+        return _index_of(next(iter(inputs.values()), None))
+    return getattr(inputs, "index", None) if hasattr(inputs, "to_numpy") else None
 
 
 def column_names(given: Data, model: keras.Model) -> list[str] | None:
@@ -130,50 +144,157 @@ def column_names(given: Data, model: keras.Model) -> list[str] | None:
 
 
 def _to_inputs(inputs: Any, name: str, model: keras.Model) -> Any:
+    structure = structure_of(model)
     if not _is_frame(inputs):
-        # As Keras takes them: a list of arrays is several inputs, one of numbers, texts or lists is one.
-        if isinstance(inputs, list) and inputs and not (hasattr(inputs[0], "shape") and np.ndim(inputs[0])):
-            return np.asarray(inputs)
-        return tf.nest.map_structure(np.asarray, tuple(inputs) if isinstance(inputs, list) else inputs)
-    named = _named_inputs(inputs, model)
-    if named:
-        return {column: _column(inputs[column]) for column in named}
-    texts = [str(column) for column in inputs.columns if _column(inputs[column]).dtype.kind not in "biuf"]
-    if texts:
+        return _to_arrays(inputs, structure, name)
+    wanted = _named_inputs(inputs, model)
+    if wanted:
+        return {
+            column: _to_array(inputs[column], want, f"{name}[{column!r}]") for column, want in wanted.items()
+        }
+    wants = _by_name(structure)
+    is_text = any(map(_takes_texts, wants.values()))
+    if len(wants) == inputs.shape[1] == 1 and is_text:
+        return _to_array(inputs.iloc[:, 0], next(iter(wants.values())), name)
+    require(
+        len(wants) < 2 and not is_text,
+        f"The columns of `{name}` must be named as the inputs of the model: rename them, or give the column that it "
+        "reads in place of the frame.",
+        {
+            "inputs that are no columns": sorted(set(wants) - set(inputs.columns)),
+            "columns": list(inputs.columns),
+        },
+    )
+    columns, others = [], []
+    for column in inputs.columns:
+        try:
+            columns.append(_to_numbers(inputs[column]))
+        except (TypeError, ValueError):
+            others.append(str(column))
+    if others:
         raise TypeError(
             describe(
                 f"The columns of `{name}` must be numbers for a model that takes rows of them: encode the others "
-                "first, or build the model with one input for each column, named as it.",
-                {"columns that are no numbers": texts},
+                "first (dates too), or build the model with one input for each column, named as it.",
+                {"columns that are no numbers": others},
             )
         )
-    return np.stack([_column(inputs[column]) for column in inputs.columns], axis=1).astype(np.float32)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _to_arrays(inputs: Any, structure: Any, name: str) -> Any:
+    """Return a nest of arrays, Series and lists as one of arrays, each of the kind that its input takes."""
+    if isinstance(inputs, Mapping):
+        wants = _by_name(structure)
+        return {key: _to_arrays(part, wants.get(key), f"{name}[{key!r}]") for key, part in inputs.items()}
+    # As Keras takes them: a list of arrays is several inputs, one of numbers, texts or lists is one.
+    is_row = isinstance(inputs, list) and inputs and hasattr(inputs[0], "shape") and np.ndim(inputs[0])
+    if not is_row and not isinstance(inputs, tuple):
+        return _to_array(inputs, structure, name)
+    wanted = dict(enumerate(structure)) if isinstance(structure, list | tuple) else {}
+    return tuple(_to_arrays(part, wanted.get(place), f"{name}[{place}]") for place, part in enumerate(inputs))
 
 
 def _is_frame(inputs: Any) -> bool:
     return hasattr(inputs, "columns") and hasattr(inputs, "to_numpy")
 
 
-def _named_inputs(frame: Any, model: keras.Model) -> list[str]:
-    """Return the columns that are inputs of the model by name, none unless all its inputs are."""
-    structure = structure_of(model)
-    if structure is None:
-        return []
-    is_named = isinstance(structure, Mapping)
-    names = list(structure) if is_named else [leaf.name for leaf in keras.tree.flatten(structure)]
-    return names if set(names) <= set(frame.columns) else []
+def _takes_texts(want: Any) -> bool:
+    return getattr(want, "dtype", None) == "string"
 
 
-def _column(series: Any) -> np.ndarray:
-    """Return a column as an array: numbers (NaN where one is missing), or texts ("" where one is missing)."""
-    values: np.ndarray = np.asarray(series)
-    if values.dtype.kind in "biuf":
-        return values
+def _named_inputs(frame: Any, model: keras.Model) -> dict[Any, Any]:
+    """Return the symbolic input of each column that is one by name, none unless all inputs of the model are."""
+    wants = _by_name(structure_of(model))
+    return wants if set(wants) <= set(frame.columns) else {}
+
+
+def _by_name(structure: Any) -> dict[Any, Any]:
+    """Return the symbolic inputs of a model by key of its dict, or by name."""
+    if isinstance(structure, Mapping):
+        return dict(structure)
+    return {} if structure is None else {want.name: want for want in keras.tree.flatten(structure)}
+
+
+def _to_array(values: Any, want: Any, name: str) -> np.ndarray:
+    """Return one input as an array of numbers (NaN where one is missing), or texts ("" where one is missing).
+
+    Args:
+        values: an array, tensor, Series or list, shape (n, ...).
+        want: the symbolic input of the model, None where it is not known.
+        name: for messages.
+    """
     try:
-        return np.asarray(series, dtype=np.float64)
+        found: np.ndarray = np.asarray(values)
+        if found.dtype.kind in "SU" and isinstance(values, list):
+            # Together with texts, NumPy writes None and NaN as words.
+            found = np.asarray(values, dtype=object)
+        elif found.dtype.kind == "O" and found.ndim == 1 and len(found) and np.ndim(found[0]):
+            found = np.asarray(found.tolist())
+    except ValueError:
+        raise ValueError(
+            f"`{name}` has rows of several lengths: pad them to one, as by keras.utils.pad_sequences, or yield them in "
+            "a dataset by `padded_batch`."
+        ) from None
+    if found.ndim == 0:
+        raise TypeError(
+            describe(
+                f"`{name}` must be an array with an entry for each example: of a sparse matrix take `.toarray()`, of a "
+                "ragged tensor `.to_tensor()`.",
+                {"type": type(values).__name__},
+            )
+        )
+    is_text = found.dtype.kind in "SU" or found.dtype.kind == "O" and _holds_texts(found)
+    if is_text and (want is None or _takes_texts(want)):
+        return _filled(found, "")
+    if not is_text and _takes_texts(want):
+        raise TypeError(
+            describe(
+                f"`{name}` must be texts, as the model takes there: write the numbers as in training, for instance by "
+                "`.astype(str)`.",
+                {"dtype": found.dtype},
+            )
+        )
+    try:
+        return _to_numbers(found)
     except (TypeError, ValueError):
-        missing = np.asarray(series.isna())
-        return np.array(["" if gone else str(value) for value, gone in zip(values, missing, strict=True)])
+        raise TypeError(
+            describe(
+                f"`{name}` must be numbers, as the model takes there: encode texts, categories, dates and whatever "
+                "else as in training.",
+                {"dtype": found.dtype, "first": found.reshape(-1)[:1].tolist()},
+            )
+        ) from None
+
+
+def _to_numbers(values: Any) -> np.ndarray:
+    """Return values as numbers, NaN where one is missing.
+
+    Raises:
+        TypeError: dates, complex numbers or objects.
+        ValueError: texts.
+    """
+    found = np.asarray(values)
+    if found.dtype.kind in "cmM":
+        raise TypeError(found.dtype)
+    if found.dtype.kind not in "OSU":
+        return found
+    if found.dtype.kind == "O":
+        found = _filled(found, np.nan)
+    return found.astype(np.float64)
+
+
+def _holds_texts(values: np.ndarray) -> bool:
+    first = next((value for value in values.reshape(-1) if not is_missing(value)), "")
+    return isinstance(first, str | bytes)
+
+
+def _filled(values: np.ndarray, fill: str | float) -> np.ndarray:
+    """Return values with others where one is missing."""
+    if values.dtype.kind != "O":
+        return values
+    missing = np.array([is_missing(value) for value in values.reshape(-1)], bool).reshape(values.shape)
+    return np.where(missing, fill, values)
 
 
 def _from_py_dataset(given: keras.utils.PyDataset, name: str) -> tf.data.Dataset:

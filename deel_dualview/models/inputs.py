@@ -35,7 +35,8 @@ def used(structure: Structure, given: Inputs, name: str = "inputs") -> list[Any]
         name: the argument they came by, for the message.
 
     Raises:
-        ValueError: an input is missing, there are too many, or a shape is not the model's.
+        ValueError: an input is missing, there are too many, a shape is not the model's, or texts stand where it takes
+            numbers, or numbers where it takes texts.
     """
     leaves = tf.nest.flatten(given)
     if structure is None:
@@ -44,6 +45,7 @@ def used(structure: Structure, given: Inputs, name: str = "inputs") -> list[Any]
     wanted = keras.tree.flatten(structure)
     fitted = [_of_rank(leaf, want) for leaf, want in zip(found, wanted, strict=True)]
     _check_shapes(structure, wanted, fitted, found, name)
+    _check_kinds(wanted, fitted, name)
     return fitted
 
 
@@ -179,6 +181,20 @@ def _check_shapes(
             + ", ".join(_shape_in_words(found[index].shape) for index in wrong)
             + "."
         )
+
+
+def _check_kinds(wanted: list[Any], fitted: list[Any], name: str) -> None:
+    for leaf, want in zip(fitted, wanted, strict=True):
+        is_text, takes_text = tf.as_dtype(leaf.dtype) == tf.string, want.dtype == "string"
+        if is_text != takes_text:
+            advice = (
+                "numbers, but `{}` yields texts: encode them first, as when the model was trained"
+                if is_text
+                else "texts, but `{}` yields numbers: write them as texts, as by `tf.strings.as_string`"
+            )
+            raise ValueError(
+                describe(f"The model takes {advice.format(name)}.", {"input": want.name, "dtype": leaf.dtype})
+            )
 
 
 def _in_words(structure: Structure) -> str:

@@ -62,8 +62,7 @@ def check_label_numbers(labels: np.ndarray) -> None:
     if labels.dtype.kind == "f":
         missing = np.isnan(values).any(axis=1)
     elif labels.dtype.kind == "O":
-        # pandas has several values for what is missing, of which none equals itself or is true.
-        missing = np.array([any(str(value) in _MISSING for value in row) for row in values])
+        missing = np.array([any(map(is_missing, row)) for row in values])
     else:
         missing = np.zeros(len(values), bool)
     if missing.any():
@@ -82,6 +81,12 @@ def check_label_numbers(labels: np.ndarray) -> None:
                 {"first label": values[0, 0]},
             )
         )
+
+
+def is_missing(value: object) -> bool:
+    """Return whether an entry of a column is missing: None, NaN or one of pandas' values for it."""
+    # pandas has several, of which none equals itself or is true.
+    return not isinstance(value, str | bytes) and str(value) in _MISSING
 
 
 def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:

@@ -50,7 +50,8 @@ def draw_examples(
 ) -> tf.data.Dataset:
     """Return a random subset of a batched dataset, held in memory, in the dataset's order.
 
-    The subset does not depend on how the dataset is batched.
+    The subset does not depend on how the dataset is batched. Sequences of several lengths keep theirs, and the
+    dataset's batches: a model without a mask gives others for longer padding.
 
     Args:
         dataset: batched.
@@ -75,7 +76,12 @@ def draw_examples(
     for indices, element in enumerate_examples(dataset):
         check_finite(unpack(element).inputs, int(indices[0]), "dataset")
         rows = np.flatnonzero(np.isin(indices, drawn, assume_unique=True))
-        parts.append(tf.nest.map_structure(lambda tensor, rows=rows: to_array(tensor)[rows], element))
+        if len(rows):
+            parts.append(tf.nest.map_structure(lambda tensor, rows=rows: to_array(tensor)[rows], element))
+    if any(
+        len({row.shape[1:] for row in rows}) > 1 for rows in zip(*map(tf.nest.flatten, parts), strict=True)
+    ):
+        return tf.data.Dataset.from_generator(lambda: iter(parts), output_signature=dataset.element_spec)
     arrays = tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
     return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
 
@@ -101,10 +107,11 @@ def gather_examples(
         cache_bytes: see above.
 
     Yields:
-        (item, elements): in the structure of the training set's elements, each tensor (m, k, ...).
+        (item, elements): in the structure of the training set's elements, each tensor (m, k, ...). Sequences of
+        several lengths (of `padded_batch`) are filled up with zeros, or empty texts, to the longest.
 
     Raises:
-        ValueError: the training set changed its order or contents, its examples differ in shape, or an index
+        ValueError: the training set changed its order or contents, its examples differ in more than length, or an index
             is out of range.
     """
     reader = _Reader(train_set, hashes, ExampleCache(cache_bytes))
@@ -242,15 +249,34 @@ def _stack(examples: dict[int, Example], indices: np.ndarray, element_spec: Any)
     rows = [examples[int(index)] for index in indices.reshape(-1)]
     stacked = []
     for place, spec in enumerate(specs):
-        shapes = {row[place].shape for row in rows}
-        require(
-            len(shapes) <= 1,
-            "Training examples shown together must have one shape: pad or resize them to a fixed one.",
-            {"shapes": shapes},
-        )
-        array = np.stack([row[place] for row in rows]) if rows else np.empty(0, spec.dtype.as_numpy_dtype)
+        parts = _of_one_length([row[place] for row in rows])
+        array = np.stack(parts) if rows else np.empty(0, spec.dtype.as_numpy_dtype)
         stacked.append(tf.convert_to_tensor(array.reshape(indices.shape + array.shape[1:]), spec.dtype))
     return tf.nest.pack_sequence_as(element_spec, stacked)
+
+
+def _of_one_length(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Return arrays that differ in their first axis alone, filled up to the longest as `padded_batch` does.
+
+    Raises:
+        ValueError: they differ in another axis.
+    """
+    shapes = {part.shape for part in parts}
+    if len(shapes) <= 1:
+        return parts
+    require(
+        () not in shapes and len({shape[1:] for shape in shapes}) == 1,
+        "Training examples shown together must have one shape, but for the length of sequences: pad or resize them to "
+        "a fixed one.",
+        {"shapes": shapes},
+    )
+    longest = max(len(part) for part in parts)
+    fill = b"" if parts[0].dtype.kind in "OSU" else 0
+    widths = [(0, 0)] * (parts[0].ndim - 1)
+    return [
+        np.pad(part, [(0, longest - len(part)), *widths], constant_values=np.array(fill, part.dtype))
+        for part in parts
+    ]
 
 
 def _flat_indices(item: tuple[Any, ...]) -> np.ndarray:

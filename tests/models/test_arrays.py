@@ -28,6 +28,12 @@ def model_of_columns():
     return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(4)(joined)))
 
 
+def model_of_texts():
+    text = keras.Input((1,), dtype="string")
+    words = keras.layers.TextVectorization(output_mode="multi_hot", vocabulary=["good", "bad"])(text)
+    return keras.Model(text, keras.layers.Dense(2)(words))
+
+
 def arrays(dataset):
     return [np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True)]
 
@@ -56,19 +62,19 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_yields_the_examples_in_their_order(form):
-    inputs, labels = arrays(to_dataset(FORMS[form], "train", model_of_rows()))
+    inputs, labels = arrays(to_dataset(FORMS[form], model_of_rows()))
     np.testing.assert_allclose(inputs, ROWS)
     np.testing.assert_array_equal(labels, LABELS)
 
 
 def test_a_dataset_is_taken_as_it_is():
-    assert to_dataset(FORMS["dataset"], "train", model_of_rows()) is FORMS["dataset"]
+    assert to_dataset(FORMS["dataset"], model_of_rows()) is FORMS["dataset"]
 
 
 def test_columns_are_inputs_of_their_name():
     frame = pd.DataFrame({"age": [1.0, np.nan], "colour": ["red", None], "unused": [0, 0]})
     model = model_of_columns()
-    (inputs, _), *_ = to_dataset((frame, [0, 1]), "train", model)
+    (inputs, _), *_ = to_dataset((frame, [0, 1]), model)
     assert set(inputs) == {"age", "colour"}
     np.testing.assert_array_equal(inputs["age"], [1.0, np.nan])
     assert inputs["colour"].numpy().tolist() == [b"red", b""]
@@ -82,9 +88,9 @@ def test_columns_of_rows_keep_their_names():
 
 
 def test_inputs_without_labels_and_with_ids_are_taken():
-    (inputs,) = to_dataset((ROWS,), "test", model_of_rows())
+    (inputs,) = to_dataset((ROWS,), model_of_rows())
     np.testing.assert_array_equal(inputs, ROWS)
-    *_, ids = arrays(to_dataset((ROWS, LABELS, np.arange(60) + 7), "train", model_of_rows()))
+    *_, ids = arrays(to_dataset((ROWS, LABELS, np.arange(60) + 7), model_of_rows()))
     np.testing.assert_array_equal(ids, np.arange(60) + 7)
 
 
@@ -96,11 +102,16 @@ def test_inputs_without_labels_and_with_ids_are_taken():
         (ROWS, TypeError, r"a tuple of arrays.*type='ndarray'"),
         ((), TypeError, "a tuple of arrays"),
         ((pd.DataFrame({"a": ["x", "y"]}), [0, 1]), TypeError, r"no numbers=\['a'\]"),
+        ((FRAME.assign(a=pd.Timestamp(0), b=1j), LABELS), TypeError, r"dates too.*no numbers=\['a', 'b'\]"),
+        (([[1, 2], [1]], [0, 1]), ValueError, "several lengths.*pad_sequences"),
+        ((pd.Series([[1, 2], [1]]), [0, 1]), ValueError, "several lengths.*padded_batch"),
+        ((tf.ragged.constant([[1, 2], [1]]), [0, 1]), TypeError, "to_tensor"),
+        ((["a", "b"], [0, 1]), TypeError, "must be numbers.*encode"),
     ],
 )
 def test_what_is_no_data_is_refused(given, error, message):
     with pytest.raises(error, match=message):
-        to_dataset(given, "train", model_of_rows())
+        to_dataset(given, model_of_rows())
 
 
 def test_label_issues_are_the_same_of_every_form():
@@ -153,13 +164,13 @@ def test_other_columns_in_the_test_set_are_refused():
 
 def test_a_list_of_texts_is_one_input():
     texts = list(np.array(["a good film", "a bad film"]))
-    (inputs, _), *_ = to_dataset((texts, [0, 1]), "train", model_of_rows())
+    (inputs, _), *_ = to_dataset((texts, [0, 1]), model_of_texts())
     assert inputs.numpy().tolist() == [b"a good film", b"a bad film"]
 
 
 def test_the_index_of_a_frame_is_its_ids():
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=["x", "y"])
-    *_, ids = arrays(to_dataset((frame, np.array([0, 1])), "train", model_of_rows()))
+    *_, ids = arrays(to_dataset((frame, np.array([0, 1])), model_of_rows()))
     assert ids.tolist() == [b"x", b"y"]
 
 
@@ -176,13 +187,13 @@ def test_the_default_index_is_no_ids():
 
 def test_ids_that_are_given_come_before_the_index():
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=[8, 9])
-    *_, ids = arrays(to_dataset((frame, np.array([0, 1]), np.array([5, 6])), "train", model_of_rows()))
+    *_, ids = arrays(to_dataset((frame, np.array([0, 1]), np.array([5, 6])), model_of_rows()))
     assert ids.tolist() == [5, 6]
 
 
 def test_missing_labels_are_named_by_set_and_position():
     with pytest.raises(ValueError, match=r"missing.*dataset='train', indices=\[1\]"):
-        to_dataset((np.zeros((3, 2)), np.array([0, np.nan, 1])), "train", model_of_rows())
+        to_dataset((np.zeros((3, 2)), np.array([0, np.nan, 1])), model_of_rows(), name="train")
 
 
 def test_labels_of_the_same_index_in_another_order_are_refused():
@@ -192,3 +203,53 @@ def test_labels_of_the_same_index_in_another_order_are_refused():
     check_same_index(inputs, labels.reset_index(drop=True), "the labels")
     with pytest.raises(ValueError, match=r"y\.loc\[x\.index\]"):
         check_same_index(inputs, labels, "the labels")
+
+
+TEXTS = ["good", None, "bad film"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TEXTS,
+        np.array(["good", np.nan, "bad film"], dtype=object),
+        pd.Series(TEXTS),
+        pd.Series(TEXTS, dtype="string"),
+        pd.Series(TEXTS, dtype="category"),
+        pd.DataFrame({"review": TEXTS}),
+    ],
+    ids=["list", "array", "Series", "nullable", "category", "frame of one column"],
+)
+def test_texts_are_taken_in_every_form_and_those_missing_are_empty(given):
+    (inputs, _), *_ = to_dataset((given, [1, 0, 1]), model_of_texts())
+    assert inputs.numpy().tolist() == [b"good", b"", b"bad film"]
+
+
+def test_columns_are_taken_as_the_model_takes_them_whatever_they_look_like():
+    frame = pd.DataFrame({"age": pd.array([3, None], "Int64"), "colour": ["07", "1.0"]})
+    for form in (frame, {name: frame[name] for name in frame}, {name: list(frame[name]) for name in frame}):
+        (inputs, _), *_ = to_dataset((form, [0, 1]), model_of_columns())
+        np.testing.assert_array_equal(inputs["age"], [3.0, np.nan])
+        assert inputs["colour"].numpy().tolist() == [b"07", b"1.0"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        ({"age": [1, 2], "colour": [1, 2]}, TypeError, r"data\['colour'\]` must be texts"),
+        ({"age": ["old", "new"], "colour": ["a", "b"]}, TypeError, r"data\['age'\]` must be numbers"),
+        ({"age": pd.to_datetime([0, 1]), "colour": ["a", "b"]}, TypeError, r"data\['age'\]` must be numbers"),
+        ({"age": [1, 2], "color": ["a", "b"]}, ValueError, r"rename.*no columns=\['colour'\]"),
+    ],
+)
+def test_a_column_that_the_model_cannot_read_is_named(columns, error, message):
+    with pytest.raises(error, match=message):
+        to_dataset((pd.DataFrame(columns), [0, 1]), model_of_columns())
+
+
+def test_the_index_of_a_series_is_its_ids_and_that_of_the_labels():
+    texts = pd.Series(["a", "b", "c"], index=["x", "y", "z"])
+    *_, ids = arrays(to_dataset((texts, [0, 1, 0]), model_of_texts()))
+    assert ids.tolist() == [b"x", b"y", b"z"]
+    with pytest.raises(ValueError, match=r"y\.loc\[x\.index\]"):
+        to_dataset((texts, pd.Series([0, 1, 0], index=["z", "y", "x"])), model_of_texts())

@@ -133,6 +133,13 @@ def test_strings_without_an_axis_of_one_are_taken_for_texts():
     np.testing.assert_allclose(InfluenceModel(model).logits(tf.constant(texts)), expected, atol=1e-6)
 
 
+def test_numbers_are_refused_where_a_model_takes_texts():
+    model = keras.Sequential([keras.Input((1,), dtype="string"), layers.Hashing(3, output_mode="one_hot")])
+    model.add(layers.Dense(2))
+    with pytest.raises(ValueError, match="takes texts, but `train_set` yields numbers.*as_string"):
+        DualView(model, dataset(np.arange(NUM)))
+
+
 @pytest.mark.parametrize("dtype", ["int64", "bool", "float64", "uint8", "float16"])
 def test_inputs_of_a_type_that_keras_casts_give_its_logits(dtype, z, a):
     model = of_two(STRUCTURES["list"])
@@ -159,6 +166,7 @@ def test_parts_take_the_inputs_of_their_extractor_in_any_form(z, a):
         ("list", lambda z, a: (a, z), r"other shapes for z, a"),
         ("tuple", lambda z, a: {"z": z[:, :2], "a": a}, r"other shapes for z: .*\(2,\)"),
         ("unsorted dict", lambda z, a: (z, a), "no dict with these names"),
+        ("list", lambda z, a: (z.astype(str), a), "takes numbers, but `train_set` yields texts"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_by_name(structure, form, message, z, a):

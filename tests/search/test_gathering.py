@@ -216,11 +216,29 @@ class TestGatherExamples:
         with pytest.raises(ValueError, match="num_examples=40"):
             list(gather_examples(train_set, hash_all(train_set), [(np.array([[3, index]]),)]))
 
-    def test_examples_of_several_shapes_are_refused(self):
-        texts = tf.data.Dataset.from_tensor_slices(tf.ragged.constant([[1], [2], [3, 4], [5, 6]]))
-        train_set = texts.map(lambda row: row.to_tensor() if row.shape.rank > 1 else row).padded_batch(2)
-        with pytest.raises(ValueError, match="one shape: pad or resize"):
-            list(gather_examples(train_set, hash_all(train_set), [(np.array([[0, 3]]),)]))
+    @pytest.mark.parametrize(("rows", "fill"), [([[1], [2], [3, 4]], 0), ([["a"], ["b"], ["c", "d"]], b"")])
+    def test_sequences_of_several_lengths_are_filled_up_as_padded_batches_are(self, rows, fill):
+        train_set = _padded(rows)
+        ((_, found),) = gather_examples(train_set, hash_all(train_set), [(np.array([[2, 0]]),)])
+        (longest,) = train_set.skip(1)
+        assert found.numpy()[0].tolist() == [longest[0].numpy().tolist(), [next(iter(train_set))[0, 0], fill]]
+
+    def test_images_of_several_sizes_are_refused(self):
+        elements = [np.zeros((1, 2, 3)), np.zeros((1, 3, 2))]
+        spec = tf.TensorSpec((None, None, None), tf.float64)
+        train_set = tf.data.Dataset.from_generator(lambda: iter(elements), output_signature=spec)
+        with pytest.raises(ValueError, match="one shape, but for the length.*pad or resize"):
+            list(gather_examples(train_set, hash_all(train_set), [(np.array([[0, 1]]),)]))
+
+
+def _padded(rows: list[list[Any]]) -> tf.data.Dataset:
+    """Return sequences in batches of two, each as long as its longest."""
+    return tf.data.Dataset.from_tensor_slices(tf.ragged.constant(rows)).map(tf.identity).padded_batch(2)
+
+
+def test_sequences_are_drawn_at_the_length_that_they_have_in_the_dataset():
+    drawn = draw_examples(_padded([[1], [2], [3, 4], [5]]), 3, seed=0, batch_size=8)
+    assert [part.shape[1] for part in drawn] == [1, 2]
 
 
 def test_examples_are_drawn_once_each():
