@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from deel_dualview.models.checkpoints import Checkpoints as Checkpoints
     from deel_dualview.models.checkpoints import SaveCheckpoints as SaveCheckpoints
     from deel_dualview.models.checkpoints import load_checkpoints as load_checkpoints
+    from deel_dualview.models.ensembles import TreeEnsembleModel as TreeEnsembleModel
     from deel_dualview.models.objectives import CustomLoss as CustomLoss
     from deel_dualview.models.objectives import Huber as Huber
     from deel_dualview.models.objectives import IndependentSigmoids as IndependentSigmoids
@@ -141,6 +142,7 @@ _HOMES = {
     "TopK": "search.top_k",
     "TracIn": "calculators.tracin",
     "Trak": "calculators.trak",
+    "TreeEnsembleModel": "models.ensembles",
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
     "compare": "auditing.compare",

@@ -61,7 +61,8 @@ def check_finite(inputs: Any, start: int, name: str) -> None:
             describe(
                 f"`{name}` has NaN or infinity in the inputs of {len(rows)} example(s) of a batch: filter them out, or "
                 "replace those numbers, as when the model was trained. Where a layer of the model replaces them, apply "
-                "it to the dataset and explain the rest: keras.Model(layer.output, model.output).",
+                "it to the dataset and explain the rest: keras.Model(layer.output, model.output). "
+                "Of trees TreeEnsembleModel takes a number that stands for them, `missing`.",
                 {"indices": (rows + start).tolist()},
             )
         )

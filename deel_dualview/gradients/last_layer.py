@@ -83,7 +83,8 @@ class LastLayerGradients:
         if head is None:
             needed = (
                 "Gradients in the last layer need a model whose features feed its last Dense layer; choose "
-                "layers by name instead: weights=[NAME, ...] or weights='all'."
+                "layers by name instead, weights=[NAME, ...] or weights='all', or a method that needs no linear last "
+                "layer: DualView, RepresenterPointL2 or FeatureSimilarity."
             )
             raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
         return head

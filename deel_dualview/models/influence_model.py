@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deel_dualview._checks import require
 from deel_dualview.models import determinism, identity, links, recording, splits, tracing
+from deel_dualview.models.ensembles import TreeEnsembleModel
 from deel_dualview.models.heads import Head, LinearHead
 from deel_dualview.models.inputs import structure_of, used
 from deel_dualview.models.keras_losses import LossFunction, check_loss_function, find_objective
@@ -62,6 +63,9 @@ class InfluenceModel:
                 f"Received: model={model!r} of type {type(model).__name__}."
             )
         check_loss_function(loss_function)
+        if isinstance(model, TreeEnsembleModel):
+            feature_layer = model.feature_layer if feature_layer is None else feature_layer
+            loss_function = model.loss_function if loss_function is None else loss_function
         self.model = model
         self._loss_function = loss_function
         self._objective: Objective | None = None
@@ -150,6 +154,14 @@ class InfluenceModel:
     def num_features(self) -> int:
         """Number of penultimate features d."""
         return self._known_split().num_features
+
+    @property
+    def num_leaves_of_example(self) -> int | None:
+        """Number T of features that are 1, the others being 0, of every example of a tree ensemble; else None."""
+        model, split = self.model, self._known_split()
+        if not isinstance(model, TreeEnsembleModel) or model.leaves.kind != "leaves":
+            return None
+        return model.leaves.num_trees if split.layer in (model.leaves, model.head) else None
 
     @property
     def feature_layer(self) -> str:

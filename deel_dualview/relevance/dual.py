@@ -11,6 +11,7 @@ from deel_dualview._checks import check_count, check_k, describe, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.contributions import Pairs
 from deel_dualview.lrp import Composite
+from deel_dualview.models.ensembles import TreeEnsembleModel
 from deel_dualview.relevance.back_ends import Named, to_back_end
 from deel_dualview.relevance.base import BackEnd, Side
 from deel_dualview.relevance.cancellation import GradientCancellation, cancellation, is_worse
@@ -158,6 +159,13 @@ class DualRelevance:
                 )
             )
         calculator.check_feature_contributions()
+        require(
+            not isinstance(calculator.model.model, TreeEnsembleModel),
+            "Relevance follows a model that varies smoothly in its inputs; a tree is constant but for its thresholds. "
+            "Compare the columns of the two rows, as `top_k` returns them; FeatureSimilarity tells in which share of "
+            "the trees they end in one leaf.",
+            {"model": calculator.model.model.name},
+        )
         self.calculator = calculator
         self.batch_size = check_count("batch_size", batch_size)
         self._explain = to_back_end(rule).prepare(calculator.model)

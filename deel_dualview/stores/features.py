@@ -1,15 +1,21 @@
 """Penultimate features of a dataset's examples: computed by one pass of the model, shared by all that need them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
+from deel_dualview._checks import require
 from deel_dualview.models import InfluenceModel, tracing
-from deel_dualview.stores.base import Store, StoredVectors
+from deel_dualview.stores.base import Block, Store, StoredVectors
 from deel_dualview.typing import Inputs
+
+LEAVES = "leaves"
+"""The place of the ones in each row of features, shape (n, T), in the place of the features themselves."""
+_NUMBERS_AT_ONCE = 2**24
+_MOST_BYTES = 2**30
 
 
 def stored_features(
@@ -21,7 +27,8 @@ def stored_features(
     """Return features (n, d), and labels and ids where there are any, of a dataset's examples.
 
     Everything that opens them in one store shares the pass: calculators, the curvature of the last layer, the
-    inverse Hessians that are made from it.
+    inverse Hessians that are made from it. Of features that are indicators of the leaves of T trees T numbers an
+    example are kept, and blocks of dense features are made from them, of 64 MiB at most.
 
     Args:
         store: where they are kept.
@@ -39,7 +46,12 @@ def stored_features(
 
     def compute(element: Any) -> dict[str, np.ndarray]:
         batch = data.unpack(element)
-        computed = {"features": features_of(batch.inputs).numpy()}
+        features = features_of(batch.inputs).numpy()
+        if model.num_leaves_of_example is None:
+            computed = {"features": features}
+        else:
+            places = np.nonzero(features)[1].astype(np.int32)
+            computed = {LEAVES: places.reshape(len(features), model.num_leaves_of_example)}
         if batch.labels is not None:
             computed["labels"] = model.to_targets(batch.labels)
         return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
@@ -51,4 +63,48 @@ def stored_features(
         "feature_layer": f"{side} of {tracing.place_of(model.model, model.split.layer)}",
         "examples": data.describe_elements(dataset),
     }
-    return store.open(key, dataset, compute)
+    stored = store.open(key, dataset, compute)
+    return stored if model.num_leaves_of_example is None else _Unpacked(stored, model.num_features)
+
+
+class _Unpacked(StoredVectors):
+    """Vectors with dense features (n, d), made block by block from the places of their ones."""
+
+    def __init__(self, stored: StoredVectors, num_features: int) -> None:
+        self._stored, self._num_features = stored, num_features
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self._stored.names, "features")
+
+    def __iter__(self) -> Iterator[Block]:
+        size = max(1, _NUMBERS_AT_ONCE // self._num_features)
+        for block in self._stored:
+            for start in range(0, len(block[LEAVES]), size):
+                part = {name: array[start : start + size] for name, array in block.items()}
+                yield part | {"features": self._dense(part[LEAVES])}
+
+    @property
+    def num_bytes(self) -> int:
+        return self._stored.num_bytes
+
+    def array(self, name: str) -> np.ndarray:
+        if name != "features":
+            return self._stored.array(name)
+        num_bytes = 4 * len(self) * self._num_features
+        require(
+            num_bytes <= _MOST_BYTES,
+            "Indicators of all leaves would take more than 1 GiB, which this method holds at once: take what each tree "
+            "adds to the output for features, TreeEnsembleModel(booster, features='trees'); or GradDot, "
+            "FeatureSimilarity, or FirstOrderInfluenceCalculator with a ConjugateGradientDescentIHVP.",
+            {"examples": len(self), "leaves": self._num_features},
+        )
+        return self._dense(self._stored.array(LEAVES))
+
+    def _dense(self, places: np.ndarray) -> np.ndarray:
+        features = np.zeros((len(places), self._num_features), np.float32)
+        np.put_along_axis(features, places.astype(np.int64), np.float32(1), axis=1)
+        return features
