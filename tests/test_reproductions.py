@@ -181,6 +181,7 @@ def explained(folder):
     return folder / "explain-table2-digits-seed-1.json"
 
 
+@pytest.mark.reproduction
 @pytest.mark.parametrize(
     ("name", "asked", "trained"),
     [
@@ -243,12 +244,14 @@ def test_a_step_takes_the_curvature_of_its_example(num_examples):
         np.testing.assert_allclose(found[query], expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.reproduction
 def test_readings_of_table2_are_shares(explained):
     found = json.loads(explained.read_text())["scores"]["poisoned"]
     assert set(found) == set(EXPLAINED)
     assert all(0 <= score <= 1 for scores in found.values() for score in scores.values())
 
 
+@pytest.mark.reproduction
 def test_a_reading_of_no_example_is_no_number(explained):
     assert "NaN" not in explained.read_text()
     assert set(json.loads(explained.read_text())["scores"]["marked"]["RPS-L2"].values()) == {None}
@@ -292,6 +295,7 @@ def digits_like_mnist():
     return ImageData(*arrays, num_classes=10)
 
 
+@pytest.mark.reproduction
 class TestGroundTruth:
     def test_what_is_made_is_what_is_read_and_it_resumes(self, digits_like_mnist, tmp_path, monkeypatch):
         make = script("make_ground_truth")
