@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from deel_dualview.ihvp import RelativeDamping as RelativeDamping
     from deel_dualview.labels import Correction as Correction
     from deel_dualview.labels import LabelIssues as LabelIssues
+    from deel_dualview.labels import OutputLabelIssues as OutputLabelIssues
     from deel_dualview.labels import corrected as corrected
     from deel_dualview.labels import label_issues as label_issues
     from deel_dualview.labels import read_corrections as read_corrections
@@ -127,6 +128,7 @@ _HOMES = {
     "MemoryStore": "stores",
     "NamedMethod": "calculators.methods",
     "NoStore": "stores",
+    "OutputLabelIssues": "labels",
     "PairRelevance": "relevance",
     "PerExampleGradients": "gradients",
     "PerOutputSVMSolution": "svm",

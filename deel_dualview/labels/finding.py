@@ -99,8 +99,7 @@ def find_label_issues(
     """
     rng = np.random.default_rng(seed)
     problem = Problem(labels, labels[:0] if test_labels is None else test_labels, len(class_names))
-    # Of small matrices, threads cost more than they save.
-    with threadpool_limits(1 if len(labels) < _FEW else None, "blas"):
+    with limited_threads(len(labels)):
         heads = _fit_heads(representations, problem, rng)
         logs, weights = _stack(heads, problem, pred_probs)
         counted = _count(heads, problem, predictions[1], rng)
@@ -126,6 +125,11 @@ def find_label_issues(
         ids=ids,
         class_names=tuple(class_names),
     )
+
+
+def limited_threads(num_train: int) -> threadpool_limits:
+    """Return a context in which matrices of few examples use one thread: several cost more than they save."""
+    return threadpool_limits(1 if num_train < _FEW else None, "blas")
 
 
 class _Head(NamedTuple):

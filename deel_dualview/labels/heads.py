@@ -83,33 +83,71 @@ def ridge_head(
 
     Source: leave-one-out in closed form, Allen (1974); features, Williams and Seeger (2001).
     """
+    targets = np.eye(problem.num_classes)[problem.labels]
+    fitted = Ridge(*kernel_rows(train, test, distance=distance, rng=rng)).fit(targets)
+    if by_test and problem.is_tested:
+        errors = [best_temperature(fitted.of_test(penalty), problem.test_labels)[1] for penalty in PENALTIES]
+    else:
+        errors = [float(((fitted.left_out(penalty) - targets) ** 2).sum()) for penalty in PENALTIES]
+    best = PENALTIES[int(np.argmin(errors))]
+    return HeadScores(fitted.left_out(best).astype(np.float32), fitted.of_test(best).astype(np.float32))
+
+
+def kernel_rows(
+    train: np.ndarray, test: np.ndarray, *, distance: Distance, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Nystroem features of the kernel of `ridge_head`, with a constant, of both sets: (n, r) and (m, r)."""
     if distance == "cosine":
         train, test = _unit(train), _unit(test)
     pool = train if distance == "cosine" else np.concatenate([train, test])
     chosen = rng.choice(len(pool), min(NUM_LANDMARKS[distance], len(pool)), replace=False)
     features = _Nystroem(pool[np.sort(chosen)], train, distance)
-    rows, test_rows = features(train), features(test)
-    values, vectors = np.linalg.eigh(rows.T @ rows)
-    rotated, test_rotated = rows @ vectors, test_rows @ vectors
-    targets = np.eye(problem.num_classes)[problem.labels]
-    products = rotated.T @ targets
-    mean_norm = values.sum() / len(rows)
+    return features(train), features(test)
 
-    def left_out(penalty: float) -> np.ndarray:
-        inverse = 1 / (np.maximum(values, 0) + penalty * mean_norm)
-        leverages = (rotated**2 @ inverse)[:, None]
-        scores = rotated @ (inverse[:, None] * products)
-        return (scores - leverages * targets) / np.maximum(1 - leverages, 1e-9)
 
-    def of_test(penalty: float) -> np.ndarray:
-        return test_rotated @ (products / (np.maximum(values, 0) + penalty * mean_norm)[:, None])
+class Ridge:
+    """Ridge regression on rows, at any penalty, without and with each training example in closed form.
 
-    if by_test and problem.is_tested:
-        errors = [best_temperature(of_test(penalty), problem.test_labels)[1] for penalty in PENALTIES]
-    else:
-        errors = [float(((left_out(penalty) - targets) ** 2).sum()) for penalty in PENALTIES]
-    best = PENALTIES[int(np.argmin(errors))]
-    return HeadScores(left_out(best).astype(np.float32), of_test(best).astype(np.float32))
+    Penalties are relative to the mean squared norm of a row.
+
+    Args:
+        rows: of the training set, shape (n, r), the constant among them.
+        test_rows: of the test set, shape (m, r).
+    """
+
+    def __init__(self, rows: np.ndarray, test_rows: np.ndarray):
+        values, vectors = np.linalg.eigh(rows.T @ rows)
+        self._rows, self._test_rows = rows @ vectors, test_rows @ vectors
+        self._values, self._mean_norm = np.maximum(values, 0), values.sum() / len(rows)
+
+    def fit(self, targets: np.ndarray) -> "FittedRidge":
+        """Fit to targets, shape (n, t)."""
+        return FittedRidge(self, targets, self._rows.T @ targets)
+
+    def at(self, penalty: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rotated rows of both sets, (n, r) and (m, r), and what their products with targets are divided by."""
+        return self._rows, self._test_rows, self._values + penalty * self._mean_norm
+
+
+class FittedRidge(NamedTuple):
+    """A `Ridge` with its targets (n, t) and their products with the rotated rows (r, t)."""
+
+    ridge: Ridge
+    targets: np.ndarray
+    products: np.ndarray
+
+    def left_out(self, penalty: float) -> np.ndarray:
+        """Return what is predicted of every training example by the fit to all others, shape (n, t)."""
+        rows, _, divisors = self.ridge.at(penalty)
+        inverse = 1 / divisors
+        leverages = (rows**2 @ inverse)[:, None]
+        scores = rows @ (inverse[:, None] * self.products)
+        return (scores - leverages * self.targets) / np.maximum(1 - leverages, 1e-9)
+
+    def of_test(self, penalty: float) -> np.ndarray:
+        """Return what is predicted of the test examples, shape (m, t)."""
+        _, test_rows, divisors = self.ridge.at(penalty)
+        return test_rows @ (self.products / divisors[:, None])
 
 
 def logistic_head(

@@ -175,7 +175,7 @@ class LabelIssues:
         names = np.asarray(self.class_names)
         columns = {
             "position": np.arange(len(self.scores)),
-            "id": None if self.ids is None else _as_text(self.ids),
+            "id": None if self.ids is None else as_text(self.ids),
             "given_label": names[self.given_labels],
             "suggested_label": names[self.suggested_labels],
             "score": self.scores,
@@ -184,7 +184,7 @@ class LabelIssues:
         return {name: column[self.order] for name, column in columns.items() if column is not None}
 
 
-def _as_text(ids: np.ndarray) -> np.ndarray:
+def as_text(ids: np.ndarray) -> np.ndarray:
     """Return ids that are bytes as texts, others as they are."""
     if ids.dtype.kind not in "SO":
         return ids

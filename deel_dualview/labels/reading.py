@@ -18,13 +18,17 @@ from deel_dualview.labels.finding import (
     find_label_issues,
     representation,
 )
+from deel_dualview.labels.independent import find_independent_issues
 from deel_dualview.labels.inputs import InputTable
 from deel_dualview.labels.issues import LabelIssues
+from deel_dualview.labels.numbers import find_number_issues
+from deel_dualview.labels.output_issues import OutputLabelIssues
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.hidden import HiddenLayers
-from deel_dualview.models.labels import check_class_names
+from deel_dualview.models.label_kinds import LabelKind, label_kind
+from deel_dualview.models.labels import check_class_names, check_output_names
 
 _EARLY_PART = 5
 
@@ -35,12 +39,13 @@ def label_issues(
     test: Data | None = None,
     *,
     class_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
     pred_probs: np.ndarray | None = None,
     checkpoints: Checkpoints | Sequence[keras.Model | InfluenceModel] | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> LabelIssues:
-    """Find the labels of a training set that are likely wrong, and how many are.
+) -> LabelIssues | OutputLabelIssues:
+    """Find the labels of a training set that are likely wrong, and of classes how many are.
 
     Simple classifiers (kernel ridge and logistic regression) are fitted to the penultimate features, to the layer
     before them and to the inputs themselves, and judge each example without having seen its label. They are weighted
@@ -48,24 +53,33 @@ def label_issues(
     labels comes of the classifier on the inputs, which no network has prepared with the labels in view: it is given
     where it is large beside its error, else an upper bound, or "cannot tell". The network runs once over each set.
 
+    Independent labels are treated one by one, as two classes each. Numbers of a regression are ranked, and not counted:
+    by their distance from what such heads (ridge regressions and nearest neighbours) predict, over how far labels of
+    such examples usually are.
+
     Args:
-        model: a Keras 3 classifier, or an InfluenceModel.
+        model: a Keras 3 classifier, a model of independent labels or a regression; or an InfluenceModel.
         train: its training set: a dataset of batches `(inputs, labels)` or `(inputs, labels, ids)`, in the same order
             at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)` (the index of a DataFrame is taken as ids
             unless it is the default one); or a `PyDataset`.
         test: examples that were not trained on, with labels that are right. Where they are as wrong as the training
             labels, a count says how many more are wrong than in the test set. Without it labels are ranked only.
         class_names: one for each class; their numbers by default.
-        pred_probs: probabilities of the classes for the training examples, of a model that has not seen their labels
-            (of cross-validation, for instance), shape (n, c); they have half the weight.
+        output_names: one for each label or number of a model that is no classifier; their numbers by default.
+        pred_probs: of a classifier, probabilities of the classes for the training examples, of a model that has not
+            seen their labels (of cross-validation, for instance), shape (n, c); they have half the weight.
         checkpoints: the model at earlier moments of its training, in their order, for instance of `load_checkpoints`:
             the features of the one at a fifth of the way, which has memorised less, get heads of their own.
         seed: of random rows, folds and resampling.
         progress: whether a bar is shown (on a terminal only).
 
+    Returns:
+        `LabelIssues` of a classifier, else `OutputLabelIssues`.
+
     Raises:
         TypeError: `model` or a dataset is of another type.
-        ValueError: sets without labels, labels of one class only, probabilities of another shape.
+        ValueError: sets without labels, labels that do not differ, probabilities of another shape, names or
+            probabilities of classes where there are none.
 
     Example:
         found = deel_dualview.label_issues(model, train, test)
@@ -85,24 +99,61 @@ def label_issues(
         name: _read(influence_model, early, dataset, name, table, seed=seed, progress=progress)
         for name, dataset in splits.items()
     }
-    names = check_class_names(class_names, influence_model.num_classes)
+    kind = label_kind(influence_model)
     trained, tested = read["train"], read.get("test", _nothing(read["train"]))
-    check_pred_probs(pred_probs, len(trained.labels), len(names))
+    representations = Representations(
+        Representation(trained.features, tested.features),
+        representation(trained.before, tested.before),
+        Representation(*table.rows()),
+        representation(trained.early, tested.early),
+    )
+    test_labels = None if test is None else tested.labels
+    check_label_names(kind, class_names, output_names, pred_probs)
     check_several_classes(trained.labels)
+    if kind != "classes":
+        find = find_number_issues if kind == "numbers" else find_independent_issues
+        names = check_output_names(output_names, trained.labels.shape[1])
+        return find(
+            representations, trained.labels, test_labels, output_names=names, ids=trained.ids, seed=seed
+        )
+    names = check_class_names(class_names, influence_model.num_classes)
+    check_pred_probs(pred_probs, len(trained.labels), len(names))
     return find_label_issues(
-        Representations(
-            Representation(trained.features, tested.features),
-            representation(trained.before, tested.before),
-            Representation(*table.rows()),
-            representation(trained.early, tested.early),
-        ),
+        representations,
         trained.labels,
-        None if test is None else tested.labels,
+        test_labels,
         (trained.predictions, tested.predictions),
         class_names=names,
         ids=trained.ids,
         pred_probs=pred_probs,
         seed=seed,
+    )
+
+
+def check_label_names(
+    kind: LabelKind,
+    class_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    pred_probs: np.ndarray | None = None,
+) -> None:
+    """Refuse arguments that belong to another kind of labels.
+
+    Raises:
+        ValueError: names or probabilities of classes where there are none, or names of outputs of a classifier.
+    """
+    wrong = (
+        {"output_names": output_names}
+        if kind == "classes"
+        else {"class_names": class_names, "pred_probs": pred_probs}
+    )
+    found = {name: value for name, value in wrong.items() if value is not None}
+    require(
+        not found,
+        "A classifier has classes: name them by `class_names`."
+        if kind == "classes"
+        else "Only a classifier has classes. Name the numbers or labels of this model by `output_names`; `pred_probs` "
+        "are of classifiers.",
+        found,
     )
 
 
@@ -132,15 +183,15 @@ def takes_token_ids(model: keras.Model) -> bool:
 
 
 def check_several_classes(labels: np.ndarray) -> None:
-    """Refuse a training set of one class: no label could be another.
+    """Refuse a training set of one class, or of one number: no label could be another.
 
     Raises:
         ValueError: all labels are equal.
     """
     require(
         bool((labels != labels[0]).any()),
-        "Label issues need training labels of at least two classes.",
-        {"label of every training example": int(labels[0])},
+        "Label issues need training labels of at least two classes, or numbers that differ.",
+        {"label of every training example": labels[0].tolist()},
     )
 
 
@@ -196,7 +247,7 @@ def _read(
             "features": hidden.features,
             "before": hidden.before,
             "predictions": tf.argmax(hidden.logits, axis=1),
-            "labels": model.to_classes(batch.labels),
+            "labels": model.to_targets(batch.labels),
             "ids": batch.ids,
         }
         if early is not None:

@@ -96,17 +96,24 @@ def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> li
         TypeError: one string instead of several.
         ValueError: another number of names, or two equal ones.
     """
-    if isinstance(class_names, str):
-        raise TypeError(
-            describe("`class_names` must be a list of names, not one string.", {"class_names": class_names})
-        )
-    names = [str(name) for name in (range(num_classes) if class_names is None else class_names)]
+    return _check_names(class_names, num_classes, "class_names", "classes")
+
+
+def check_output_names(output_names: Sequence[str] | None, num_outputs: int) -> list[str]:
+    """Return one name for each output of a model that is no classifier, as `check_class_names`."""
+    return _check_names(output_names, num_outputs, "output_names", "outputs")
+
+
+def _check_names(given: Sequence[str] | None, number: int, argument: str, what: str) -> list[str]:
+    if isinstance(given, str):
+        raise TypeError(describe(f"`{argument}` must be a list of names, not one string.", {argument: given}))
+    names = [str(name) for name in (range(number) if given is None else given)]
     require(
-        len(names) == num_classes,
-        f"`class_names` must name the {num_classes} classes of the model.",
-        {"len(class_names)": len(names)},
+        len(names) == number,
+        f"`{argument}` must name the {number} {what} of the model.",
+        {f"len({argument})": len(names)},
     )
-    require(len(set(names)) == num_classes, "`class_names` must differ.", {"class_names": names})
+    require(len(set(names)) == number, f"`{argument}` must differ.", {argument: names})
     return names
 
 
