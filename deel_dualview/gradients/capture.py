@@ -32,7 +32,7 @@ import keras
 import tensorflow as tf
 
 from deel_dualview.models import InfluenceModel, tracing
-from deel_dualview.models.recording import Around, intercepted, recorded
+from deel_dualview.models.recording import Around, inputs_of, intercepted, recorded
 from deel_dualview.typing import Inputs
 
 Objective = Callable[[tf.Tensor], tf.Tensor]
@@ -185,7 +185,7 @@ def _after_call(finish: Callable[[keras.Layer, Any, Any], None], layer: keras.La
 
     def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         outputs = call(*args, **kwargs)
-        finish(layer, args[0] if args else next(iter(kwargs.values())), outputs)
+        finish(layer, inputs_of(args, kwargs), outputs)
         return outputs
 
     return around

@@ -3,7 +3,7 @@
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -42,10 +42,10 @@ def recorded(layers: list[keras.Layer]) -> Iterator[list[LayerCall]]:
     calls: list[LayerCall] = []
 
     def recording(layer: keras.Layer) -> Around:
-        def around(call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            outputs = call(inputs, *args, **kwargs)
+        def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            outputs = call(*args, **kwargs)
             if tf.compat.v1.get_default_graph() is graph:
-                calls.append(LayerCall(layer, inputs, outputs))
+                calls.append(LayerCall(layer, inputs_of(args, kwargs), outputs))
             return outputs
 
         return around
@@ -54,6 +54,11 @@ def recorded(layers: list[keras.Layer]) -> Iterator[list[LayerCall]]:
         for layer in layers:
             stack.enter_context(intercepted(layer, "call", recording(layer)))
         yield calls
+
+
+def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the inputs of a call of a layer, which may come by name, as in `attention(query=..., value=...)`."""
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from deel_dualview import InfluenceModel
+from deel_dualview.models.hidden import HiddenLayers
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +230,31 @@ def test_losses_are_the_cross_entropy_for_integer_and_one_hot_labels(images):
     expected = -np.log(split.model(images).numpy()[np.arange(7), labels])
     np.testing.assert_allclose(split.losses(images, labels), expected, rtol=1e-4)
     np.testing.assert_allclose(split.losses(images, np.eye(3)[labels]), expected, rtol=1e-4)
+
+
+class CallsByName(keras.Model):
+    """Calls its layers as `layer(inputs=...)`, as the encoders of KerasHub call theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = keras.layers.MultiHeadAttention(1, 2)
+        self.head = keras.layers.Dense(2)
+
+    def call(self, inputs):
+        mixed = self.attention(query=inputs, value=inputs)
+        return self.head(inputs=keras.ops.mean(mixed, axis=1))
+
+
+def test_layers_may_be_called_by_the_names_of_their_arguments(rng):
+    inputs = tf.constant(rng.normal(size=(5, 3, 4)), tf.float32)
+    model = CallsByName()
+    outputs = model(inputs)
+    found = HiddenLayers(InfluenceModel(model))(inputs)
+    np.testing.assert_allclose(found.logits, outputs, atol=1e-5)
+    np.testing.assert_allclose(
+        found.features, keras.ops.mean(model.attention(inputs, inputs), axis=1), atol=1e-5
+    )
+    np.testing.assert_allclose(found.before, tf.reshape(inputs, (5, -1)), atol=1e-6)
 
 
 def test_what_is_not_a_keras_model_is_refused():
