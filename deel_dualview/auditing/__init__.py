@@ -47,6 +47,7 @@ from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.arrays import Data, check_same_index, column_names, to_datasets
 from deel_dualview.models.labels import check_class_names
+from deel_dualview.models.train_sets import with_own_labels
 from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
 from deel_dualview.report.changes import find_changes, read_earlier
@@ -127,6 +128,7 @@ def audit(
     shown_names = check_names("input_names", input_names)
     check_same_index(test[0] if isinstance(test, tuple) else None, groups, "`groups`")
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
+    train, test = (with_own_labels(influence_model, dataset) for dataset in (train, test))
     _check_datasets(train, test)
     inputs_spec = data.unpack(train.element_spec).inputs
     pairs.check_fit(shown_names, inputs_spec, influence_model)

@@ -22,6 +22,7 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.labels import check_class_names
+from deel_dualview.models.train_sets import with_own_labels
 from deel_dualview.report.comparison import Comparison
 from deel_dualview.report.provenance import Steps, peak_memory_bytes, versions
 from deel_dualview.stores import MemoryStore, stored_features
@@ -68,6 +69,7 @@ def compare(
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     train_set, test_set = to_datasets({"train_set": train_set, "test_set": test_set}, own.model).values()
+    train_set, test_set = (with_own_labels(own, dataset) for dataset in (train_set, test_set))
     steps = Steps(len(specs) + 3, progress=progress)
     store = MemoryStore(progress=progress)
     try:

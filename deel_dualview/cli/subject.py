@@ -54,6 +54,7 @@ class SubjectOptions(NamedTuple):
     class_names: str | None
     checkpoints: str | None
     feature_layer: str | None
+    output_name: str | None
     batch_size: int
     seed: int
 
@@ -103,6 +104,7 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         kept("--checkpoints", metavar="DIR", help="What SaveCheckpoints wrote in training (tracin, trak)."),
         kept("--feature-layer", metavar="NAME", help="The layer that gives the features.  [default: found]"),
+        kept("--output-name", metavar="NAME", help="Of a model with several outputs the one to explain."),
         kept(
             "--batch-size", default=256, show_default=True, type=click.IntRange(1), help="For TFDS datasets."
         ),
@@ -215,8 +217,11 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
         find_mapping(options.mapped)
     model = load_model(options.model_path)
     layer, folder = options.feature_layer, options.checkpoints
-    own = InfluenceModel(model, layer)
-    checkpoints = None if folder is None else load_checkpoints(folder, model, feature_layer=layer)
+    output = options.output_name
+    own = InfluenceModel(model, layer, output=output)
+    checkpoints = (
+        None if folder is None else load_checkpoints(folder, model, feature_layer=layer, output=output)
+    )
     train, test = (
         read_dataset(
             spec,
@@ -264,7 +269,7 @@ def _demo(options: SubjectOptions, methods: list[str]) -> Subject:
         demo = make_demo(seed=options.seed, batch_size=options.batch_size, callbacks=callbacks)
         layer = options.feature_layer
         checkpoints = load_checkpoints(directory, demo.model, feature_layer=layer) if needed else None
-    model = InfluenceModel(demo.model, layer)
+    model = InfluenceModel(demo.model, layer, output=options.output_name)
     return Subject(
         model,
         demo.train,

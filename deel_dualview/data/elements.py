@@ -19,7 +19,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: what the model is called with: a tensor, or a nest (tuple, dict) of tensors, each (b, ...).
-        labels: classes (b,), (b, 1) or one-hot (b, c); None if the dataset has none.
+        labels: classes (b,), (b, 1) or one-hot (b, c); for several outputs a dict or tuple of such; None if the dataset
+            has none.
         ids: names given by the user, strings or integers (b,); None if the dataset has none.
     """
 
@@ -34,7 +35,7 @@ def unpack(element: Any) -> Batch:
     As in Keras a tuple of two is (inputs, labels): several unlabelled inputs are ((a, b),) or a dict.
 
     Raises:
-        ValueError: a TFDS dictionary of features, a nest of labels, weights in the place of ids, or a tuple
+        ValueError: a TFDS dictionary of features, labels that are no tensors, weights in the place of ids, or a tuple
             of another length.
     """
     if isinstance(element, Batch):
@@ -50,8 +51,8 @@ def unpack(element: Any) -> Batch:
         {"len(element)": len(element)},
     )
     inputs, labels, ids = element + (None,) * (3 - len(element))
-    _check_single_tensor("labels", labels, element)
-    _check_single_tensor("ids", ids, element)
+    _check_tensors("labels", labels, element)
+    _check_tensors("ids", ids, element)
     require(
         ids is None or ids.dtype == tf.string or ids.dtype.is_integer,
         "The third component of an element is its ids, strings or integers, where Keras has sample weights: "
@@ -59,6 +60,14 @@ def unpack(element: Any) -> Batch:
         {"dtype": getattr(ids, "dtype", None)},
     )
     return Batch(inputs, labels, ids)
+
+
+def named_labels(labels: Any) -> dict[str, Any]:
+    """Return labels under the name `"label"`, those of several outputs each under `"label_NAME"`."""
+    if not isinstance(labels, dict | tuple):
+        return {"label": labels}
+    named = labels if isinstance(labels, dict) else dict(enumerate(labels))
+    return {f"label_{name}": part for name, part in named.items()}
 
 
 def num_examples(element: Any) -> int:
@@ -151,10 +160,12 @@ def _refuse_tfds_features(element: dict[str, Any]) -> None:
     )
 
 
-def _check_single_tensor(name: str, value: Any, element: tuple[Any, ...]) -> None:
+def _check_tensors(name: str, value: Any, element: tuple[Any, ...]) -> None:
+    """Refuse what is no tensor, and nests but for labels, which a model of several outputs has by name."""
+    leaves = tf.nest.flatten(value) if name == "labels" else [value]
     require(
-        value is None or (not tf.nest.is_nested(value) and hasattr(value, "dtype")),
-        f"The {name} of an element must be one tensor: map the dataset to `(inputs, labels)`; several "
+        value is None or all(hasattr(leaf, "dtype") for leaf in leaves),
+        f"The {name} of an element must be tensors: map the dataset to `(inputs, labels)`; several "
         "unlabelled inputs go in one tuple or dict, as in `((a, b),)`.",
         {"element": element},
     )

@@ -147,6 +147,7 @@ def load_checkpoints(
     model: keras.Model | Callable[[], keras.Model],
     *,
     feature_layer: str | None = None,
+    output: str | int | None = None,
 ) -> Checkpoints:
     """Return the checkpoints that `SaveCheckpoints` wrote and that lead to a model, each in a model of its own.
 
@@ -158,6 +159,7 @@ def load_checkpoints(
         model: the trained model, of which copies are made, or a function that builds one (for a model that Keras
             cannot clone); then the last checkpoint is the one that training ended with.
         feature_layer: passed to InfluenceModel.
+        output: passed to InfluenceModel.
 
     Raises:
         ValueError: there are no checkpoints, they are damaged or of another architecture, or the model is that of
@@ -183,7 +185,7 @@ def load_checkpoints(
         {"directory": str(directory), "model": getattr(model, "name", model)},
     )
     return Checkpoints(
-        [InfluenceModel(own, feature_layer) for own in models],
+        [InfluenceModel(own, feature_layer, output=output) for own in models],
         [record.learning_rate for record in records],
         [record.epoch for record in records],
     )

@@ -91,6 +91,12 @@ class Head(NamedTuple):
         has_bias = self.has_bias or self.own is not None or offset.any()
         return tf.matmul(kernel, matrix), tf.convert_to_tensor(bias) if has_bias else None
 
+    def of_features(self, features: tf.Tensor) -> tf.Tensor:
+        """Return the logits (b, c) of features (b, d)."""
+        kernel, bias = self.weights()
+        logits = tf.matmul(features, kernel)
+        return logits if bias is None else logits + bias
+
     def linear(self, *, is_binary: bool) -> LinearHead:
         """Return the weights that give the outputs to explain, those of a binary classifier as two logits."""
         weights, own_bias = self.weights()

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -11,10 +11,12 @@ import tensorflow as tf
 from deel_dualview._checks import require
 from deel_dualview.models import determinism, identity, links, recording, splits, tracing
 from deel_dualview.models.ensembles import TreeEnsembleModel
+from deel_dualview.models.forward import Forward
 from deel_dualview.models.heads import Head, LinearHead
 from deel_dualview.models.inputs import structure_of, used
-from deel_dualview.models.keras_losses import LossFunction, check_loss_function, find_objective
+from deel_dualview.models.keras_losses import LossFunction, check_loss_function, compiled_loss, find_objective
 from deel_dualview.models.labels import to_classes
+from deel_dualview.models.named_outputs import find_output
 from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
 from deel_dualview.models.parts import Composed
 from deel_dualview.typing import Inputs
@@ -29,11 +31,10 @@ class InfluenceModel:
     The features are the input of the last Dense layer that the model calls (of a last convolution whose outputs are
     averaged: its mean patch), or the output of `feature_layer` (flattened). A fixed affine step after that layer, such
     as a temperature or a logit adjustment, is part of the head. The model always runs in inference mode and its
-    weights are only read. On the first batch that it sees, the split is verified: the head applied to the features
-    must give the model's own outputs. Where it does not, named features go without a linear head.
+    weights are only read. On the first batch that it sees, the split is verified: the head must give the model's
+    own outputs. Where it does not, named features go without a linear head.
 
-    The outputs to explain are class logits (a classifier with one output z has two, (-z / 2, z / 2)), the logits of
-    independent labels, or the numbers that a regression predicts.
+    Explained are class logits (of one output z two, (-z / 2, z / 2)), those of independent labels, or numbers.
 
     Args:
         model: any Keras 3 model: Sequential, Functional, subclassed or nested, ending in logits, softmax, sigmoid or
@@ -44,10 +45,15 @@ class InfluenceModel:
             of labels and outputs without a reduction over the batch. By default the one that it was compiled with,
             where that is of a regression or of independent labels; else the cross-entropy of a classifier. `objective`
             says which was found.
+        output: name (key of a dict) or index of the one to explain of several outputs, by its own last layer, compiled
+            loss and labels: datasets yield a dict of labels by name, a tuple in this order, or those of this output.
+
+    Attributes:
+        model: the Keras model; of several outputs one that makes `output` only, of the same layers and weights.
 
     Raises:
         TypeError: `model` is not a Keras model, or `loss_function` no loss.
-        ValueError: no Dense head, no such layer, several outputs, or a head that is called more than once.
+        ValueError: no Dense head, no such layer, no named one of several outputs, or a head called more than once.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class InfluenceModel:
         feature_layer: str | keras.Layer | None = None,
         *,
         loss_function: LossFunction | None = None,
+        output: str | int | None = None,
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(
@@ -66,21 +73,21 @@ class InfluenceModel:
         if isinstance(model, TreeEnsembleModel):
             feature_layer = model.feature_layer if feature_layer is None else feature_layer
             loss_function = model.loss_function if loss_function is None else loss_function
-        self.model = model
+        self._output = None if output is None else find_output(model, output)
+        self.model = model if self._output is None else self._output.alone()
         self._loss_function = loss_function
         self._objective: Objective | None = None
         self._requested_layer = feature_layer
         self._lock = recording.lock_of(model)
         self._split: splits.Split | None = None
         self._link: str | None = None
-        self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
-        self._traced: set[str] = set()
+        self._forward: Forward | None = None
         self._seen: Inputs | None = None
         self._changing: frozenset[int] = frozenset()
-        tracing.named_layer(model, feature_layer)
-        specs = tracing.input_specs(model)
+        tracing.named_layer(self.model, feature_layer)
+        specs = tracing.input_specs(self.model)
         # The head of parts may have no weights yet, which no trace may create.
-        if specs is not None and not isinstance(model, Composed):
+        if specs is not None and not isinstance(self.model, Composed):
             self._split = self._find_split(specs)
 
     @classmethod
@@ -116,7 +123,8 @@ class InfluenceModel:
         """The loss of an example as a function of the outputs."""
         if self._objective is None:
             split = self._known_split()
-            self._objective = find_objective(self._loss_function, self.model, split.num_outputs, split.ending)
+            loss = compiled_loss(self.model) if self._output is None else self._output.compiled_loss()
+            self._objective = find_objective(self._loss_function, loss, split.num_outputs, split.ending)
         return self._objective
 
     @property
@@ -211,7 +219,7 @@ class InfluenceModel:
         """
         with self._lock:
             found = identity.fingerprint(
-                self.model, self._known_split(), self._features_and_outputs, self._seen, self._changing
+                self.model, self._known_split(), self._passes.eager, self._seen, self._changing
             )
         # The objective of a classifier is left out, so that its stores of former releases stay valid.
         return found if self.is_classifier else f"{found} {self.objective.describe()}"
@@ -222,7 +230,8 @@ class InfluenceModel:
 
     def features(self, inputs: Inputs) -> tf.Tensor:
         """Return the penultimate features, shape (b, d), float32."""
-        return self._call(inputs)[0]
+        self.prepare(inputs)
+        return self._passes(inputs)[0]
 
     def logits(self, inputs: Inputs) -> tf.Tensor:
         """Return the outputs, shape (b, c), float32; log-probabilities of a classifier without a linear head."""
@@ -230,7 +239,8 @@ class InfluenceModel:
 
     def features_and_logits(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
         """Return features (b, d) and outputs (b, c) of one forward pass, float32."""
-        features, outputs = self._call(inputs)
+        self.prepare(inputs)
+        features, outputs = self._passes(inputs)
         return features, self.objective.from_native(outputs, self.link)
 
     def logits_of_features(self, features: tf.Tensor) -> tf.Tensor:
@@ -245,7 +255,7 @@ class InfluenceModel:
             "Logits follow from the features only where these feed a linear last layer.",
             {"feature_layer": self.feature_layer},
         )
-        return self.objective.from_native(_apply(cast(Head, head), features), self.link)
+        return self.objective.from_native(cast(Head, head).of_features(features), self.link)
 
     def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
         """Return the loss of every example, shape (b,)."""
@@ -258,7 +268,26 @@ class InfluenceModel:
         Raises:
             ValueError: labels that do not fit the objective.
         """
-        return self.objective.targets(np.asarray(labels), self.num_outputs)
+        return self.objective.targets(np.asarray(self.own_labels(labels)), self.num_outputs)
+
+    def own_labels(self, labels: Any) -> Any:
+        """Return the labels of the output that is explained, from those of all outputs: a dict or a tuple.
+
+        Raises:
+            ValueError: they have no entry of it, or the model has one output.
+        """
+        if isinstance(labels, list):
+            return np.asarray(labels)
+        if self._output is not None:
+            return self._output.pick(labels, "The labels")
+        parts = tf.nest.flatten(labels)
+        require(
+            len(parts) == 1,
+            "The labels of a model with one output must be one tensor: map the dataset to `(inputs, labels)`; several "
+            "unlabelled inputs go in one tuple or dict, as in `((a, b),)`.",
+            {"labels": labels},
+        )
+        return parts[0]
 
     def to_classes(self, labels: tf.Tensor | np.ndarray) -> np.ndarray:
         """Return labels as class indices, shape (b,), int64.
@@ -270,7 +299,7 @@ class InfluenceModel:
             ValueError: class indices that are not whole numbers, a one-hot width that is not c, rows that are not
                 one-hot, or a class outside 0..c-1.
         """
-        return to_classes(np.asarray(labels), self.num_classes)
+        return to_classes(np.asarray(self.own_labels(labels)), self.num_classes)
 
     def check_inputs(self, specs: Inputs, name: str) -> None:
         """Refuse inputs of a structure or shape that the model does not take, where it tells which it takes.
@@ -303,11 +332,12 @@ class InfluenceModel:
                     UserWarning,
                     stacklevel=2,
                 )
+            splits.check_one_output(self.model, own_outputs)
             self._check_repeatable(inputs, own_outputs)
             if self._split is None:
                 self._split = self._find_split(tf.nest.map_structure(tracing.relaxed_spec, inputs))
             native = tf.cast(own_outputs, tf.float32).numpy()
-            _, outputs = self._traced_forward(inputs)
+            _, outputs = self._passes(inputs)
             head = self._split.head
             if head is not None and not head.gives(native, outputs.numpy()):
                 self._leave_head(self._split, head)
@@ -344,22 +374,7 @@ class InfluenceModel:
                 f"Received: Dense layer {head.layer.name!r}."
             )
         self._split = split._replace(head=None)
-        self._forward = tf.function(self._features_and_outputs, autograph=False, reduce_retracing=True)
-        self._traced = set()
-
-    def _call(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
-        self.prepare(inputs)
-        return self._traced_forward(inputs)
-
-    def _traced_forward(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
-        specs = tf.nest.map_structure(tracing.relaxed_spec, inputs)
-        if (key := repr(specs)) not in self._traced:
-            with self._lock:
-                self._forward.get_concrete_function(specs)
-                traced, own = self._forward(inputs), self._features_and_outputs(inputs)
-                determinism.check_traced(self.model, inputs, traced, own)
-                self._traced.add(key)
-        return self._forward(inputs)
+        self._forward = None
 
     def _known_split(self) -> splits.Split:
         if self._split is None:
@@ -369,24 +384,15 @@ class InfluenceModel:
             )
         return self._split
 
-    def _features_and_outputs(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
-        split = self._known_split()
-        with recording.recorded([split.layer]) as calls:
-            outputs = tracing.call_model(self.model, inputs)
-        features = split.features(calls[0])
-        if split.head is None:
-            return features, tf.cast(outputs, tf.float32)
-        return features, _apply(split.head, features)
+    @property
+    def _passes(self) -> Forward:
+        if self._forward is None:
+            self._forward = Forward(self.model, self._known_split(), self._lock)
+        return self._forward
 
     def _find_split(self, specs: Inputs) -> splits.Split:
         with self._lock:
             return splits.find_split(self.model, self._requested_layer, specs)
-
-
-def _apply(head: Head, features: tf.Tensor) -> tf.Tensor:
-    kernel, bias = head.weights()
-    logits = tf.matmul(features, kernel)
-    return logits if bias is None else logits + bias
 
 
 def _variables(model: keras.Model) -> set[int]:

@@ -257,17 +257,26 @@ def _functional(model: keras.Model) -> Any:
         "A Sequential model has no graph before it is built: give it a keras.Input, or call it on a batch.",
         {"model": model.name},
     )
-    has_graph = hasattr(functional, "_nodes_by_depth") and type(functional).call.__qualname__.startswith(
-        "Functional."
-    )
     require(
-        has_graph,
+        _has_graph(functional),
         "Relevance is propagated along the graph of a Functional or Sequential model; a subclassed model, whose "
         "`call` is Python code, has none. Rebuild it with keras.Input and layers, or wrap its parts: "
         "InfluenceModel.from_parts(feature_extractor, head) with a Functional feature extractor.",
         {"model": model.name, "type": type(model).__name__},
     )
     return functional
+
+
+def outputs_of(model: keras.Model) -> Any:
+    """Return the symbolic outputs of a Functional or built Sequential model as it nests them, else None."""
+    functional: Any = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
+    return functional._outputs_struct if _has_graph(functional) else None
+
+
+def _has_graph(functional: Any) -> bool:
+    return hasattr(functional, "_nodes_by_depth") and type(functional).call.__qualname__.startswith(
+        "Functional."
+    )
 
 
 def settings_of_loss(loss: Any) -> dict[str, Any]:

@@ -66,14 +66,14 @@ def _kept(objective: Objective) -> Objective:
 
 
 def find_objective(
-    loss_function: LossFunction | None, model: keras.Model, width: int, ending: Ending
+    loss_function: LossFunction | None, compiled: Any, width: int, ending: Ending
 ) -> Objective:
     """Return the objective of a model; of equal ones the same object.
 
     Args:
         loss_function: the one given; by default the loss that the model was compiled with, where it shows
             a regression or independent labels, else the softmax (of one output: the binary) cross-entropy.
-        model: the model.
+        compiled: the loss that the model was compiled with for its output, None for none.
         width: of its output.
         ending: how its outputs follow from those of its last layer.
 
@@ -83,16 +83,16 @@ def find_objective(
     Warns:
         UserWarning: the model was compiled with a loss that is not used.
     """
-    return _kept(_found(loss_function, model, width, ending))
+    return _kept(_found(loss_function, compiled, width, ending))
 
 
-def _found(loss_function: LossFunction | None, model: keras.Model, width: int, ending: Ending) -> Objective:
+def _found(loss_function: LossFunction | None, compiled: Any, width: int, ending: Ending) -> Objective:
     if isinstance(loss_function, Objective):
         _check_fit(loss_function, ending)
         if isinstance(loss_function, CustomLoss) and loss_function.link is None:
             return CustomLoss(loss_function.function, ending)
         return loss_function
-    loss = _compiled_loss(model) if loss_function is None else loss_function
+    loss = compiled if loss_function is None else loss_function
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     name = _name_of(loss)
@@ -147,7 +147,8 @@ def _check_fit(objective: Objective, ending: Ending) -> None:
         )
 
 
-def _compiled_loss(model: keras.Model) -> Any:
+def compiled_loss(model: keras.Model) -> Any:
+    """Return the loss that a model of one output was compiled with, None for none."""
     loss = getattr(model, "loss", None)
     if isinstance(loss, list | tuple) and len(loss) == 1:
         return loss[0]

@@ -1,6 +1,6 @@
 """Where a Keras model can be split: its features, and the linear head that they feed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -9,6 +9,7 @@ from deel_dualview.models import heads
 from deel_dualview.models.determinism import check_repeatable
 from deel_dualview.models.heads import AffineMap, Head
 from deel_dualview.models.keras_losses import Ending
+from deel_dualview.models.named_outputs import output_names
 from deel_dualview.models.recording import LayerCall, intercepted, recorded
 from deel_dualview.models.tracing import all_layers, call_model, named_layer
 from deel_dualview.typing import Inputs
@@ -84,14 +85,25 @@ class _Traced(NamedTuple):
     width: int
 
 
-def _output_width(model: keras.Model, outputs: tf.Tensor) -> int:
-    if not tf.is_tensor(outputs) or outputs.shape.rank != 2 or outputs.shape[1] is None:
-        names = ", ".join(getattr(model, "output_names", None) or [])
-        found = outputs.shape if tf.is_tensor(outputs) else f"{type(outputs).__name__} of outputs {names}"
+def check_one_output(model: keras.Model, outputs: Any) -> None:
+    """Refuse the outputs of a model that has several.
+
+    Raises:
+        ValueError: there are several; the message lists their names.
+    """
+    if not tf.is_tensor(outputs):
+        names = output_names(model) or (sorted(outputs) if isinstance(outputs, dict) else range(len(outputs)))
         raise ValueError(
-            "A classifier must have one output of shape (batch, classes). Of a model with several outputs, take the "
-            "one to explain: keras.Model(model.inputs, model.get_layer(NAME).output), where NAME is the layer that "
-            f"makes it, or wrap a subclassed model in one that returns it. Received: output={found}."
+            "The model has several outputs: say which to explain, InfluenceModel(model, output=NAME). "
+            f"Received: output=None of a model with the outputs {', '.join(map(str, names))}."
+        )
+
+
+def _output_width(model: keras.Model, outputs: tf.Tensor) -> int:
+    check_one_output(model, outputs)
+    if outputs.shape.rank != 2 or outputs.shape[1] is None:
+        raise ValueError(
+            f"A model must have an output of shape (batch, outputs). Received: output={outputs.shape}."
         )
     return int(outputs.shape[1])
 
@@ -139,10 +151,24 @@ def _check_not_quantized(traced: _Traced, last: LayerCall | None) -> None:
 
 def _last_call(traced: _Traced) -> LayerCall | None:
     """Return the call of the last layer that may be a head: of a convolution only if it makes the outputs."""
-    if traced.calls and heads.width_of(traced.calls[-1].layer) == traced.width:
-        return traced.calls[-1]
-    dense = [call for call in traced.calls if isinstance(call.layer, keras.layers.Dense)]
+    calls = list(traced.calls)
+    while calls and not _reaches(calls[-1].outputs, traced.outputs):
+        # Part of another output of the same model.
+        calls.pop()
+    if calls and heads.width_of(calls[-1].layer) == traced.width:
+        return calls[-1]
+    dense = [call for call in calls if isinstance(call.layer, keras.layers.Dense)]
     return dense[-1] if dense else None
+
+
+def _reaches(tensor: tf.Tensor, result: tf.Tensor) -> bool:
+    """Return whether a tensor of a graph has a part in a later one."""
+    known, new = {result.op.name}, [result.op]
+    while new and tensor.op.name not in known:
+        before = {source.op.name: source.op for op in new for source in op.inputs}
+        new = [op for name, op in before.items() if name not in known]
+        known.update(before)
+    return tensor.op.name in known
 
 
 def _split_after(traced: _Traced, named: keras.Layer) -> Split:

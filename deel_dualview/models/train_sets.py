@@ -22,6 +22,26 @@ def to_influence_model(model: keras.Model | InfluenceModel) -> InfluenceModel:
     return model if isinstance(model, InfluenceModel) else InfluenceModel(model)
 
 
+def with_own_labels(model: InfluenceModel, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Return a dataset whose labels are those of the explained output alone; itself where they are one tensor.
+
+    Raises:
+        ValueError: there are none of this output.
+    """
+
+    def selected(*element: Any) -> Any:
+        batch = data.unpack(element)
+        return tuple(
+            part for part in batch._replace(labels=model.own_labels(batch.labels)) if part is not None
+        )
+
+    if not isinstance(dataset, tf.data.Dataset) or not tf.nest.is_nested(
+        data.unpack(dataset.element_spec).labels
+    ):
+        return dataset
+    return dataset.map(selected)
+
+
 def is_split(model: InfluenceModel) -> bool:
     """Return whether a model's layers and classes are known before it is called."""
     try:

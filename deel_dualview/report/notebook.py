@@ -62,10 +62,10 @@ def _parts(batch: data.Batch, place: tuple[int, ...]) -> list[np.ndarray]:
 
 def _facts(batch: data.Batch, place: tuple[int, ...]) -> list[str]:
     found = []
-    for name, part in (("label", batch.labels), ("id", batch.ids)):
+    for name, part in (data.named_labels(batch.labels) | {"id": batch.ids}).items():
         if part is not None:
             own = data.to_array(part)[place]
-            is_one_hot = name == "label" and np.ndim(own) == 1 and len(own) > 1
+            is_one_hot = name != "id" and np.ndim(own) == 1 and len(own) > 1
             found.append(f"{name} {int(np.argmax(own)) if is_one_hot else _words(own)}")
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.data import to_array, unpack
+from deel_dualview.data import named_labels, to_array, unpack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ class TopK(NamedTuple):
         """Return a row for each pair of an evaluated and a training example; pandas is imported here.
 
         Columns: `query` (position in this batch), `rank` (from 1), `training_index`, `influence_value`, and where the
-        training set has them `training_label` and `training_id`.
+        training set has them `training_label` (of several outputs `training_label_NAME`) and `training_id`.
         """
         import pandas as pd
 
@@ -87,7 +87,8 @@ class TopK(NamedTuple):
             "influence_value": values.ravel(),
         }
         batch = unpack(self.training_samples)
-        for name, part in (("training_label", batch.labels), ("training_id", batch.ids)):
+        parts = {f"training_{name}": part for name, part in named_labels(batch.labels).items()}
+        for name, part in (parts | {"training_id": batch.ids}).items():
             if part is not None:
                 rows = to_array(part)
                 columns[name] = (

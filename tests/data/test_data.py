@@ -55,9 +55,12 @@ class TestUnpack:
         with pytest.raises(ValueError, match="drop the weights"):
             data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), tf.ones(2)))
 
-    def test_a_nest_of_labels_is_refused(self):
-        with pytest.raises(ValueError, match="labels of an element must be one tensor"):
-            data.unpack((tf.ones((2, 3)), {"a": tf.ones(2)}))
+    def test_labels_of_several_outputs_are_kept_together(self):
+        assert sorted(data.unpack((tf.ones((2, 3)), {"a": tf.ones(2), "b": tf.ones(2)})).labels) == ["a", "b"]
+
+    def test_labels_that_are_no_tensors_are_refused(self):
+        with pytest.raises(ValueError, match="labels of an element must be tensors"):
+            data.unpack((tf.ones((2, 3)), {"a": "first"}))
 
     def test_four_components_are_refused(self):
         with pytest.raises(ValueError, match=r"len\(element\)=4"):
