@@ -301,7 +301,8 @@ def _example(kind: Kind, rng: np.random.Generator) -> np.ndarray:
 
 def _maps(kind: Kind, rng: np.random.Generator) -> PairMaps:
     shape, name = {"images": ((8, 8), "image"), "texts": ((50,), "tokens"), "table": ((24,), "columns")}[kind]
-    return PairMaps(rng.normal(size=shape), rng.normal(size=shape), name)
+    inputs = (None, None) if kind == "images" else [_example(kind, np.random.default_rng(0))] * 2
+    return PairMaps(rng.normal(size=shape), rng.normal(size=shape), name, *inputs)
 
 
 def _overview(class_names: tuple[str, ...]) -> Overview:

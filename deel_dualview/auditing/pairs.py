@@ -15,6 +15,7 @@ from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.lrp import Composite
 from deel_dualview.models import InfluenceModel
 from deel_dualview.plots.formatting import check_column_names
+from deel_dualview.plots.panels import join_columns, shown_inputs
 from deel_dualview.relevance import BackEnd, DualRelevance
 from deel_dualview.relevance.layerwise import takes_tokens
 from deel_dualview.report.findings import (
@@ -24,7 +25,7 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
-from deel_dualview.report.maps import Kind, PairMaps, image_input, kind_of, reduce_map
+from deel_dualview.report.maps import Kind, PairMaps, kind_of, reduce_map, shown_input
 from deel_dualview.report.overview import Overview, Setting
 from deel_dualview.search import TopK
 
@@ -113,7 +114,7 @@ def relate(
         relevance = DualRelevance(calculator, rule)  # type: ignore[arg-type]
         first = contents["test", finding.predictions[0].example.index]
         _check_sense(rule, first, calculator)
-        name = image_input(first)
+        name = shown_input(first, has_tokens=takes_tokens(calculator.model))
         found = [_relate(relevance, item, contents) for item in finding.predictions]
     except Exception as error:  # a report without heatmaps is worth more than none
         if not isinstance(error, (ValueError, TypeError, ImportError)):
@@ -152,7 +153,8 @@ def _relate(
 ) -> tuple[ExplainedPrediction, dict[tuple[int, int], PairMaps]]:
     """Explain the pairs of one prediction, a few at a time."""
     test = contents["test", item.example.index]
-    kind, name = _kind(test, relevance.calculator), image_input(test)
+    name = shown_input(test, has_tokens=takes_tokens(relevance.calculator.model))
+    kind = _kind(test, relevance.calculator)
     step = max(1, _NUMBERS_AT_ONCE // max(sum(part.size for part in tf.nest.flatten(test)), 1))
     influences = [*item.proponents, *item.opponents]
     shares: dict[int, PairShares] = {}
@@ -160,14 +162,15 @@ def _relate(
     for start in range(0, len(influences), step):
         some = influences[start : start + step]
         pair = relevance.of_pairs(_top(test, some, contents))
-        pair = pair if name is None else pair.of_input(name)
+        pair, names = join_columns(pair) if name is None else (pair.of_input(name), ())
         for place, influence in enumerate(some):
             index = influence.example.index
             train_side, test_side = (
                 reduce_map(np.asarray(side[0, place]), kind)
                 for side in (pair.train_relevance, pair.test_relevance)
             )
-            maps[item.example.index, index] = PairMaps(train_side, test_side, kind)
+            own, evaluated = shown_inputs(pair, 0, place) if kind in ("tokens", "columns") else (None, None)
+            maps[item.example.index, index] = PairMaps(train_side, test_side, kind, own, evaluated, names)
             shares[index] = PairShares(
                 **{
                     part.name: _number(getattr(pair, part.name)[0, place])
@@ -207,8 +210,9 @@ def _top(test: Any, influences: list[Influence], contents: Mapping[tuple[str, in
 
 
 def _kind(example: Any, calculator: BaseInfluenceCalculator) -> Kind:
-    name = image_input(example)
-    return kind_of(example if name is None else example[name], has_tokens=takes_tokens(calculator.model))
+    has_tokens = takes_tokens(calculator.model)
+    name = shown_input(example, has_tokens=has_tokens)
+    return kind_of(example if name is None else example[name], has_tokens=has_tokens)
 
 
 def _check_sense(rule: Rule, example: Any, calculator: BaseInfluenceCalculator) -> None:

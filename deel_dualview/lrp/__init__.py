@@ -12,8 +12,10 @@ from deel_dualview.lrp.composites import (
     Composite,
     epsilon_gamma_box,
 )
+from deel_dualview.lrp.discrete import LookUp
 from deel_dualview.lrp.normalization import ScaleAsGiven
 from deel_dualview.lrp.propagate import LRP
+from deel_dualview.lrp.recurrent import ThroughTime
 from deel_dualview.lrp.routing import Pass, Route, Share, SignalTakesAll, SumOverFeatures, ValuesTakeAll
 from deel_dualview.lrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
@@ -31,6 +33,7 @@ __all__ = [
     "Flat",
     "Gamma",
     "LRP",
+    "LookUp",
     "Pass",
     "Route",
     "Rule",
@@ -38,6 +41,7 @@ __all__ = [
     "Share",
     "SignalTakesAll",
     "SumOverFeatures",
+    "ThroughTime",
     "ValuesTakeAll",
     "WSquare",
     "ZBox",

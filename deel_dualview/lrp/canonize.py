@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from deel_dualview.lrp.discrete import DISCRETE
 from deel_dualview.lrp.linear import WEIGHTED
 from deel_dualview.models.keras_graph import Graph, Ref, Step, walk
 
@@ -96,7 +97,9 @@ def in_float32(graph: Graph) -> Graph:
 
 def _is_half(layer: Any) -> bool:
     is_own = isinstance(layer, keras.Layer) and type(layer).__module__.startswith("keras.")
-    return is_own and layer.compute_dtype in _HALF and not isinstance(layer, (*WEIGHTED, layers.Wrapper))
+    # What looks up computes no numbers, and its table is no weight that a copy would have.
+    is_left = isinstance(layer, (*WEIGHTED, *DISCRETE, layers.Wrapper))
+    return is_own and layer.compute_dtype in _HALF and not is_left
 
 
 def _copy_in_float32(layer: keras.Layer) -> keras.Layer:

@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 import keras
 
 from deel_dualview._checks import describe, require
-from deel_dualview.lrp import linear, signs
+from deel_dualview.lrp import linear, recurrent, signs
 from deel_dualview.lrp.calls import Rule
+from deel_dualview.lrp.discrete import DISCRETE, LookUp
 from deel_dualview.lrp.normalization import ScaleAsGiven
 from deel_dualview.lrp.routing import (
     Nothing,
@@ -70,6 +71,7 @@ _PASSED: list[Key] = [
     layers.RandomZoom,
     layers.RandomContrast,
     layers.RandomBrightness,
+    *("TFDIdentity", "TFDCast"),
     *_all_ranks("SpatialDropout"),
     *(
         "Relu",
@@ -118,7 +120,7 @@ _ROUTED: list[Key] = [
         "Maximum",
         "Max",
     ),
-    *("MaxPool", "Moveaxis", "Swapaxes", "Stack", "BroadcastTo", "Roll"),
+    *("TFDConcat", "MaxPool", "Moveaxis", "Swapaxes", "Stack", "BroadcastTo", "Roll"),
 ]
 # By name stand here layers of keras.applications that Keras does not export, and of KerasHub. `Share` holds for what
 # is affine, whatever it is: a layer that returns positions alone gives its inputs nothing, one that adds them leaves
@@ -153,6 +155,8 @@ _BASE: dict[Key, Rule] = {
     layers.BatchNormalization: SHIFT_SHARES,
     **_each((layers.LayerNormalization, layers.GroupNormalization), ScaleAsGiven()),
     **_each((layers.Embedding, "TokenAndPositionEmbedding"), SumOverFeatures()),
+    **_each(DISCRETE, LookUp()),
+    **_each(recurrent.RECURRENT, recurrent.ThroughTime()),
     **_each(signs.COMPARISONS, Nothing()),
 }
 
@@ -197,11 +201,17 @@ class Composite:
         """
         if operation.name in self.by_name:
             rule: Rule | None = self.by_name[operation.name]
-        elif is_first and self.first is not None:
+        elif is_first and self.first is not None and linear.is_weighted(operation):
             rule = self.first
         else:
             rule = self._by_type(type(operation))
-        if rule is None or isinstance(rule, WeightedRule) and not linear.is_weighted(operation):
+        if (
+            rule is None
+            or isinstance(rule, WeightedRule)
+            and not linear.is_weighted(operation)
+            or isinstance(rule, recurrent.ThroughTime)
+            and not recurrent.is_known(operation)
+        ):
             needed = _why_no_rule(operation)
             raise ValueError(describe(needed, {"rule": rule}))
         return rule
@@ -221,15 +231,16 @@ class Composite:
 def _why_no_rule(operation: Any) -> str:
     """Say of which layer there is no rule, and what its user can do."""
     kind = type(operation).__name__
-    recurrent = (
-        " Recurrent layers have no rule here; DualRelevance(..., rule='integrated-gradients') needs none, for inputs "
-        "that are floating-point numbers."
+    known = (
+        " Of recurrent layers LSTM, GRU and SimpleRNN have one, alone, in RNN(cell) and in Bidirectional, if not "
+        "stateful; of others Share() takes gradients times inputs, and what is not linear in them stands in the leak. "
+        "DualRelevance(..., rule='gradients-inputs') needs no rules, for inputs that are floating-point numbers."
     )
     return (
         f"Relevance has no rule for layer {operation.name!r} of type {kind}. Register one: "
         f"rule=EPSILON_GAMMA.with_rules({{{kind}: Pass()}}) where relevance stays in its place, Share() "
         "for an operation that is linear in its inputs, or a Rule of your own (all in deel_dualview.lrp)."
-    ) + recurrent * isinstance(operation, (layers.RNN, layers.Bidirectional))
+    ) + known * isinstance(operation, recurrent.RECURRENT)
 
 
 def _composite(dense: Rule, convolution: Rule, first: Rule | None = None) -> Composite:

@@ -14,8 +14,8 @@ from deel_dualview.lrp import linear, signs, wrappers
 from deel_dualview.lrp.calls import Applied, Call, Rule, mask_of, masked
 from deel_dualview.lrp.canonize import fold_batch_norms, in_float32
 from deel_dualview.lrp.composites import SHIFT_SHARES, Composite, Named, to_composite
-from deel_dualview.lrp.discrete import check_no_look_up
-from deel_dualview.lrp.routing import Pass
+from deel_dualview.lrp.discrete import DISCRETE, LookUp, text_inputs, uncast_refs, words_of
+from deel_dualview.lrp.routing import OneTakesAll, Pass, Share
 from deel_dualview.models.keras_graph import Graph, Ref, Step, graph_of, walk
 from deel_dualview.typing import Inputs
 
@@ -106,7 +106,6 @@ class LRP:
             "Relevance starts at one output; build a model that ends there.",
             {"outputs": len(graph.outputs)},
         )
-        check_no_look_up(graph)
         # Of the layers as the user knows them, before any are folded.
         for step in graph.steps:
             _rule_of(step, composite, graph, is_first=False)
@@ -118,6 +117,7 @@ class LRP:
         self._rules: list[Rule] = [
             _rule_of(step, composite, self._graph, is_first=step in first) for step in self._graph.steps
         ]
+        self._uncast, self._texts = uncast_refs(self._graph), text_inputs(self._graph)
         for step in self._graph.steps:
             require(
                 len(step.outputs) == 1,
@@ -128,6 +128,17 @@ class LRP:
         self._gates = signs.gate_refs(self._graph)
         self._masks = signs.mask_refs(self._graph)
         self._rectified = signs.rectified_steps(self._graph)
+
+    def words(self, inputs: Inputs) -> Any:
+        """Return the words of texts that a TextVectorization in the model splits, which receive a number each.
+
+        Args:
+            inputs: of b examples.
+
+        Returns:
+            In the structure of the inputs, strings (b, words), padded by empty ones; () for inputs that are no texts.
+        """
+        return words_of(self._graph, inputs)
 
     def _check_unchanged(self) -> None:
         """Refuse to mix copies of layers with other weights than they were copied from."""
@@ -161,7 +172,7 @@ class LRP:
         self._walk_back(calls, shaped, found)
         num_rows = tf.shape(shaped)[0]
         return self._graph.pack(
-            inputs, [_of_input(found, values, ref, num_rows) for ref in self._graph.inputs]
+            inputs, [_of_input(found, values, ref, num_rows) for ref in self._graph.inputs], self._texts
         )
 
     def _shaped(self, relevance: tf.Tensor, values: dict[Ref, tf.Tensor]) -> tf.Tensor:
@@ -176,12 +187,15 @@ class LRP:
     def _run(self, inputs: Inputs) -> tuple[list[Call], dict[Ref, tf.Tensor]]:
         """Run the steps forward, keeping what the rules need."""
         values = {
-            ref: tf.cast(tensor, tf.float32)
+            ref: tensor if ref in self._uncast else tf.cast(tensor, tf.float32)
             for ref, tensor in zip(self._graph.inputs, self._graph.flatten(inputs), strict=True)
         }
         calls = []
         for step in self._graph.steps:
-            call = self._call(step, [values[ref] for ref in step.inputs])
+            looks_up = isinstance(step.operation, DISCRETE) or step.outputs[0] in self._uncast
+            call = self._call(
+                step, [values[ref] if looks_up else _to_float(values[ref]) for ref in step.inputs]
+            )
             values[step.outputs[0]] = call.outputs
             calls.append(call)
         return calls, values
@@ -192,7 +206,8 @@ class LRP:
             # Kept before the call: MultiHeadAttention takes the masks off the very tensors that it reads.
             kept = tuple(_kept(tensor) for tensor in inputs)
             outputs = tf.nest.flatten(step.call(inputs))[0]
-            return Call(step, kept, _to_float(outputs), (), gates)
+            is_kept = step.outputs[0] in self._uncast
+            return Call(step, kept, outputs if is_kept else _to_float(outputs), (), gates)
         applied, value, is_nonnegative = [], inputs[0], step.inputs[0] in self._nonnegative
         *before, last = linear.linear_maps(step.operation)
         for linear_map in (*before, last):
@@ -229,6 +244,10 @@ def _rule_of(step: Step, composite: Composite, graph: Graph, *, is_first: bool) 
     operation = step.operation
     if not isinstance(operation, wrappers.TimeDistributed) or composite.has_rule(operation):
         rule = composite.rule_of(operation, is_first=is_first)
+        if isinstance(rule, LookUp) and step.inputs[0] in text_inputs(graph):
+            return replace(rule, by_words=True)
+        if isinstance(rule, Share) and step in (sums := signs.embedded_addends(graph)):
+            return OneTakesAll(sums[step])
         return Pass() if rule is SHIFT_SHARES and step.inputs[0] in graph.inputs else rule
     inside = composite if is_first else replace(composite, first=None)
     return wrappers.OverTime(LRP.of_graph(graph_of(operation.layer), inside)._propagate)
@@ -254,7 +273,8 @@ def _called(function: Any, *arguments: Inputs) -> Any:
     specs = keras.tree.map_structure(
         lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), arguments
     )
-    function.get_concrete_function(*specs)
+    if not tf.config.functions_run_eagerly():
+        function.get_concrete_function(*specs)
     return function(*arguments)
 
 

@@ -32,8 +32,25 @@ class Route(Rule):
     """Relevance goes the way that gradients go: reshapes, padding, concatenation; the winner of a maximum takes all."""
 
     def propagate(self, call: Call, relevance: tf.Tensor) -> list[tf.Tensor]:
-        inputs = [per_row(tensor, relevance) for tensor in call.inputs]
+        inputs = [per_row(_as_floats(tensor), relevance) for tensor in call.inputs]
         return pull_back(call.step.call, inputs, relevance)
+
+
+@dataclass(frozen=True)
+class OneTakesAll(Rule):
+    """One input receives everything: of the embedding of a token and that of its position the token's.
+
+    Attributes:
+        place: of this input.
+    """
+
+    place: int
+
+    def propagate(self, call: Call, relevance: tf.Tensor) -> list[tf.Tensor]:
+        return [
+            relevance if place == self.place else tf.zeros(tf.shape(per_row(tensor, relevance)))
+            for place, tensor in enumerate(call.inputs)
+        ]
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,13 @@ class Nothing(Rule):
 
     def propagate(self, call: Call, relevance: tf.Tensor) -> list[tf.Tensor]:
         return [tf.zeros_like(per_row(tensor, relevance)) for tensor in call.inputs]
+
+
+def _as_floats(tensor: tf.Tensor) -> tf.Tensor:
+    """Return a tensor that has a gradient, in the shape of one that is to be looked up."""
+    return (
+        tf.zeros_like(tensor, tf.float32) if tensor.dtype == tf.string or tensor.dtype.is_integer else tensor
+    )
 
 
 def _value_position(call: Call) -> int:

@@ -17,6 +17,8 @@ COMPARISONS = (
     *("LogicalAnd", "LogicalOr", "LogicalNot", "OnesLike", "ZerosLike", "All", "Any"),
 )
 """Operations that make masks; an Embedding with `mask_zero` brings them into a graph."""
+_POSITIONS = ("PositionEmbedding", "SinePositionEncoding")
+_SCALES = ("Multiply", "TrueDivide", "Dropout", "SpatialDropout1D", "Rescaling", "Cast")
 _PRESERVING = (
     layers.Add,
     layers.Average,
@@ -82,6 +84,29 @@ def mask_refs(graph: Graph) -> frozenset[Ref]:
         if is_derived or type(step.operation).__name__ in COMPARISONS:
             found.update(step.outputs)
     return frozenset(found)
+
+
+def embedded_addends(graph: Graph) -> dict[Step, int]:
+    """Return the sums of the embedding of tokens and of that of their positions, with the place of the former.
+
+    Positions are constants, or come from layers that read of their input its shape alone.
+    """
+    embedded: set[Ref] = set()
+    positions: set[Ref] = set()
+    found: dict[Step, int] = {}
+    for step in graph.steps:
+        kind = type(step.operation).__name__
+        if kind in _POSITIONS:
+            positions.update(step.outputs)
+        elif isinstance(step.operation, layers.Embedding) or (
+            kind in _SCALES and len(step.inputs) == 1 and embedded.issuperset(step.inputs)
+        ):
+            embedded.update(step.outputs)
+        elif kind == "Add":
+            own = [place for place, ref in enumerate(step.inputs) if ref in embedded]
+            if len(own) == 1 and positions.issuperset(set(step.inputs) - embedded):
+                found[step] = own[0]
+    return found
 
 
 def rectified_steps(graph: Graph) -> frozenset[Step]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from deel_dualview.lrp import linear
 from deel_dualview.lrp.calls import Call, Rule, mask_of, masked, per_row
+from deel_dualview.lrp.recurrent import RECURRENT
 from deel_dualview.models.keras_graph import graph_of
 
 TimeDistributed = keras.layers.TimeDistributed
@@ -42,10 +43,10 @@ class OverTime(Rule):
 
 
 def is_weighted(operation: Any) -> bool:
-    """Tell whether linear maps are known of an operation, or of one that it applies."""
+    """Tell whether an operation weighs its inputs: it has linear maps or is recurrent, or one that it applies."""
     if isinstance(operation, TimeDistributed):
         return any(is_weighted(step.operation) for step in graph_of(operation.layer).steps)
-    return linear.is_weighted(operation)
+    return linear.is_weighted(operation) or isinstance(operation, RECURRENT)
 
 
 def _reshaped(tensor: tf.Tensor, num_axes: int, sizes: list[Any]) -> tf.Tensor:

@@ -54,7 +54,9 @@ def arranged(structure: Structure, given: Inputs) -> Inputs:
     return given if structure is None else keras.tree.pack_sequence_as(structure, used(structure, given))
 
 
-def spread(structure: Structure, given: Inputs, values: Sequence[tf.Tensor]) -> Inputs:
+def spread(
+    structure: Structure, given: Inputs, values: Sequence[tf.Tensor], keeps_shape: Sequence[bool] = ()
+) -> Inputs:
     """Return one value (m, ...) for each input that the model reads in the structure and shapes of `given`.
 
     Tensors that the model does not read get zeros, (m, ...).
@@ -63,19 +65,32 @@ def spread(structure: Structure, given: Inputs, values: Sequence[tf.Tensor]) -> 
         structure: of the model's inputs; None where it reads all.
         given: inputs as in `used`.
         values: in the order of `used`.
+        keeps_shape: which of the values stay in a shape of their own; none by default.
     """
     leaves, num_rows = tf.nest.flatten(given), tf.shape(values[0])[0]
     positions = range(len(leaves)) if structure is None else _positions(structure, given, "inputs")
     found = dict(zip(positions, values, strict=True))
+    kept = {position for position, is_kept in zip(positions, keeps_shape, strict=False) if is_kept}
     shapes = [tf.concat([[num_rows], tf.shape(leaf)[1:]], axis=0) for leaf in leaves]
     parts = [
-        tf.ensure_shape(
+        found[position]
+        if position in kept
+        else tf.ensure_shape(
             tf.reshape(found[position], shape) if position in found else tf.zeros(shape),
             [None, *leaf.shape[1:]],
         )
         for position, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True))
     ]
     return tf.nest.pack_sequence_as(given, parts)
+
+
+def in_place(structure: Structure, given: Inputs, values: Sequence[Any], otherwise: Any) -> Any:
+    """Return one value for each input that the model reads in the structure of `given`, `otherwise` for others."""
+    places = range(len(tf.nest.flatten(given)))
+    found = dict(
+        zip(places if structure is None else _positions(structure, given, "inputs"), values, strict=True)
+    )
+    return tf.nest.pack_sequence_as(given, [found.get(place, otherwise) for place in places])
 
 
 def _positions(structure: Structure, given: Inputs, name: str) -> list[int]:

@@ -3,7 +3,7 @@
 The only module that reads the private nodes of a Keras Functional model.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,9 +78,15 @@ class Graph:
         """Return the model's inputs in the order of `self.inputs`, from whatever form the model takes them in."""
         return used(self.structure, inputs)
 
-    def pack(self, inputs: Any, values: Sequence[Any]) -> Any:
-        """Return one value for each of `self.inputs` in the structure of `inputs`; zeros for what is not read."""
-        return spread(self.structure, inputs, values)
+    def pack(self, inputs: Any, values: Sequence[Any], texts: Collection[Ref] = ()) -> Any:
+        """Return one value for each of `self.inputs` in the structure of `inputs`; zeros for what is not read.
+
+        Args:
+            inputs: as a dataset yields them.
+            values: in their shapes, or for texts in that of their words.
+            texts: the inputs that are texts.
+        """
+        return spread(self.structure, inputs, values, [ref in texts for ref in self.inputs])
 
     def users(self) -> dict[Ref, list[Step]]:
         """Return the steps that read each tensor."""
@@ -277,6 +283,24 @@ def _has_graph(functional: Any) -> bool:
     return hasattr(functional, "_nodes_by_depth") and type(functional).call.__qualname__.startswith(
         "Functional."
     )
+
+
+def split_words(layer: keras.layers.TextVectorization, texts: tf.Tensor) -> tf.Tensor:
+    """Return the words of texts as the layer looks them up, strings (b, words); empty ones after the last of a text.
+
+    Of a layer that gives numbers there are as many words as numbers.
+    """
+    words = layer._preprocess(texts)
+    if not isinstance(words, tf.RaggedTensor):
+        words = tf.RaggedTensor.from_tensor(words if words.shape.rank > 1 else words[:, tf.newaxis])
+    settings = layer.get_config()
+    length = settings["output_sequence_length"] if settings["output_mode"] == "int" else None
+    return words.to_tensor("", shape=[None, length])
+
+
+def encode_words(layer: keras.layers.TextVectorization, words: tf.Tensor) -> tf.Tensor:
+    """Return the codes of words (b, words) that were split already."""
+    return layer._lookup_layer(words)
 
 
 def settings_of_loss(loss: Any) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from deel_dualview._checks import check_count, require
 from deel_dualview.plots import columns, images, tokens
 from deel_dualview.plots.fonts import font_settings
 from deel_dualview.plots.formatting import check_column_names, check_names, plain, shorten, to_words
-from deel_dualview.plots.panels import Colours, check_pair, colour_map, sum_channels, take_sides
+from deel_dualview.plots.panels import (
+    Colours,
+    check_pair,
+    colour_map,
+    join_columns,
+    sum_channels,
+    take_sides,
+)
 
 if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance
@@ -190,13 +197,13 @@ def token_relevance(
     """Draw one evaluated text and its pairs as coloured tokens, the training text beside the evaluated one.
 
     Above stands the evaluated text with the sum of its relevance over the pairs shown, in its own scale. Padding
-    (token 0) is left out, and of long texts all but the 60 tokens in a row that carry most.
+    (token 0, the empty string) is left out, and of long texts all but the 60 tokens in a row that carry most.
 
     Args:
-        pair: an element of `DualRelevance.explain`, of a model of tokens.
+        pair: an element of `DualRelevance.explain`, of a model of tokens or of texts.
         index: which of its evaluated examples.
         vocabulary: words by their number: a list, or a layer that has one (`TextVectorization`, `StringLookup`);
-            numbers are drawn for words that it does not have.
+            numbers are drawn for words that it does not have. Not needed where the model takes strings.
         opponents: as of `pair_relevance`.
         class_names: names of the classes; their numbers by default.
         colours: as of `pair_relevance`.
@@ -205,10 +212,10 @@ def token_relevance(
         TypeError: as of `pair_relevance`; `vocabulary` has no words.
         ValueError: `index` out of range, inputs that are no tokens, too few class names, or unknown colours.
     """
-    what = "Token relevance is drawn for texts: relevance of shape (m, k, length), of integer inputs"
+    what = "Token relevance is drawn for texts: relevance of shape (m, k, length), of strings or integers"
     check_pair(pair, index, colours, rank=3, what=what)
     sides = take_sides(pair, index, opponents, class_names)
-    require(sides.inputs.dtype.kind in "iu", f"{what}.", {"dtype": sides.inputs.dtype})
+    require(sides.inputs.dtype.kind in "iuOU", f"{what}.", {"dtype": sides.inputs.dtype})
     with matplotlib.rc_context(font_settings()):
         return tokens.draw(sides, to_words(vocabulary), colour_map(colours))
 
@@ -226,9 +233,9 @@ def column_relevance(
     """Draw the pairs of one evaluated row of a table as signed bars of columns, the training row beside it.
 
     Args:
-        pair: an element of `DualRelevance.explain`, of a model of rows.
+        pair: an element of `DualRelevance.explain`, of a model of rows, or of several inputs that are columns.
         index: which of its evaluated examples.
-        column_names: one for each column; their numbers by default.
+        column_names: one for each column; by default the names of the inputs, or numbers.
         num_columns: how many columns of each pair are drawn, those that carry most.
         opponents: as of `pair_relevance`.
         class_names: names of the classes; their numbers by default.
@@ -240,10 +247,13 @@ def column_relevance(
             that are no rows, too few class names, or unknown colours.
     """
     what = "Column relevance is drawn for tables: relevance of shape (m, k, columns)"
+    pair, own_names = join_columns(pair)
+    opponents = opponents if opponents is None else join_columns(opponents)[0]
     check_pair(pair, index, colours, rank=3, what=what)
     check_count("num_columns", num_columns)
     names = check_names("column_names", column_names)
     check_column_names("column_names", names, np.shape(pair.train_relevance)[2])
+    names = names or own_names
     sides = take_sides(pair, index, opponents, class_names)
     with matplotlib.rc_context(font_settings()):
         return columns.draw(sides, names, num_columns, colour_map(colours))

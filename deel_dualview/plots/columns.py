@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from deel_dualview.plots.fonts import drawn
-from deel_dualview.plots.formatting import brief, name_column, signed
+from deel_dualview.plots.formatting import brief, name_column, name_value, signed
 from deel_dualview.plots.panels import INK, LINE, MUTED, WARNING, Panel, Sides, both_sides
 
 _THICKNESS = 0.36
@@ -55,7 +55,7 @@ def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: C
         axes.set_title(
             f"{signed(row.value)}\n{row.label}\n#{row.position}", fontsize=8, color=INK, linespacing=1.35
         )
-    labels = [f"{names[place]} = {found.inputs[place]:.3g}" for place in shown]
+    labels = [f"{names[place]} = {drawn(name_value(found.inputs[place]))}" for place in shown]
     all_axes[0].set_yticks(range(len(shown)), labels, fontsize=8, color=INK)
     all_axes[0].invert_yaxis()
     _explain(figure, found, len(names) - len(shown))
@@ -75,8 +75,8 @@ def _bars(axes: Axes, row: Panel, shown: np.ndarray, colours: Sequence[tuple[flo
     axes.set_ylim(-0.6, len(shown) - 0.4)
     for place, column in enumerate(shown):
         axes.text(
-            0.985, place, f"{row.inputs[column]:.3g}", transform=axes.get_yaxis_transform(), ha="right", va="center",
-            fontsize=6.5, color=MUTED,
+            0.985, place, drawn(name_value(row.inputs[column])), transform=axes.get_yaxis_transform(), ha="right",
+            va="center", fontsize=6.5, color=MUTED,
         )  # fmt: skip
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False)

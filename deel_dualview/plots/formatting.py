@@ -58,8 +58,11 @@ def brief(value: float) -> str:
     return f"{digits}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
 
 
-def name_token(token: int, vocabulary: Sequence[str]) -> str:
-    """Return the word of a token; its number where the vocabulary has none."""
+def name_token(token: Any, vocabulary: Sequence[str]) -> str:
+    """Return the word of a token, which may be one itself; its number where the vocabulary has none."""
+    if isinstance(token, str):
+        return token
+    token = int(token)
     return str(vocabulary[token]) if 0 <= token < len(vocabulary) and vocabulary[token] else str(token)
 
 
@@ -81,6 +84,11 @@ def to_words(vocabulary: Any) -> Sequence[str]:
 def name_column(index: int, names: Sequence[str]) -> str:
     """Return the name of a column; its number where there is none."""
     return names[index] if index < len(names) else f"column {index}"
+
+
+def name_value(value: Any, digits: int = 3) -> str:
+    """Write the value of a column: a few digits of a number, or a category."""
+    return shorten(value) if isinstance(value, str) else f"{value:.{digits}g}"
 
 
 def check_names(argument: str, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -66,6 +66,24 @@ class Sides(NamedTuple):
     note: str
 
 
+def shown_inputs(pair: PairRelevance, index: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the inputs of a training and of an evaluated example as they are drawn: words of texts, strings decoded.
+
+    Args:
+        pair: of one input.
+        index: of the evaluated example.
+        rank: of the training example.
+    """
+    train, test = (
+        samples[0] if isinstance(words, tuple) else words
+        for words, samples in (
+            (pair.train_words, pair.top.training_samples),
+            (pair.test_words, pair.top.samples),
+        )
+    )
+    return _to_strings(np.asarray(train[index, rank])), _to_strings(np.asarray(test[index]))
+
+
 def take_sides(
     pair: PairRelevance, index: int, opponents: PairRelevance | None, class_names: Sequence[str] | None
 ) -> Sides:
@@ -90,15 +108,48 @@ def take_sides(
         known = {panel.position for panel in against}
         others = _panels(opponents, index, class_names)
         against += [panel for panel in others if panel.value < 0 and panel.position not in known]
-    samples = pair.top.samples
-    inputs = samples[0] if isinstance(samples, tuple) else samples
     return Sides(
-        np.asarray(inputs[index]),
+        shown_inputs(pair, index, 0)[1],
         drawn(_class_name(int(pair.classes[index]), class_names)),
         [panel for panel in panels if panel.value >= 0],
         sorted(against, key=lambda panel: panel.value),
         _note_on_cancellation([pair] if opponents is None else [pair, opponents], index),
     )
+
+
+def join_columns(pair: PairRelevance) -> tuple[PairRelevance, tuple[str, ...]]:
+    """Return the relevance of several inputs as that of one row, and the names of its columns.
+
+    Every input is a column, or a few; of a text it is the sum over its words. A pair of one input, or with one that is
+    no column, is returned as it is, without names.
+    """
+    parts: Any = getattr(pair, "train_relevance", None)
+    keys = list(parts) if isinstance(parts, dict) else range(len(parts)) if isinstance(parts, tuple) else []
+    if not keys or any(isinstance(parts[key], (dict, tuple)) or np.ndim(parts[key]) > 3 for key in keys):
+        return pair, ()
+    names: list[str] = []
+    columns: list[list[np.ndarray]] = [[], [], [], []]
+    for key in keys:
+        own = [pair.train_relevance[key], pair.test_relevance[key]]
+        if not isinstance(pair.test_words[key], tuple):
+            own = [np.sum(part, axis=2) for part in own]
+        own += [samples[0][key] for samples in (pair.top.training_samples, pair.top.samples)]
+        lead = np.shape(parts[key])[:2]
+        for found, part, shape in zip(columns, own, (lead, lead, lead, lead[:1]), strict=True):
+            found.append(np.reshape(part, (*shape, -1)))
+        width = columns[0][-1].shape[2]
+        names += [str(key)] if width == 1 else [f"{key} {place}" for place in range(width)]
+    train, test = (np.concatenate(part, axis=-1) for part in columns[:2])
+    train_row, test_row = (
+        np.concatenate([own.astype(object) for own in part], axis=-1) for part in columns[2:]
+    )
+    top = pair.top._replace(
+        samples=(test_row, *pair.top.samples[1:]),
+        training_samples=(train_row, *pair.top.training_samples[1:]),
+    )
+    return pair._replace(
+        train_relevance=train, test_relevance=test, top=top, train_words=(), test_words=()
+    ), tuple(names)
 
 
 def cancellation_note(own: Sequence[float | None], of_gradients: Sequence[float | None]) -> str:
@@ -210,13 +261,29 @@ def heat_limit(maps: Sequence[np.ndarray], quantile: float = 0.998) -> float:
     return limit if limit > 0 else float(values.max(initial=0.0)) or 1.0
 
 
+def _to_strings(array: np.ndarray) -> np.ndarray:
+    """Return bytes as strings, dtype object; an array of numbers stays what it is."""
+    if array.dtype.kind not in "OS":
+        return array
+    found = [
+        part.decode("utf-8", "replace") if isinstance(part, bytes) else part
+        for part in array.ravel().tolist()
+    ]
+    return np.array(found, object).reshape(array.shape)
+
+
+def are_words(tokens: np.ndarray) -> np.ndarray:
+    """Return which tokens are no padding: not 0, not the empty string."""
+    return tokens != ("" if tokens.dtype.kind in "OU" else 0)
+
+
 def shown_tokens(tokens: np.ndarray, relevance: np.ndarray, width: int) -> tuple[np.ndarray, bool, bool]:
-    """Choose the tokens of a text that are shown: at most `width` in a row, those that carry most; no padding (0).
+    """Choose the tokens of a text that are shown: at most `width` in a row, those that carry most; no padding.
 
     Returns:
         Their places, whether some are left out before them, and whether some are after them.
     """
-    places = np.flatnonzero(tokens)
+    places = np.flatnonzero(are_words(tokens))
     if len(places) <= width:
         return places, False, False
     sums = np.cumsum(np.concatenate([[0.0], np.abs(relevance[places])]))
@@ -241,11 +308,10 @@ def sum_channels(panels: Sequence[Panel]) -> list[Panel]:
 
 
 def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) -> list[Panel]:
-    inputs = pair.top.training_samples[0]
     classes = _train_classes(pair)[index]
     return [
         Panel(
-            np.asarray(inputs[index, rank]),
+            shown_inputs(pair, index, rank)[0],
             np.asarray(pair.train_relevance[index, rank]),
             np.asarray(pair.test_relevance[index, rank]),
             float(pair.top.influence_values[index, rank]),

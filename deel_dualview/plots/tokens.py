@@ -22,6 +22,7 @@ from deel_dualview.plots.panels import (
     WARNING,
     Panel,
     Sides,
+    are_words,
     both_sides,
     heat_limit,
     shown_tokens,
@@ -70,9 +71,9 @@ def draw(sides: Sides, vocabulary: Sequence[str], colours: Colormap) -> Figure:
 
 
 def passage(tokens: np.ndarray, relevance: np.ndarray, vocabulary: Sequence[str]) -> Passage:
-    """Return what is drawn of a text: no padding (0), and of a long one the stretch of most relevance."""
+    """Return what is drawn of a text, tokens or words: no padding, and of a long one the stretch of most relevance."""
     places, _, _ = shown_tokens(tokens, relevance, MAX_TOKENS)
-    is_word = tokens != 0
+    is_word = are_words(tokens)
     num_hidden, padding = int(is_word.sum()) - len(places), float(relevance[~is_word].sum())
     notes = []
     if num_hidden:
@@ -80,7 +81,7 @@ def passage(tokens: np.ndarray, relevance: np.ndarray, vocabulary: Sequence[str]
         notes.append(f"{num_hidden:,} more tokens {brief(rest)}")
     if abs(padding) > _TOLD * np.abs(relevance).sum():
         notes.append(f"padding {brief(padding)}")
-    words = [drawn(name_token(int(token), vocabulary)) for token in tokens[places]]
+    words = [drawn(name_token(token, vocabulary)) for token in tokens[places]]
     return Passage(words, relevance[places], ", ".join(notes))
 
 

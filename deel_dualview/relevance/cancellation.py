@@ -10,7 +10,7 @@ import tensorflow as tf
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.inputs import structure_of, used
 from deel_dualview.relevance.base import Side
-from deel_dualview.relevance.layerwise import feature_function, takes_tokens
+from deel_dualview.relevance.layerwise import feature_function, looks_up
 from deel_dualview.relevance.scores import Score, of_rows
 from deel_dualview.typing import Inputs
 
@@ -48,7 +48,7 @@ class GradientCancellation:
     """
 
     def __init__(self, model: InfluenceModel) -> None:
-        self._features_of = None if takes_tokens(model) else feature_function(model)
+        self._features_of = None if looks_up(model) else feature_function(model)
         self._structure = structure_of(model.model)
 
     def __call__(self, side: Side, own: np.ndarray, explained: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from deel_dualview.models.ensembles import TreeEnsembleModel
 from deel_dualview.relevance.back_ends import Named, to_back_end
 from deel_dualview.relevance.base import BackEnd, Side
 from deel_dualview.relevance.cancellation import GradientCancellation, cancellation, is_worse
+from deel_dualview.relevance.layerwise import Texts
 from deel_dualview.relevance.pair_influence import PairInfluence, Varied
 from deel_dualview.search import ORDER, TopK
 from deel_dualview.typing import Inputs
@@ -44,6 +45,10 @@ class PairRelevance(NamedTuple):
         train_gradient_cancellation: that of gradients times inputs on the training side, beside `train_cancellation`,
             shape (m, k). NaN where it was not needed (little cancellation) or cannot be had (tokens, several inputs).
         test_gradient_cancellation: the same on the evaluated side.
+        train_words: of the training examples where the model takes texts and splits them itself (TextVectorization):
+            strings (m, k, words), each of which has one number in `train_relevance`. In the structure of the inputs; ()
+            in the place of inputs that are no texts.
+        test_words: of the evaluated examples, strings (m, words).
     """
 
     train_relevance: Any
@@ -55,6 +60,8 @@ class PairRelevance(NamedTuple):
     test_leak: Any
     train_gradient_cancellation: Any
     test_gradient_cancellation: Any
+    train_words: Any = ()
+    test_words: Any = ()
 
     @property
     def train_cancellation(self) -> np.ndarray:
@@ -111,6 +118,8 @@ class PairRelevance(NamedTuple):
             top=self.top._replace(samples=samples, training_samples=training_samples),
             train_leak=self.train_leak + others[0],
             test_leak=self.test_leak + others[1],
+            train_words=self.train_words[name],
+            test_words=self.test_words[name],
             **dict.fromkeys(_OF_GRADIENTS, np.full(np.shape(self.train_leak), np.nan, np.float32)),
         )
 
@@ -169,6 +178,7 @@ class DualRelevance:
         self.calculator = calculator
         self.batch_size = check_count("batch_size", batch_size)
         self._explain = to_back_end(rule).prepare(calculator.model)
+        self._texts = Texts(calculator.model)
         self._gradient_cancellation = GradientCancellation(calculator.model)
 
     def explain(
@@ -190,7 +200,7 @@ class DualRelevance:
         check_k(k, self.calculator.num_train)
         tops = self.calculator.top_k(dataset, k=k, order=order)
         return data.lazy_dataset(
-            lambda: (self.of_pairs(top) for top in tops), _signature(tops.element_spec, k)
+            lambda: (self.of_pairs(top) for top in tops), _signature(tops.element_spec, k, self._texts)
         )
 
     def of_pairs(self, top: TopK) -> PairRelevance:
@@ -244,20 +254,30 @@ class DualRelevance:
             bias_share,
             *(leak.astype(np.float32) for leak in leaks),
             *(own.reshape(num_queries, k) for own in of_gradients),
+            tf.nest.map_structure(lambda part: _split(part, num_queries, k), self._texts.words(train_inputs)),
+            self._texts.words(test.inputs),
         )
 
 
-def _signature(spec: TopK, k: int) -> PairRelevance:
-    def relevance(inputs: tf.TensorSpec, lead: int) -> tf.TensorSpec:
-        return tf.TensorSpec([None, k, *inputs.shape[lead:]], tf.float32)
+def _signature(spec: TopK, k: int, texts: Texts) -> PairRelevance:
+    def relevance(inputs: tf.TensorSpec, is_text: bool, lead: int) -> tf.TensorSpec:
+        return tf.TensorSpec([None, k, *([None] if is_text else inputs.shape[lead:])], tf.float32)
 
+    def words(*lead: int | None) -> Any:
+        own = tf.TensorSpec([*lead, None], tf.string)
+        return tf.nest.map_structure(lambda is_text: own if is_text else (), are_texts)
+
+    train, test = data.unpack(spec.training_samples).inputs, data.unpack(spec.samples).inputs
+    are_texts = texts.among(test)
     pair = tf.TensorSpec([None, k], tf.float32)
     return PairRelevance(
-        tf.nest.map_structure(lambda part: relevance(part, 2), data.unpack(spec.training_samples).inputs),
-        tf.nest.map_structure(lambda part: relevance(part, 1), data.unpack(spec.samples).inputs),
+        tf.nest.map_structure(lambda part, is_text: relevance(part, is_text, 2), train, are_texts),
+        tf.nest.map_structure(lambda part, is_text: relevance(part, is_text, 1), test, are_texts),
         spec,
         tf.TensorSpec([None], tf.int64),
-        *[pair] * 5,
+        *(pair, pair, pair, pair, pair),
+        train_words=words(None, k),
+        test_words=words(None),
     )
 
 
@@ -295,4 +315,21 @@ def _sums(relevance: Inputs) -> np.ndarray:
 
 
 def _concatenated(parts: tuple[Any, ...]) -> Any:
-    return tf.nest.map_structure(lambda *rows: tf.concat(rows, axis=0), *parts)
+    return tf.nest.map_structure(lambda *rows: tf.concat(_of_one_length(rows), axis=0), *parts)
+
+
+def _of_one_length(rows: tuple[Any, ...]) -> list[Any]:
+    """Pad texts of other numbers of words, along the last axis, to the longest."""
+    if len(rows[0].shape) == 1:
+        return list(rows)
+    longest = max(row.shape[-1] for row in rows)
+    return [
+        row
+        if row.shape[-1] == longest
+        else tf.pad(
+            row,
+            [[0, 0]] * (len(row.shape) - 1) + [[0, longest - row.shape[-1]]],
+            constant_values="" if row.dtype == tf.string else 0,
+        )
+        for row in rows
+    ]

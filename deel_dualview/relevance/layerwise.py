@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from deel_dualview.lrp import LRP, Composite
 from deel_dualview.lrp.composites import Named, to_composite
+from deel_dualview.lrp.discrete import DISCRETE, are_texts, text_inputs, words_of
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.keras_graph import Graph, ending_at_layer, walk
 from deel_dualview.relevance.base import BackEnd, Explainer
+from deel_dualview.typing import Inputs
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,42 @@ def feature_function(model: InfluenceModel) -> Callable[[tf.Tensor], tf.Tensor]:
         return tf.ensure_shape(function(inputs), (None, model.num_features))
 
     return called
+
+
+class Texts:
+    """Inputs that are texts, which the model splits into words itself; none of a model without a graph.
+
+    Args:
+        model: whose inputs are explained.
+    """
+
+    def __init__(self, model: InfluenceModel) -> None:
+        try:
+            graph = feature_graph(model)
+        except ValueError:
+            graph = None
+        self._graph = graph if graph is not None and text_inputs(graph) else None
+
+    def among(self, inputs: Inputs) -> Any:
+        """Return in the structure of the inputs, or of their specs, which are texts."""
+        if self._graph is None:
+            return tf.nest.map_structure(lambda part: False, inputs)
+        return are_texts(self._graph, inputs)
+
+    def words(self, inputs: Inputs) -> Any:
+        """Return in the structure of the inputs the words (b, words) of those that are texts, () for the others."""
+        if self._graph is None:
+            return tf.nest.map_structure(lambda part: (), inputs)
+        return words_of(self._graph, inputs)
+
+
+def looks_up(model: InfluenceModel) -> bool:
+    """Tell whether a model is known to look its inputs up, so that they have no gradient."""
+    try:
+        steps = feature_graph(model).steps
+    except ValueError:
+        return takes_tokens(model)
+    return any(isinstance(step.operation, (keras.layers.Embedding, *DISCRETE)) for step in steps)
 
 
 def takes_tokens(model: InfluenceModel) -> bool:

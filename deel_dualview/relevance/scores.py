@@ -13,7 +13,7 @@ from deel_dualview._checks import require
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.inputs import Structure, spread, structure_of, used
 from deel_dualview.relevance.base import BackEnd, Explainer, Side
-from deel_dualview.relevance.layerwise import feature_function, takes_tokens
+from deel_dualview.relevance.layerwise import feature_function, looks_up
 from deel_dualview.typing import Inputs
 
 _ROWS_AT_ONCE = 256
@@ -121,7 +121,7 @@ def check_differentiable(model: InfluenceModel) -> None:
     Raises:
         ValueError: it does.
     """
-    require(not takes_tokens(model), NOT_DIFFERENTIABLE, {"model": model.model.name})
+    require(not looks_up(model), NOT_DIFFERENTIABLE, {"model": model.model.name})
 
 
 NOT_DIFFERENTIABLE = (

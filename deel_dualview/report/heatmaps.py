@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from deel_dualview.plots.formatting import name_column, name_token
+from deel_dualview.plots.formatting import name_column, name_token, name_value
 from deel_dualview.plots.panels import Colours, heat_limit, shown_tokens
 from deel_dualview.report.findings import ExplainedPrediction
 from deel_dualview.report.maps import PairMaps
@@ -115,7 +115,6 @@ class PredictionHeat:
 def render_heat(
     item: ExplainedPrediction,
     maps: Mapping[tuple[int, int], PairMaps],
-    shown: Mapping[tuple[str, int], Any],
     *,
     colours: Colours,
     names: Sequence[str],
@@ -125,35 +124,34 @@ def render_heat(
     Args:
         item: the prediction.
         maps: of all pairs, by the positions of the test and of the training example.
-        shown: inputs of examples by split and position.
         colours: of positive and negative relevance.
         names: the vocabulary of tokens, or the names of columns; may be empty.
     """
     own = {train: pair for (test, train), pair in maps.items() if test == item.example.index}
     if not own:
         return None
-    kind = next(iter(own.values())).kind
+    first = next(iter(own.values()))
+    kind = first.kind
     limit = heat_limit([side for pair in own.values() for side in (pair.train, pair.test)], _QUANTILE)
-    test = shown["test", item.example.index]
     if kind == "columns":
         pairs = {
-            train: PairView(None, None, _columns(pair, shown["train", train], test, limit, names))
+            train: PairView(None, None, _columns(pair, limit, pair.names or names))
             for train, pair in own.items()
         }
         return PredictionHeat(kind, limit, pairs, None, limit)
     total = np.sum([pair.test for pair in own.values()], axis=0)
     total_limit = heat_limit([total], _QUANTILE)
 
-    def view(side: np.ndarray, example: np.ndarray, full: float) -> HeatView | TokensView:
+    def view(side: np.ndarray, example: Any, full: float) -> HeatView | TokensView:
         if kind == "tokens":
             return _tokens(side, example, full, names)
         return HeatView(heat_to_address(side, full, colours))
 
     pairs = {
-        train: PairView(view(pair.train, shown["train", train], limit), view(pair.test, test, limit))
+        train: PairView(view(pair.train, pair.train_inputs, limit), view(pair.test, pair.test_inputs, limit))
         for train, pair in own.items()
     }
-    return PredictionHeat(kind, limit, pairs, view(total, test, total_limit), total_limit)
+    return PredictionHeat(kind, limit, pairs, view(total, first.test_inputs, total_limit), total_limit)
 
 
 def heat_to_address(relevance: np.ndarray, limit: float, colours: Colours) -> str:
@@ -193,7 +191,7 @@ def _tokens(relevance: np.ndarray, example: np.ndarray, limit: float, names: Seq
     kept, is_cut_before, is_cut_after = shown_tokens(example, relevance, MAX_TOKENS)
     levels = np.clip(np.rint(TOKEN_LEVELS * relevance[kept] / limit), -TOKEN_LEVELS, TOKEN_LEVELS)
     tokens = [
-        Token(name_token(int(example[place]), names), int(level))
+        Token(name_token(example[place], names), int(level))
         for place, level in zip(kept, levels, strict=True)
     ]
     start, end = ([Token("…", 0)] * is_cut for is_cut in (is_cut_before, is_cut_after))
@@ -206,9 +204,8 @@ def _tokens(relevance: np.ndarray, example: np.ndarray, limit: float, names: Seq
     return TokensView(tuple(joined))
 
 
-def _columns(
-    pair: PairMaps, train: np.ndarray, test: np.ndarray, limit: float, names: Sequence[str]
-) -> ColumnsView:
+def _columns(pair: PairMaps, limit: float, names: Sequence[str]) -> ColumnsView:
+    train, test = pair.train_inputs, pair.test_inputs
     strength = np.abs(pair.train) + np.abs(pair.test)
     order = np.argsort(-strength, kind="stable")[:MAX_COLUMNS_SHOWN]
 
@@ -218,8 +215,8 @@ def _columns(
     columns = tuple(
         ColumnBars(
             name_column(int(index), names),
-            f"{train[index]:.4g}",
-            f"{test[index]:.4g}",
+            name_value(train[index], 4),
+            name_value(test[index], 4),
             percent(pair.train[index]),
             percent(pair.test[index]),
         )

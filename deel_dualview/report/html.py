@@ -82,7 +82,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title:
     environment.globals["review_of"] = partial(review_of, has_pictures=has_pictures, id_prefix=prefix)
     environment.globals["colour_names"] = colours.split("-")
     environment.globals["heat_of"] = lambda item: render_heat(
-        item, report.relevance, report.shown, colours=colours, names=report.input_names
+        item, report.relevance, colours=colours, names=report.input_names
     )
     script = read_script() if labels is not None and labels.issues else ""
     return environment.get_template("page.html.j2").render(

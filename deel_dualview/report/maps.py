@@ -48,11 +48,18 @@ class PairMaps(NamedTuple):
         train: of the training example: (h, w) of an image, (length,) of a signal or of tokens, (columns,).
         test: of the evaluated example in view of it.
         kind: how both are drawn.
+        train_inputs: tokens, words or values of columns of the training example, each of which has a number; None of
+            images and signals.
+        test_inputs: those of the evaluated example.
+        names: of columns that are inputs of their own.
     """
 
     train: np.ndarray
     test: np.ndarray
     kind: Kind
+    train_inputs: Any = None
+    test_inputs: Any = None
+    names: tuple[str, ...] = ()
 
 
 def kind_of(example: Any, *, has_tokens: bool) -> Kind:
@@ -63,16 +70,20 @@ def kind_of(example: Any, *, has_tokens: bool) -> Kind:
         has_tokens: whether the model looks its inputs up in an Embedding.
 
     Raises:
-        ValueError: it is not drawn: several inputs, or neither image, text (integers), row nor signal.
+        ValueError: it is not drawn: several inputs that are no columns, or neither image, text, row nor signal.
     """
-    require(
-        isinstance(example, np.ndarray),
-        "Of a model of several inputs, pair relevance is shown in an image; this one has none.",
-        {},
-    )
+    if not isinstance(example, np.ndarray):
+        require(
+            all(np.ndim(part) < 2 for part in _named(example).values()),
+            "Of a model of several inputs, pair relevance is shown in an image, a text or columns; this one has none.",
+            {},
+        )
+        return "columns"
     shape = example.shape
     if pictures.is_image(shape):
         return "image"
+    if example.dtype.kind in "OSU" and example.size == 1:
+        return "tokens"
     if len(shape) == 1:
         return "tokens" if has_tokens else _row_or_signal(shape[0])
     require(
@@ -83,17 +94,32 @@ def kind_of(example: Any, *, has_tokens: bool) -> Kind:
     return "signal"
 
 
-def image_input(example: Any) -> Any:
-    """Return the key or the place of the first image among several inputs; None if there is none."""
-    named = (
-        example.items()
+def shown_input(example: Any, *, has_tokens: bool) -> Any:
+    """Return the key or the place of the first image among several inputs, else of the first tokens; None of neither.
+
+    Args:
+        example: the inputs of one example.
+        has_tokens: whether the model looks its inputs up in an Embedding.
+    """
+    arrays = {name: part for name, part in _named(example).items() if isinstance(part, np.ndarray)}
+    images = [name for name, part in arrays.items() if pictures.is_image(part.shape)]
+    tokens = [
+        name
+        for name, part in arrays.items()
+        if part.ndim == 1 and part.size > 1 and part.dtype.kind in "iuOSU"
+    ]
+    return next(iter(images + tokens * has_tokens), None)
+
+
+def _named(example: Any) -> dict[Any, Any]:
+    """Return several inputs by key or place; none of a single one."""
+    return (
+        example
         if isinstance(example, dict)
-        else enumerate(example)
+        else dict(enumerate(example))
         if isinstance(example, tuple)
-        else ()
+        else {}
     )
-    images = (name for name, part in named if isinstance(part, np.ndarray) and pictures.is_image(part.shape))
-    return next(images, None)
 
 
 def reduce_map(relevance: np.ndarray, kind: Kind) -> np.ndarray:

@@ -65,7 +65,7 @@ def table_report():
 def heats_of(report, **settings):
     item = report.finding("wrong-predictions").predictions[0]
     given = {"colours": "red-blue", "names": report.input_names} | settings
-    return render_heat(item, report.relevance, report.shown, **given)
+    return render_heat(item, report.relevance, **given)
 
 
 def test_relevance_of_a_text_is_one_number_a_token(text_report):
@@ -126,14 +126,30 @@ def test_a_signal_has_a_strip_of_its_length():
     assert 'class="heats signal"' in render_page(report)
 
 
-def test_several_inputs_are_told_on_the_page():
-    inputs = [keras.Input((3,), name="left"), keras.Input((3,), name="right")]
+def test_inputs_that_are_columns_are_shown_as_one_table_with_their_values():
+    age, job = keras.Input((1,), name="age"), keras.Input((1,), name="job", dtype="string")
+    looked_up = layers.StringLookup(vocabulary=["clerk", "nurse"], output_mode="one_hot")(job)
+    keras.utils.set_random_seed(0)
     model = keras.Model(
-        {"left": inputs[0], "right": inputs[1]}, layers.Dense(3)(layers.Concatenate()(inputs))
+        {"age": age, "job": job}, layers.Dense(3, use_bias=False)(layers.Concatenate()([age, looked_up]))
     )
-    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    labels = np.arange(40) % 3
-    whole = tf.data.Dataset.from_tensor_slices(({"left": rows, "right": rows}, labels)).batch(10)
+    inputs = {
+        "age": np.random.default_rng(0).normal(size=40).astype(np.float32),
+        "job": np.array(["clerk", "nurse"] * 20),
+    }
+    whole = tf.data.Dataset.from_tensor_slices((inputs, np.arange(40) % 3)).batch(10)
+    report = audit(model, whole, whole, k=2, method="graddot", progress=False)
+    view = next(iter(heats_of(report).pairs.values())).both
+    assert {column.name for column in view.columns} == {"age", "job"}
+    assert {column.train for column in view.columns if column.name == "job"} <= {"clerk", "nurse"}
+    assert Page(render_page(report)).mismatches == []
+
+
+def test_several_inputs_of_another_kind_are_told_on_the_page():
+    inputs = [keras.Input((3, 2), name="left"), keras.Input((3, 2), name="right")]
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.Concatenate()(inputs))))
+    rows = np.random.default_rng(0).normal(size=(40, 3, 2)).astype(np.float32)
+    whole = tf.data.Dataset.from_tensor_slices(((rows, rows), np.arange(40) % 3)).batch(10)
     report = audit(model, whole, whole, k=2, method="graddot", progress=False)
     assert "this one has none" in report.overview.relevance_missing
 
@@ -162,7 +178,7 @@ def test_of_several_inputs_the_image_has_heatmaps_and_the_others_are_told():
             np.testing.assert_allclose(total, pair.value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_model_that_vectorises_its_text_is_refused_with_where_to_cut_it():
+def test_a_model_that_vectorises_its_text_has_its_words_on_the_page():
     texts = tf.constant(["red green", "blue red", "green blue"] * 10)
     vectorize = layers.TextVectorization(output_sequence_length=4, name="vectorize")
     vectorize.adapt(texts)
@@ -177,11 +193,12 @@ def test_a_model_that_vectorises_its_text_is_refused_with_where_to_cut_it():
         ]
     )
     train = tf.data.Dataset.from_tensor_slices((texts, np.arange(30) % 3)).batch(10)
-    calculator = FeatureSimilarity(InfluenceModel(model), train)
-    with pytest.raises(ValueError, match=r"layer 'vectorize'.*not differentiable\. Cut the model after it"):
-        DualRelevance(calculator)
     report = audit(model, train, train, k=2, method="graddot", progress=False)
-    assert "Cut the model after it" in report.overview.relevance_missing
+    item = report.finding("wrong-predictions").predictions[0]
+    heats = render_heat(item, report.relevance, colours="red-blue", names=())
+    written = " ".join(token.text for token in heats.total.tokens).split()
+    assert written == report.shown["test", item.example.index].item().decode().split()
+    assert Page(render_page(report)).mismatches == []
 
 
 def test_features_that_are_not_reached_by_one_call_are_refused_with_a_way_out():

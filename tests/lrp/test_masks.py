@@ -175,14 +175,3 @@ def test_where_padding_is_seen_it_has_its_part_and_nothing_is_lost(make):
     np.testing.assert_allclose(lrp.forward(TOKENS), outputs, atol=1e-6)
     found = np.asarray(lrp(TOKENS, outputs))
     np.testing.assert_allclose(found.sum(axis=1), outputs.sum(axis=1), atol=1e-4 * np.abs(outputs).sum())
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [layers.LSTM(4), layers.GRU(4), layers.Bidirectional(layers.LSTM(2))],
-    ids=["lstm", "gru", "bidirectional"],
-)
-def test_recurrent_layers_are_refused_with_a_way_out(layer):
-    inputs, x = embedded()
-    with pytest.raises(ValueError, match="no rule for layer .* Recurrent layers have no rule"):
-        LRP(keras.Model(inputs, layer(x)), "epsilon")

@@ -286,7 +286,9 @@ def test_a_normalisation_after_a_layer_is_folded_and_one_before_it_is_passed(rul
 
 
 def test_a_layer_that_has_no_rule_is_named_with_what_to_do():
-    model = keras.Sequential([keras.Input((4, 3)), layers.LSTM(2, name="memory"), layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((4, 3), batch_size=2), layers.LSTM(2, stateful=True, name="memory"), layers.Dense(2)]
+    )
     with pytest.raises(
         ValueError, match=r"no rule for layer 'memory' of type LSTM.*with_rules\({LSTM: Pass\(\)}\)"
     ):

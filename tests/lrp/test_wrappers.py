@@ -74,7 +74,7 @@ def test_masks_reach_the_layer_inside(rng, keras_seed):
 
 
 def test_a_layer_without_a_rule_inside_is_named(keras_seed):
-    model = over_time(layers.LSTM(2, name="memory"), (3, 4, 2))
+    model = over_time(layers.RNN([layers.LSTMCell(2), layers.LSTMCell(2)], name="memory"), (3, 4, 2))
     with pytest.raises(ValueError, match="no rule for layer 'memory'"):
         lrp.LRP(model)
 

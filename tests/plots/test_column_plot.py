@@ -107,5 +107,5 @@ def test_column_names_that_are_no_strings_are_refused(pairs, names):
 def test_another_drawing_is_named_for_relevance_of_columns(pairs):
     with pytest.raises(ValueError, match="drawn for images.*column_relevance"):
         plots.pair_relevance(pairs[0])
-    with pytest.raises(ValueError, match="of integer inputs"):
+    with pytest.raises(ValueError, match="of strings or integers"):
         plots.token_relevance(pairs[0])

@@ -42,49 +42,6 @@ class Inner(keras.Model):
         return self.dense(inputs)
 
 
-def test_words_as_inputs_are_refused_with_the_advice_to_cut_the_model_behind_the_look_up():
-    words = np.array(["a b c", "b c d", "d e"] * 4)
-    vectorization = layers.TextVectorization(20, output_sequence_length=4, name="to_tokens")
-    vectorization.adapt(words)
-    model = keras.Sequential(
-        [
-            keras.Input((), dtype="string"),
-            vectorization,
-            layers.Embedding(20, 4),
-            layers.Flatten(),
-            layers.Dense(3),
-        ]
-    )
-    with pytest.raises(ValueError, match=r"layer 'to_tokens', which looks words.*Cut the model after it"):
-        DualRelevance(of(model, words))
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        layers.Discretization(bin_boundaries=[0.3, 0.6], name="look"),
-        layers.IntegerLookup(vocabulary=[1, 2], name="look"),
-    ],
-    ids=["Discretization", "IntegerLookup"],
-)
-def test_inputs_that_are_looked_up_are_refused(layer):
-    dtype = "int64" if isinstance(layer, layers.IntegerLookup) else "float32"
-    inputs = keras.Input((6,), dtype=dtype)
-    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.Embedding(9, 2)(layer(inputs)))))
-    with pytest.raises(
-        ValueError, match=r"layer 'look', which looks words or categories up and is not differentiable"
-    ):
-        DualRelevance(of(model, ROWS.astype(dtype)))
-
-
-def test_a_recurrent_layer_is_named_with_a_rule_that_knows_no_layers():
-    model = keras.Sequential(
-        [keras.Input((3, 2)), layers.LSTM(4, name="memory", implementation=1), layers.Dense(3)]
-    )
-    with pytest.raises(ValueError, match=r"'memory' of type LSTM.*Recurrent layers.*integrated-gradients"):
-        DualRelevance(of(model, ROWS.reshape(12, 3, 2)))
-
-
 def test_a_feature_layer_inside_the_code_of_another_layer_cannot_be_reached():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, layers.Dense(3)(Block(name="block")(inputs)))
