@@ -1,8 +1,9 @@
 """BaseInfluenceCalculator: influence is an inner product of a query with a training example's vector."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from deel_dualview.calculators.represented import Represented, RepresentedExampl
 from deel_dualview.calculators.targets import check_target, explained_targets
 from deel_dualview.data import identity
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.positions import Position
 from deel_dualview.models.train_sets import check_train_set, to_influence_model
 from deel_dualview.search import ORDER, TopK, to_order
 from deel_dualview.search.gathering import gather_examples, gathered_spec
@@ -47,6 +49,9 @@ class BaseInfluenceCalculator(RankingCalculator):
         ValueError: a dataset that is not batched, empty, without labels or with another order at a second pass.
     """
 
+    # Whether training examples may be pairs of an example and a position.
+    _takes_positions = False
+
     def __init__(
         self,
         model: keras.Model | InfluenceModel,
@@ -63,6 +68,8 @@ class BaseInfluenceCalculator(RankingCalculator):
         self.store = MemoryStore() if store is None else store
         check_train_set(self.model, train_set)
         check_target(target, self.model)
+        if not self._takes_positions:
+            self.model.refuse_positions(type(self).__name__)
         self._rely_on(self.model.record_weights())
 
     @property
@@ -128,7 +135,34 @@ class BaseInfluenceCalculator(RankingCalculator):
 
     def _hashes(self) -> np.ndarray:
         """Return the content hashes of the training examples, shape (n,), uint64."""
-        return self._stored().array("hashes")
+        return self._stored().examples.array("hashes")
+
+    def at(self, position: Position) -> Self:
+        """Return this calculator, fitted as it is, for another position of evaluated examples.
+
+        Args:
+            position: of a model with an output at each position: a step, or (row, column).
+        """
+        other = copy.copy(self)
+        other.model = self.model.at(position)
+        return other
+
+    @property
+    def train_pairs(self) -> np.ndarray | None:
+        """Example and position of every training row, shape (n, 1 + axes), if positions have outputs, else None.
+
+        n is then the number of these pairs, padding and positions without a label left out.
+        """
+        return self._stored().pairs
+
+    def _placed(self, rows: np.ndarray) -> np.ndarray:
+        """Return training indices (m, k) as results give them: with their positions (m, k, 1 + axes), if any."""
+        pairs = self.train_pairs
+        return rows if pairs is None else pairs[rows]
+
+    @property
+    def _index_spec(self) -> list[int | None]:
+        return [] if self.model.num_axes == 0 else [1 + self.model.num_axes]
 
     def represent(self, dataset_to_evaluate: tf.data.Dataset) -> RepresentedExamples:
         """Call the model once on every evaluated example, for several questions about the same ones.
@@ -190,8 +224,11 @@ class BaseInfluenceCalculator(RankingCalculator):
         check_k(k, self.num_train)
         order = to_order(order)
         return self._lazy_dataset(
-            lambda: (found[1:] for found in self._ranked(self._elements(dataset_to_evaluate), k, order)),
-            (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k], tf.int64)),
+            lambda: (
+                (values, self._placed(rows))
+                for _, values, rows in self._ranked(self._elements(dataset_to_evaluate), k, order)
+            ),
+            (tf.TensorSpec([None, k], tf.float32), tf.TensorSpec([None, k, *self._index_spec], tf.int64)),
         )
 
     def top_k(
@@ -226,14 +263,16 @@ class BaseInfluenceCalculator(RankingCalculator):
 
         def gathered() -> Iterator[TopK]:
             found = self._ranked(self._elements(dataset_to_evaluate), k, order)
-            for (samples, values, indices), examples in gather_examples(train_set, self._hashes(), found):
+            placed = ((*item[:2], self._placed(item[2])) for item in found)
+            whole = ((*item, item[2] if self.train_pairs is None else item[2][..., 0]) for item in placed)
+            for (samples, values, indices, _), examples in gather_examples(train_set, self._hashes(), whole):
                 yield TopK(samples, values, examples, indices)
 
         signature = TopK(
             dataset_to_evaluate.element_spec,
             tf.TensorSpec([None, k], tf.float32),
             gathered_spec(train_set.element_spec),
-            tf.TensorSpec([None, k], tf.int64),
+            tf.TensorSpec([None, k, *self._index_spec], tf.int64),
         )
         return self._lazy_dataset(gathered, signature)
 
@@ -245,7 +284,8 @@ class BaseInfluenceCalculator(RankingCalculator):
         return self.top_k(train_set, train_set, k, order)
 
     def _represent(self, batch: data.Batch) -> Represented:
-        return Represented(self.model, batch.labels, inputs=batch.inputs).check_finite()
+        labels = self.model.query_labels(batch.labels)
+        return Represented(self.model, labels, inputs=batch.inputs).check_finite()
 
     def _represent_alone(self, batch: data.Batch) -> Represented:
         represented = self._represent(batch)

@@ -76,7 +76,7 @@ class CheckpointGradients:
         _check_same_architecture(self.models)
         self.records = tuple(model.record_weights() for model in self.models)
         for gradients in self.of_models:
-            gradients.prepare(first.inputs, self.models[0].to_targets(first.labels))
+            gradients.prepare(first.inputs, self.models[0].training_targets(first.labels))
 
     def represented(self, represented: Represented) -> list[Represented]:
         """Return a batch as each checkpoint represents it."""

@@ -45,7 +45,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
         super().__init__(self.gradients.model, train_set, target=target, store=store)
         first = data.unpack(data.first_batch(train_set, "train_set"))
-        self.gradients.prepare(first.inputs, self.model.to_targets(first.labels))
+        self.gradients.prepare(first.inputs, self.model.training_targets(first.labels))
         self._of_vectors, self._of_queries = self._sides()
         self._has_constant_feature = self._keeps_features and self._head.has_bias
         self._prepare_vectors()

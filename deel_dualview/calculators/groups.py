@@ -109,6 +109,7 @@ class InfluenceOfGroups(_Calculator):
 
 
 def _represented(model: InfluenceModel, element: Any) -> Represented:
+    model.refuse_positions("Influence of a group")
     batch = data.unpack(element)
     return Represented(model, batch.labels, inputs=batch.inputs)
 

@@ -33,10 +33,11 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
     example, c times as many as first order.
 
     Args:
-        model: the classifier to explain.
+        model: the model to explain.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         ihvp: an `ExactIHVP` of the last layer and the same training set; by default one with default damping.
-        target: which class' loss of a query is explained: `"prediction"`, `"label"` or a class index.
+        target: which output of a query is explained (of a classifier the loss of which class): `"prediction"`,
+            `"label"` or an index.
         store: where the features of the training examples are kept (the vectors, in other layers than the last); by
             default where `ihvp` has them, or in memory.
 

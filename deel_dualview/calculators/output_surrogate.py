@@ -1,5 +1,6 @@
 """Surrogates of models that are no classifiers: one support vector machine an output, in the units of the outputs."""
 
+import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -105,6 +106,9 @@ def fit_outputs(
         targets: labels in the form of the objective, shape (n, c).
         K: penalty, next to features and labels as they are fitted.
         solver: of the machines.
+
+    Warns:
+        UserWarning: labels of a regression that are all equal.
     """
     if isinstance(objective, IndependentSigmoids):
         return OutputSurrogate(
@@ -112,6 +116,16 @@ def fit_outputs(
         )
     labels = targets.astype(np.float64)
     mean, deviation = labels.mean(axis=0), labels.std(axis=0)
+    if not deviation.all():
+        warnings.warn(
+            describe(
+                "All training labels of an output are equal (or there is one example), so that its surrogate is that "
+                "number and no training example has influence on it.",
+                {"outputs": np.flatnonzero(deviation == 0).tolist(), "num_train": len(labels)},
+            ),
+            UserWarning,
+            stacklevel=4,
+        )
     unit = np.where(deviation > 0, deviation, 1.0)
     found = solver.solve_regression(features, (labels - mean) / unit, K, epsilon=INSENSITIVITY)
     return OutputSurrogate(

@@ -70,7 +70,7 @@ class RelatIF(InverseHessianCalculator):
 
     def _prepare(self) -> None:
         first = data.unpack(data.first_batch(self.train_set, "train_set"))
-        self.ihvp.gradients.prepare(first.inputs, self.model.to_targets(first.labels))
+        self.ihvp.gradients.prepare(first.inputs, self.model.training_targets(first.labels))
         self._directions = UnitGradients(self.ihvp.gradients)
 
     def _training_gradients(self, represented: Represented) -> Blocks:

@@ -190,8 +190,8 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
         require(
             damping > 0,
             "The Hessian of the loss is zero: the model is certain of every training example to the last "
-            "digit, or all features are zero. Train it with label smoothing or weight decay, or use "
-            "RepresenterPointL2.",
+            "digit, the loss has no second derivative (as the mean absolute error), or all features are zero. Train it "
+            "with label smoothing or weight decay, or use RepresenterPointL2 or GradDot.",
             {"mean eigenvalue": damping / self.relative_damping},
         )
         factor, condition_number = _cholesky(hessian, damping)

@@ -38,6 +38,7 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
     """
 
     search: Search = Exhaustive()
+    _takes_positions = True
     # Whether the features are followed by a constant 1, which stands for a bias.
     _has_constant_feature = False
 
@@ -239,6 +240,7 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
     def _training(self) -> StoredVectors:
         if self._keeps_features:
             return stored_features(self.store, self.model, self.train_set)
+        self.model.refuse_positions(f"{type(self).__name__} with these settings")
         key = {
             "contents": type(self).__name__,
             "model": self.model.fingerprint,

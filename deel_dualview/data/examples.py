@@ -23,6 +23,15 @@ class RowsError(ValueError):
         super().__init__(describe(needed, {"rows": rows.tolist(), **received}))
         self._needed, self._rows, self._received = needed, rows, received
 
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows, counted from the first of the batch."""
+        return self._rows
+
+    def of(self, rows: np.ndarray) -> "RowsError":
+        """Return the same error of other rows."""
+        return RowsError(self._needed, np.unique(rows), self._received)
+
     def at(self, start: int, name: str) -> ValueError:
         """Return the same error with positions in the dataset `name`, of a batch whose first example is at `start`."""
         received: dict[str, object] = {"dataset": name} if name else {}

@@ -1,14 +1,15 @@
 """Per-example gradients in the last Dense layer, in closed form and factored."""
 
+import functools
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import check_choice, describe
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
-from deel_dualview.models import InfluenceModel
+from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.heads import Head
 from deel_dualview.models.objectives import Objective
 from deel_dualview.typing import Function, Inputs
@@ -46,18 +47,9 @@ class LastLayerGradients:
         """Return the gradients where features (b, d) and outputs (b, c) are known already."""
         model, targets = self.model, tf.convert_to_tensor(targets)
         model.objective.check_function(self.function)
-        # A number for each number of outputs, so that no trace is relaxed to any number of them.
-        num_outputs = model.split.num_outputs
-        delta, extended = _factors(
-            features,
-            logits,
-            targets,
-            model.objective,
-            self.function,
-            num_outputs,
-            model.is_binary,
-            self.head.has_bias,
-        )
+        specs = tuple(tracing.relaxed_spec(part) for part in (features, logits, targets))
+        factors = _factors(model.objective, self.function, model.is_binary, self.head.has_bias, specs)
+        delta, extended = factors(features, logits, targets)
         return (OuterProduct(self.head.pulled(delta), extended),)
 
     @property
@@ -95,21 +87,17 @@ class LastLayerGradients:
         return self.head.units, self.head.has_bias
 
 
-@tf.function(reduce_retracing=True, autograph=False)
-def _factors(
-    features: tf.Tensor,
-    logits: tf.Tensor,
-    targets: tf.Tensor,
-    objective: Objective,
-    function: Function,
-    num_outputs: int,
-    is_binary: bool,
-    has_bias: bool,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    del num_outputs
-    delta = objective.gradient(logits, targets, function)
-    if is_binary:
-        # d(-z / 2, z / 2) / dz.
-        delta = (delta[:, 1:] - delta[:, :1]) / 2.0
-    ones = tf.ones((tf.shape(features)[0], int(has_bias)))
-    return delta, tf.concat([features, ones], axis=1)
+@functools.cache
+def _factors(objective: Objective, function: Function, is_binary: bool, has_bias: bool, specs: Any) -> Any:
+    """Return a function of features, outputs and targets that is traced once, for batches of any size."""
+
+    @tf.function(input_signature=specs, autograph=False)
+    def factors(features: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        delta = objective.gradient(logits, targets, function)
+        if is_binary:
+            # d(-z / 2, z / 2) / dz.
+            delta = (delta[:, 1:] - delta[:, :1]) / 2.0
+        ones = tf.ones((tf.shape(features)[0], int(has_bias)))
+        return delta, tf.concat([features, ones], axis=1)
+
+    return factors

@@ -137,6 +137,7 @@ class PerExampleGradients:
         self.model.objective.check_function(self.function)
         if self.is_closed_last_layer:
             return
+        self.model.refuse_positions("A gradient in other weights than those of a last layer")
         with self.model.lock:
             if self._in_closed_form is not None:
                 return
@@ -184,6 +185,8 @@ class PerExampleGradients:
 
     def _check_layers(self) -> None:
         """Refuse weights that the model does not have, before any data is read."""
+        if not self.is_closed_last_layer:
+            self.model.refuse_positions("A gradient in other weights than those of a last layer")
         if self.is_closed_last_layer:
             self._last.head  # noqa: B018
         else:

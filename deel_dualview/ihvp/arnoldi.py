@@ -94,7 +94,7 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
             store=store,
         )
         first = data.unpack(data.first_batch(train_set, "train_set"))
-        self.gradients.prepare(first.inputs, self.model.to_targets(first.labels))
+        self.gradients.prepare(first.inputs, self.model.training_targets(first.labels))
         self.rank = min(_RANK, self.size) if rank is None else _at_most("rank", rank, self.size)
         if num_iterations is None:
             self.num_iterations = min(2 * self.rank, self.size)
@@ -154,6 +154,12 @@ class ArnoldiIHVP(InverseHessianVectorProduct):
 
     def _inverted(self) -> np.ndarray:
         damped = self.spectrum.eigenvalues + self.regularisation + self.damping
+        require(
+            bool(self.spectrum.eigenvalues.any()),
+            "The Hessian is zero: the loss has no second derivative (as the mean absolute error), or all features are "
+            "zero. Take GradDot, GradCos or TracIn.",
+            {"rank": self.rank},
+        )
         negligible = _NEGLIGIBLE * np.abs(self.spectrum.eigenvalues).max(initial=0.0)
         if (num_negative := int(np.sum(damped < -negligible))) > 0:
             warnings.warn(

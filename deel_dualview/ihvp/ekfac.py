@@ -137,7 +137,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
     def _layers(self) -> list[EkfacLayer]:
         """Return the layers of the chosen weights, all of them known and of moderate size."""
         first = data.unpack(data.first_batch(self.train_set, "train_set"))
-        self.gradients.prepare(first.inputs, self.model.to_targets(first.labels))
+        self.gradients.prepare(first.inputs, self.model.training_targets(first.labels))
         in_closed_form = {id(group.layer) for group in self.gradients.groups_in_closed_form}
         groups = self.gradients.groups
         found = [ekfac_layer(group) if id(group.layer) in in_closed_form else None for group in groups]

@@ -126,6 +126,12 @@ def _cholesky(matrix: np.ndarray, added: float) -> np.ndarray:
     eigenvalues = scipy.linalg.eigvalsh(matrix) + added
     smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     if failed or not smallest > np.finfo(np.float32).eps * largest:
+        if not matrix.any():
+            needed = (
+                "The Hessian is zero: the loss has no second derivative (as the mean absolute error), or all features "
+                "are zero. Take GradDot, GradCos or TracIn, or raise `damping`."
+            )
+            raise np.linalg.LinAlgError(describe(needed, {"damping": added}))
         raise np.linalg.LinAlgError(
             describe(
                 "The Hessian is not positive definite after damping: raise `damping` (by more than minus the "

@@ -6,13 +6,17 @@ import keras
 import tensorflow as tf
 
 from deel_dualview.models import determinism, tracing
-from deel_dualview.models.recording import recorded
+from deel_dualview.models.keras_graph import mask_of
+from deel_dualview.models.recording import recorded, without_time_loops
 from deel_dualview.models.splits import Split
 from deel_dualview.typing import Inputs
 
 
 class Forward:
     """Computes features (b, d) and outputs (b, c) of inputs, each trace compared with an eager call.
+
+    Of a model with an output at each position these are rows for all positions of all examples, and the mask of the
+    outputs (b, *positions) follows, ones where Keras has none.
 
     Args:
         model: the Keras model.
@@ -25,7 +29,7 @@ class Forward:
         self._function = tf.function(self.eager, autograph=False, reduce_retracing=True)
         self._traced: set[str] = set()
 
-    def __call__(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(self, inputs: Inputs) -> tuple[tf.Tensor, ...]:
         """Return features and outputs; these are the head's where there is one, else the model's own."""
         specs = tf.nest.map_structure(tracing.relaxed_spec, inputs)
         if (key := repr(specs)) not in self._traced:
@@ -36,11 +40,24 @@ class Forward:
                 self._traced.add(key)
         return self._function(inputs)
 
-    def eager(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+    def eager(self, inputs: Inputs) -> tuple[tf.Tensor, ...]:
         """Return what a call does, without a trace of its own."""
-        with recorded([self._split.layer]) as calls:
+        split = self._split
+        looping = tracing.all_layers(self._model) if split.num_axes else ()
+        with without_time_loops(looping), recorded([split.layer]) as calls:
             outputs = tracing.call_model(self._model, inputs)
-        features = self._split.features(calls[0])
-        if self._split.head is None:
-            return features, tf.cast(outputs, tf.float32)
-        return features, self._split.head.of_features(features)
+        features = split.features(calls[0])
+        if split.head is None:
+            rows = tf.reshape(outputs, (-1, split.num_outputs)) if split.num_axes else outputs
+            found = features, tf.cast(rows, tf.float32)
+        else:
+            found = features, split.head.of_features(features)
+        return (*found, _mask(outputs)) if split.num_axes else found
+
+
+def _mask(outputs: tf.Tensor) -> tf.Tensor:
+    """Return the mask of outputs (b, *positions, c), 1 for those that count, float32."""
+    mask = mask_of(outputs)
+    ones = tf.ones(tf.shape(outputs)[:-1])
+    has_one_each = mask is not None and mask.shape.rank == outputs.shape.rank - 1
+    return ones * tf.cast(mask, tf.float32) if has_one_each else ones

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview.models import links
+from deel_dualview.models.keras_losses import ACTIVATIONS
 
 layers = keras.layers
 
@@ -58,7 +59,8 @@ class Head(NamedTuple):
         layer: a Dense layer, or a convolution whose outputs are averaged over positions.
         own: what the layer computes where that is not its kernel and bias (LoRA, a subclass of one's own).
         step: the fixed map from the layer's outputs to the logits, None where they are the same.
-        pooling: layers that turn the layer's inputs into its mean patch, the features.
+        pooling: layers that turn the layer's inputs into the features: its patches, and where its outputs are averaged
+            their mean.
     """
 
     layer: keras.Layer
@@ -107,9 +109,14 @@ class Head(NamedTuple):
             kernel, bias = kernel * half, bias * half
         return LinearHead(kernel, bias, own_bias is not None)
 
-    def gives(self, native: np.ndarray, logits: np.ndarray) -> bool:
-        """Return whether logits by this head (b, c), or their softmax or sigmoid, are the model's native outputs."""
-        return links.link_of(*links.finite_rows(native, logits), links.tolerance_of(self.layer)) is not None
+    def gives(self, native: np.ndarray, logits: np.ndarray, ending: str) -> bool:
+        """Return whether logits by this head (b, c), or their activation, are the model's native outputs."""
+        if native.shape != logits.shape:
+            return False
+        native, logits = links.finite_rows(native, logits)
+        if ending in ACTIVATIONS:
+            logits = links.native_of(tf.constant(logits), ending).numpy()
+        return links.link_of(native, logits, links.tolerance_of(self.layer)) is not None
 
     def logits(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return the logits (b, c) of the layer's own outputs before its activation, (b, ..., u), float32."""
@@ -206,24 +213,32 @@ def is_identity(found: AffineMap) -> bool:
 def mean_patches(layer: keras.Layer, rank: int) -> tuple[keras.Layer, ...] | None:
     """Return layers from the inputs of a convolution, or a Dense layer on positions, to the mean of its patches.
 
+    See `patches`.
+    """
+    found = patches(layer)
+    pooling = _POOLING[rank](dtype="float32", name=f"{layer.name}_mean_patch")
+    return None if found is None else (*found, pooling)
+
+
+def patches(layer: keras.Layer) -> tuple[keras.Layer, ...] | None:
+    """Return layers from the inputs of a convolution, or a Dense layer on positions, to its patches.
+
     By linearity the mean over positions of what the layer computes is its kernel times that mean, plus its bias.
 
     Args:
         layer: whose padding, strides and dilation are used.
-        rank: of its inputs.
 
     Returns:
         None for channels that come first and for groups.
     """
-    pooling = _POOLING[rank](dtype="float32", name=f"{layer.name}_mean_patch")
     if isinstance(layer, layers.Dense):
-        return (pooling,)
+        return ()
     if layer.data_format != "channels_last" or layer.groups != 1:
         return None
     if np.prod(layer.kernel_size) == 1 and np.prod(layer.strides) == 1:
-        return (pooling,)
+        return ()
     width = int(np.prod(layer.kernel.shape[:-1]))
-    patches = type(layer)(
+    found = type(layer)(
         width,
         layer.kernel_size,
         layer.strides,
@@ -234,9 +249,9 @@ def mean_patches(layer: keras.Layer, rank: int) -> tuple[keras.Layer, ...] | Non
         trainable=False,
         name=f"{layer.name}_patches",
     )
-    patches.build((None,) * (rank - 1) + (layer.kernel.shape[-2],))
-    patches.set_weights([np.eye(width, dtype=np.float32).reshape((*layer.kernel.shape[:-1], width))])
-    return patches, pooling
+    found.build((None,) * (len(layer.kernel.shape) - 1) + (layer.kernel.shape[-2],))
+    found.set_weights([np.eye(width, dtype=np.float32).reshape((*layer.kernel.shape[:-1], width))])
+    return (found,)
 
 
 def _points(width: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """InfluenceModel: a Keras model seen as penultimate features, a linear head, outputs and their loss."""
 
+import copy
 import threading
 import warnings
-from typing import Any, cast
+from typing import cast
 
 import keras
 import numpy as np
@@ -14,18 +15,19 @@ from deel_dualview.models.ensembles import TreeEnsembleModel
 from deel_dualview.models.forward import Forward
 from deel_dualview.models.heads import Head, LinearHead
 from deel_dualview.models.inputs import structure_of, used
-from deel_dualview.models.keras_losses import LossFunction, check_loss_function, compiled_loss, find_objective
-from deel_dualview.models.labels import to_classes
+from deel_dualview.models.keras_losses import LossFunction, check_loss_function, find_objective
 from deel_dualview.models.named_outputs import find_output
-from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
+from deel_dualview.models.objectives import Objective
 from deel_dualview.models.parts import Composed
+from deel_dualview.models.positions import Position, check_position, rows_at
+from deel_dualview.models.takes_labels import TakesLabels
 from deel_dualview.typing import Inputs
 
 # Examples of the first batch that are kept, for models that take no made-up ones.
 _NUM_KEPT = 4
 
 
-class InfluenceModel:
+class InfluenceModel(TakesLabels):
     """A Keras model split at its penultimate features, with its objective: the loss of an example.
 
     The features are the input of the last Dense layer that the model calls (of a last convolution whose outputs are
@@ -47,6 +49,8 @@ class InfluenceModel:
             says which was found.
         output: name (key of a dict) or index of the one to explain of several outputs, by its own last layer, compiled
             loss and labels: datasets yield a dict of labels by name, a tuple in this order, or those of this output.
+        position: of a model with an output at each position (b, steps, c) or (b, rows, columns, c) the one of evaluated
+            examples to explain: a step, or (row, column). Training examples are at all positions. See `at`.
 
     Attributes:
         model: the Keras model; of several outputs one that makes `output` only, of the same layers and weights.
@@ -63,6 +67,7 @@ class InfluenceModel:
         *,
         loss_function: LossFunction | None = None,
         output: str | int | None = None,
+        position: Position | None = None,
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(
@@ -75,6 +80,7 @@ class InfluenceModel:
             loss_function = model.loss_function if loss_function is None else loss_function
         self._output = None if output is None else find_output(model, output)
         self.model = model if self._output is None else self._output.alone()
+        self._position = check_position(position)
         self._loss_function = loss_function
         self._objective: Objective | None = None
         self._requested_layer = feature_layer
@@ -118,40 +124,31 @@ class InfluenceModel:
         )
         return f"InfluenceModel({self.model.name!r}, {found})"
 
+    def at(self, position: Position) -> "InfluenceModel":
+        """Return the same model, of which another position of evaluated examples is explained."""
+        other = copy.copy(self)
+        other._position = check_position(position)
+        return other
+
+    @property
+    def num_axes(self) -> int:
+        """Number of axes of positions that have an output each: 0 of most models, 1 of sequences, 2 of images."""
+        return self._known_split().num_axes
+
     @property
     def objective(self) -> Objective:
         """The loss of an example as a function of the outputs."""
         if self._objective is None:
             split = self._known_split()
-            loss = compiled_loss(self.model) if self._output is None else self._output.compiled_loss()
-            self._objective = find_objective(self._loss_function, loss, split.num_outputs, split.ending)
+            self._objective = find_objective(
+                self._loss_function, self._compiled_loss, split.num_outputs, split.ending
+            )
         return self._objective
 
     @property
     def num_outputs(self) -> int:
         """Number c of outputs that can be explained: classes (two of a binary classifier), labels or numbers."""
         return self.objective.num_outputs(self._known_split().num_outputs)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes c of a classifier; two for one with one output.
-
-        Raises:
-            ValueError: the model is no classifier.
-        """
-        require(
-            self.is_classifier,
-            "This needs a classifier of examples that have one class each. Was it trained with another loss? Then pass "
-            "InfluenceModel(model, loss_function=SoftmaxCrossEntropy()). Other models are explained by `top_k` of a "
-            "calculator, such as DualView.",
-            {"objective": self.objective},
-        )
-        return self.num_outputs
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether every example has one of c classes."""
-        return isinstance(self.objective, SoftmaxCrossEntropy)
 
     @property
     def is_binary(self) -> bool:
@@ -230,18 +227,30 @@ class InfluenceModel:
 
     def features(self, inputs: Inputs) -> tf.Tensor:
         """Return the penultimate features, shape (b, d), float32."""
-        self.prepare(inputs)
-        return self._passes(inputs)[0]
+        return self.features_and_logits(inputs)[0]
 
     def logits(self, inputs: Inputs) -> tf.Tensor:
         """Return the outputs, shape (b, c), float32; log-probabilities of a classifier without a linear head."""
         return self.features_and_logits(inputs)[1]
 
     def features_and_logits(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return features (b, d) and outputs (b, c) of one forward pass, float32."""
+        """Return features (b, d) and outputs (b, c) of one forward pass, float32: those at `position`, if any.
+
+        Raises:
+            ValueError: an output at each position and none of them chosen.
+            RowsError: the position is one of padding.
+        """
+        features, outputs, *mask = self.forward(inputs)
+        outputs = self.objective.from_native(outputs, self.link)
+        if not mask:
+            return features, outputs
+        rows = rows_at(self._position, mask[0])
+        return tf.gather(features, rows), tf.gather(outputs, rows)
+
+    def forward(self, inputs: Inputs) -> tuple[tf.Tensor, ...]:
+        """Return features and native outputs; and with a mask (b, *positions), of rows for all positions."""
         self.prepare(inputs)
-        features, outputs = self._passes(inputs)
-        return features, self.objective.from_native(outputs, self.link)
+        return self._passes(inputs)
 
     def logits_of_features(self, features: tf.Tensor) -> tf.Tensor:
         """Return the outputs (b, c) of features (b, d) by the linear head: those of the model, bit for bit.
@@ -260,46 +269,7 @@ class InfluenceModel:
     def losses(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
         """Return the loss of every example, shape (b,)."""
         outputs = self.logits(inputs)
-        return self.objective.loss(outputs, tf.convert_to_tensor(self.to_targets(labels)))
-
-    def to_targets(self, labels: tf.Tensor | np.ndarray) -> np.ndarray:
-        """Return labels in the form of the objective: classes (b,), int64, or rows of numbers (b, c), float32.
-
-        Raises:
-            ValueError: labels that do not fit the objective.
-        """
-        return self.objective.targets(np.asarray(self.own_labels(labels)), self.num_outputs)
-
-    def own_labels(self, labels: Any) -> Any:
-        """Return the labels of the output that is explained, from those of all outputs: a dict or a tuple.
-
-        Raises:
-            ValueError: they have no entry of it, or the model has one output.
-        """
-        if isinstance(labels, list):
-            return np.asarray(labels)
-        if self._output is not None:
-            return self._output.pick(labels, "The labels")
-        parts = tf.nest.flatten(labels)
-        require(
-            len(parts) == 1,
-            "The labels of a model with one output must be one tensor: map the dataset to `(inputs, labels)`; several "
-            "unlabelled inputs go in one tuple or dict, as in `((a, b),)`.",
-            {"labels": labels},
-        )
-        return parts[0]
-
-    def to_classes(self, labels: tf.Tensor | np.ndarray) -> np.ndarray:
-        """Return labels as class indices, shape (b,), int64.
-
-        Args:
-            labels: integers or whole numbers of shape (b,) or (b, 1), or one-hot rows of shape (b, c) of any type.
-
-        Raises:
-            ValueError: class indices that are not whole numbers, a one-hot width that is not c, rows that are not
-                one-hot, or a class outside 0..c-1.
-        """
-        return to_classes(np.asarray(self.own_labels(labels)), self.num_classes)
+        return self.objective.loss(outputs, tf.convert_to_tensor(self.to_targets(self.query_labels(labels))))
 
     def check_inputs(self, specs: Inputs, name: str) -> None:
         """Refuse inputs of a structure or shape that the model does not take, where it tells which it takes.
@@ -336,10 +306,10 @@ class InfluenceModel:
             self._check_repeatable(inputs, own_outputs)
             if self._split is None:
                 self._split = self._find_split(tf.nest.map_structure(tracing.relaxed_spec, inputs))
-            native = tf.cast(own_outputs, tf.float32).numpy()
-            _, outputs = self._passes(inputs)
+            native = tf.cast(own_outputs, tf.float32).numpy().reshape(-1, self._split.num_outputs)
+            outputs = self._passes(inputs)[1]
             head = self._split.head
-            if head is not None and not head.gives(native, outputs.numpy()):
+            if head is not None and not head.gives(native, outputs.numpy(), self._split.ending):
                 self._leave_head(self._split, head)
                 head = None
             self._link = self._link_of(native) if head is None else "logits"
@@ -367,8 +337,8 @@ class InfluenceModel:
         """
         if self._requested_layer is None:
             raise ValueError(
-                "The last Dense layer applied to its input does not give the model's outputs (nor does its softmax or "
-                "sigmoid, nor an affine step after it), so it is not the classification head. Name the layer whose "
+                "The last Dense layer applied to its input does not give the model's outputs (nor does its softmax, "
+                "sigmoid, relu, ..., nor an affine step after it), so it is not the linear head. Name the layer whose "
                 "output to take as features, which then come without a linear head: "
                 "InfluenceModel(model, feature_layer=NAME), or pass both parts to InfluenceModel.from_parts. "
                 f"Received: Dense layer {head.layer.name!r}."
@@ -392,7 +362,13 @@ class InfluenceModel:
 
     def _find_split(self, specs: Inputs) -> splits.Split:
         with self._lock:
-            return splits.find_split(self.model, self._requested_layer, specs)
+            found = splits.find_split(self.model, self._requested_layer, specs)
+        require(
+            found.num_axes > 0 or self._position is None,
+            "`position` is of models with an output at each of several positions; this one has one output an example.",
+            {"position": self._position},
+        )
+        return found
 
 
 def _variables(model: keras.Model) -> set[int]:

@@ -303,6 +303,11 @@ def encode_words(layer: keras.layers.TextVectorization, words: tf.Tensor) -> tf.
     return layer._lookup_layer(words)
 
 
+def mask_of(outputs: tf.Tensor) -> tf.Tensor | None:
+    """Return the mask that Keras gave to the outputs of a model that it has just called, None for none."""
+    return getattr(outputs, "_keras_mask", None)
+
+
 def settings_of_loss(loss: Any) -> dict[str, Any]:
     """Return the settings of a Keras loss by the names of its arguments, such as the delta of a Huber loss."""
     return dict(getattr(loss, "_fn_kwargs", {}))

@@ -20,12 +20,14 @@ from deel_dualview.models.objectives import (
     SquaredError,
 )
 
-Ending = Literal["logits", "softmax", "log-softmax", "sigmoid"]
+Ending = Literal["logits", "softmax", "log-softmax", "sigmoid", "relu", "exponential", "softplus"]
 """How the outputs of a model follow from those of its last layer before its activation."""
 
 LossFunction: TypeAlias = Objective | keras.losses.Loss | str | Callable[..., Any]
 """An objective, a Keras loss or its name, or a function of labels and outputs."""
 
+ACTIVATIONS: tuple[Ending, ...] = ("relu", "exponential", "softplus")
+"""Activations of a last layer of a regression, by their name in `keras.activations`."""
 _CLASSIFIERS = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 _REGRESSIONS = (
     "mean_absolute_error",
@@ -103,6 +105,8 @@ def _found(loss_function: LossFunction | None, compiled: Any, width: int, ending
         return Huber(float(settings.get("delta", 1.0)))
     if name == "binary_crossentropy" and width > 1 and ending in ("logits", "sigmoid"):
         return IndependentSigmoids()
+    if ending in ACTIVATIONS:
+        return _behind_activation(loss, name, ending)
     if loss_function is None:
         is_custom = name in _REGRESSIONS and ending == "logits"
     else:
@@ -113,8 +117,29 @@ def _found(loss_function: LossFunction | None, compiled: Any, width: int, ending
         if loss_function is None and loss is not None and name not in (*_CLASSIFIERS, "binary_crossentropy"):
             _warn_of_another_loss(loss)
         return SoftmaxCrossEntropy()
-    # Without the reduction over the batch.
-    return CustomLoss(loss.call if isinstance(loss, keras.losses.Loss) else loss, ending)
+    return CustomLoss(_per_example(loss), ending)
+
+
+def _behind_activation(loss: Any, name: str, ending: Ending) -> Objective:
+    """Return the objective of a regression whose last layer has an activation.
+
+    Raises:
+        ValueError: no loss, or one of classifiers.
+    """
+    require(
+        loss is not None and name not in (*_CLASSIFIERS, "binary_crossentropy"),
+        f"A model that ends in {ending} is explained as a regression, by the loss that it was trained with: give "
+        "InfluenceModel(model, loss_function=LOSS), for instance 'mse' or 'poisson'. A classifier ends in logits, "
+        "softmax or sigmoid.",
+        {"loss_function": name or loss},
+    )
+    return CustomLoss(_per_example(loss), ending)
+
+
+def _per_example(loss: Any) -> Callable[..., Any]:
+    """Return a loss without its reduction over the batch."""
+    found: Callable[..., Any] = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    return found
 
 
 def _warn_of_another_loss(loss: object) -> None:

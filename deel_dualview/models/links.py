@@ -16,6 +16,15 @@ def as_logits(outputs: tf.Tensor, link: str) -> tf.Tensor:
     return outputs
 
 
+def native_of(logits: tf.Tensor, link: str) -> tf.Tensor:
+    """Return what the model gives for outputs of its last layer before the activation, of the same dtype."""
+    if link in ("logits", "log-softmax"):
+        return logits
+    return {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "relu": tf.nn.relu, "exponential": tf.exp}.get(
+        link, tf.math.softplus
+    )(logits)
+
+
 def inverse_sigmoid(probabilities: tf.Tensor) -> tf.Tensor:
     """Return the logits of probabilities, finite for 0 and 1 too."""
     return log_softmax(probabilities) - log_softmax(1.0 - probabilities)

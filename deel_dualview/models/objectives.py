@@ -276,7 +276,7 @@ class CustomLoss(Objective):
             labels (b, t), float32, and the outputs of the model (b, c), float32 or float64. It must be twice
             differentiable, and treat every example by itself.
         link: how the outputs of the model follow from those of its last layer: `"logits"` (they are the same),
-            `"softmax"` or `"sigmoid"`. An InfluenceModel finds it.
+            `"softmax"`, `"sigmoid"`, or `"relu"`, `"exponential"`, `"softplus"`. An InfluenceModel finds it.
 
     Raises:
         TypeError: `function` cannot be called.
@@ -318,7 +318,7 @@ class CustomLoss(Objective):
         return _rows(labels, None, "Labels of a custom loss")
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        native = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}.get(self.link or "", tf.identity)(outputs)
+        native = links.native_of(outputs, self.link or "logits")
         values = tf.convert_to_tensor(self.function(tf.cast(targets, outputs.dtype), native))
         require(
             values.shape.rank == 1,

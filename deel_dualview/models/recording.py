@@ -3,7 +3,7 @@
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -59,6 +59,25 @@ def recorded(layers: list[keras.Layer]) -> Iterator[list[LayerCall]]:
 def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return the inputs of a call of a layer, which may come by name, as in `attention(query=..., value=...)`."""
     return args[0] if args else next(iter(kwargs.values()))
+
+
+@contextmanager
+def without_time_loops(layers: Iterable[keras.Layer]) -> Iterator[None]:
+    """Have the Dense layer in each TimeDistributed one called once on whole sequences, which computes the same."""
+    with ExitStack() as stack:
+        for layer in layers:
+            if isinstance(layer, keras.layers.TimeDistributed) and isinstance(
+                layer.layer, keras.layers.Dense
+            ):
+                inner = layer.layer
+                once = functools.partial(_called_once, inner)
+                stack.enter_context(intercepted(layer, "call", once))
+        yield
+
+
+def _called_once(layer: keras.Layer, call: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    del call, args, kwargs
+    return layer(inputs)
 
 
 @contextmanager

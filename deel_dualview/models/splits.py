@@ -8,9 +8,9 @@ import tensorflow as tf
 from deel_dualview.models import heads
 from deel_dualview.models.determinism import check_repeatable
 from deel_dualview.models.heads import AffineMap, Head
-from deel_dualview.models.keras_losses import Ending
+from deel_dualview.models.keras_losses import ACTIVATIONS, Ending
 from deel_dualview.models.named_outputs import output_names
-from deel_dualview.models.recording import LayerCall, intercepted, recorded
+from deel_dualview.models.recording import LayerCall, intercepted, recorded, without_time_loops
 from deel_dualview.models.tracing import all_layers, call_model, named_layer
 from deel_dualview.typing import Inputs
 
@@ -29,6 +29,8 @@ class Split(NamedTuple):
         num_outputs: width of the model's output.
         ending: how the outputs of the model follow from those of its last layer: `"logits"`, `"softmax"`,
             `"log-softmax"` or `"sigmoid"`.
+        num_axes: number of axes of positions: 0 of outputs (b, c), 1 of sequences (b, T, c), 2 of images. Features are
+            then one row for each example and position.
     """
 
     layer: keras.Layer
@@ -37,13 +39,14 @@ class Split(NamedTuple):
     num_features: int
     num_outputs: int
     ending: Ending
+    num_axes: int = 0
 
     def features(self, call: LayerCall) -> tf.Tensor:
-        """Return the features (b, d) of a call of the layer, float32."""
+        """Return the features (b, d) of a call of the layer, or (b * positions, d), float32."""
         taken = call.inputs if self.takes_input else call.outputs
         if self.takes_input and self.head is not None:
             taken = self.head.features(taken)
-        return tf.reshape(tf.cast(taken, tf.float32), (tf.shape(taken)[0], self.num_features))
+        return tf.reshape(tf.cast(taken, tf.float32), (-1, self.num_features))
 
 
 def find_split(model: keras.Model, feature_layer: str | keras.Layer | None, specs: Inputs) -> Split:
@@ -71,6 +74,10 @@ def find_split(model: keras.Model, feature_layer: str | keras.Layer | None, spec
 
     # autograph=False: Keras does not convert the calls of layers either, and errors stay readable.
     tf.function(trace, autograph=False).get_concrete_function(specs)
+    outputs = seen["outputs"]
+    if isinstance(outputs, tf.Tensor) and outputs.shape.rank != 2:
+        with without_time_loops(all_layers(model)):
+            tf.function(trace, autograph=False).get_concrete_function(specs)
     traced = _Traced(model, specs, seen["calls"], seen["outputs"], _output_width(model, seen["outputs"]))
     return _split_at_head(traced) if named is None else _split_after(traced, named)
 
@@ -83,6 +90,11 @@ class _Traced(NamedTuple):
     calls: list[LayerCall]
     outputs: tf.Tensor
     width: int
+
+    @property
+    def num_axes(self) -> int:
+        """Number of axes of positions."""
+        return int(self.outputs.shape.rank) - 2
 
 
 def check_one_output(model: keras.Model, outputs: Any) -> None:
@@ -101,11 +113,12 @@ def check_one_output(model: keras.Model, outputs: Any) -> None:
 
 def _output_width(model: keras.Model, outputs: tf.Tensor) -> int:
     check_one_output(model, outputs)
-    if outputs.shape.rank != 2 or outputs.shape[1] is None:
+    if outputs.shape.rank is None or outputs.shape.rank < 2 or outputs.shape[-1] is None:
         raise ValueError(
-            f"A model must have an output of shape (batch, outputs). Received: output={outputs.shape}."
+            "A model must have an output of shape (batch, outputs), or (batch, positions, outputs) of one output at "
+            f"each position. Received: output={outputs.shape}."
         )
-    return int(outputs.shape[1])
+    return int(outputs.shape[-1])
 
 
 def _split_at_head(traced: _Traced) -> Split:
@@ -133,7 +146,8 @@ def _split_at_head(traced: _Traced) -> Split:
     except _NotLinearError as reason:
         raise ValueError(f"{reason} {advice} Received: layer {last.layer.name!r}.") from None
     width = head.weights()[0].shape[0]
-    return Split(last.layer, True, head, int(width), traced.width, _ending(traced.outputs))
+    ending = _activation(traced, last) or _ending(traced.outputs)
+    return Split(last.layer, True, head, int(width), traced.width, ending, traced.num_axes)
 
 
 def _check_not_quantized(traced: _Traced, last: LayerCall | None) -> None:
@@ -181,7 +195,13 @@ def _split_after(traced: _Traced, named: keras.Layer) -> Split:
             f"Received: layer {named.name!r}, called {len(own)} time(s)."
         )
     features = own[0].outputs
-    num_features = features.shape[1:].num_elements()
+    num_axes = traced.num_axes
+    num_features = features.shape[-1] if num_axes else features.shape[1:].num_elements()
+    if num_axes and features.shape.rank != num_axes + 2:
+        raise ValueError(
+            f"The features of a model with an output at each position must be of shape (batch, positions, features). "
+            f"Received: feature_layer={named.name!r} with output of shape {features.shape}."
+        )
     if not num_features:
         raise ValueError(
             "The features must have a fixed size; pool or pad the sequence before the layer that you name. "
@@ -192,12 +212,12 @@ def _split_after(traced: _Traced, named: keras.Layer) -> Split:
         for call in traced.calls
         if isinstance(call.layer, keras.layers.Dense) and call.inputs is features
     ]
-    is_head = len(feeds) == 1 and feeds[0].layer.units == traced.width and features.shape.rank == 2
+    is_head = len(feeds) == 1 and feeds[0].layer.units == traced.width and features.shape.rank == 2 + num_axes
     try:
         head = _head(traced, feeds[0]) if is_head else None
     except _NotLinearError:
         head = None
-    return Split(named, False, head, num_features, traced.width, _ending(traced.outputs))
+    return Split(named, False, head, num_features, traced.width, _ending(traced.outputs), num_axes)
 
 
 class _NotLinearError(Exception):
@@ -218,7 +238,9 @@ def _head(traced: _Traced, last: LayerCall) -> Head:
         own = _own_map(layer, int(last.inputs.shape[-1]), tolerance) if is_dense else None
         if own is None:
             raise _NotLinearError(heads.why_not_linear(layer))
-    pooling: tuple[keras.Layer, ...] | None = () if rank == 2 else heads.mean_patches(layer, rank)
+    pooling: tuple[keras.Layer, ...] | None = ()
+    if rank > 2:
+        pooling = heads.patches(layer) if traced.num_axes else heads.mean_patches(layer, rank)
     if pooling is None:
         raise _NotLinearError(
             "A last convolution must have channels_last and one group for its outputs to be taken as linear."
@@ -253,8 +275,13 @@ def _step(traced: _Traced, last: LayerCall, tolerance: float) -> AffineMap | Non
         shape = tf.concat([tf.shape(rows)[:1], positions, [units]], axis=0)
         given = tf.broadcast_to(shaped, tf.cast(shape, tf.int32))
         activated = given if layer.activation is None else layer.activation(given)
-        with intercepted(layer, "call", lambda call, *args, **kwargs: activated):
-            return tf.cast(_before_link(call_model(traced.model, inputs)), tf.float32)
+        with (
+            without_time_loops(all_layers(traced.model) if traced.num_axes else ()),
+            intercepted(layer, "call", lambda call, *args, **kwargs: activated),
+        ):
+            found = tf.cast(_before_link(call_model(traced.model, inputs)), tf.float32)
+        # The same at every position; whether it is so of any inputs is verified on the first batch.
+        return tf.reshape(found, (tf.shape(rows)[0], -1, found.shape[-1]))[:, 0] if traced.num_axes else found
 
     spec = tf.TensorSpec([None, units], tf.float32)
     compute = tf.function(after, autograph=False).get_concrete_function(spec, traced.specs)
@@ -290,6 +317,15 @@ def _before_link(tensor: tf.Tensor) -> tf.Tensor:
     if tensor.op.type in _LINKS:
         tensor = _before(tensor.op.inputs[0], _UNCHANGED)
     return tensor
+
+
+def _activation(traced: _Traced, last: LayerCall) -> Ending | None:
+    """Return the activation of the last layer of a regression where nothing follows it, None for others."""
+    if _before(traced.outputs, _UNCHANGED).name != _before(last.outputs, _UNCHANGED).name:
+        return None
+    return next(
+        (name for name in ACTIVATIONS if last.layer.activation is getattr(keras.activations, name)), None
+    )
 
 
 def _ending(outputs: tf.Tensor) -> Ending:

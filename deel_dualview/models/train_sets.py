@@ -80,4 +80,4 @@ def check_train_set(
     data.check_finite(first.inputs, 0, "train_set")
     model.prepare(first.inputs)
     with data.naming_positions(0, "train_set"):
-        model.to_targets(first.labels)
+        model.training_targets(first.labels)

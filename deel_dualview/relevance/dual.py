@@ -168,6 +168,7 @@ class DualRelevance:
                 )
             )
         calculator.check_feature_contributions()
+        calculator.model.refuse_positions("Relevance of pairs")
         require(
             not isinstance(calculator.model.model, TreeEnsembleModel),
             "Relevance follows a model that varies smoothly in its inputs; a tree is constant but for its thresholds. "
@@ -222,7 +223,7 @@ class DualRelevance:
             tf.repeat(features, k, axis=0),
             np.repeat(classes, k),
             self.calculator.model.features(train_inputs),
-            self.calculator.model.to_targets(_merged(train.labels)),
+            self.calculator.model.to_targets(_merged(self.calculator.model.own_labels(train.labels))),
             np.asarray(top.training_indices).reshape(-1),
         )
         contributions = self.calculator.feature_contributions(pairs)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview.report.pictures import choose_range, image_to_address, is_image
 from deel_dualview.search import TopK
+from deel_dualview.search.top_k import index_as_text
 
 MAX_QUERIES, MAX_EXAMPLES = 6, 6
 _MAX_NUMBERS, _LONGEST_TEXT = 6, 140
@@ -33,7 +34,11 @@ def top_k_to_html(top: TopK) -> str:
         cells = [_cell(_parts(queries, (row,)), ranges, ["evaluated", *_facts(queries, (row,))])]
         for column in range(shown[1]):
             place = row, column
-            facts = [f"influence {values[place]:.4g}", f"training {indices[place]}", *_facts(examples, place)]
+            facts = [
+                f"influence {values[place]:.4g}",
+                f"training {index_as_text(indices[place].tolist())}",
+                *_facts(examples, place),
+            ]
             cells.append(_cell(_parts(examples, place), ranges, facts))
         rows.append(f"<tr>{''.join(cells)}</tr>")
     title = f"{len(values)} evaluated examples, {values.shape[1]} training examples of each"

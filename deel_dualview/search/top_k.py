@@ -55,7 +55,8 @@ class TopK(NamedTuple):
         samples: the element of the evaluated dataset, as it came.
         influence_values: shape (m, k), the first the most extreme.
         training_samples: elements of the training set, in their structure, each tensor (m, k, ...).
-        training_indices: their positions in the training set, shape (m, k), int64.
+        training_indices: their positions in the training set, shape (m, k), int64; of a model with an output at each
+            step or pixel (m, k, 1 + axes): the example, then its step or row and column.
     """
 
     samples: Any
@@ -83,17 +84,20 @@ class TopK(NamedTuple):
         columns: dict[str, Any] = {
             "query": np.repeat(np.arange(num_queries), k),
             "rank": np.tile(np.arange(1, k + 1), num_queries),
-            "training_index": indices.ravel(),
+            "training_index": indices.reshape(num_queries * k, -1)[:, 0],
             "influence_value": values.ravel(),
         }
+        if indices.ndim > 2:
+            places = indices[..., 1:].reshape(num_queries * k, -1)
+            columns["training_position"] = places[:, 0] if places.shape[1] == 1 else list(map(tuple, places))
         batch = unpack(self.training_samples)
         parts = {f"training_{name}": part for name, part in named_labels(batch.labels).items()}
         for name, part in (parts | {"training_id": batch.ids}).items():
             if part is not None:
-                rows = to_array(part)
-                columns[name] = (
-                    rows.ravel() if rows.size == num_queries * k else list(rows.reshape(-1, rows.shape[-1]))
-                )
+                rows = to_array(part).reshape(num_queries * k, *part.shape[2:])
+                if name != "training_id" and indices.ndim > 2 and rows.ndim > places.shape[1]:
+                    rows = rows[(np.arange(len(rows)), *places.T)]
+                columns[name] = rows.ravel() if rows.size == len(rows) else list(rows.reshape(len(rows), -1))
         return pd.DataFrame(columns)
 
     def _repr_html_(self) -> str:
@@ -189,10 +193,16 @@ def _to_lines(values: np.ndarray, indices: np.ndarray) -> list[str]:
     """Return one line for each of the first evaluated examples."""
     lines = []
     for row in range(min(len(values), _MOST_LINES)):
-        pairs = zip(indices[row, :_MOST_PAIRS], values[row, :_MOST_PAIRS], strict=True)
+        names = map(index_as_text, indices[row, :_MOST_PAIRS].tolist())
+        pairs = zip(names, values[row, :_MOST_PAIRS], strict=True)
         rest = [] if values.shape[1] <= _MOST_PAIRS else ["..."]
         lines.append(f"  {row}  {', '.join([*(f'{index}: {value:.4g}' for index, value in pairs), *rest])}")
     return lines if len(values) <= _MOST_LINES else [*lines, "  ..."]
+
+
+def index_as_text(index: int | list[int]) -> str:
+    """Return an index as text, of an example and a position as in "17@3" or "17@3,5"."""
+    return str(index) if isinstance(index, int) else f"{index[0]}@{','.join(map(str, index[1:]))}"
 
 
 def _candidate_columns(keys: np.ndarray, k: int) -> np.ndarray:

@@ -46,6 +46,16 @@ class StoredVectors(ABC):
         """Yield consecutive blocks of examples: by name, an array of shape (b, ...) not to be written to."""
 
     @property
+    def examples(self) -> "StoredVectors":
+        """The vectors of whole examples, with their hashes: these, unless there is one for each position."""
+        return self
+
+    @property
+    def pairs(self) -> np.ndarray | None:
+        """Example and position of every row, shape (r, 1 + axes), where there is one for each position, else None."""
+        return None
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all arrays, in memory or on disk, hashes included."""
         return sum(array_bytes(array) for block in self for array in block.values())

@@ -10,6 +10,7 @@ from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.stores.base import Block, Store, StoredVectors
+from deel_dualview.stores.positions import PositionRows, position_vectors
 from deel_dualview.typing import Inputs
 
 LEAVES = "leaves"
@@ -25,6 +26,8 @@ def stored_features(
     features_of: Callable[[Inputs], tf.Tensor] | None = None,
 ) -> StoredVectors:
     """Return features (n, d), and labels and ids where there are any, of a dataset's examples.
+
+    Of a model with an output at each position there is a row for every example and position that counts.
 
     Everything that opens them in one store shares the pass: calculators, the curvature of the last layer, the
     inverse Hessians that are made from it. Of features that are indicators of the leaves of T trees T numbers an
@@ -46,6 +49,9 @@ def stored_features(
 
     def compute(element: Any) -> dict[str, np.ndarray]:
         batch = data.unpack(element)
+        if model.num_axes:
+            computed = position_vectors(model, batch)
+            return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
         features = features_of(batch.inputs).numpy()
         if model.num_leaves_of_example is None:
             computed = {"features": features}
@@ -64,6 +70,8 @@ def stored_features(
         "examples": data.describe_elements(dataset),
     }
     stored = store.open(key, dataset, compute)
+    if model.num_axes:
+        return PositionRows(stored)
     return stored if model.num_leaves_of_example is None else _Unpacked(stored, model.num_features)
 
 

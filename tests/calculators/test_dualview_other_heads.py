@@ -105,7 +105,8 @@ def test_the_unit_of_the_labels_scales_the_influences():
 def test_labels_that_are_all_equal_leave_no_influence():
     head = make_head(*HEADS["squared-1"])
     constant = head._replace(labels=np.full_like(head.labels, 7.0))
-    dualview = DualView(constant.model, constant.train_set())
+    with pytest.warns(UserWarning, match="labels of an output are equal"):
+        dualview = DualView(constant.model, constant.train_set())
     assert not values(dualview, constant).any()
     np.testing.assert_allclose(dualview.surrogate_logits(constant.test_set()), 7.0)
 

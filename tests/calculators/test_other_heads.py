@@ -282,3 +282,43 @@ def test_a_step_that_rescales_the_outputs_rescales_their_influences(calculator):
     other = head._replace(model=InfluenceModel(scaled, loss_function="mse"), labels=10 * head.labels + 3)
     found, expected = (values(calculator(one.model, one.train_set(), target=0), one) for one in (other, head))
     np.testing.assert_allclose(found, 10 * expected, rtol=1e-3, atol=1e-4)
+
+
+def behind(activation: str) -> tuple[keras.Model, tf.data.Dataset]:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((NUM_FEATURES,)), keras.layers.Dense(1, activation, use_bias=False)]
+    )
+    model.compile(loss="poisson")
+    inputs = np.random.default_rng(0).normal(size=(9, NUM_FEATURES)).astype(np.float32)
+    return model, tf.data.Dataset.from_tensor_slices((inputs, np.arange(9, dtype=np.float32))).batch(4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "exponential", "softplus"])
+def test_a_regression_is_explained_before_the_activation_of_its_last_layer(activation):
+    model, train_set = behind(activation)
+    calculator = GradDot(model, train_set)
+    found = np.concatenate(list(calculator.estimate_influence_values_in_batches(train_set)))
+    inputs, labels = (np.concatenate(parts) for parts in zip(*train_set.as_numpy_iterator(), strict=True))
+    outputs = tf.constant(inputs) @ model.layers[0].kernel.value
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        losses = keras.losses.poisson(labels[:, np.newaxis], keras.activations.get(activation)(outputs))
+    slopes = tape.gradient(losses, outputs).numpy()[:, 0]
+    np.testing.assert_allclose(found, -(inputs @ inputs.T) * slopes, rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_does_not_end_in_an_activation_of_regressions():
+    model, _ = behind("relu")
+    with pytest.raises(ValueError, match="ends in relu is explained as a regression"):
+        InfluenceModel(model, loss_function="binary_crossentropy").objective  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "make", [ExactIHVP, functools.partial(ArnoldiIHVP, rank=2)], ids=["exact", "arnoldi"]
+)
+def test_a_loss_without_second_derivative_has_no_inverse_hessian_and_says_so(make):
+    model, train_set = behind("linear")
+    model.compile(loss="mae")
+    with pytest.raises(ValueError, match="no second derivative.*GradDot"):
+        make(model, train_set)

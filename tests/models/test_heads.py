@@ -166,7 +166,7 @@ class DependsOnInputs(keras.Model):
 def test_a_step_that_depends_on_the_example_is_no_fixed_one(vectors):
     model = DependsOnInputs()
     model(vectors)
-    with pytest.raises(ValueError, match="not the classification head"):
+    with pytest.raises(ValueError, match="not the linear head"):
         InfluenceModel(model).logits(vectors)
 
 
@@ -334,7 +334,7 @@ def test_half_precision_keeps_a_temperature(vectors):
 def test_several_outputs_are_refused_by_name():
     inputs = keras.Input((4,))
     outputs = [layers.Dense(2, name="kind")(inputs), layers.Dense(3, name="colour")(inputs)]
-    with pytest.raises(ValueError, match="of outputs kind, colour"):
+    with pytest.raises(ValueError, match="outputs kind, colour"):
         InfluenceModel(keras.Model(inputs, outputs))
 
 
