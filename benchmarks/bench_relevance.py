@@ -1,4 +1,4 @@
-"""What pair relevance costs: on the MNIST CNN and on ResNet-50, against a forward pass of the feature extractor.
+"""What pair relevance costs: on an LSTM, the MNIST CNN and ResNet-50, against gradients or a forward pass.
 
     python benchmarks/bench_relevance.py [--rounds 5] [--skip-resnet] [--skip-memory]
 
@@ -120,6 +120,32 @@ def bench_cnn(arguments: argparse.Namespace) -> None:
     report("MNIST CNN, batches of 64, an example (or pair)", least_seconds(ways, 4 * arguments.rounds), 64)
 
 
+def bench_recurrent(arguments: argparse.Namespace) -> None:
+    """Time heatmaps of a bidirectional LSTM over 64 sequences of 100 steps against gradients times inputs."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((100, 32)), layers.Bidirectional(layers.LSTM(64)), layers.Dense(2)])
+    lrp = LRP(model)
+    inputs = tf.random.stateless_normal((64, 100, 32), (0, 0))
+    start = tf.one_hot([0] * 64, 2)
+
+    @tf.function
+    def gradients(given: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            outputs = model(given)[:, 0]
+        return given * tape.gradient(outputs, given)
+
+    ways = {"heatmap": lambda: lrp(inputs, start), "gradients times inputs": lambda: gradients(inputs)}
+    found = least_seconds(ways, arguments.rounds)
+    ratio = found["heatmap"] / found["gradients times inputs"]
+    print(
+        f"Bidirectional LSTM, 64 sequences of 100 steps: a heatmap {1e3 * found['heatmap'] / 64:.2f} ms, "
+        f"{ratio:.2f} times gradients times inputs",
+        flush=True,
+    )
+
+
 def bench_resnet(arguments: argparse.Namespace) -> None:
     """Time heatmaps of ResNet-50 with random weights, and tell what is lost on the way."""
     keras.utils.set_random_seed(0)
@@ -165,6 +191,7 @@ def main() -> None:
     if arguments.memory_of:
         measure_memory(arguments.memory_of)
         return
+    bench_recurrent(arguments)
     bench_cnn(arguments)
     if not arguments.skip_resnet:
         bench_resnet(arguments)

@@ -13,7 +13,7 @@ class Pairs(NamedTuple):
 
     Attributes:
         features: of the evaluated examples, shape (m, d).
-        classes: that are explained of them, shape (m,).
+        classes: outputs that are explained of them, shape (m,), or the labels of all outputs, (m, c).
         train_features: of the training examples, those of an evaluated one in a row, shape (m k, d).
         train_labels: their classes, shape (m k,).
         train_indices: their positions in the training set, shape (m k,).
@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
 
     def repeated_classes(self) -> np.ndarray:
         """Return the explained class of every pair, shape (m k,)."""
-        return np.repeat(self.classes, len(self.train_indices) // len(self.classes))
+        return np.repeat(self.classes, len(self.train_indices) // len(self.classes), axis=0)
 
 
 class FeatureContributions(NamedTuple):

@@ -110,7 +110,7 @@ def take_sides(
         against += [panel for panel in others if panel.value < 0 and panel.position not in known]
     return Sides(
         shown_inputs(pair, index, 0)[1],
-        drawn(_class_name(int(pair.classes[index]), class_names)),
+        drawn(_name_output(pair, index, class_names)),
         [panel for panel in panels if panel.value >= 0],
         sorted(against, key=lambda panel: panel.value),
         _note_on_cancellation([pair] if opponents is None else [pair, opponents], index),
@@ -308,25 +308,50 @@ def sum_channels(panels: Sequence[Panel]) -> list[Panel]:
 
 
 def _panels(pair: PairRelevance, index: int, class_names: Sequence[str] | None) -> list[Panel]:
-    classes = _train_classes(pair)[index]
+    labels = _train_labels(pair)
+    names = [_name_label(row, class_names, is_class=_are_classes(labels)) for row in labels[index]]
     return [
         Panel(
             shown_inputs(pair, index, rank)[0],
             np.asarray(pair.train_relevance[index, rank]),
             np.asarray(pair.test_relevance[index, rank]),
             float(pair.top.influence_values[index, rank]),
-            drawn(_class_name(int(classes[rank]), class_names)),
+            drawn(names[rank]),
             int(pair.top.training_indices[index, rank]),
         )
-        for rank in range(len(classes))
+        for rank in range(len(names))
     ]
 
 
-def _train_classes(pair: PairRelevance) -> np.ndarray:
-    """Return the labels of the training examples as classes, shape (m, k)."""
+def _train_labels(pair: PairRelevance) -> np.ndarray:
+    """Return the labels of the training examples, shape (m, k, outputs or 1)."""
     labels = np.asarray(pair.top.training_samples[1])
-    labels = labels.reshape(*labels.shape[:2], -1)
-    return labels.argmax(axis=2) if labels.shape[2] > 1 else labels[..., 0]
+    return labels.reshape(*labels.shape[:2], -1)
+
+
+def _are_classes(labels: np.ndarray) -> bool:
+    """Tell class indices and one-hot rows from numbers and from several labels that may hold."""
+    if labels.shape[2] == 1:
+        return bool(np.all(labels == np.rint(labels)))
+    return bool(np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(axis=2) == 1))
+
+
+def _name_label(label: np.ndarray, names: Sequence[str] | None, *, is_class: bool) -> str:
+    """Return the name of a class, those of the labels that hold, or numbers."""
+    if is_class:
+        return _class_name(int(label.argmax() if len(label) > 1 else label[0]), names)
+    if len(label) > 1 and np.all((label == 0) | (label == 1)):
+        held = [_class_name(int(place), names).removeprefix("class ") for place in np.flatnonzero(label)]
+        return ", ".join(held) or "no label"
+    return ", ".join(f"{number:.3g}" for number in label)
+
+
+def _name_output(pair: PairRelevance, index: int, names: Sequence[str] | None) -> str:
+    explained = int(pair.classes[index])
+    if explained < 0:
+        return "its labels"
+    is_class = names is not None or _are_classes(_train_labels(pair))
+    return _class_name(explained, names) if is_class else f"output {explained}"
 
 
 def _check_class_names(pair: PairRelevance, names: Sequence[str] | None) -> None:
@@ -336,7 +361,9 @@ def _check_class_names(pair: PairRelevance, names: Sequence[str] | None) -> None
         raise TypeError(
             describe("`class_names` must be a list of names, not one string.", {"class_names": names})
         )
-    largest = int(max(np.max(pair.classes), _train_classes(pair).max()))
+    labels = _train_labels(pair)
+    largest = labels.shape[2] - 1 if labels.shape[2] > 1 else labels.max() if _are_classes(labels) else 0
+    largest = int(max(np.max(pair.classes), largest))
     needed = f"`class_names` must name every class, and there is a class {largest}."
     require(largest < len(names), needed, {"len(class_names)": len(names)})
 

@@ -33,7 +33,8 @@ class PairRelevance(NamedTuple):
         train_relevance: of the training examples' inputs, each tensor (m, k, ...), float32.
         test_relevance: of the evaluated examples' inputs in view of each training example, each tensor (m, k, ...).
         top: the examples and their influence values, as from `top_k`.
-        classes: which class is explained, shape (m,), int64.
+        classes: which class, or other output, is explained, shape (m,), int64; -1 where `target="label"` explains all
+            outputs of a regression, or all labels, together.
         bias_share: of the constant feature that stands for a bias, shape (m, k).
         train_leak: value - bias share - sum of the heatmap on the training side, shape (m, k). Of the value's sign, the
             heatmap shows too little of it; of the other sign, too much. Under relevance propagation it is what biases
@@ -221,7 +222,7 @@ class DualRelevance:
         features, classes = self.calculator.explained_features(test)
         pairs = Pairs(
             tf.repeat(features, k, axis=0),
-            np.repeat(classes, k),
+            np.repeat(classes, k, axis=0),
             self.calculator.model.features(train_inputs),
             self.calculator.model.to_targets(_merged(self.calculator.model.own_labels(train.labels))),
             np.asarray(top.training_indices).reshape(-1),
@@ -251,7 +252,7 @@ class DualRelevance:
         return (
             train_relevance,
             test_relevance,
-            classes,
+            classes if classes.ndim == 1 else np.full(len(classes), -1, np.int64),
             bias_share,
             *(leak.astype(np.float32) for leak in leaks),
             *(own.reshape(num_queries, k) for own in of_gradients),
