@@ -136,6 +136,23 @@ def test_a_moment_of_the_sleep_stages_of_sleepecg(package, rng):
     hidden = keras.Model(steps.inputs[0], steps.layers[-2].output)(nights)
     check(model, nights, hidden[:, 5], *steps.layers[-1].get_weights())
     np.testing.assert_allclose(model(nights), steps(nights)[:, 5], atol=1e-6)
+    check_steps(steps, nights, hidden)
+
+
+def check_steps(model, inputs, hidden):
+    """Compare GradDot of step 5 with the product over all pairs (example, step) that are not masked."""
+    kernel, bias = (np.asarray(part, np.float64) for part in model.layers[-1].get_weights())
+    labels = np.arange(hidden.shape[0] * hidden.shape[1]).reshape(hidden.shape[:2]) % len(bias)
+    train, is_kept = examples(inputs, labels), ~(inputs == -1).all(axis=2)
+    features = np.concatenate([hidden, np.ones((*labels.shape, 1))], axis=2).astype(np.float64)
+    logits = features @ np.vstack([kernel, bias])
+    wrong = softmax(logits[is_kept]) - np.eye(len(bias))[labels[is_kept]]
+    explained = softmax(logits[:, 5]) - np.eye(len(bias))[logits[:, 5].argmax(axis=1)]
+    expected = (explained @ wrong.T) * (features[:, 5] @ features[is_kept].T)
+    calculator = GradDot(InfluenceModel(model, position=5), train)
+    found = np.concatenate(list(calculator.estimate_influence_values_in_batches(train)))
+    np.testing.assert_array_equal(calculator.train_pairs, np.argwhere(is_kept))
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.fixture
