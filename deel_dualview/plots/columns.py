@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from deel_dualview.plots.fonts import drawn
-from deel_dualview.plots.formatting import brief, name_column, name_value, signed
+from deel_dualview.plots.formatting import agree, brief, name_column, name_value, signed, span_of
 from deel_dualview.plots.panels import INK, LINE, MUTED, WARNING, Panel, Sides, both_sides
 
 _THICKNESS = 0.36
@@ -25,7 +25,7 @@ def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: C
 
     Opponents are at the left, proponents at the right, the strongest nearest the middle. Of the two bars of a column
     the upper, full one is its relevance in the training row, the lower, pale one that in the evaluated row. Beside a
-    column's name stands its value in the evaluated row, in a panel that in the training row.
+    column's name stands its value in the evaluated row, in a panel that in the training row, bold where they agree.
 
     Args:
         found: the evaluated row, its proponents and opponents.
@@ -44,8 +44,10 @@ def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: C
     figure.subplots_adjust(
         left=1.75 / width, right=1 - 0.15 / width, top=1 - 1.15 / height, bottom=0.62 / height, wspace=0.08
     )
+    spans = [span_of(values) for values in zip(found.inputs, *(row.inputs for row in panels), strict=True)]
     for axes, row in zip(all_axes, panels, strict=True):
-        _bars(axes, row, shown, (colours(0.86), colours(0.14)))
+        agrees = list(map(agree, row.inputs, found.inputs, spans))
+        _bars(axes, row, shown, (colours(0.86), colours(0.14)), agrees)
         # The training row's values stand at the right of the bars.
         axes.set_xlim(-1.06 * limit, 1.75 * limit)
         ticks = axes.set_xticks([-limit, limit], [brief(-limit), brief(limit)])
@@ -64,7 +66,9 @@ def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: C
     return figure
 
 
-def _bars(axes: Axes, row: Panel, shown: np.ndarray, colours: Sequence[tuple[float, ...]]) -> None:
+def _bars(
+    axes: Axes, row: Panel, shown: np.ndarray, colours: Sequence[tuple[float, ...]], agrees: Sequence[bool]
+) -> None:
     """Draw the two bars of every column, in colours of positive and of negative relevance."""
     for relevance, shift, alpha in ((row.train_relevance, -1, 1.0), (row.test_relevance, 1, 0.45)):
         own = np.nan_to_num(relevance[shown])
@@ -76,7 +80,8 @@ def _bars(axes: Axes, row: Panel, shown: np.ndarray, colours: Sequence[tuple[flo
     for place, column in enumerate(shown):
         axes.text(
             0.985, place, drawn(name_value(row.inputs[column])), transform=axes.get_yaxis_transform(), ha="right",
-            va="center", fontsize=6.5, color=MUTED,
+            va="center", fontsize=6.5, color=INK if agrees[column] else MUTED,
+            fontweight="bold" if agrees[column] else "normal",
         )  # fmt: skip
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from deel_dualview._checks import describe, require
 
@@ -16,6 +18,9 @@ _UNSEEN = re.compile(
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+NEAR = 0.05
+"""Numbers of a column agree up to this part of its range over the examples that are shown."""
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -89,6 +94,28 @@ def name_column(index: int, names: Sequence[str]) -> str:
 def name_value(value: Any, digits: int = 3) -> str:
     """Write the value of a column: a few digits of a number, or a category."""
     return shorten(value) if isinstance(value, str) else f"{value:.{digits}g}"
+
+
+def span_of(values: Iterable[Any]) -> float:
+    """Return the range of the numbers among the values of a column, 0 where there are none."""
+    found = [
+        float(value) for value in values if isinstance(value, float | np.floating) and np.isfinite(value)
+    ]
+    return max(found) - min(found) if found else 0.0
+
+
+def agree(value: Any, other: Any, span: float) -> bool:
+    """Return whether two values of a column agree: equal texts and integers, or numbers that are near in its range.
+
+    Args:
+        value: of one row.
+        other: of the other row.
+        span: the range of the column.
+    """
+    if not isinstance(value, float | np.floating) or not isinstance(other, float | np.floating):
+        return bool(value == other)
+    # Of a column without a range, equal ones; both are missing, or neither.
+    return bool(np.isclose(float(value), float(other), rtol=0, atol=NEAR * span, equal_nan=True))
 
 
 def check_names(argument: str, names: Sequence[str] | None) -> tuple[str, ...]:

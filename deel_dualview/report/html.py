@@ -77,6 +77,7 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title:
     has_pictures = any(isinstance(view, ImageView) for view in views.values())
     environment = make_environment(report.overview.class_names, views, id_prefix=prefix)
     environment.globals |= _links(labels)
+    environment.globals |= _beside(report, renderer)
     environment.globals["has_pictures"] = has_pictures
     environment.globals["rows"] = _aligned_issues(report, renderer, labels)
     environment.globals["review_of"] = partial(review_of, has_pictures=has_pictures, id_prefix=prefix)
@@ -112,6 +113,19 @@ def _aligned_issues(
     indices = [item.example.index for item in labels.issues] if labels else []
     found = renderer.render_aligned([report.shown[("train", index)] for index in indices])
     return dict(zip(indices, found, strict=True)) if found else {}
+
+
+def _beside(report: AuditReport, renderer: ExampleRenderer) -> dict[str, Callable[..., Any]]:
+    """Return how a training example is shown beside the test example that it explains, for the templates."""
+
+    def of_both(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+        def shown(example: kinds.ExampleReference, test: kinds.ExampleReference) -> Any:
+            found = [report.shown.get((own.split, own.index)) for own in (example, test)]
+            return None if any(own is None for own in found) else function(*found)
+
+        return shown
+
+    return {"view_beside": of_both(renderer.render_beside), "agreeing": of_both(renderer.agreeing)}
 
 
 def _links(labels: kinds.LabelErrors | None) -> dict[str, Callable[..., Any]]:

@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deel_dualview.plots.formatting import name_column, name_token
+from deel_dualview.plots.formatting import agree, name_column, name_token, span_of
 from deel_dualview.report import pictures
 
 MAX_TABLE_COLUMNS = pictures.MAX_COLUMNS
 MAX_TABLE_ROWS = 8
 MAX_TEXT_LENGTH = 280
+MAX_WHOLE_LENGTH = 5000
+MAX_CELL_LENGTH = 60
 MAX_TOKENS = 48
 
 
@@ -51,9 +53,10 @@ class TableView:
 
 @dataclass(frozen=True)
 class TextView:
-    """A text, or whatever else can only be described."""
+    """A text, or whatever else can only be described; `whole` is more of one that is shortened."""
 
     text: str
+    whole: str = ""
     kind: ClassVar[str] = "text"
 
 
@@ -119,22 +122,65 @@ class ExampleRenderer:
         keep = _unusual_columns(np.stack(rows), self._statistics.get("") or _Statistics(0.0, 1.0))
         return [_chosen(row, keep, self._names) for row in rows]
 
+    def render_beside(self, example: Any, other: Any) -> Any:
+        """Return the view of an example, of many columns in those that another shows."""
+        view, beside = self.render(example), self.render(other)
+        rows = [np.asarray(one).reshape(-1) for one in (example, other) if _parts(one) is None]
+        is_row = len(rows) == 2 and isinstance(view, TableView) and isinstance(beside, TableView)
+        if not is_row or rows[0].size != rows[1].size:
+            return view
+        keep = _unusual_columns(rows[1][None], self._statistics.get("") or _Statistics(0.0, 1.0))
+        return _chosen(rows[0], keep, self._names)
+
+    def agreeing(self, example: Any, other: Any) -> frozenset[str]:
+        """Return the names of the columns in which two examples agree, none where they are no tables.
+
+        Texts and integers do where they are equal, other numbers where they are near each other (`NEAR`), or both
+        missing.
+        """
+        own, others = self._cells(example), self._cells(other)
+        if own.keys() != others.keys():
+            return frozenset()
+        return frozenset(name for name, (value, span) in own.items() if agree(value, others[name][0], span))
+
+    def _cells(self, example: Any) -> dict[str, tuple[Any, float]]:
+        """Return the value of every column of a table, with the range of the column; empty of anything else."""
+        named = _parts(example)
+        if named is not None:
+            cells = [(name, np.asarray(part)) for name, part in named if _is_cell(part)]
+            return {name: (cell.reshape(-1)[0], self._span(f"/{name}")) for name, cell in cells}
+        array = np.asarray(example)
+        if not isinstance(self.render(array), TableView):
+            return {}
+        rows = [row for row in self._statistics[""].rows if row.size == array.size]
+        spans = [span_of(values) for values in zip(*rows, strict=True)] or [0.0] * array.size
+        return {
+            name_column(place, self._names): (value, spans[place])
+            for place, value in enumerate(array.reshape(-1))
+        }
+
+    def _span(self, path: str) -> float:
+        found = self._statistics.get(path)
+        return 0.0 if found is None or found.low > found.high else found.high - found.low
+
     def _render(self, example: Any, path: str) -> Any:
         named = _parts(example)
         if named is None:
             return self._render_array(np.asarray(example), path)
-        scalars = [(name, part) for name, part in named if _parts(part) is None and np.ndim(part) == 0]
+        scalars = [(name, part) for name, part in named if _is_cell(part)]
         views: list[tuple[str, Any]] = []
         if scalars:
             rows = tuple((name, _scalar_text(np.asarray(part))) for name, part in scalars)
             views.append(("", TableView(rows[:MAX_TABLE_COLUMNS], max(0, len(rows) - MAX_TABLE_COLUMNS))))
-        other = [(name, part) for name, part in named if _parts(part) is not None or np.ndim(part) > 0]
+        other = [(name, part) for name, part in named if not _is_cell(part)]
         views += [(name, self._render(part, f"{path}/{name}")) for name, part in other]
         return views[0][1] if len(views) == 1 and not other else PartsView(tuple(views))
 
     def _render_array(self, array: np.ndarray, path: str) -> Any:
         if not _is_numeric(array):
-            return TextView(_shorten(" ".join(_scalar_text(item) for item in array.reshape(-1)[:MAX_TOKENS])))
+            whole = " ".join(_scalar_text(item) for item in array.reshape(-1)[:MAX_WHOLE_LENGTH])
+            shortened = _shorten(whole)
+            return TextView(shortened, _shorten(whole, MAX_WHOLE_LENGTH) if shortened != whole else "")
         statistics = self._statistics.get(path) or _Statistics(0.0, 1.0)
         low, high = pictures.choose_range(statistics.low, statistics.high, array.dtype)
         if pictures.is_image(array.shape):
@@ -160,7 +206,11 @@ def _text(tokens: np.ndarray, names: Sequence[str]) -> TextView:
     """Write tokens as words where there are names, and then without padding (0)."""
     kept = tokens[tokens != 0] if names else tokens
     words = [name_token(int(token), names) for token in kept[:MAX_TOKENS]]
-    return TextView(_shorten(" ".join(words) + _ellipsis(len(kept) - MAX_TOKENS)))
+    shortened = _shorten(" ".join(words) + _ellipsis(len(kept) - MAX_TOKENS))
+    if not names or len(kept) <= MAX_TOKENS and shortened == " ".join(words):
+        return TextView(shortened)
+    whole = " ".join(name_token(int(token), names) for token in kept[:MAX_WHOLE_LENGTH])
+    return TextView(shortened, _shorten(whole, MAX_WHOLE_LENGTH))
 
 
 def _table(row: np.ndarray, statistics: _Statistics, names: Sequence[str]) -> TableView:
@@ -181,6 +231,13 @@ def _unusual_columns(rows: np.ndarray, statistics: _Statistics) -> np.ndarray:
 def _chosen(row: np.ndarray, keep: np.ndarray, names: Sequence[str]) -> TableView:
     rows = tuple((name_column(int(index), names), _scalar_text(row[index])) for index in keep)
     return TableView(rows, row.size - len(keep))
+
+
+def _is_cell(part: Any) -> bool:
+    """Return whether a named part of an example is one number or a short text: a cell of a table."""
+    if _parts(part) is not None or np.size(part) != 1:
+        return False
+    return len(_scalar_text(np.asarray(part).reshape(-1)[0])) <= MAX_CELL_LENGTH
 
 
 def _parts(example: Any) -> list[tuple[str, Any]] | None:
@@ -211,8 +268,8 @@ def _scalar_text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_TEXT_LENGTH else text[: MAX_TEXT_LENGTH - 1].rstrip() + "…"
+def _shorten(text: str, length: int = MAX_TEXT_LENGTH) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def _ellipsis(num_hidden: int) -> str:

@@ -14,6 +14,7 @@ from deel_dualview.models.keras_graph import ending_at_layer, walk
 from deel_dualview.report.heatmaps import MAX_TOKENS, heat_to_address, render_heat
 from deel_dualview.report.html import render_page
 from deel_dualview.report.maps import LARGEST_MAP_SIDE, reduce_map
+from deel_dualview.report.rendering import ExampleRenderer
 
 NUM_CLASSES, VOCABULARY = 3, ["", "[UNK]", *(f"word{number}" for number in range(2, 40))]
 
@@ -62,8 +63,8 @@ def table_report():
     return report_of(classifier((11,)), rows, input_names=[f"name {index}" for index in range(11)])
 
 
-def heats_of(report, **settings):
-    item = report.finding("wrong-predictions").predictions[0]
+def heats_of(report, *, item=None, **settings):
+    item = item or report.finding("wrong-predictions").predictions[0]
     given = {"colours": "red-blue", "names": report.input_names} | settings
     return render_heat(item, report.relevance, **given)
 
@@ -111,6 +112,18 @@ def test_columns_have_their_names_and_the_strongest_come_first(table_report):
     assert first.name == f"name {best}"
     assert np.sign(first.train_percent) == np.sign(maps.train[best])
     assert view.both.num_hidden == 3
+
+
+def test_columns_that_agree_with_the_explained_row_are_marked_on_the_page(table_report):
+    renderer = ExampleRenderer(table_report.shown.values(), table_report.input_names)
+    shown = table_report.shown
+    expected = sum(
+        column.name in renderer.agreeing(shown["train", index], shown["test", item.example.index])
+        for item in table_report.finding("wrong-predictions").predictions
+        for index, view in heats_of(table_report, item=item).pairs.items()
+        for column in view.both.columns
+    )
+    assert render_page(table_report).count('<tr class="agrees">') == expected > 0
 
 
 @pytest.mark.parametrize("name", ["text_report", "table_report"])

@@ -66,6 +66,15 @@ def test_the_values_of_both_rows_are_written(pairs):
     assert sorted(text.get_text() for text in first.texts) == trained
 
 
+def test_values_near_those_of_the_evaluated_row_are_bold(pairs):
+    row = np.asarray(pairs[0].top.samples[0][1])
+    trained = np.asarray(pairs[0].top.training_samples[0][1])
+    near = np.abs(trained - row) <= 0.05 * np.ptp(np.vstack([row, trained]), axis=0)
+    panel = panels(plots.column_relevance(pairs[0], 1))[0]
+    bold = {text.get_text() for text in panel.texts if text.get_fontweight() == "bold"}
+    assert bold == {f"{value:.3g}" for value in trained[0][near[0]]}
+
+
 def test_values_and_places_stand_above_the_bars(pairs):
     written = " ".join(
         axes.get_title() for axes in panels(plots.column_relevance(pairs[0], 1, opponents=pairs[1]))

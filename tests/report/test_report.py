@@ -513,6 +513,45 @@ def test_an_example_is_shown_as_what_it_is(example, kind):
     assert isinstance(ExampleRenderer([example]).render(example), kind)
 
 
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"age": 40.5, "job": b"cook", "zip": 1}, {"age", "job"}),
+        ({"age": 55.0, "job": b"nurse", "zip": 2}, {"zip"}),
+        ({"age": np.nan, "job": b"", "zip": 9}, set()),
+    ],
+)
+def test_columns_agree_that_are_equal_or_near_in_their_range(other, expected):
+    one = {"age": np.float32([40.0]), "job": np.array([b"cook"]), "zip": np.int64(2)}
+    other = {name: np.asarray(value) for name, value in other.items()}
+    renderer = ExampleRenderer(
+        [one, other, {"age": np.float32(80), "job": np.array(b""), "zip": np.int64(9)}]
+    )
+    assert renderer.agreeing(other, one) == expected
+    assert isinstance(renderer.render(one), TableView)
+
+
+def test_a_row_is_shown_in_the_columns_of_the_one_beside_it():
+    rows = np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32)
+    renderer = ExampleRenderer(rows)
+    view, beside = renderer.render_beside(rows[1], rows[0]), renderer.render(rows[0])
+    assert [name for name, _ in view.rows] == [name for name, _ in beside.rows]
+    assert [value for _, value in view.rows] == [
+        f"{rows[1][int(name.split()[1])]:.4g}" for name, _ in view.rows
+    ]
+    assert renderer.agreeing(rows[0], rows[0]) == {f"column {place}" for place in range(20)}
+
+
+@pytest.mark.parametrize(
+    "example", [np.array("long " * 999), {"age": np.float32(3), "text": np.array("long " * 999)}]
+)
+def test_of_a_long_text_the_beginning_is_shown_and_the_rest_is_at_hand(example):
+    view = ExampleRenderer([example]).render(example)
+    text = view if isinstance(view, TextView) else dict(view.parts)["text"]
+    assert len(text.text) <= 280 and text.text.endswith("…")
+    assert text.whole == "long " * 999
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_image_with_a_non_finite_pixel_is_shown(value):
     image = np.full((8, 8), value, np.float32)
