@@ -20,7 +20,14 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in (DOCS / "methods").glob("*.md") if page.name != "index.md")
 GUIDES = [
     DOCS / "how_to" / name
-    for name in ("explain_a_prediction.md", "fix_labels.md", "other_heads.md", "trees.md")
+    for name in (
+        "explain_a_prediction.md",
+        "fix_labels.md",
+        "other_heads.md",
+        "tables.md",
+        "texts.md",
+        "trees.md",
+    )
 ]
 HOW_GOOD = DOCS / "measurements" / "how_good.md"
 SECTIONS = ["What it computes", "When to use it", "Sign and scale", "Cost", "Pitfalls", "Reference"]
