@@ -37,6 +37,8 @@ from deel_dualview.typing import Kernel, Target
 
 _BLOCK_SIZE = 8192
 _LARGEST_SQUARED_NORM = 1e30
+_WIDE, _LEAST_WIDE = 2, 1024
+"""From how many features an example on, and in all, n coordinates save more than finding them costs."""
 
 
 class Evaluation(NamedTuple):
@@ -311,7 +313,13 @@ class DualView(StoredInfluenceCalculator):
             solver = cast(DualSVMSolver, self.solver)
             if not solver.progress:
                 solver = dataclasses.replace(solver, progress=bar.update)
-            return solver.fit_path(phi, self.train_labels, self.model.num_outputs, absolute)
+            if phi.shape[1] < max(_WIDE * len(phi), _LEAST_WIDE):
+                return solver.fit_path(phi, self.train_labels, self.model.num_outputs, absolute)
+            # Only inner products of the rows matter: their coordinates in an orthonormal basis have the same.
+            basis, coordinates = np.linalg.qr(phi.T)
+            rows = np.ascontiguousarray(coordinates.T)
+            found = solver.fit_path(rows, self.train_labels, self.model.num_outputs, absolute)
+            return [dataclasses.replace(one, weights=basis @ one.weights) for one in found]
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         alpha = self.surrogate.coefficients[rows].toarray().astype(np.float32)

@@ -180,6 +180,19 @@ def test_the_surrogate_of_the_leaves_is_certified_and_its_influences_add_up(mult
     np.testing.assert_allclose(values(calculator).sum(axis=1), sums, atol=1e-4)
 
 
+def test_more_leaves_than_examples_are_fitted_in_their_span(multi_class, monkeypatch):
+    from deel_dualview.calculators import dualview
+
+    solver = dv.DualSVMSolver(tolerance=1e-6)
+    expected = dv.DualView(multi_class.model, multi_class.train_set(), kernel="cosine", solver=solver)
+    monkeypatch.setattr(dualview, "_WIDE", 0)
+    monkeypatch.setattr(dualview, "_LEAST_WIDE", 0)
+    found = dv.DualView(multi_class.model, multi_class.train_set(), kernel="cosine", solver=solver)
+    assert found.surrogate.relative_gap <= 1e-6
+    np.testing.assert_allclose(found.surrogate.weights, expected.surrogate.weights, atol=1e-3)
+    np.testing.assert_allclose(values(found), values(expected), atol=1e-3)
+
+
 def test_similarity_is_the_share_of_trees_with_a_common_leaf(binary):
     found = np.abs(values(dv.FeatureSimilarity(binary.model, binary.train_set())))
     leaves = [rows[:, :-1] for rows in (binary.queries, binary.train)]
