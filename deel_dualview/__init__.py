@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from deel_dualview.models.checkpoints import Checkpoints as Checkpoints
     from deel_dualview.models.checkpoints import SaveCheckpoints as SaveCheckpoints
     from deel_dualview.models.checkpoints import load_checkpoints as load_checkpoints
+    from deel_dualview.models.custom_loss import CustomLoss as CustomLoss
     from deel_dualview.models.ensembles import TreeEnsembleModel as TreeEnsembleModel
-    from deel_dualview.models.objectives import CustomLoss as CustomLoss
     from deel_dualview.models.objectives import Huber as Huber
     from deel_dualview.models.objectives import IndependentSigmoids as IndependentSigmoids
     from deel_dualview.models.objectives import Objective as Objective
@@ -150,7 +150,7 @@ _HOMES = {
     "compare": "auditing.compare",
     "corrected": "labels",
     "canonize": "lrp",
-    "CustomLoss": "models.objectives",
+    "CustomLoss": "models.custom_loss",
     "Huber": "models.objectives",
     "IndependentSigmoids": "models.objectives",
     "Objective": "models.objectives",

@@ -95,7 +95,7 @@ class ArnoldiInfluenceCalculator(StoredInfluenceCalculator):
         kept = self._kept_rows.get(rows) if self._keeps_features else None
         if kept is not None:
             return (tf.constant(kept),)
-        projected = self.ihvp.project(represented.gradients(self.ihvp.gradients, represented.targets))
+        projected = self.ihvp.project(represented.training_gradients(self.ihvp.gradients))
         if self._keeps_features:
             self._kept_rows.keep(rows, projected.numpy())
         return (projected,)

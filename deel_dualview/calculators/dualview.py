@@ -128,6 +128,9 @@ class DualView(StoredInfluenceCalculator):
         check_flag("bias", bias)
         check_solver(solver)
         super().__init__(model, train_set, target=target, store=store)
+        require(
+            not self.is_weighted, "DualView does not take sample or class weights yet: leave them out.", {}
+        )
         objective = self.model.objective
         self.solver = solver_of(objective, solver)
         self.kernel: Kernel = kernel or default_kernel(objective)

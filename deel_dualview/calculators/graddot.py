@@ -10,7 +10,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_choice
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
-from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.represented import Represented, weighted
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import PerExampleGradients, UnitGradients, Weights, check_finite
 from deel_dualview.linalg.blocks import Blocks
@@ -63,7 +63,9 @@ class GradientSimilarity(StoredInfluenceCalculator):
     def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
         self.check_feature_contributions()
         (query,) = self._last_layer(self._of_queries, pairs.features, pairs.classes)
-        (vector,) = self._last_layer(self._of_vectors, pairs.train_features, pairs.train_labels)
+        own = self._last_layer(self._of_vectors, pairs.train_features, pairs.train_labels)
+        weights = None if self.train_weights is None else self.train_weights[pairs.train_indices]
+        (vector,) = weighted(own, self._of_vectors, weights)
         return split_outer_products(query, vector, self.model.num_features)
 
     def _last_layer(self, gradients: Side, features: tf.Tensor, classes: np.ndarray) -> Blocks:
@@ -89,7 +91,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         return self._gradients_of_labels(represented)
 
     def _gradients_of_labels(self, represented: Represented) -> Blocks:
-        return represented.gradients(self._of_vectors, represented.targets)
+        return represented.training_gradients(self._of_vectors)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
         return check_finite(represented.gradients(self._of_queries, classes), "examples")

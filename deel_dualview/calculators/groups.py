@@ -2,18 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import require
-from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.represented import training_batch
 from deel_dualview.gradients import check_finite
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
-from deel_dualview.models import InfluenceModel
 
 if TYPE_CHECKING:
     from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
@@ -84,13 +83,13 @@ class InfluenceOfGroups(_Calculator):
             is_known = np.isin(members[-1], hashes)
             require(
                 bool(is_known.all()),
-                "A group must consist of training examples, with inputs and labels as in the training set.",
+                "A group must consist of training examples, with inputs, labels and weights as in the training set.",
                 {"unknown examples of the group": indices[~is_known].tolist()},
             )
             with data.naming_positions(int(indices[0]), "group"):
-                gradients = check_finite(
-                    self._training_gradients(_represented(self.model, element)), "examples of the group"
-                )
+                self.model.refuse_positions("Influence of a group")
+                represented = training_batch(self.model, data.unpack(element))
+                gradients = check_finite(self._training_gradients(represented), "examples of the group")
             row = tf.reduce_sum(blocks.to_dense(gradients), axis=0, keepdims=True)
             total, size = (row if total is None else total + row), size + len(indices)
             require(
@@ -106,12 +105,6 @@ class InfluenceOfGroups(_Calculator):
             {"num_repeated": num_repeated, "group": size},
         )
         return blocks.from_dense(total, gradients), size
-
-
-def _represented(model: InfluenceModel, element: Any) -> Represented:
-    model.refuse_positions("Influence of a group")
-    batch = data.unpack(element)
-    return Represented(model, batch.labels, inputs=batch.inputs)
 
 
 def _num_repeated(members: np.ndarray, hashes: np.ndarray) -> int:

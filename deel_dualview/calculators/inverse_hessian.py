@@ -137,8 +137,8 @@ class InverseHessianCalculator(StoredInfluenceCalculator):
         return np.concatenate(norms)
 
     def _training_gradients(self, represented: Represented) -> Blocks:
-        """Return the gradients of the losses of the labels."""
-        return represented.gradients(self.ihvp.gradients, represented.targets)
+        """Return the gradients of the losses of the labels, times the weights of the examples."""
+        return represented.training_gradients(self.ihvp.gradients)
 
     def _query_gradients(self, represented: Represented, classes: np.ndarray) -> Blocks:
         """Return the gradients of the losses of `classes` (b,)."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
-from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.represented import Represented, training_batch
 from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
@@ -59,7 +59,7 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
 
         It is the trace of C U' H^-1 U, the effective number of parameters that the example alone determines.
         """
-        represented = self._represent(data.unpack(batch))
+        represented = training_batch(self.model, data.unpack(batch)).check_finite()
         ((left, right),) = represented.gradients(self.ihvp.gradients, np.zeros(len(represented), np.int64))
         curvatures = self._logit_curvatures(represented, int(left.shape[1]))
         forms = _quadratic_forms(self._inverse, right)
@@ -124,10 +124,12 @@ class LeverageCorrectedInfluenceCalculator(InverseHessianCalculator):
         return tf.reshape(tf.cast(_exact(self.ihvp).inverse, tf.float32), shape)
 
     def _logit_curvatures(self, represented: Represented, num_outputs: int) -> tf.Tensor:
-        """Return C = B / n of every example, B the Hessian of its loss in the outputs, shape (b, c, c), float64."""
+        """Return C = w B / n of examples, w the weight, B the Hessian in the outputs, shape (b, c, c), float64."""
         objective = self.model.objective
         targets = tf.constant(represented.targets) if objective.needs_targets else None
         matrices = objective.hessian(tf.cast(represented.logits, tf.float64), targets)
+        if represented.weights is not None:
+            matrices *= represented.weights[:, np.newaxis, np.newaxis]
         # Of a single output of two classes it is p (1 - p).
         return matrices[:, -num_outputs:, -num_outputs:] / self.ihvp.num_train
 
@@ -179,7 +181,10 @@ def _changes_of_loss(
             dimensions.
     """
     if isinstance(objective, SoftmaxCrossEntropy):
-        return _changes_of_cross_entropy(outputs, before, targets)
+        if outputs.shape[-1] == 1:
+            outputs = tf.concat([-outputs, outputs], axis=-1) / 2
+        changes = _changes_of_cross_entropy(outputs, before, targets)
+        return changes + objective.smoothing_term(outputs, targets) if objective.label_smoothing else changes
     leading, num_outputs = tf.shape(outputs)[:-1], outputs.shape[-1]
     is_output = targets.dtype.is_integer
     shape = leading if is_output else tf.concat([leading, targets.shape[-1:]], axis=0)
@@ -197,12 +202,10 @@ def _changes_of_cross_entropy(outputs: tf.Tensor, probabilities: tf.Tensor, one_
     """Return by how much cross-entropies grow when outputs change, without cancellation.
 
     Args:
-        outputs: changes of the layer's outputs, shape (..., c).
-        probabilities: of the k classes before, shape (..., k); k = 2 for one output.
-        one_hot: the explained classes, shape (..., k).
+        outputs: changes of the logits, shape (..., c).
+        probabilities: of the classes before, shape (..., c).
+        one_hot: the explained classes, shape (..., c).
     """
-    if outputs.shape[-1] == 1:
-        outputs = tf.concat([-outputs, outputs], axis=-1) / 2
     relative = outputs - tf.reduce_sum(one_hot * outputs, axis=-1, keepdims=True)
     small = tf.math.log1p(tf.reduce_sum(probabilities * tf.math.expm1(tf.minimum(relative, 1.0)), axis=-1))
     # expm1 overflows beyond 88, where nothing cancels any more.

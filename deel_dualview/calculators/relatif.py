@@ -75,7 +75,7 @@ class RelatIF(InverseHessianCalculator):
 
     def _training_gradients(self, represented: Represented) -> Blocks:
         """Return the gradients of the losses of the labels at unit length: their size does not matter."""
-        return represented.gradients(self._directions, represented.targets)
+        return represented.training_gradients(self._directions)
 
     def _influence_vectors(self, represented: Represented) -> Blocks:
         gradients = blocks.unit(self._training_gradients(represented))

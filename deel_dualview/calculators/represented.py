@@ -11,7 +11,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview.data.examples import RowsError
 from deel_dualview.gradients import PerExampleGradients, UnitGradients
-from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.models import InfluenceModel
 from deel_dualview.typing import Inputs
 
@@ -27,6 +27,7 @@ class Represented:
         labels: shape (b,) or one-hot, or None.
         inputs: of the examples; None where they are known by their features.
         features: shape (b, d); by default those of the inputs.
+        sample_weight: of training examples, shape (b,); None for evaluated ones, whose weights do not matter.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Represented:
         *,
         inputs: Inputs | None = None,
         features: tf.Tensor | None = None,
+        sample_weight: np.ndarray | None = None,
     ) -> None:
         self.model, self.labels, self.inputs = model, labels, inputs
+        self.sample_weight = sample_weight
         if features is not None:
             self.features = features
 
@@ -59,19 +62,30 @@ class Represented:
         """The labels in the form of the objective: classes (b,), int64, or rows of numbers (b, c), float32."""
         return self.model.to_targets(self.labels)
 
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """Weights of the examples in the training objective, shape (b,), class weights included; None if all are 1."""
+        return self.model.example_weights(None if self.labels is None else self.targets, self.sample_weight)
+
     def gradients(self, gradients: PerExampleGradients | UnitGradients, targets: np.ndarray) -> Blocks:
         """Return gradients at `targets` (b, ...): from the features where they follow from them."""
         if gradients.is_closed_last_layer:
             return gradients.from_features(self.features, self.logits, targets)
         return gradients(self.inputs, targets)
 
+    def training_gradients(self, gradients: PerExampleGradients | UnitGradients) -> Blocks:
+        """Return gradients at the labels times the weights, see `weighted`."""
+        return weighted(self.gradients(gradients, self.targets), gradients, self.weights)
+
     def by(self, model: InfluenceModel) -> Represented:
         """Return the same examples as another model represents them."""
-        return self if model is self.model else Represented(model, self.labels, inputs=self.inputs)
+        if model is self.model:
+            return self
+        return Represented(model, self.labels, inputs=self.inputs, sample_weight=self.sample_weight)
 
     def without_inputs(self) -> Represented:
         """Return the batch as its features and logits alone, which are computed now."""
-        other = Represented(self.model, self.labels, features=self.features)
+        other = Represented(self.model, self.labels, features=self.features, sample_weight=self.sample_weight)
         other.logits = self.logits
         return other
 
@@ -104,12 +118,29 @@ class Represented:
     def _part(self, rows: slice) -> Represented:
         labels = None if self.labels is None else self.labels[rows]
         inputs = None if self.inputs is None else data.slice_examples(self.inputs, rows.start, rows.stop)
-        part = Represented(self.model, labels, inputs=inputs)
+        weights = None if self.sample_weight is None else self.sample_weight[rows]
+        part = Represented(self.model, labels, inputs=inputs, sample_weight=weights)
         # Known features and logits are not computed again.
         for name in ("features", "logits"):
             if name in vars(self) or "_called" in vars(self):
                 vars(part)[name] = getattr(self, name)[rows]
         return part
+
+
+def weighted(
+    found: Blocks, gradients: PerExampleGradients | UnitGradients, weights: np.ndarray | None
+) -> Blocks:
+    """Return gradients times the weights (b,) of their examples; at unit length only a weight of 0 changes them."""
+    if weights is None:
+        return found
+    factors = np.sign(weights) if isinstance(gradients, UnitGradients) else weights
+    return scaled(found, factors[:, np.newaxis])
+
+
+def training_batch(model: InfluenceModel, batch: data.Batch) -> Represented:
+    """Return a batch of training examples, with their sample weights."""
+    weights = data.sample_weights(batch)
+    return Represented(model, batch.labels, inputs=batch.inputs, sample_weight=weights)
 
 
 class RepresentedExamples:

@@ -20,7 +20,7 @@ from deel_dualview.curvature.outputs import output_products
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
-from deel_dualview.models.objectives import Objective
+from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
 from deel_dualview.stores import Store
 from deel_dualview.svm.penalised_layer import PenalisedLayer, fit_penalised_layer, fit_softmax_regression
 from deel_dualview.typing import Target
@@ -58,12 +58,13 @@ output_loss = functools.cache(_OutputLoss)
 class RepresenterPointL2(StoredInfluenceCalculator):
     """Representer points: alpha of a last layer that is retrained with an L2 penalty.
 
-    The penalised last layer W minimises `mean loss + lambda ||W||^2` on the penultimate features phi, so that
-    `W = sum_i alpha_i phi_i'` with `alpha_i = -e_i / (2 lambda n)`, e_i the gradient of the loss in the outputs
-    (p_i - y_i of cross-entropy). The influence of training example i on output j at x is `alpha_ij <phi_i, phi(x)>`:
-    positive where the example raises that output (the logit of a class, or a predicted number). Summed over i it is
-    output j of the *retrained* layer, so one unit is one unit of that output; `surrogate_fidelity` measures how far it
-    agrees with the model, and how stationary it is is in `surrogate.gradient_norm`.
+    The penalised last layer W minimises `mean loss + lambda ||W||^2` on the penultimate features phi, so that `W =
+    sum_i alpha_i phi_i'` with `alpha_i = -w_i e_i / (2 lambda n)`, e_i the gradient of the loss in the outputs (p_i -
+    y_i of cross-entropy) and w_i the weight of the example (1 without sample or class weights). The influence of
+    training example i on output j at x is `alpha_ij <phi_i, phi(x)>`: positive where the example raises that output
+    (the logit of a class, or a predicted number). Summed over i it is output j of the *retrained* layer, so one unit is
+    one unit of that output; `surrogate_fidelity` measures how far it agrees with the model, and how stationary it is is
+    in `surrogate.gradient_norm`.
 
     Where the model's last layer has a bias (or where there is no linear last layer), phi ends in a constant
     1, and the bias is penalised like every weight; its share of the outputs is `surrogate_bias`. A binary classifier
@@ -175,15 +176,23 @@ class RepresenterPointL2(StoredInfluenceCalculator):
             features = np.hstack([features, np.ones((len(features), 1), np.float32)])
         penalty = self.lambda_regularization
         if self.model.is_classifier:
-            return fit_softmax_regression(features, self._targets(features), penalty=penalty)
+            return fit_softmax_regression(
+                features, self._targets(features), penalty=penalty, sample_weight=self.train_weights
+            )
         loss, num_outputs = output_loss(self.model.objective), self.model.num_outputs
         return fit_penalised_layer(
-            features, self.train_labels, loss, penalty=penalty, num_outputs=num_outputs
+            features,
+            self.train_labels,
+            loss,
+            penalty=penalty,
+            num_outputs=num_outputs,
+            sample_weight=self.train_weights,
         )
 
     def _targets(self, features: np.ndarray) -> np.ndarray:
         if self.fit_to == "labels":
-            targets = np.eye(self.model.num_classes)[self.train_labels]
+            objective = cast(SoftmaxCrossEntropy, self.model.objective)
+            targets = objective.soft_labels(self.train_labels, self.model.num_classes)
         else:
             targets = self._model_probabilities(features)
         return targets[:, 1:] if has_one_logit(self.model) else targets

@@ -35,8 +35,8 @@ class Expansion:
 
     Attributes:
         weights: theta*, shape (outputs, d), float64.
-        errors: gradient of every training example's loss in the outputs at theta* (p - y of cross-entropy), shape
-            (n, outputs), float32.
+        errors: gradient of every training example's loss in the outputs at theta* (p - y of cross-entropy) times its
+            weight, shape (n, outputs), float32.
         factor: lower Cholesky factor of H, the damped Hessian of the mean loss at theta*, shape (p, p) with
             p = outputs * d; what is above its diagonal is arbitrary.
         damping: what was added to the Hessian's diagonal.
@@ -68,6 +68,9 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
     entry j of `v_i phi(x)`. Summed over i it is the model's output j up to terms of order gamma, so one unit is one
     unit of that output; `correlation` measures how well. A value above the mean, which is that output / n, means that
     the example raises the output, a value below that it lowers it.
+
+    With sample or class weights w_i (in g, g_i and H, too) the part that all share equally is shared in proportion to
+    them.
 
     g is the gradient of the mean loss at theta. The paper takes it for zero (equation 7), which it is not for
     a network that was stopped early: without it contributions would add up to the logits of another layer,
@@ -146,7 +149,8 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
         directions = tf.cast(output_gradients(self.model, pairs.classes), tf.float64)
         errors = tf.constant(self.expansion.errors[pairs.train_indices], tf.float64)
         own = tf.einsum("po,pod->pd", directions, self._solved(errors, train_phi))
-        parts = (tf.matmul(directions, self.expansion.shared) - own) * phi / self.num_train
+        shared = tf.matmul(directions, self.expansion.shared) * self._shares(pairs.train_indices)
+        parts = (shared - own) * phi / self.num_train
         back = tf.einsum("po,pod->pd", errors, self._solved(directions, phi))
         train_parts = -back * train_phi / self.num_train
         size = self.model.num_features
@@ -216,33 +220,43 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
     def _errors_and_gradient(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the errors (n, outputs) and the gradient of the mean loss (outputs, d) at `weights`."""
         errors, gradient = [], np.zeros_like(weights)
-        for features, targets in self._phi_and_targets():
-            own, _, part = _terms(
-                features, targets, weights, self.model.objective, self._has_one_logit, len(weights)
-            )
+        for *block, _ in self._phi_and_targets():
+            own, _, part = _terms(*block, weights, self.model.objective, self._has_one_logit, len(weights))
             errors.append(own.numpy().astype(np.float32))
             gradient += part.numpy() / self.num_train
         return np.concatenate(errors), gradient
 
     def _hessian(self, weights: np.ndarray) -> np.ndarray:
         gram = OutputGram(weights.shape[0], weights.shape[1], self.model.objective.hessian_kind)
-        for features, targets in self._phi_and_targets():
-            _, factor, _ = _terms(
-                features, targets, weights, self.model.objective, self._has_one_logit, len(weights)
-            )
-            gram.add(features, factor)
+        for *block, rooted in self._phi_and_targets():
+            _, factor, _ = _terms(*block, weights, self.model.objective, self._has_one_logit, len(weights))
+            gram.add(rooted, factor)
         return gram.mean()
 
-    def _phi_and_targets(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    def _phi_and_targets(self) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, tf.Tensor]]:
+        """Yield phi (b, d), targets, weights (b, 1), None if all are 1, and phi times their roots."""
         for rows, represented in self._features():
-            yield self._with_constant(represented.features), tf.constant(self.train_labels[rows])
+            phi, targets = self._with_constant(represented.features), tf.constant(self.train_labels[rows])
+            if represented.weights is None:
+                yield phi, targets, None, phi
+            else:
+                weights = represented.weights[:, np.newaxis]
+                yield phi, targets, tf.constant(weights, tf.float64), phi * np.sqrt(weights)
+
+    def _shares(self, rows: np.ndarray) -> np.ndarray:
+        """Return the part of training examples in what all share, in units of 1 / n, shape (b, 1), float64."""
+        if self.train_weights is None:
+            return np.ones((len(rows), 1))
+        weights = self.train_weights.astype(np.float64)
+        return weights[rows, np.newaxis] / max(weights.mean(), np.finfo(np.float64).tiny)
 
     @property
     def _has_one_logit(self) -> bool:
         return has_one_logit(self.model)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
-        features, constants = self._with_constant(represented.features), tf.ones((len(rows), 1))
+        features = self._with_constant(represented.features)
+        constants = tf.constant(self._shares(rows), tf.float32)
         return OuterProduct(tf.constant(self.expansion.errors[rows]), features), constants
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
@@ -259,20 +273,24 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
 def _terms(
     features: tf.Tensor,
     targets: tf.Tensor,
+    sample_weight: tf.Tensor | None,
     weights: tf.Tensor,
     objective: Objective,
     has_one_logit: bool,
     num_outputs: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return gradients of the losses in the outputs (b, c), the factors of their Hessians and the gradient (c, d)."""
+    """Return gradients of the weighted losses in the outputs (b, c), factors of Hessians and the gradient (c, d)."""
     features = tf.cast(features, tf.float64)
     outputs = tf.ensure_shape(tf.matmul(features, weights, transpose_b=True), (None, num_outputs))
     if has_one_logit:
         factor = tf.nn.sigmoid(outputs)
-        errors = factor - tf.cast(targets[:, tf.newaxis], tf.float64)
+        smoothing = objective.label_smoothing
+        errors = factor - (tf.cast(targets[:, tf.newaxis], tf.float64) * (1.0 - smoothing) + smoothing / 2.0)
     else:
         errors = objective.loss_gradient(outputs, targets)
         factor = objective.hessian_factor(outputs, targets)
+    if sample_weight is not None:
+        errors *= sample_weight
     return errors, factor, tf.matmul(errors, features, transpose_a=True)
 
 

@@ -1,14 +1,15 @@
 """SecondOrderInfluenceCalculator: groups whose examples change the curvature too."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.calculators.groups import InfluenceOfGroups
 from deel_dualview.calculators.inverse_hessian import InverseHessianCalculator
-from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.represented import Represented, training_batch
 from deel_dualview.curvature.outputs import output_products
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
@@ -53,6 +54,17 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
             "Second-order influence needs at least two training examples: nothing is left without the only one.",
             {"num_train": self.ihvp.num_train},
         )
+        self._total_weight = (
+            self._weight_of(self.train_set) if self.is_weighted else float(self.ihvp.num_train)
+        )
+
+    def _weight_of(self, examples: tf.data.Dataset) -> float:
+        """Return the sum of the weights of training examples."""
+        batches = (
+            training_batch(self.model, data.unpack(element))
+            for _, element in data.enumerate_examples(examples)
+        )
+        return sum(float(np.sum(cast(np.ndarray, batch.weights), dtype=np.float64)) for batch in batches)
 
     def _influence_vectors(self, represented: Represented) -> Blocks:
         gradients = self._training_gradients(represented)
@@ -62,23 +74,29 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
             bent = self._bent_last(represented, gradients, solved, head.step)
         else:
             bent = blocks.from_dense(self._bent_one_by_one(represented, blocks.to_dense(solved)), gradients)
-        return self._combined(gradients, bent, 1)
+        weights = 1.0 if represented.weights is None else represented.weights[:, np.newaxis]
+        return self._combined(gradients, bent, 1, weights)
 
     def _group_vector(self, group: tf.data.Dataset) -> Blocks:
         gradients, size = self._gradient_sum(group)
+        weight = self._weight_of(group) if self.is_weighted else size
         require(
-            size < self.ihvp.num_train,
+            weight < self._total_weight,
             "A group must be smaller than the training set.",
             {"group": size, "num_train": self.ihvp.num_train},
         )
         solved = blocks.to_dense(self._solved(gradients))
         bent = self.ihvp.curvature_of(group).matmul(solved)
-        return self._combined(gradients, blocks.from_dense(bent, gradients), size)
+        return self._combined(gradients, blocks.from_dense(bent, gradients), size, weight)
 
-    def _combined(self, gradients: Blocks, bent: Blocks, size: int) -> Blocks:
-        """Return [(1 - 2 r) gradients + r bent] / (1 - r)^2, where bent is H_U H^-1 gradients."""
-        share = size / self.ihvp.num_train
-        first, second = (1 - 2 * share) / (1 - share) ** 2, share / (1 - share) ** 2
+    def _combined(self, gradients: Blocks, bent: Blocks, size: int, weight: Any) -> Blocks:
+        """Return [(1 - 2 r) gradients + u / n bent] / (1 - r)^2, where bent is H_U H^-1 gradients.
+
+        r is the share of all weights that the group has, u / n without weights.
+        """
+        share = weight / self._total_weight
+        first = (1 - 2 * share) / (1 - share) ** 2
+        second = size / self.ihvp.num_train / (1 - share) ** 2
         pairs = zip(gradients, bent, strict=True)
         return tuple(_weighted_sum(first, own, second, other) for own, other in pairs)
 
@@ -98,6 +116,8 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
         targets = tf.constant(represented.targets) if objective.needs_targets else None
         factor = objective.hessian_factor(represented.logits, targets)[:, -outputs.shape[1] :]
         products = output_products(factor, outputs[:, tf.newaxis], objective.hessian_kind)[:, 0]
+        if represented.weights is not None:
+            products *= represented.weights[:, np.newaxis]
         if step is not None:
             products = tf.matmul(products, step.matrix, transpose_b=True)
         return (OuterProduct(products, right),)
@@ -108,7 +128,9 @@ class SecondOrderInfluenceCalculator(InfluenceOfGroups, InverseHessianCalculator
         for index in range(len(labels)):
             part = slice(index, index + 1)
             inputs = tf.nest.map_structure(lambda tensor, part=part: tensor[part], represented.inputs)
-            single = tf.data.Dataset.from_tensors((inputs, labels[part]))
+            weights = represented.sample_weight
+            named = () if weights is None else ({"sample_weight": weights[part]},)
+            single = tf.data.Dataset.from_tensors((inputs, labels[part], *named))
             products.append(self.ihvp.curvature_of(single).matmul(rows[part]))
         return tf.concat(products, axis=0)
 

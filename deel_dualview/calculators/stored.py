@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview.calculators.base import BaseInfluenceCalculator
-from deel_dualview.calculators.represented import Represented
+from deel_dualview.calculators.represented import Represented, training_batch
 from deel_dualview.gradients import check_finite
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
@@ -90,6 +90,25 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         """Class of every training example, shape (n,), int64."""
         return self._stored().array("labels")
 
+    @cached_property
+    def train_weights(self) -> np.ndarray | None:
+        """Weights of the training examples in their objective, those of classes included, (n,); None if all are 1."""
+        if not self.is_weighted:
+            return None
+        if not self._keeps_features:
+            return self._stored().array("weights")
+        own = None if self._sample_weight_spec is None else self._stored().array("sample_weight")
+        return self.model.example_weights(self.train_labels, own)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether training examples have weights, of their own or of their classes."""
+        return self._sample_weight_spec is not None or bool(self.model.class_weights)
+
+    @property
+    def _sample_weight_spec(self) -> tf.TensorSpec | None:
+        return data.unpack(self.train_set.element_spec).sample_weight
+
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily, as `Blocks`: a matrix or an OuterProduct for each layer."""
         self._check_same_train_set(train_set)
@@ -109,13 +128,13 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         if self._keeps_features:
             for rows, represented in self._features():
                 yield tf.concat([*self._influence_on_themselves(rows, represented)], axis=0)
-        elif self._own_queries(data.slice_examples(next(self._blocks())[1], 0, 1)) is not None:
+        elif self._follow_from_vectors(data.slice_examples(next(self._blocks())[1], 0, 1)) is not None:
             for _, vectors in self._blocks():
                 yield tf.concat([*self._influence_by_vectors(vectors)], axis=0)
         else:
             stop = 0
             for batch in self._train_batches(train_set):
-                represented = Represented(self.model, batch.labels, inputs=batch.inputs)
+                represented = training_batch(self.model, batch)
                 start, stop = stop, stop + len(represented)
                 rows = np.arange(start, stop)
                 yield tf.concat([*self._influence_on_themselves(rows, represented)], axis=0)
@@ -124,9 +143,13 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         start = 0
         for part in self._parts(represented):
             vectors = self._vectors(rows[start : start + len(part)], part)
-            queries = self._own_queries(vectors)
+            queries = self._follow_from_vectors(vectors)
             yield self._row_scores(self._queries(part, part.targets) if queries is None else queries, vectors)
             start += len(part)
+
+    def _follow_from_vectors(self, vectors: Blocks) -> Blocks | None:
+        """Return the queries of training examples by their vectors, None where vectors have weights."""
+        return None if self.is_weighted else self._own_queries(vectors)
 
     def _influence_by_vectors(self, vectors: Blocks) -> Iterator[tf.Tensor]:
         num_vectors = data.num_examples(vectors)
@@ -177,8 +200,18 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
 
     def _features(self, is_wanted: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Represented]]:
         """Yield (indices (b,), features and labels) over the training set, from the store."""
-        for indices, (features, labels) in self._stored_rows(["features", "labels"], is_wanted):
-            yield indices, Represented(self.model, labels, features=tf.constant(features))
+        weights = [] if self._sample_weight_spec is None else ["sample_weight"]
+        for indices, parts in self._stored_rows(["features", "labels", *weights], is_wanted):
+            features, labels, *own = parts
+            yield (
+                indices,
+                Represented(
+                    self.model,
+                    labels,
+                    features=tf.constant(features),
+                    sample_weight=own[0] if own else None,
+                ),
+            )
 
     def _stored_rows(
         self, names: list[str], is_wanted: np.ndarray | None
@@ -250,12 +283,13 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         return self.store.open(key, self.train_set, self._named_vectors)
 
     def _named_vectors(self, element: Any) -> dict[str, np.ndarray]:
-        parts = tf.nest.flatten(self._vectors_of(element))
-        return {name: part.numpy() for name, part in zip(_names(self._spec), parts, strict=True)}
+        represented = training_batch(self.model, data.unpack(element))
+        parts = tf.nest.flatten(self._vectors(np.arange(len(represented)), represented))
+        found = {name: part.numpy() for name, part in zip(_names(self._spec), parts, strict=True)}
+        return found if represented.weights is None else found | {"weights": represented.weights}
 
     def _vectors_of(self, element: Any) -> Blocks:
-        batch = data.unpack(element)
-        represented = Represented(self.model, batch.labels, inputs=batch.inputs)
+        represented = training_batch(self.model, data.unpack(element))
         return self._vectors(np.arange(len(represented)), represented)
 
     @cached_property

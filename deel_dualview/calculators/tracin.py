@@ -78,7 +78,8 @@ class TracIn(StoredInfluenceCalculator):
         return False
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
-        found = self.gradients(self.gradients.represented(represented), represented.targets)
+        batches = zip(self.gradients.represented(represented), self.gradients.of_models, strict=True)
+        found = [batch.training_gradients(gradients) for batch, gradients in batches]
         return tuple(block for gradients in found for block in gradients)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:

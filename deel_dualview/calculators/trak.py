@@ -109,13 +109,17 @@ class Trak(StoredInfluenceCalculator):
         weights = [self._weight(batch.logits, targets) for batch in of_models]
         explained = targets if self.model.is_classifier else np.zeros(len(targets), np.int64)
         found = [blocks.to_dense(gradients) for gradients in self.gradients(of_models, explained)]
-        return (*found, tf.add_n(weights)[:, tf.newaxis] / len(weights))
+        mean = tf.add_n(weights)[:, tf.newaxis] / len(weights)
+        return (
+            *found,
+            *scaled((mean,), 1.0 if represented.weights is None else represented.weights[:, None]),
+        )
 
     def _weight(self, outputs: tf.Tensor, targets: np.ndarray) -> tf.Tensor:
         """Return minus the derivative of the loss by f, shape (b,)."""
-        if self.model.is_classifier:
-            return _doubt(outputs, targets)
-        return -self.model.objective.loss_gradient(outputs, tf.constant(targets))[:, 0]
+        gradients = -self.model.objective.loss_gradient(outputs, tf.constant(targets))
+        # Of a class 1 - p, without cancellation where p is near 1; less where its label is smoothed.
+        return tf.gather(gradients, targets, batch_dims=1) if self.model.is_classifier else gradients[:, 0]
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
         if not self.model.is_classifier:
@@ -145,13 +149,16 @@ class Trak(StoredInfluenceCalculator):
         return scipy.linalg.cho_solve((factor, True), features.T.astype(np.float64)).T
 
     def _grams(self) -> list[np.ndarray]:
-        """Return Phi' Phi at each checkpoint, summed in float64."""
+        """Return Phi' Phi at each checkpoint, every row of the weight of its example, summed in float64."""
         width = sum(self._spec[0].shape[1:])
         grams = [np.zeros((width, width)) for _ in self.gradients.models]
-        for _, (*features, _) in self._blocks():
+        for indices, (*features, _) in self._blocks():
             for gram, block in zip(grams, features, strict=True):
                 rows = np.asarray(block, np.float64)
-                gram += rows.T @ rows
+                if self.train_weights is None:
+                    gram += rows.T @ rows
+                else:
+                    gram += rows.T @ (rows * self.train_weights[indices, np.newaxis])
         return grams
 
     def _factor(self, gram: np.ndarray) -> np.ndarray:
@@ -192,10 +199,3 @@ def _check_size(size: int) -> None:
 def _weighted(vectors: Blocks) -> Blocks:
     *features, doubt = vectors
     return scaled(tuple(features), blocks.to_dense((doubt,)))
-
-
-@tf.function(reduce_retracing=True, autograph=False)
-def _doubt(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Return 1 - p of the classes, shape (b,), without cancellation where p is near 1."""
-    one_hot = tf.one_hot(classes, tf.shape(logits)[1])
-    return tf.reduce_sum(tf.nn.softmax(logits) * (1.0 - one_hot), axis=1)

@@ -52,8 +52,13 @@ class EkfacLayer(ABC):
         """Return sum_it left_it left_it', shape (g, c, c); None where the basis is the identity."""
 
     @abstractmethod
-    def right_covariance(self, calls: Calls) -> tf.Tensor | None:
-        """Return sum_it right_it right_it', shape (g, d, d); None where the basis is the identity."""
+    def right_covariance(self, calls: Calls, roots: tf.Tensor) -> tf.Tensor | None:
+        """Return sum_it w_i right_it right_it', shape (g, d, d); None where the basis is the identity.
+
+        Args:
+            calls: of a batch.
+            roots: of the weights w of its examples, shape (b,).
+        """
 
     @abstractmethod
     def second_moments(self, directions: Sequence[Calls], basis: Basis) -> tf.Tensor:
@@ -99,8 +104,8 @@ class MatrixLayer(EkfacLayer):
     def left_covariance(self, calls: Calls) -> tf.Tensor:
         return _covariance(self._factors(calls).left)
 
-    def right_covariance(self, calls: Calls) -> tf.Tensor:
-        return _covariance(self._factors(calls).right)
+    def right_covariance(self, calls: Calls, roots: tf.Tensor) -> tf.Tensor:
+        return _covariance(self._factors(calls).right * roots[:, tf.newaxis, tf.newaxis, tf.newaxis])
 
     def second_moments(self, directions: Sequence[Calls], basis: Basis) -> tf.Tensor:
         return _second_moments([self._factors(calls) for calls in directions], basis)
@@ -149,7 +154,7 @@ class LookupLayer(EkfacLayer):
     def left_covariance(self, calls: Calls) -> tf.Tensor:
         return _covariance(self._factors(calls).left[:, :, tf.newaxis])
 
-    def right_covariance(self, calls: Calls) -> None:
+    def right_covariance(self, calls: Calls, roots: tf.Tensor) -> None:
         return None
 
     def second_moments(self, directions: Sequence[Calls], basis: Basis) -> tf.Tensor:
@@ -184,7 +189,7 @@ class DiagonalLayer(EkfacLayer):
     def left_covariance(self, calls: Calls) -> None:
         return None
 
-    def right_covariance(self, calls: Calls) -> None:
+    def right_covariance(self, calls: Calls, roots: tf.Tensor) -> None:
         return None
 
     def second_moments(self, directions: Sequence[Calls], basis: Basis) -> tf.Tensor:

@@ -48,9 +48,11 @@ def estimate_curvature(
     Source: George et al. (2018), algorithm 1; Martens et al. (2012) for random signs.
     """
 
-    def covariances(directions: Sequence[Sequence[Calls]]) -> list[tf.Tensor | None]:
+    def covariances(directions: Sequence[Sequence[Calls]], roots: tf.Tensor) -> list[tf.Tensor | None]:
         # Once for each part of the directions: a factor, that changes no eigenvector.
-        right = [layer.right_covariance(calls) for layer, calls in zip(layers, directions[0], strict=True)]
+        right = [
+            layer.right_covariance(calls, roots) for layer, calls in zip(layers, directions[0], strict=True)
+        ]
         left = [
             _sum([layer.left_covariance(calls[index]) for calls in directions])
             for index, layer in enumerate(layers)
@@ -62,7 +64,9 @@ def estimate_curvature(
     vectors = [None if matrices is None else _eigenvectors(matrices) for matrices in sums]
     bases = [Basis(*pair) for pair in zip(vectors[: len(layers)], vectors[len(layers) :], strict=True)]
 
-    def second_moments(directions: Sequence[Sequence[Calls]]) -> list[tf.Tensor | None]:
+    def second_moments(directions: Sequence[Sequence[Calls]], roots: tf.Tensor) -> list[tf.Tensor | None]:
+        # The directions have the weights.
+        del roots
         return [
             layer.second_moments([calls[index] for calls in directions], bases[index])
             for index, layer in enumerate(layers)
@@ -90,28 +94,28 @@ class _Passes:
         self._seeds = iter(np.random.SeedSequence(seed).spawn(2))
 
     def total(
-        self, statistics: Callable[[Sequence[Sequence[Calls]]], Statistics]
+        self, statistics: Callable[[Sequence[Sequence[Calls]], tf.Tensor], Statistics]
     ) -> tuple[list[np.ndarray | None], int]:
         """Return the sums of statistics over all examples, float64, and the number of examples.
 
         Args:
-            statistics: from the calls of each layer, for each of some directions of the logits; summed over all
-                directions; used while tracing.
+            statistics: from the calls of each layer, for each of some directions of the logits, and the roots of the
+                weights of examples (b,); summed over all directions; used while tracing.
         """
         objective = self._model.objective
 
-        def compute(inputs: Any, targets: tf.Tensor, mixtures: tf.Tensor) -> Statistics:
+        def compute(inputs: Any, targets: tf.Tensor, roots: tf.Tensor, mixtures: tf.Tensor) -> Statistics:
             keras_layers = [layer.group.layer for layer in self._layers]
             found = capture_each(
                 self._model,
                 keras_layers,
                 inputs,
                 lambda outputs: [
-                    tf.reduce_sum(outputs * direction, axis=1)
+                    tf.reduce_sum(outputs * direction, axis=1) * roots
                     for direction in _directions(objective, outputs, targets, mixtures)
                 ],
             )
-            return statistics([[calls[layer] for layer in keras_layers] for calls in found])
+            return statistics([[calls[layer] for layer in keras_layers] for calls in found], roots)
 
         function = tf.function(compute, autograph=False)
         totals: list[np.ndarray | None] = []
@@ -132,25 +136,33 @@ class _Passes:
             num_examples = int(indices[-1]) + 1
         return totals, num_examples
 
-    def _chunks(self) -> Iterator[tuple[np.ndarray, Any, tf.Tensor, tf.Tensor]]:
-        """Yield (indices (b,), inputs, targets, mixtures (b, s, c)) of at most 128 examples and 16 directions."""
+    def _chunks(self) -> Iterator[tuple[np.ndarray, Any, tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Yield (indices (b,), inputs, targets, roots of the weights (b,), mixtures (b, s, c)).
+
+        Of at most 128 examples and 16 directions.
+        """
         random = np.random.default_rng(next(self._seeds))
-        needs_targets = self._model.objective.needs_targets
+        needs_targets = self._model.objective.needs_targets or bool(self._model.class_weights)
         for indices, _, element in data.compared_examples(self._examples):
-            inputs, labels, _ = data.unpack(element)
+            batch = data.unpack(element)
             # No targets are an array without columns.
             targets = (
-                self._model.to_targets(labels) if needs_targets else np.zeros((len(indices), 0), np.float32)
+                self._model.to_targets(batch.labels)
+                if needs_targets
+                else np.zeros((len(indices), 0), np.float32)
             )
+            with data.naming_positions(int(indices[0]), "train_set"):
+                weights = self._model.example_weights(targets, data.sample_weights(batch))
+            roots = np.ones(len(indices), np.float32) if weights is None else np.sqrt(weights)
             for start in range(0, len(indices), _CHUNK):
                 chunk = indices[start : start + _CHUNK]
                 part = tf.nest.map_structure(
-                    tf.convert_to_tensor, data.slice_examples(inputs, start, start + _CHUNK)
+                    tf.convert_to_tensor, data.slice_examples(batch.inputs, start, start + _CHUNK)
                 )
-                own = tf.constant(targets[start : start + _CHUNK])
+                own = [tf.constant(array[start : start + _CHUNK]) for array in (targets, roots)]
                 mixtures = self._mixtures(len(chunk), random)
                 for first in range(0, self._num_directions, _DIRECTIONS):
-                    yield chunk, part, own, tf.constant(mixtures[:, first : first + _DIRECTIONS])
+                    yield chunk, part, *own, tf.constant(mixtures[:, first : first + _DIRECTIONS])
 
     def _mixtures(self, num_examples: int, random: np.random.Generator) -> np.ndarray:
         """Return v (b, s, c) with E[sum_s v v'] = I: every class by itself, or random signs of all of them."""

@@ -19,12 +19,13 @@ from deel_dualview.stores import MemoryStore, Store, StoredVectors, stored_featu
 
 
 class LastLayerCurvature(Curvature):
-    """Hessian of the mean loss in the last layer: the mean of B_i (x) phi_i phi_i', B_i the objective's in the outputs.
+    """Hessian of the mean loss in the last layer: the mean of w_i B_i (x) phi_i phi_i', B_i that in the outputs.
 
     Of cross-entropy B_i = diag(p_i) - p_i p_i' (p_i (1 - p_i) of a binary classifier with one output), of squared error
-    2 / c. It is its own Gauss-Newton matrix, since the outputs are linear in these weights. It follows from the
-    features, which are kept in a store (n d numbers; none in a `NoStore`) and shared with calculators that have the
-    same one. The matrix is summed in float64 and takes O(p^2) numbers; products with rows alone never form it.
+    2 / c; w_i is the weight of the example (the sum is divided by n, not by the sum of weights). It is its own
+    Gauss-Newton matrix, since the outputs are linear in these weights. It follows from the features, which are kept in
+    a store (n d numbers; none in a `NoStore`) and shared with calculators that have the same one. The matrix is summed
+    in float64 and takes O(p^2) numbers; products with rows alone never form it.
 
     Args:
         model: with a linear head.
@@ -83,11 +84,16 @@ class LastLayerCurvature(Curvature):
 
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
         features = self._stored.array("features")
-        targets = self._stored.array("labels") if self.model.objective.needs_targets else None
+        targets, weights = (
+            self._stored.array(name) if name in self._stored.names else None
+            for name in ("labels", "sample_weight")
+        )
         generator = np.random.default_rng(seed)
         while True:
             rows = generator.integers(0, len(features), batch_size)
-            block = self._with_factor(features[rows], None if targets is None else targets[rows])
+            block = self._with_factor(
+                features[rows], *(None if part is None else part[rows] for part in (targets, weights))
+            )
             yield _BatchCurvature(*block, self._kind, self.size, self._step)
 
     @cached_property
@@ -112,13 +118,17 @@ class LastLayerCurvature(Curvature):
     def _blocks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         start = 0
         for block in self._stored:
-            features, factor = self._with_factor(block["features"], block.get("labels"))
+            features, factor = self._with_factor(
+                block["features"], block.get("labels"), block.get("sample_weight")
+            )
             _check_finite(factor, start)
             yield features, factor
             start += len(features)
 
-    def _with_factor(self, features: np.ndarray, targets: np.ndarray | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return [phi, 1 if there is a bias] (b, d), float32, and the factor of B, float64.
+    def _with_factor(
+        self, features: np.ndarray, targets: np.ndarray | None, sample_weight: np.ndarray | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return [phi, 1 if there is a bias] (b, d), float32, times the root of w, and the factor of B, float64.
 
         Of a binary classifier with one output it is the one probability, shape (b, 1).
         """
@@ -129,6 +139,9 @@ class LastLayerCurvature(Curvature):
         )
         if self._gradients.head.has_bias:
             rows = tf.concat([rows, tf.ones((len(rows), 1))], axis=1)
+        weights = self.model.example_weights(targets, sample_weight)
+        if weights is not None:
+            rows *= np.sqrt(weights)[:, np.newaxis]
         return rows, factor[:, -self._num_outputs :]
 
 

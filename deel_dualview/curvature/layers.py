@@ -81,15 +81,18 @@ class LayersCurvature(Curvature):
     def batch_sum(self, batch: data.Batch, rows: tf.Tensor) -> tf.Tensor:
         """Return the products of rows (n, p) with the sum of the matrices of a batch, shape (n, p)."""
         inputs = tf.nest.map_structure(tf.convert_to_tensor, batch.inputs)
-        targets = tf.convert_to_tensor(self.model.to_targets(batch.labels))
-        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, targets, rows))
+        labels = self.model.to_targets(batch.labels)
+        weights = self.model.example_weights(labels, data.sample_weights(batch))
+        targets = tf.convert_to_tensor(labels)
+        weights = tf.ones(len(labels)) if weights is None else tf.convert_to_tensor(weights)
+        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, targets, weights, rows))
         with self.model.lock:
             if (key := repr(specs)) not in self._products:
                 make = self._hessian_products if self.kind == "hessian" else self._gauss_newton_products
                 function = tf.function(make, autograph=False, input_signature=specs)
                 function.get_concrete_function()
                 self._products[key] = function
-        products = self._products[key](inputs, targets, rows)
+        products = self._products[key](inputs, targets, weights, rows)
         require(
             bool(tf.reduce_all(tf.math.is_finite(products))),
             "The curvature of the loss must be finite: check the training set, and the model's weights, for "
@@ -98,7 +101,9 @@ class LayersCurvature(Curvature):
         )
         return products
 
-    def _hessian_products(self, inputs: Any, targets: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    def _hessian_products(
+        self, inputs: Any, targets: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor
+    ) -> tf.Tensor:
         """Differentiate backwards twice; forward mode fails on recurrent layers."""
         values = self._values()
 
@@ -108,7 +113,7 @@ class LayersCurvature(Curvature):
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(values)
                     logits = call_for_logits(self.model, inputs)
-                    loss = tf.reduce_sum(self.model.objective.loss(logits, targets))
+                    loss = tf.reduce_sum(weights * self.model.objective.loss(logits, targets))
                 slices = inner.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
                 # Dense, since an Embedding's is a set of slices; seen by the outer tape.
                 gradients = [tf.convert_to_tensor(gradient) for gradient in slices]
@@ -119,8 +124,10 @@ class LayersCurvature(Curvature):
 
         return tf.map_fn(product, rows)
 
-    def _gauss_newton_products(self, inputs: Any, targets: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """J' B J row, where J row is the gradient of <J' u, row> with respect to any u."""
+    def _gauss_newton_products(
+        self, inputs: Any, targets: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor
+    ) -> tf.Tensor:
+        """J' w B J row, where J row is the gradient of <J' u, row> with respect to any u."""
         values, objective = self._values(), self.model.objective
 
         def product(row: tf.Tensor) -> tf.Tensor:
@@ -143,6 +150,7 @@ class LayersCurvature(Curvature):
             pushed = outer.gradient(inner, dummy, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             factor = objective.hessian_factor(logits, targets)
             weighted = output_products(factor, pushed[:, tf.newaxis], objective.hessian_kind)[:, 0]
+            weighted *= weights[:, tf.newaxis]
             return self._flat(
                 tape.gradient(
                     logits,

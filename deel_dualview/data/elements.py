@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import require
+from deel_dualview.data.examples import RowsError
 from deel_dualview.data.hashing import combine, hash_rows
 
 _OBJECT_BYTES = 100
@@ -22,20 +23,24 @@ class Batch(NamedTuple):
         labels: classes (b,), (b, 1) or one-hot (b, c); for several outputs a dict or tuple of such; None if the dataset
             has none.
         ids: names given by the user, strings or integers (b,); None if the dataset has none.
+        sample_weight: weights of training examples in their objective, (b,) or (b, 1); None if the dataset has none.
     """
 
     inputs: Any
     labels: Any
     ids: Any
+    sample_weight: Any = None
 
 
 def unpack(element: Any) -> Batch:
-    """Return the parts of an element, or of an element_spec: inputs; (inputs, labels); (inputs, labels, ids).
+    """Return the parts of an element, or of an element_spec: inputs; (inputs, labels); (inputs, labels, third).
 
-    As in Keras a tuple of two is (inputs, labels): several unlabelled inputs are ((a, b),) or a dict.
+    As in Keras a tuple of two is (inputs, labels): several unlabelled inputs are ((a, b),) or a dict. A third part of
+    strings or integers is ids, one of floating-point numbers sample weights as in Keras, and a dict names them:
+    `{"ids": ids, "sample_weight": weights}`, either or both.
 
     Raises:
-        ValueError: a TFDS dictionary of features, labels that are no tensors, weights in the place of ids, or a tuple
+        ValueError: a TFDS dictionary of features, labels that are no tensors, a third part that is neither, or a tuple
             of another length.
     """
     if isinstance(element, Batch):
@@ -47,19 +52,61 @@ def unpack(element: Any) -> Batch:
     require(
         1 <= len(element) <= 3,
         "Elements must be `inputs`, `(inputs, labels)` or `(inputs, labels, ids)`: map the dataset to one of "
-        "these; several inputs go in one tuple or dict, as in `((a, b), labels)`.",
+        "these; several inputs go in one tuple or dict, as in `((a, b), labels)`, ids and sample weights in a dict, as "
+        "in `(inputs, labels, {'ids': ids, 'sample_weight': weights})`.",
         {"len(element)": len(element)},
     )
-    inputs, labels, ids = element + (None,) * (3 - len(element))
-    _check_tensors("labels", labels, element)
-    _check_tensors("ids", ids, element)
+    inputs, labels, third = element + (None,) * (3 - len(element))
+    named = third if isinstance(third, dict) else {_kind_of(third): third}
     require(
-        ids is None or ids.dtype == tf.string or ids.dtype.is_integer,
-        "The third component of an element is its ids, strings or integers, where Keras has sample weights: "
-        "drop the weights with `.map(lambda inputs, labels, weights: (inputs, labels))`.",
-        {"dtype": getattr(ids, "dtype", None)},
+        set(named) <= {"ids", "sample_weight"},
+        "A dict as third part of an element names its `ids`, its `sample_weight`, or both.",
+        {"keys": sorted(named)},
     )
-    return Batch(inputs, labels, ids)
+    batch = Batch(inputs, labels, named.get("ids"), named.get("sample_weight"))
+    for name, part in list(batch._asdict().items())[1:]:
+        _check_tensors(name, part, element)
+    require(
+        batch.ids is None or _is_text_or_integer(batch.ids),
+        "Ids must be strings or integers.",
+        {"dtype": getattr(batch.ids, "dtype", None)},
+    )
+    return batch
+
+
+def pack(batch: Batch) -> Any:
+    """Return the parts as an element: the inverse of `unpack`."""
+    third = {name: part for name in ("ids", "sample_weight") if (part := getattr(batch, name)) is not None}
+    if third:
+        return batch.inputs, batch.labels, third["ids"] if list(third) == ["ids"] else third
+    return batch.inputs if batch.labels is None else (batch.inputs, batch.labels)
+
+
+def sample_weights(batch: Batch) -> np.ndarray | None:
+    """Return the sample weights of a batch, shape (b,), float32; None if it has none.
+
+    Raises:
+        RowsError: weights that are NaN, infinite or negative.
+        ValueError: weights that are not one number for each example.
+    """
+    if batch.sample_weight is None:
+        return None
+    weights = to_array(batch.sample_weight)
+    num = num_examples(batch.inputs)
+    require(
+        weights.shape in ((num,), (num, 1)) and weights.dtype.kind in "biuf",
+        "Sample weights must be one number for each example, shape (b,).",
+        {"shape": weights.shape, "examples": num, "dtype": weights.dtype},
+    )
+    weights = weights.reshape(num).astype(np.float32)
+    wrong = np.flatnonzero(~((weights >= 0) & np.isfinite(weights)))
+    if wrong.size:
+        raise RowsError(
+            "Sample weights must be finite and not negative; 0 leaves an example out.",
+            wrong,
+            {"sample weights": weights[wrong[:3]].tolist()},
+        )
+    return weights
 
 
 def named_labels(labels: Any) -> dict[str, Any]:
@@ -93,7 +140,7 @@ def slice_examples(element: Any, start: int, stop: int | None = None) -> Any:
 
 
 def hash_examples(element: Any) -> np.ndarray:
-    """Return one hash per example of an element's inputs and labels, the same whatever the batch size.
+    """Return one hash per example of an element's inputs, labels and weights, the same whatever the batch size.
 
     Ids are left out. See `hash_rows` for what a hash depends on.
 
@@ -107,7 +154,9 @@ def hash_examples(element: Any) -> np.ndarray:
     hashes = np.zeros(num_examples((batch.inputs, batch.labels)), np.uint64)
     for leaf in tf.nest.flatten((batch.inputs, batch.labels)):
         hashes = combine(hashes, np.zeros_like(hashes) if leaf is None else hash_rows(to_array(leaf)))
-    return hashes
+    return (
+        hashes if batch.sample_weight is None else combine(hashes, hash_rows(to_array(batch.sample_weight)))
+    )
 
 
 def hash_ids(element: Any) -> np.ndarray | None:
@@ -158,6 +207,17 @@ def _refuse_tfds_features(element: dict[str, Any]) -> None:
         "call `.map(lambda example: (example['image'], example['label']))`.",
         {"keys": sorted(element)},
     )
+
+
+def _kind_of(third: Any) -> str:
+    """Return what a third part that is no dict is."""
+    is_weights = hasattr(third, "dtype") and tf.as_dtype(third.dtype).is_floating
+    return "sample_weight" if is_weights else "ids"
+
+
+def _is_text_or_integer(tensor: Any) -> bool:
+    dtype = tf.as_dtype(tensor.dtype)
+    return dtype == tf.string or dtype.is_integer
 
 
 def _check_tensors(name: str, value: Any, element: tuple[Any, ...]) -> None:

@@ -22,7 +22,9 @@ class UnitGradients:
 
     def __init__(self, gradients: PerExampleGradients) -> None:
         self._sign, self._gradients = 1.0, gradients
-        if gradients.function == "loss" and gradients.model.is_classifier:
+        objective = gradients.model.objective
+        # With smoothed labels the gradient is no multiple of the margin's.
+        if gradients.function == "loss" and gradients.model.is_classifier and not objective.label_smoothing:
             self._sign, self._gradients = -1.0, gradients.of_function("margin")
 
     def __call__(self, inputs: Inputs, targets: np.ndarray | tf.Tensor) -> Blocks:

@@ -18,7 +18,8 @@ from deel_dualview.models.labels import check_label_numbers, is_missing
 
 BATCH_SIZE = 256
 Data: TypeAlias = Any
-"""A batched `tf.data.Dataset`; a tuple of arrays or DataFrames, `(x,)`, `(x, y)` or `(x, y, ids)`; a `PyDataset`."""
+"""A batched `tf.data.Dataset`; a tuple of arrays or DataFrames, `(x,)`, `(x, y)` or `(x, y, third)`, the third part ids
+(strings or integers), sample weights (floating-point numbers) or a dict of both; a `PyDataset`."""
 
 
 def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.data.Dataset]:
@@ -50,14 +51,16 @@ def to_dataset(given: Data, model: keras.Model | InfluenceModel, *, name: str = 
     one. A calculator takes the result; `audit`, `compare` and `label_issues` take the data themselves.
 
     Args:
-        given: `(x,)`, `(x, y)` or `(x, y, ids)`; a `PyDataset`; or a batched dataset, which is returned as it is.
+        given: `(x,)`, `(x, y)`, `(x, y, ids)`, `(x, y, sample_weight)` or `(x, y, {"ids": ids, "sample_weight": w})`;
+            a `PyDataset`; or a batched dataset, which is returned as it is.
         model: which takes the inputs.
         name: the argument it came by, for messages.
 
     Raises:
         TypeError: something else; or texts, dates or objects where the model takes numbers, or numbers for texts.
         ValueError: arrays of different lengths, or none; rows of several lengths; labels that are names, or missing;
-            columns without a name that the model knows; an index in another order than that of the labels.
+            sample weights that are negative or not finite; columns without a name that the model knows; an index in
+            another order than that of the labels.
 
     Example:
         train_set = to_dataset((frame[["age", "job"]], frame["refused"]), model)
@@ -72,14 +75,20 @@ def to_dataset(given: Data, model: keras.Model | InfluenceModel, *, name: str = 
         raise TypeError(
             describe(
                 f"`{name}` must be a batched `tf.data.Dataset`, a `keras.utils.PyDataset`, or a tuple of arrays or "
-                "DataFrames: (x, y), (x, y, ids), or (x,) without labels.",
+                "DataFrames: (x, y), (x, y, ids), (x, y, sample_weight), or (x,) without labels.",
                 {"type": type(given).__name__},
             )
         )
-    for part in given[1:]:
-        check_same_index(given[0], part, f"the labels or ids of `{name}`")
-    ids = index_ids(given[0]) if len(given) == 2 else None
-    parts = (_to_inputs(given[0], name, model), *(np.asarray(part) for part in given[1:]))
+    labels = given[1:2]
+    named = [dict(third) if isinstance(third, dict) else {"third": third} for third in given[2:]]
+    for part in (*labels, *(part for parts in named for part in parts.values())):
+        check_same_index(given[0], part, f"the labels, ids or weights of `{name}`")
+    thirds = [{key: np.asarray(part) for key, part in parts.items()} for parts in named]
+    parts = (
+        _to_inputs(given[0], name, model),
+        *(np.asarray(part) for part in labels),
+        *(third.get("third", third) for third in thirds),
+    )
     lengths = [len(leaf) for leaf in tf.nest.flatten(parts)]
     require(
         len(set(lengths)) == 1 and lengths[0] > 0,
@@ -89,7 +98,10 @@ def to_dataset(given: Data, model: keras.Model | InfluenceModel, *, name: str = 
     if len(parts) > 1:
         with naming_positions(0, name):
             check_label_numbers(parts[1])
-    parts = parts if ids is None else (*parts, ids)
+            batch = data.unpack(parts)
+            data.sample_weights(batch)
+        if batch.ids is None and (ids := index_ids(given[0])) is not None:
+            parts = data.pack(batch._replace(ids=ids))
     return tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(BATCH_SIZE)
 
 

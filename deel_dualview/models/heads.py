@@ -171,6 +171,17 @@ def why_not_linear(layer: keras.Layer) -> str:
     return "The last layer computes something else than a linear map of its inputs."
 
 
+def not_the_head(head: Head) -> ValueError:
+    """Return the error where the last layer applied to its input does not give the outputs of the model."""
+    return ValueError(
+        "The last Dense layer applied to its input does not give the model's outputs (nor does its softmax, "
+        "sigmoid, relu, ..., nor an affine step after it), so it is not the linear head. Name the layer whose "
+        "output to take as features, which then come without a linear head: "
+        "InfluenceModel(model, feature_layer=NAME), or pass both parts to InfluenceModel.from_parts. "
+        f"Received: Dense layer {head.layer.name!r}."
+    )
+
+
 def affine_map(
     function: Callable[[tf.Tensor], tf.Tensor], num_inputs: int, tolerance: float
 ) -> AffineMap | None:

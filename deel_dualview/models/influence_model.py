@@ -3,6 +3,7 @@
 import copy
 import threading
 import warnings
+from collections.abc import Mapping
 from typing import cast
 
 import keras
@@ -10,14 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import require
-from deel_dualview.models import determinism, identity, links, recording, splits, tracing
+from deel_dualview.models import determinism, heads, identity, links, recording, splits, tracing
+from deel_dualview.models.class_weights import ClassWeights
 from deel_dualview.models.ensembles import TreeEnsembleModel
 from deel_dualview.models.forward import Forward
 from deel_dualview.models.heads import Head, LinearHead
 from deel_dualview.models.inputs import structure_of, used
 from deel_dualview.models.keras_losses import LossFunction, check_loss_function, find_objective
 from deel_dualview.models.named_outputs import find_output
-from deel_dualview.models.objectives import Objective
+from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
 from deel_dualview.models.parts import Composed
 from deel_dualview.models.positions import Position, check_position, rows_at
 from deel_dualview.models.takes_labels import TakesLabels
@@ -51,13 +53,15 @@ class InfluenceModel(TakesLabels):
             loss and labels: datasets yield a dict of labels by name, a tuple in this order, or those of this output.
         position: of a model with an output at each position (b, steps, c) or (b, rows, columns, c) the one of evaluated
             examples to explain: a step, or (row, column). Training examples are at all positions. See `at`.
+        class_weight: of a classifier, weights of classes in the training objective, as in `model.fit`; 1 if not named.
+            Keras does not keep them, so that they are never found.
 
     Attributes:
         model: the Keras model; of several outputs one that makes `output` only, of the same layers and weights.
 
     Raises:
-        TypeError: `model` is not a Keras model, or `loss_function` no loss.
-        ValueError: no Dense head, no such layer, no named one of several outputs, or a head called more than once.
+        TypeError: `model` is not a Keras model, `loss_function` no loss, or `class_weight` no mapping.
+        ValueError: a negative weight, no Dense head or such layer, none named of several outputs, a head called twice.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class InfluenceModel(TakesLabels):
         loss_function: LossFunction | None = None,
         output: str | int | None = None,
         position: Position | None = None,
+        class_weight: Mapping[int, float] | None = None,
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(
@@ -81,6 +86,7 @@ class InfluenceModel(TakesLabels):
         self._output = None if output is None else find_output(model, output)
         self.model = model if self._output is None else self._output.alone()
         self._position = check_position(position)
+        self.class_weights = ClassWeights(class_weight)
         self._loss_function = loss_function
         self._objective: Objective | None = None
         self._requested_layer = feature_layer
@@ -98,7 +104,12 @@ class InfluenceModel(TakesLabels):
 
     @classmethod
     def from_parts(
-        cls, feature_extractor: keras.Model, head: keras.Layer, *, loss_function: LossFunction | None = None
+        cls,
+        feature_extractor: keras.Model,
+        head: keras.Layer,
+        *,
+        loss_function: LossFunction | None = None,
+        class_weight: Mapping[int, float] | None = None,
     ) -> "InfluenceModel":
         """Build from a feature extractor and a head, where no single Keras model can be split.
 
@@ -106,6 +117,7 @@ class InfluenceModel(TakesLabels):
             feature_extractor: maps inputs to features, shape (b, d).
             head: maps features to logits or probabilities, for instance a Dense layer.
             loss_function: see `InfluenceModel`.
+            class_weight: see `InfluenceModel`.
         """
         for name, part in (("feature_extractor", feature_extractor), ("head", head)):
             if not isinstance(part, keras.Layer):
@@ -113,16 +125,20 @@ class InfluenceModel(TakesLabels):
                     f"`{name}` must be a Keras model or layer. Received: {name} of type {type(part).__name__}."
                 )
         return cls(
-            Composed(feature_extractor, head), feature_layer=feature_extractor, loss_function=loss_function
+            Composed(feature_extractor, head),
+            feature_layer=feature_extractor,
+            loss_function=loss_function,
+            class_weight=class_weight,
         )
 
     def __repr__(self) -> str:
-        found = (
-            "not built"
-            if self._split is None
-            else f"objective={self.objective}, features={self.feature_layer!r}"
+        if self._split is None:
+            return f"InfluenceModel({self.model.name!r}, not built)"
+        weights = f", {self.class_weights}" if self.class_weights else ""
+        return (
+            f"InfluenceModel({self.model.name!r}, objective={self.objective}{weights}, "
+            f"features={self.feature_layer!r})"
         )
-        return f"InfluenceModel({self.model.name!r}, {found})"
 
     def at(self, position: Position) -> "InfluenceModel":
         """Return the same model, of which another position of evaluated examples is explained."""
@@ -218,8 +234,10 @@ class InfluenceModel(TakesLabels):
             found = identity.fingerprint(
                 self.model, self._known_split(), self._passes.eager, self._seen, self._changing
             )
-        # The objective of a classifier is left out, so that its stores of former releases stay valid.
-        return found if self.is_classifier else f"{found} {self.objective.describe()}"
+        # The plain objective of a classifier is left out, so that its stores of former releases stay valid.
+        if self.objective != SoftmaxCrossEntropy():
+            found = f"{found} {self.objective.describe()}"
+        return f"{found} {self.class_weights}" if self.class_weights else found
 
     def record_weights(self) -> identity.WeightsRecord:
         """Return a record of the weights as they are now, which finds out later whether they have changed."""
@@ -271,6 +289,14 @@ class InfluenceModel(TakesLabels):
         outputs = self.logits(inputs)
         return self.objective.loss(outputs, tf.convert_to_tensor(self.to_targets(self.query_labels(labels))))
 
+    def example_weights(
+        self, targets: np.ndarray | None, sample_weight: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        """Return the weights of training examples, (b,), None if all are 1; see `ClassWeights.of_examples`."""
+        if not self.class_weights:
+            return sample_weight
+        return self.class_weights.of_examples(targets, sample_weight, self.num_classes)
+
     def check_inputs(self, specs: Inputs, name: str) -> None:
         """Refuse inputs of a structure or shape that the model does not take, where it tells which it takes.
 
@@ -293,9 +319,9 @@ class InfluenceModel(TakesLabels):
             if self._link is not None:
                 return
             # The first call of a model that is not built creates its variables, which no trace may do.
-            known = _variables(self.model)
+            known = tracing.variable_ids(self.model)
             own_outputs = tracing.call_model(self.model, inputs)
-            if _variables(self.model) - known:
+            if tracing.variable_ids(self.model) - known:
                 warnings.warn(
                     "The model was not built: its weights were created just now, at random. Train it, or load "
                     f"its weights, before asking what it has learned. Received: model={self.model.name!r}.",
@@ -336,13 +362,7 @@ class InfluenceModel(TakesLabels):
             ValueError: none were named.
         """
         if self._requested_layer is None:
-            raise ValueError(
-                "The last Dense layer applied to its input does not give the model's outputs (nor does its softmax, "
-                "sigmoid, relu, ..., nor an affine step after it), so it is not the linear head. Name the layer whose "
-                "output to take as features, which then come without a linear head: "
-                "InfluenceModel(model, feature_layer=NAME), or pass both parts to InfluenceModel.from_parts. "
-                f"Received: Dense layer {head.layer.name!r}."
-            )
+            raise heads.not_the_head(head)
         self._split = split._replace(head=None)
         self._forward = None
 
@@ -369,8 +389,3 @@ class InfluenceModel(TakesLabels):
             {"position": self._position},
         )
         return found
-
-
-def _variables(model: keras.Model) -> set[int]:
-    """Identify the weights of all layers, those of a wrapper that is not built itself included."""
-    return {id(weight) for layer in tracing.all_layers(model) for weight in layer.weights}

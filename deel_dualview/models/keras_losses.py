@@ -11,8 +11,8 @@ import keras
 
 from deel_dualview._checks import describe, require
 from deel_dualview.models import keras_graph
+from deel_dualview.models.custom_loss import CustomLoss
 from deel_dualview.models.objectives import (
-    CustomLoss,
     Huber,
     IndependentSigmoids,
     Objective,
@@ -99,24 +99,23 @@ def _found(loss_function: LossFunction | None, compiled: Any, width: int, ending
         loss = keras.losses.get(loss)
     name = _name_of(loss)
     settings = keras_graph.settings_of_loss(loss)
+    smoothing = float(settings.get("label_smoothing", 0.0))
     if name == "mean_squared_error" and ending == "logits":
         return SquaredError()
     if name == "huber" and ending == "logits":
         return Huber(float(settings.get("delta", 1.0)))
     if name == "binary_crossentropy" and width > 1 and ending in ("logits", "sigmoid"):
-        return IndependentSigmoids()
+        return IndependentSigmoids(smoothing)
     if ending in ACTIVATIONS:
         return _behind_activation(loss, name, ending)
-    if loss_function is None:
-        is_custom = name in _REGRESSIONS and ending == "logits"
-    else:
-        is_custom = name not in (*_CLASSIFIERS, "binary_crossentropy") or bool(
-            settings.get("label_smoothing")
-        )
+    is_cross_entropy = name in (*_CLASSIFIERS, "binary_crossentropy")
+    is_custom = not is_cross_entropy and (
+        loss_function is not None or name in _REGRESSIONS and ending == "logits"
+    )
     if not is_custom:
-        if loss_function is None and loss is not None and name not in (*_CLASSIFIERS, "binary_crossentropy"):
+        if loss_function is None and loss is not None and not is_cross_entropy:
             _warn_of_another_loss(loss)
-        return SoftmaxCrossEntropy()
+        return SoftmaxCrossEntropy(smoothing if is_cross_entropy else 0.0)
     return CustomLoss(_per_example(loss), ending)
 
 

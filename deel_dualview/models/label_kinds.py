@@ -3,8 +3,9 @@
 from typing import Literal
 
 from deel_dualview._checks import require
+from deel_dualview.models.custom_loss import CustomLoss
 from deel_dualview.models.influence_model import InfluenceModel
-from deel_dualview.models.objectives import CustomLoss, IndependentSigmoids
+from deel_dualview.models.objectives import IndependentSigmoids
 
 LabelKind = Literal["classes", "labels", "numbers"]
 """One of c classes, c labels that hold or do not, or c numbers."""

@@ -132,3 +132,27 @@ def _one_hot_to_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
             {"first of these labels": labels[rows[0]]},
         )
     return labels.argmax(axis=1).astype(np.int64)
+
+
+def to_rows(labels: np.ndarray, width: int | None, what: str) -> np.ndarray:
+    """Return labels (b,) or (b, width) as rows of numbers, float32.
+
+    Args:
+        labels: as given.
+        width: that they must have; None for any.
+        what: they are, for messages.
+
+    Raises:
+        ValueError: another shape, not numbers, NaN or infinity.
+    """
+    rows = labels[:, np.newaxis] if labels.ndim == 1 else labels
+    shapes = "(b, t)" if width is None else f"(b,) or (b, {width})" if width == 1 else f"(b, {width})"
+    require(
+        rows.ndim == 2 and width in (None, rows.shape[1]) and labels.dtype.kind in "biuf",
+        f"{what} must be numbers of shape {shapes}.",
+        {"shape of the labels": labels.shape, "dtype": labels.dtype},
+    )
+    wrong = np.flatnonzero(~np.isfinite(rows.astype(np.float64)).all(axis=1))
+    if wrong.size:
+        raise RowsError(f"{what} must be finite: fix or filter out these examples.", wrong, {})
+    return rows.astype(np.float32)

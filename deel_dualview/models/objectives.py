@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview._checks import check_choice, check_positive, describe, require
+from deel_dualview._checks import check_choice, check_positive, is_number, require
 from deel_dualview.data.examples import RowsError
 from deel_dualview.models import links
-from deel_dualview.models.labels import to_classes
+from deel_dualview.models.labels import to_classes, to_rows
 from deel_dualview.typing import Function
 
 HessianKind = Literal["softmax", "diagonal", "full"]
 """Form of the Hessian of a loss in the outputs: diag(p) - p p' given by p (b, c), a diagonal (b, c), or (b, c, c)."""
-
-_MOST_OUTPUTS_OF_CUSTOM_LOSS = 64
 
 
 class Objective(ABC):
@@ -37,6 +33,8 @@ class Objective(ABC):
     hessian_kind: ClassVar[HessianKind] = "diagonal"
     needs_targets: ClassVar[bool] = False
     """Whether the Hessian depends on the labels."""
+    label_smoothing: float = 0.0
+    """Share of every label that is spread evenly over the classes, or over yes and no."""
 
     def num_outputs(self, width: int) -> int:
         """Return the number c of outputs that can be explained of a model whose last layer has `width`."""
@@ -131,14 +129,25 @@ class Objective(ABC):
         return repr(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SoftmaxCrossEntropy(Objective):
     """Cross-entropy of one of c classes: `log sum_j exp z_j - z_y`, for integer or one-hot labels.
 
     A model with one output z is a classifier of two classes with the logits (-z / 2, z / 2): binary cross-entropy.
+
+    Args:
+        label_smoothing: s, 0 <= s < 1; `(1 - s) z_y + s mean_j z_j` takes the place of z_y, as in Keras. It is part of
+            the loss of evaluated examples too.
     """
 
     hessian_kind: ClassVar[HessianKind] = "softmax"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_smoothing(self.label_smoothing)
+
+    def __repr__(self) -> str:
+        return _named_with_smoothing(self)
 
     def num_outputs(self, width: int) -> int:
         return max(2, width)
@@ -149,14 +158,33 @@ class SoftmaxCrossEntropy(Objective):
     def targets(self, labels: np.ndarray, num_outputs: int) -> np.ndarray:
         return to_classes(labels, num_outputs)
 
+    def soft_labels(self, classes: np.ndarray, num_classes: int) -> np.ndarray:
+        """Return the probabilities that the loss compares with, shape (n, c), float64: one-hot without smoothing."""
+        return (
+            np.eye(num_classes)[classes] * (1.0 - self.label_smoothing) + self.label_smoothing / num_classes
+        )
+
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs)
+        if not self.label_smoothing:
+            return losses
+        return losses + self.smoothing_term(
+            outputs, tf.one_hot(targets, outputs.shape[1], dtype=outputs.dtype)
+        )
+
+    def smoothing_term(self, outputs: tf.Tensor, one_hot: tf.Tensor) -> tf.Tensor:
+        """Return what smoothing adds to losses: s (z_y - mean_j z_j), for outputs (..., c), shape (...)."""
+        excess = tf.reduce_sum(outputs * one_hot, axis=-1) - tf.reduce_mean(outputs, axis=-1)
+        return self.label_smoothing * excess
 
     def loss_gradient(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         one_hot = tf.one_hot(targets, outputs.shape[1], dtype=outputs.dtype)
         others = (1.0 - one_hot) * tf.nn.softmax(outputs)
         # Not p - 1 for the own class: an example fitted exactly has no gradient, one fitted well a precise one.
-        return others - one_hot * tf.reduce_sum(others, axis=1, keepdims=True)
+        gradient = others - one_hot * tf.reduce_sum(others, axis=1, keepdims=True)
+        if not self.label_smoothing:
+            return gradient
+        return gradient + self.label_smoothing * (one_hot - 1.0 / outputs.shape[1])
 
     def hessian_factor(self, outputs: tf.Tensor, targets: tf.Tensor | None = None) -> tf.Tensor:
         return tf.nn.softmax(outputs)
@@ -170,8 +198,11 @@ class SoftmaxCrossEntropy(Objective):
         if function == "logit":
             return own
         margin = own - tf.reduce_logsumexp(_without(outputs, one_hot), axis=1)
+        if function == "margin":
+            return margin
         # TensorFlow's cross-entropy has the gradient p - 1, which loses the digits of an example well fitted.
-        return margin if function == "margin" else tf.math.softplus(-margin)
+        losses = tf.math.softplus(-margin)
+        return losses + self.smoothing_term(outputs, one_hot) if self.label_smoothing else losses
 
     def gradient(self, outputs: tf.Tensor, targets: tf.Tensor, function: Function = "loss") -> tf.Tensor:
         if function == "loss":
@@ -183,18 +214,29 @@ class SoftmaxCrossEntropy(Objective):
         return tf.argmax(outputs, axis=1).numpy()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IndependentSigmoids(Objective):
     """Binary cross-entropy of every label by itself, averaged over the c labels as Keras does: multi-label models.
 
     Labels are rows of c zeros and ones. `target="prediction"` explains the label with the largest logit.
+
+    Args:
+        label_smoothing: s, 0 <= s < 1; a label y is compared with as `(1 - s) y + s / 2`, as in Keras.
     """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_smoothing(self.label_smoothing)
+
+    def __repr__(self) -> str:
+        return _named_with_smoothing(self)
 
     def from_native(self, outputs: tf.Tensor, link: str) -> tf.Tensor:
         return links.inverse_sigmoid(outputs) if link == "sigmoid" else outputs
 
     def targets(self, labels: np.ndarray, num_outputs: int) -> np.ndarray:
-        rows = _rows(labels, num_outputs, "Labels of independent sigmoids")
+        rows = to_rows(labels, num_outputs, "Labels of independent sigmoids")
         wrong = np.flatnonzero(((rows != 0) & (rows != 1)).any(axis=1))
         if wrong.size:
             raise RowsError(
@@ -207,11 +249,17 @@ class IndependentSigmoids(Objective):
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         targets = tf.cast(targets, outputs.dtype)
         # softplus(-margin) keeps the digits of a label that is fitted well.
-        return tf.reduce_mean(tf.math.softplus((1.0 - 2.0 * targets) * outputs), axis=1)
+        losses = tf.math.softplus((1.0 - 2.0 * targets) * outputs)
+        if self.label_smoothing:
+            losses += self.label_smoothing * (targets - 0.5) * outputs
+        return tf.reduce_mean(losses, axis=1)
 
     def loss_gradient(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         signs = 1.0 - 2.0 * tf.cast(targets, outputs.dtype)
-        return signs * tf.sigmoid(signs * outputs) / outputs.shape[1]
+        gradient = signs * tf.sigmoid(signs * outputs)
+        if self.label_smoothing:
+            gradient -= self.label_smoothing * signs / 2.0
+        return gradient / outputs.shape[1]
 
     def hessian_factor(self, outputs: tf.Tensor, targets: tf.Tensor | None = None) -> tf.Tensor:
         return tf.sigmoid(outputs) * tf.sigmoid(-outputs) / outputs.shape[1]
@@ -225,7 +273,7 @@ class SquaredError(Objective):
     """Squared error, averaged over the c outputs as Keras does: `sum_j (z_j - y_j)^2 / c`."""
 
     def targets(self, labels: np.ndarray, num_outputs: int) -> np.ndarray:
-        return _rows(labels, num_outputs, "Labels of a regression")
+        return to_rows(labels, num_outputs, "Labels of a regression")
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean((outputs - tf.cast(targets, outputs.dtype)) ** 2, axis=1)
@@ -251,7 +299,7 @@ class Huber(Objective):
         check_positive("delta", self.delta)
 
     def targets(self, labels: np.ndarray, num_outputs: int) -> np.ndarray:
-        return _rows(labels, num_outputs, "Labels of a regression")
+        return to_rows(labels, num_outputs, "Labels of a regression")
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         residuals = tf.abs(outputs - tf.cast(targets, outputs.dtype))
@@ -267,116 +315,18 @@ class Huber(Objective):
         return tf.cast(is_inside, outputs.dtype) / outputs.shape[1]
 
 
-@dataclass(frozen=True, repr=False)
-class CustomLoss(Objective):
-    """Any loss, differentiated automatically in the outputs: for models of at most 64 outputs.
-
-    Args:
-        function: `function(labels, outputs)`, as Keras writes losses, to the loss of every example, shape (b,), from
-            labels (b, t), float32, and the outputs of the model (b, c), float32 or float64. It must be twice
-            differentiable, and treat every example by itself.
-        link: how the outputs of the model follow from those of its last layer: `"logits"` (they are the same),
-            `"softmax"`, `"sigmoid"`, or `"relu"`, `"exponential"`, `"softplus"`. An InfluenceModel finds it.
-
-    Raises:
-        TypeError: `function` cannot be called.
-    """
-
-    hessian_kind: ClassVar[HessianKind] = "full"
-    needs_targets: ClassVar[bool] = True
-    function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    link: str | None = None
-
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise TypeError(
-                describe(
-                    "A custom loss must be a function of labels and outputs.", {"function": self.function}
-                )
-            )
-
-    def __repr__(self) -> str:
-        return f"CustomLoss({self._name}, link={self.link!r})"
-
-    @property
-    def _name(self) -> str:
-        """Name of the function, without its address."""
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
-
-    def from_native(self, outputs: tf.Tensor, link: str) -> tf.Tensor:
-        if link == "softmax":
-            return links.log_softmax(outputs)
-        return links.inverse_sigmoid(outputs) if link == "sigmoid" else outputs
-
-    def targets(self, labels: np.ndarray, num_outputs: int) -> np.ndarray:
-        require(
-            num_outputs <= _MOST_OUTPUTS_OF_CUSTOM_LOSS,
-            f"A custom loss is differentiated output by output, up to {_MOST_OUTPUTS_OF_CUSTOM_LOSS} of them: use an "
-            "objective with closed forms (SoftmaxCrossEntropy, IndependentSigmoids, SquaredError, Huber).",
-            {"outputs": num_outputs},
-        )
-        return _rows(labels, None, "Labels of a custom loss")
-
-    def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        native = links.native_of(outputs, self.link or "logits")
-        values = tf.convert_to_tensor(self.function(tf.cast(targets, outputs.dtype), native))
-        require(
-            values.shape.rank == 1,
-            "A custom loss must return one number for every example, shape (b,): do not average over the batch "
-            "(reduction='none').",
-            {"shape": values.shape},
-        )
-        return tf.cast(values, outputs.dtype)
-
-    def loss_gradient(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(outputs)
-            values = self.loss(outputs, targets)
-        return tape.gradient(values, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-    def hessian_factor(self, outputs: tf.Tensor, targets: tf.Tensor | None = None) -> tf.Tensor:
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(outputs)
-            columns = tf.unstack(self.loss_gradient(outputs, targets), axis=1)
-        rows = [
-            tape.gradient(column, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            for column in columns
-        ]
-        matrices = tf.stack(rows, axis=1)
-        return (matrices + tf.linalg.matrix_transpose(matrices)) / 2.0
-
-    def describe(self) -> str:
-        """Return the name of the function and a hash of its gradients at fixed points: code has no other identity."""
-        generator = np.random.default_rng(0)
-        found = []
-        for width in (1, 2, 3, 10):
-            outputs = tf.constant(generator.normal(size=(8, width)))
-            for labels in (generator.random((8, width)), generator.integers(0, width, (8, 1)).astype(float)):
-                try:
-                    found.append(self.loss_gradient(outputs, tf.constant(labels)).numpy().tobytes())
-                except (ValueError, TypeError, tf.errors.OpError):
-                    found.append(b"refused")
-        digest = hashlib.sha256(b"".join(found)).hexdigest()
-        return f"CustomLoss({self._name}, {self.link}, {digest})"
-
-
-def _rows(labels: np.ndarray, width: int | None, what: str) -> np.ndarray:
-    """Return labels (b,) or (b, width) as rows of float32.
-
-    Raises:
-        ValueError: another shape, not numbers, NaN or infinity.
-    """
-    rows = labels[:, np.newaxis] if labels.ndim == 1 else labels
-    shapes = "(b, t)" if width is None else f"(b,) or (b, {width})" if width == 1 else f"(b, {width})"
+def _check_smoothing(label_smoothing: float) -> None:
     require(
-        rows.ndim == 2 and width in (None, rows.shape[1]) and labels.dtype.kind in "biuf",
-        f"{what} must be numbers of shape {shapes}.",
-        {"shape of the labels": labels.shape, "dtype": labels.dtype},
+        is_number(label_smoothing) and 0 <= label_smoothing < 1,
+        "`label_smoothing` must be a number of at least 0 and below 1.",
+        {"label_smoothing": label_smoothing},
     )
-    wrong = np.flatnonzero(~np.isfinite(rows.astype(np.float64)).all(axis=1))
-    if wrong.size:
-        raise RowsError(f"{what} must be finite: fix or filter out these examples.", wrong, {})
-    return rows.astype(np.float32)
+
+
+def _named_with_smoothing(objective: Objective) -> str:
+    smoothing = objective.label_smoothing
+    # Without any as in former releases, whose stores are keyed by it.
+    return f"{type(objective).__name__}({f'label_smoothing={smoothing}' if smoothing else ''})"
 
 
 def _without(logits: tf.Tensor, one_hot: tf.Tensor) -> tf.Tensor:

@@ -68,3 +68,8 @@ def input_specs(model: keras.Model) -> Inputs | None:
     """Return the specs of the model's inputs where it knows them before it is called, else None."""
     structure = structure_of(model)
     return None if structure is None else tf.nest.map_structure(relaxed_spec, structure)
+
+
+def variable_ids(model: keras.Model) -> set[int]:
+    """Identify the weights of all layers, those of a wrapper that is not built itself included."""
+    return {id(weight) for layer in all_layers(model) for weight in layer.weights}

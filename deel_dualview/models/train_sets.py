@@ -79,5 +79,15 @@ def check_train_set(
     first = data.unpack(read(train_set, "train_set"))
     data.check_finite(first.inputs, 0, "train_set")
     model.prepare(first.inputs)
+    is_weighted = first.sample_weight is not None or bool(model.class_weights)
+    require(
+        not (is_weighted and model.num_axes),
+        "Weights are of models with one output an example: leave them out of a model with an output at "
+        "each of several positions.",
+        {"class_weights": model.class_weights, "element_spec": train_set.element_spec},
+    )
     with data.naming_positions(0, "train_set"):
-        model.training_targets(first.labels)
+        targets = model.training_targets(first.labels)
+        weights = data.sample_weights(first)
+        if is_weighted:
+            model.example_weights(targets, weights)

@@ -25,7 +25,7 @@ def stored_features(
     dataset: tf.data.Dataset,
     features_of: Callable[[Inputs], tf.Tensor] | None = None,
 ) -> StoredVectors:
-    """Return features (n, d), and labels and ids where there are any, of a dataset's examples.
+    """Return features (n, d), and labels, ids and sample weights where there are any, of a dataset's examples.
 
     Of a model with an output at each position there is a row for every example and position that counts.
 
@@ -60,6 +60,8 @@ def stored_features(
             computed = {LEAVES: places.reshape(len(features), model.num_leaves_of_example)}
         if batch.labels is not None:
             computed["labels"] = model.to_targets(batch.labels)
+        if (weights := data.sample_weights(batch)) is not None:
+            computed["sample_weight"] = weights
         return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
 
     side = "input" if model.split.takes_input else "output"

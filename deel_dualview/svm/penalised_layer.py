@@ -1,17 +1,18 @@
 """A linear layer with an L2 penalty, fitted to stationarity by Newton's method on cached features.
 
-    minimise over W   1/n sum_i loss(t_i, W phi_i) + lambda ||W||^2
-    gradient          1/n sum_i e_i phi_i' + 2 lambda W,       e_i the gradient of the loss in the outputs W phi_i
-    Newton step       (1/n sum_i B_i (x) phi_i phi_i' + 2 lambda I) step = -gradient,       B_i its Hessian there
+    minimise over W   1/n sum_i w_i loss(t_i, W phi_i) + lambda ||W||^2,       w_i = 1 without sample weights
+    gradient          1/n sum_i w_i e_i phi_i' + 2 lambda W,       e_i the gradient of the loss in the outputs W phi_i
+    Newton step       (1/n sum_i w_i B_i (x) phi_i phi_i' + 2 lambda I) step = -gradient,       B_i its Hessian there
 
 Of softmax regression e_i = p_i - t_i and B_i = diag(p_i) - p_i p_i'.
 
 Gradients are in float64. Steps are solved by conjugate gradients with products in float32, as exactly as the
-distance to the optimum asks for, preconditioned by the one (d, d) matrix 1/n sum_i w_i phi_i phi_i' + 2
-lambda I, where w_i is the mean of the diagonal of B_i.
+distance to the optimum asks for, preconditioned by the one (d, d) matrix 1/n sum_i w_i b_i phi_i phi_i' + 2
+lambda I, where b_i is the mean of the diagonal of B_i.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -35,7 +36,7 @@ class PenalisedLayer:
 
     Attributes:
         weights: W, shape (d, c), float64; one column where the targets have one.
-        coefficients: alpha = -e / (2 lambda n) at W, shape (n, c), float32: W is features' @ alpha.
+        coefficients: alpha = -w e / (2 lambda n) at W, shape (n, c), float32: W is features' @ alpha.
         objective: mean loss + lambda ||W||^2.
         gradient_norm: Euclidean norm of the objective's gradient at W; 0 at the exact solution.
         relative_residual: ||W - features' @ alpha|| / ||W||, which is gradient_norm / (2 lambda ||W||).
@@ -113,6 +114,7 @@ def fit_softmax_regression(
     penalty: float,
     tolerance: float = 1e-7,
     max_iterations: int = 100,
+    sample_weight: np.ndarray | None = None,
 ) -> PenalisedLayer:
     """Fit a softmax regression without offset; append a constant feature for one, penalised like the rest.
 
@@ -123,6 +125,7 @@ def fit_softmax_regression(
         penalty: lambda of lambda ||W||^2, > 0.
         tolerance: on the relative residual of W = features' @ alpha.
         max_iterations: most Newton steps; fewer than 20 are usual.
+        sample_weight: w, shape (n,), not negative; 1 by default.
 
     Raises:
         ValueError: bad settings, or shapes that do not fit.
@@ -132,7 +135,13 @@ def fit_softmax_regression(
     """
     loss = _SIGMOID if targets.ndim == 2 and targets.shape[1] == 1 else _SOFTMAX
     return fit_penalised_layer(
-        features, targets, loss, penalty=penalty, tolerance=tolerance, max_iterations=max_iterations
+        features,
+        targets,
+        loss,
+        penalty=penalty,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        sample_weight=sample_weight,
     )
 
 
@@ -145,6 +154,7 @@ def fit_penalised_layer(
     tolerance: float = 1e-7,
     max_iterations: int = 100,
     num_outputs: int | None = None,
+    sample_weight: np.ndarray | None = None,
 ) -> PenalisedLayer:
     """Fit a linear layer without offset for any loss of its outputs; see `fit_softmax_regression`.
 
@@ -156,8 +166,9 @@ def fit_penalised_layer(
         tolerance: on the relative residual of W = features' @ alpha.
         max_iterations: most Newton steps.
         num_outputs: c; by default the width of the targets.
+        sample_weight: w, shape (n,), not negative; 1 by default.
     """
-    problem = _Problem(features, targets, loss, check_positive("penalty", penalty))
+    problem = _Problem(features, targets, loss, check_positive("penalty", penalty), sample_weight)
     check_positive("tolerance", tolerance)
     point = problem.evaluate(np.zeros((num_outputs or targets.shape[1], features.shape[1])))
     num_iterations, moved = 0, True
@@ -175,17 +186,37 @@ def fit_penalised_layer(
 class _Problem:
     """The objective, over blocks of rows so that no (n, d) array in float64 is made."""
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, loss: OutputLoss, penalty: float) -> None:
+    def __init__(
+        self,
+        features: np.ndarray,
+        targets: np.ndarray,
+        loss: OutputLoss,
+        penalty: float,
+        sample_weight: np.ndarray | None,
+    ) -> None:
         require(
-            features.ndim == targets.ndim == 2 and len(features) == len(targets) > 0,
-            "Features (n, d) and targets (n, c) need one row for every example.",
-            {"features": features.shape, "targets": targets.shape},
+            features.ndim == targets.ndim == 2
+            and len(features) == len(targets) > 0
+            and (sample_weight is None or sample_weight.shape == (len(features),)),
+            "Features (n, d) and targets (n, c) need one row, and sample weights one number, for every example.",
+            {
+                "features": features.shape,
+                "targets": targets.shape,
+                "weights": None if sample_weight is None else sample_weight.shape,
+            },
         )
         self.loss, self.penalty = loss, penalty
         self.num_examples = len(features)
         slices = [slice(start, start + _BLOCK_SIZE) for start in range(0, len(features), _BLOCK_SIZE)]
         self.features = [tf.constant(features[rows], tf.float32) for rows in slices]
         self.targets = [tf.constant(targets[rows], tf.float64) for rows in slices]
+        self.weights: list[tf.Tensor | None] = [None] * len(slices)
+        # Products of these rows with themselves are weighted.
+        self.rooted = self.features
+        if sample_weight is not None:
+            self.weights = [tf.constant(sample_weight[rows, np.newaxis], tf.float64) for rows in slices]
+            roots = np.sqrt(sample_weight).astype(np.float32)[:, np.newaxis]
+            self.rooted = [rows * roots[part] for rows, part in zip(self.features, slices, strict=True)]
         # What gradients of rounded probabilities differ by.
         self._noise = _ROUNDING * float(
             np.sqrt(np.einsum("nd,nd->", features, features, dtype=np.float64) / len(features))
@@ -194,20 +225,22 @@ class _Problem:
     def evaluate(self, weights: np.ndarray) -> _Point:
         value, gradient = self.penalty * float((weights**2).sum()), 2 * self.penalty * weights
         factors = []
-        for features, targets in zip(self.features, self.targets, strict=True):
-            loss, part, own, _ = _terms(features, targets, tf.constant(weights), self.loss, len(weights))
+        for block in self._blocks():
+            loss, part, own, _ = _terms(*block, tf.constant(weights), self.loss, len(weights))
             value += float(loss) / self.num_examples
             gradient = gradient + part.numpy() / self.num_examples
             factors.append(own)
         return _Point(weights, value, gradient, factors)
 
     def errors(self, point: _Point) -> np.ndarray:
-        """Return e of every example, shape (n, c), float64."""
+        """Return w e of every example, shape (n, c), float64."""
         weights = tf.constant(point.weights)
-        blocks = zip(self.features, self.targets, strict=True)
         return np.concatenate(
-            [_terms(*block, weights, self.loss, len(weights))[3].numpy() for block in blocks]
+            [_terms(*block, weights, self.loss, len(weights))[3].numpy() for block in self._blocks()]
         )
+
+    def _blocks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]]:
+        return zip(self.features, self.targets, self.weights, strict=True)
 
     def is_stationary(self, point: _Point, tolerance: float) -> bool:
         scale = 2 * self.penalty * float(np.linalg.norm(point.weights))
@@ -216,7 +249,7 @@ class _Problem:
     def hessian_product(self, point: _Point, direction: np.ndarray) -> np.ndarray:
         rows = tf.constant(direction, tf.float32)
         product = 2 * self.penalty * direction
-        for features, factor in zip(self.features, point.factors, strict=True):
+        for features, factor in zip(self.rooted, point.factors, strict=True):
             part = _hessian_product(features, factor, rows, self.loss, len(direction))
             product = product + part.numpy() / self.num_examples
         return product
@@ -224,22 +257,29 @@ class _Problem:
     def preconditioner(self, point: _Point) -> tuple[np.ndarray, bool]:
         """Return the Cholesky factor of the (d, d) matrix."""
         matrix = 2 * self.penalty * np.eye(point.weights.shape[1])
-        for features, factor in zip(self.features, point.factors, strict=True):
+        for features, factor in zip(self.rooted, point.factors, strict=True):
             matrix += _weighted_gram(features, factor, self.loss).numpy() / self.num_examples
         return scipy.linalg.cho_factor(matrix)
 
 
 @tf.function(reduce_retracing=True, autograph=False)
 def _terms(
-    features: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, loss: OutputLoss, num_outputs: int
+    features: tf.Tensor,
+    targets: tf.Tensor,
+    sample_weight: tf.Tensor | None,
+    weights: tf.Tensor,
+    loss: OutputLoss,
+    num_outputs: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the summed loss, its gradient (c, d), the factors of B and e (b, c), all in float64.
+    """Return the summed loss, its gradient (c, d), the factors of B and w e (b, c), all in float64.
 
     Each number of outputs has a graph of its own: static shapes are lost when widths vary.
     """
     features = tf.cast(features, tf.float64)
     outputs = tf.ensure_shape(tf.matmul(features, weights, transpose_b=True), (None, num_outputs))
     losses, errors, factor = loss.terms(outputs, targets)
+    if sample_weight is not None:
+        losses, errors = losses * sample_weight[:, 0], errors * sample_weight
     return tf.reduce_sum(losses), tf.matmul(errors, features, transpose_a=True), factor, errors
 
 

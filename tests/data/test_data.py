@@ -51,9 +51,47 @@ class TestUnpack:
         with pytest.raises(ValueError, match="as_supervised=True"):
             data.unpack({inputs: tf.ones((2, 3)), "label": tf.ones(2)})
 
-    def test_sample_weights_are_not_taken_for_ids(self):
-        with pytest.raises(ValueError, match="drop the weights"):
-            data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), tf.ones(2)))
+    def test_floating_point_numbers_are_sample_weights_as_in_keras(self):
+        weights = tf.constant([0.5, 2.0])
+        batch = data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), weights))
+        assert batch.sample_weight is weights and batch.ids is None
+
+    @pytest.mark.parametrize("names", [("ids",), ("sample_weight",), ("ids", "sample_weight")], ids=str)
+    def test_a_dict_names_ids_and_sample_weights(self, names):
+        parts = {"ids": tf.constant(["a", "b"]), "sample_weight": tf.constant([1, 2])}
+        element = (tf.ones((2, 3)), tf.constant([0, 1]), {name: parts[name] for name in names})
+        batch = data.unpack(element)
+        assert (batch.ids is None, batch.sample_weight is None) == (
+            "ids" not in names,
+            "sample_weight" not in names,
+        )
+        again = data.unpack(data.pack(batch))
+        assert again.ids is batch.ids and again.sample_weight is batch.sample_weight
+
+    def test_a_dict_with_other_names_is_refused(self):
+        with pytest.raises(ValueError, match="names its `ids`"):
+            data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), {"weights": tf.constant([0.5, 2.0])}))
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0])
+    def test_weights_that_are_negative_or_not_finite_are_refused_by_row(self, wrong):
+        batch = data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), tf.constant([1.0, wrong])))
+        with pytest.raises(ValueError, match=r"finite and not negative.*rows=\[1\]"):
+            data.sample_weights(batch)
+
+    def test_weights_of_another_shape_are_refused(self):
+        batch = data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), tf.ones((2, 2))))
+        with pytest.raises(ValueError, match="one number for each example"):
+            data.sample_weights(batch)
+
+    def test_weights_are_part_of_what_an_example_is(self):
+        element = tf.ones((2, 3)), tf.constant([0, 0])
+        plain = data.hash_examples(element)
+        first, second = data.hash_examples((*element, tf.constant([1.0, 2.0])))
+        assert first != second and plain[0] == plain[1] and plain[0] not in (first, second)
+
+    def test_complex_numbers_are_no_ids(self):
+        with pytest.raises(ValueError, match="strings or integers"):
+            data.unpack((tf.ones((2, 3)), tf.constant([0, 1]), tf.ones(2, tf.complex64)))
 
     def test_labels_of_several_outputs_are_kept_together(self):
         assert sorted(data.unpack((tf.ones((2, 3)), {"a": tf.ones(2), "b": tf.ones(2)})).labels) == ["a", "b"]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from deel_dualview import audit, compare, label_issues
+from deel_dualview import audit, compare, data, label_issues
 from deel_dualview.models.arrays import check_same_index, column_names, index_ids, to_dataset, to_datasets
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
@@ -65,6 +65,25 @@ def test_every_form_yields_the_examples_in_their_order(form):
     inputs, labels = arrays(to_dataset(FORMS[form], model_of_rows()))
     np.testing.assert_allclose(inputs, ROWS)
     np.testing.assert_array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("third", ["weights", "named"])
+def test_the_index_of_a_frame_stays_its_ids_beside_sample_weights(third):
+    weights = pd.Series(np.linspace(0, 1, 60), index=FRAME.index + 5)
+    given = (
+        FRAME.set_index(FRAME.index + 5),
+        LABELS,
+        {"sample_weight": weights} if third == "named" else weights,
+    )
+    batch = data.unpack(next(iter(to_dataset(given, model_of_rows()))))
+    np.testing.assert_allclose(batch.sample_weight, weights)
+    np.testing.assert_array_equal(batch.ids, np.arange(5, 65))
+
+
+def test_sample_weights_that_are_negative_are_refused_by_position():
+    weights = np.where(np.arange(60) == 33, -1.0, 1.0)
+    with pytest.raises(ValueError, match=r"not negative.*indices=\[33\]"):
+        to_dataset((ROWS, LABELS, weights), model_of_rows())
 
 
 def test_a_dataset_is_taken_as_it_is():

@@ -21,7 +21,9 @@ def log_cosh_of_weighted(labels, outputs):
 
 OBJECTIVES = [
     SoftmaxCrossEntropy(),
+    SoftmaxCrossEntropy(label_smoothing=0.3),
     IndependentSigmoids(),
+    IndependentSigmoids(label_smoothing=0.3),
     SquaredError(),
     Huber(0.7),
     CustomLoss(log_cosh_of_weighted),
@@ -72,10 +74,14 @@ def test_the_hessian_is_the_derivative_of_the_gradient(objective, outputs):
     ("objective", "loss"),
     [
         (IndependentSigmoids(), keras.losses.BinaryCrossentropy(from_logits=True, reduction=None)),
+        (
+            IndependentSigmoids(label_smoothing=0.3),
+            keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.3, reduction=None),
+        ),
         (SquaredError(), keras.losses.MeanSquaredError(reduction=None)),
         (Huber(0.7), keras.losses.Huber(0.7, reduction=None)),
     ],
-    ids=["sigmoids", "squared", "huber"],
+    ids=["sigmoids", "smoothed sigmoids", "squared", "huber"],
 )
 def test_the_loss_is_that_of_keras(objective, loss, outputs):
     targets = objective.targets(labels_of(objective), 3)
@@ -83,7 +89,35 @@ def test_the_loss_is_that_of_keras(objective, loss, outputs):
     np.testing.assert_allclose(objective.loss(outputs, tf.constant(targets)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES[1:], ids=repr)
+def test_the_loss_of_smoothed_classes_is_that_of_keras(outputs):
+    objective, classes = SoftmaxCrossEntropy(label_smoothing=0.3), np.arange(7) % 3
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3, reduction=None)
+    expected = loss(np.eye(3)[classes], tf.cast(outputs, tf.float32))
+    np.testing.assert_allclose(objective.loss(outputs, tf.constant(classes)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "objective"),
+    [
+        (keras.losses.CategoricalCrossentropy(label_smoothing=0.1), "softmax", "SoftmaxCrossEntropy"),
+        (keras.losses.BinaryCrossentropy(label_smoothing=0.1), "sigmoid", "IndependentSigmoids"),
+    ],
+    ids=["softmax", "sigmoids"],
+)
+def test_label_smoothing_is_found_in_the_loss_that_a_model_was_compiled_with(loss, activation, objective):
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation)])
+    network.compile(loss=loss)
+    assert repr(InfluenceModel(network).objective) == f"{objective}(label_smoothing=0.1)"
+    assert repr(InfluenceModel(network, loss_function=loss).objective) == f"{objective}(label_smoothing=0.1)"
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.0, np.nan, "0.1"])
+def test_label_smoothing_outside_of_0_to_1_is_refused(wrong):
+    with pytest.raises(ValueError, match="at least 0 and below 1"):
+        SoftmaxCrossEntropy(label_smoothing=wrong)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[2:], ids=repr)
 def test_an_output_is_explained_by_minus_its_value(objective, outputs):
     explained = tf.constant([0, 1, 2, 0, 1, 2, 0])
     np.testing.assert_array_equal(
