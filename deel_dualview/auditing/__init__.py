@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,50 +12,37 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_k, describe, require
-from deel_dualview.auditing import (
-    data_checks,
-    grouping,
-    input_checks,
-    labels,
-    leaks,
-    pairs,
-    predictions,
-    summary,
-    surrogate,
-    weak_groups,
-)
-from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
-from deel_dualview.auditing.evidence import Evidence, id_arrays
-from deel_dualview.auditing.layers import Layers, read_test_layers, read_training_layers
+from deel_dualview.auditing import data_checks, grouping, input_checks, leaks, pairs
+from deel_dualview.auditing.audited import Audited, AuditedClasses, Read
+from deel_dualview.auditing.collecting import Splits
+from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.layers import read_test_layers, read_training_layers
+from deel_dualview.auditing.outputs import AuditedOutputs
 from deel_dualview.auditing.reading import gather_inputs, references_in
 from deel_dualview.calculators.base import BaseInfluenceCalculator
-from deel_dualview.calculators.dualview import DualView
-from deel_dualview.calculators.fidelity import SurrogateFidelity
 from deel_dualview.calculators.method_specs import Given, resolve
-from deel_dualview.calculators.methods import AUDIT_SETTINGS
+from deel_dualview.calculators.methods import AUDIT_SETTINGS, METHODS
 from deel_dualview.labels import (
     InputTable,
-    LabelIssues,
-    Representation,
-    Representations,
+    check_label_names,
     check_pred_probs,
-    find_label_issues,
-    representation,
+    check_several_classes,
     takes_token_ids,
 )
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.arrays import Data, check_same_index, column_names, to_datasets
-from deel_dualview.models.labels import check_class_names
+from deel_dualview.models.label_kinds import explained_target, label_kind
+from deel_dualview.models.labels import check_class_names, check_output_names
 from deel_dualview.models.train_sets import with_own_labels
 from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
 from deel_dualview.report.changes import find_changes, read_earlier
-from deel_dualview.report.findings import Faithfulness, Finding, Severity
+from deel_dualview.report.findings import Finding, Severity
 from deel_dualview.report.provenance import Steps
 from deel_dualview.stores import MemoryStore
 
-_NUM_STEPS, _NUM_STEPS_OF_SURROGATE = 9, 2
+_NUM_STEPS = 9
 
 
 def audit(
@@ -66,6 +53,8 @@ def audit(
     k: int = 5,
     method: Given = "dualview",
     class_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    label_unit: str = "",
     known_label_errors: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
     pred_probs: np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
@@ -74,14 +63,16 @@ def audit(
     since: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> AuditReport:
-    """Audit a trained classifier and the data that it was trained on.
+    """Audit a trained model and the data that it was trained on.
 
-    The network runs once over each set where the method works in the last layer; both are read for their contents,
-    for features, and for the examples that are shown, which alone are kept. Label issues are those of `label_issues`,
-    whatever the method.
+    The model is a classifier, one of independent labels, or a regression with one or several numbers. The network
+    runs once over each set where the method works in the last layer; both are read for their contents, for features,
+    and for the examples that are shown, which alone are kept. Label issues are those of `label_issues`, whatever the
+    method. Of several numbers the first is explained, unless the method names another:
+    `method=functools.partial(DualView, target=1)`.
 
     Args:
-        model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
+        model: a Keras 3 model, or an InfluenceModel where its features or its loss have to be named.
         train: its training set: a dataset of batches `(inputs, labels)` or `(inputs, labels, ids)`, the same examples
             in the same order at every pass; or arrays or DataFrames `(x, y)` or `(x, y, ids)` (the index of a
             DataFrame is taken as ids unless it is the default one); or a `PyDataset`.
@@ -94,6 +85,8 @@ def audit(
             "prediction". Any other than DualView has no surrogate: sections about it are left out, and of the
             influence values only the k strongest on either side are kept.
         class_names: one for each class; their numbers by default.
+        output_names: of a model that is no classifier, one for each number or label; their numbers by default.
+        label_unit: of the numbers of a regression, for instance "mm".
         known_label_errors: which training examples are known to be mislabelled: positions (integers from 0, each
             once), or one flag for each example, as `deel_dualview.metrics` takes them. The report then tells how many
             of them it would have found.
@@ -132,16 +125,21 @@ def audit(
     _check_datasets(train, test)
     inputs_spec = data.unpack(train.element_spec).inputs
     pairs.check_fit(shown_names, inputs_spec, influence_model)
-    spec = resolve(method, defaults=AUDIT_SETTINGS).check_checkpoints()
-    ready = spec.method if isinstance(spec.method, BaseInfluenceCalculator) else None
+    resolve(method).check_checkpoints()
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
         with steps.step("Contents of both sets"):
             table = InputTable(has_token_ids=takes_token_ids(influence_model.model))
             splits = Splits.read(train, test, table)
-            used = influence_model if ready is None else ready.model
+            used = method.model if isinstance(method, BaseInfluenceCalculator) else influence_model
             splits.check_labels(used)
-            check_pred_probs(pred_probs, len(splits.train.hashes), used.num_classes)
+            kind = label_kind(used)
+            check_label_names(kind, class_names, output_names, pred_probs)
+            spec = resolve(method, defaults=_defaults(used)).check_checkpoints()
+            if kind == "classes":
+                check_pred_probs(pred_probs, len(splits.train.hashes), used.num_classes)
+            else:
+                check_several_classes(used.to_targets(splits.train.labels))
             given = grouping.check_groups(
                 groups, len(splits.test.hashes), has_labels=splits.test.labels is not None
             )
@@ -151,57 +149,59 @@ def audit(
             tested = read_test_layers(used, splits.test_set)
         with steps.step("Set-up of the method"):
             made = spec.build(used, splits.train_set, store)
-            names, known = _check_settings(made, influence_model, k, class_names, known_label_errors)
+            _check_settings(made, influence_model, k)
+            names = (
+                check_class_names(class_names, used.num_classes)
+                if kind == "classes"
+                else check_output_names(output_names, used.num_outputs)
+            )
+            known = (
+                None
+                if known_label_errors is None
+                else np.flatnonzero(marks_to_flags("known_label_errors", known_label_errors, made.num_train))
+            )
             _check_same_examples(made, splits)
             if earlier is not None:
                 earlier.check_classes(names)
-        if isinstance(made, DualView):
-            about = _with_surrogate(made, splits, tested, k, steps)
-        else:
-            about = _without_surrogate(made, splits, tested, k, steps)
+        read = Read(splits, trained, tested, names, k)
+        audited: Audited[Any] = (
+            AuditedClasses(made, read, steps)
+            if kind == "classes"
+            else AuditedOutputs(made, read, steps, label_unit=label_unit)
+        )
+        evidence = audited.evidence
         with steps.step("Label issues"):
-            issues = _find_label_issues(about.evidence, splits, (trained, tested), names, pred_probs)
-            label_errors = labels.find_label_errors(about.evidence, issues, known)
+            issues, label_errors = audited.find_label_errors(known, pred_probs)
         with steps.step("Data"):
-            scale = list(
-                data_checks.check_scale(trained.predictions, about.evidence.train_labels, table.ranges)
-            )
+            scale = audited.check_scale()
+            classes, weak = audited.find_weak(grouping.columns_of(table, inputs_spec, shown_names), given)
             others = [
-                *data_checks.find_outliers(about.evidence, trained.features, tested.features),
-                *data_checks.find_weak_classes(about.evidence),
-                input_checks.find_input_problems(about.evidence, splits, names, shown_names),
-                *weak_groups.find_weak_groups(
-                    about.evidence,
-                    (trained.features, tested.features),
-                    columns=grouping.columns_of(table, inputs_spec, shown_names),
-                    given=given,
-                ),
+                *data_checks.find_outliers(evidence, *read.features),
+                *classes,
+                input_checks.find_input_problems(evidence, splits, evidence.class_names(names), shown_names),
+                *weak,
             ]
         with steps.step("Wrong predictions"):
-            explained = predictions.with_likeness(
-                predictions.find_wrong_predictions(about.evidence), trained.features, tested.features
-            )
-            influential = predictions.find_influential_examples(about.evidence)
+            explained = audited.explain()
+            influential = audited.find_influential()
         with steps.step("Duplicates and pictures"):
-            found, shown = _find_leaks(
-                about.evidence, splits, [label_errors, explained, influential, *others]
-            )
+            found, shown = _find_leaks(evidence, splits, [label_errors, explained, influential, *others])
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
         described = spec.describe(made)
-        head = summary.summarise(made, about.evidence, names, method=described, steps=steps)
+        head = audited.summarise(described, steps)
     finally:
         steps.close()
     findings: list[Finding] = [
         *scale,
         *splits.not_finite(),
-        *_in_order(about, [label_errors, related.finding, *found, *others, influential]),
+        *_in_order(audited, [label_errors, related.finding, *found, *others, influential]),
     ]
     return AuditReport(
         overview=pairs.tell(head, relevance, related),
         findings=findings,
-        attributions=about.evidence.attributions,
-        arrays=_arrays(about.evidence, issues),
+        attributions=evidence.attributions,
+        arrays=audited.arrays(),
         label_issues=issues,
         shown=shown,
         relevance=related.maps,
@@ -210,70 +210,21 @@ def audit(
     )
 
 
-class _About(NamedTuple):
-    """Findings by way of a calculator: evidence, and those about the surrogate, if any."""
-
-    evidence: Evidence
-    faithfulness: Faithfulness | None
-    path: Finding | None
-
-
-def _with_surrogate(calculator: DualView, splits: Splits, tested: Layers, k: int, steps: Steps) -> _About:
-    steps.expect(_NUM_STEPS_OF_SURROGATE)
-    with steps.step("Other values of K"):
-        solutions = surrogate.fit_path(calculator)
-    with steps.step("Predictions and attributions"):
-        evaluated = tested.represented(calculator, splits.test_set)
-        evidence, kernel_features = gather_from_surrogate(calculator, splits, evaluated, k)
-    with steps.step("Fidelity"):
-        faithfulness = surrogate.find_faithfulness(
-            cast(SurrogateFidelity, calculator.surrogate_fidelity(evaluated))
-        )
-        path = surrogate.find_sparsity_path(evidence, kernel_features, solutions)
-    return _About(evidence, faithfulness, path)
+def _defaults(model: InfluenceModel) -> Mapping[str, Mapping[str, object]]:
+    """Return the settings of methods that are given by name."""
+    if model.is_classifier:
+        return AUDIT_SETTINGS
+    return {name: {"target": explained_target(model)} for name in METHODS}
 
 
-def _without_surrogate(
-    calculator: BaseInfluenceCalculator, splits: Splits, tested: Layers, k: int, steps: Steps
-) -> _About:
-    with steps.step("Predictions and attributions"):
-        evaluated = tested.represented(calculator, splits.test_set)
-        evidence = gather_without_surrogate(calculator, splits, evaluated, k)
-    return _About(evidence, None, None)
-
-
-def _find_label_issues(
-    evidence: Evidence,
-    splits: Splits,
-    layers: tuple[Layers, Layers],
-    names: Sequence[str],
-    pred_probs: np.ndarray | None,
-) -> LabelIssues:
-    trained, tested = layers
-    found = find_label_issues(
-        Representations(
-            Representation(trained.features, tested.features),
-            representation(trained.before, tested.before),
-            Representation(*splits.table.rows()),
-        ),
-        evidence.train_labels,
-        evidence.test_labels,
-        (trained.predictions, tested.predictions),
-        class_names=names,
-        ids=evidence.train_ids,
-        pred_probs=pred_probs,
-    )
-    return labels.without_broken(found, splits.train.not_finite)
-
-
-def _in_order(about: _About, about_data: list[Finding]) -> list[Finding]:
+def _in_order(audited: Audited[Any], about_data: list[Finding]) -> list[Finding]:
     """Put the surrogate before what it says if it is not to be trusted, else after."""
-    last = [] if about.path is None else [about.path]
-    if about.faithfulness is None:
+    last = [] if audited.path is None else [audited.path]
+    if audited.faithfulness is None:
         return [*about_data, *last]
-    if about.faithfulness.severity is Severity.ACT:
-        return [about.faithfulness, *about_data, *last]
-    return [*about_data, about.faithfulness, *last]
+    if audited.faithfulness.severity is Severity.ACT:
+        return [audited.faithfulness, *about_data, *last]
+    return [*about_data, audited.faithfulness, *last]
 
 
 def _find_leaks(
@@ -296,26 +247,6 @@ def _keyed(split: str, contents: dict[int, object]) -> dict[tuple[str, int], obj
     return {(split, index): example for index, example in contents.items()}
 
 
-def _arrays(evidence: Evidence, issues: LabelIssues) -> dict[str, np.ndarray]:
-    """Choose what goes beside the attributions; ids as text or integers, never as objects."""
-    arrays = {
-        "test_predictions": evidence.predictions,
-        "test_confidences": evidence.confidences.astype(np.float32),
-        "train_labels": evidence.train_labels,
-        "train_label_scores": issues.scores.astype(np.float32),
-        "train_suggested_labels": issues.suggested_labels,
-        "train_self_influence": evidence.self_influence.astype(np.float32),
-    }
-    if evidence.surrogate is not None:
-        arrays["surrogate_logits"] = evidence.surrogate.logits.astype(np.float32)
-    if evidence.test_labels is not None:
-        arrays["test_labels"] = evidence.test_labels
-    for name, ids in (("train_ids", evidence.train_ids), ("test_ids", evidence.test_ids)):
-        if ids is not None:
-            arrays |= id_arrays(name, ids)
-    return arrays
-
-
 def _check_datasets(train: tf.data.Dataset, test: tf.data.Dataset) -> None:
     for name, dataset in (("train", train), ("test", test)):
         data.check_bounded(dataset, name)
@@ -332,17 +263,12 @@ def _check_datasets(train: tf.data.Dataset, test: tf.data.Dataset) -> None:
         ) from error
 
 
-def _check_settings(
-    calculator: BaseInfluenceCalculator,
-    model: InfluenceModel,
-    k: int,
-    class_names: Sequence[str] | None,
-    known: Sequence[int] | Sequence[bool] | np.ndarray | None,
-) -> tuple[list[str], np.ndarray | None]:
-    """Return the names of the classes and the positions of known label errors, checked."""
+def _check_settings(calculator: BaseInfluenceCalculator, model: InfluenceModel, k: int) -> None:
+    is_output = not model.is_classifier and isinstance(calculator.target, int | np.integer)
     require(
-        calculator.target == "prediction",
-        "An audit explains the model's predictions: build the calculator with target='prediction'.",
+        calculator.target == "prediction" or is_output,
+        "An audit explains the model's predictions: build the calculator with target='prediction'; of several numbers "
+        "with the index of the one to explain.",
         {"target": calculator.target},
     )
     require(
@@ -351,10 +277,6 @@ def _check_settings(
         {"calculator.model": calculator.model},
     )
     check_k(k, calculator.num_train)
-    names = check_class_names(class_names, model.num_classes)
-    if known is None:
-        return names, None
-    return names, np.flatnonzero(marks_to_flags("known_label_errors", known, calculator.num_train))
 
 
 def _check_same_examples(calculator: BaseInfluenceCalculator, splits: Splits) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from deel_dualview.auditing.evidence import Evidence, SurrogateEvidence
 from deel_dualview.auditing.image_properties import ImageProperties
 from deel_dualview.auditing.reading import SplitContents, read_contents
 from deel_dualview.calculators.base import BaseInfluenceCalculator
-from deel_dualview.calculators.dualview import DualView
+from deel_dualview.calculators.dualview import DualView, Evaluation
 from deel_dualview.calculators.represented import RepresentedExamples
 from deel_dualview.labels import InputTable
 from deel_dualview.models import InfluenceModel
@@ -69,12 +69,12 @@ class Splits(NamedTuple):
         return None if self.test.labels is None else model.to_classes(self.test.labels)
 
     def check_labels(self, model: InfluenceModel) -> None:
-        """Refuse labels that are no classes of the model, before long work."""
+        """Refuse labels that do not fit the model, before long work."""
         model.prepare(data.unpack(data.first_batch(self.train_set, "train")).inputs)
         for name, contents in (("train", self.train), ("test", self.test)):
             if contents.labels is not None:
                 with data.naming_positions(0, name):
-                    model.to_classes(contents.labels)
+                    model.to_targets(contents.labels)
 
 
 def gather_from_surrogate(
@@ -84,7 +84,7 @@ def gather_from_surrogate(
 
     `evaluated` is the test set after one call of the model.
     """
-    model, solution = calculator.model, calculator.surrogate
+    model = calculator.model
     evaluations = list(calculator.evaluate(evaluated))
     kernel_features = np.concatenate([batch.kernel_features for batch in evaluations])
     predictions, confidences = _predictions(np.concatenate([batch.model_logits for batch in evaluations]))
@@ -95,19 +95,26 @@ def gather_from_surrogate(
         broken_test=splits.test.not_finite,
         train_labels=calculator.train_labels,
         train_ids=calculator.train_ids,
-        self_influence=_zero_at(splits.train.not_finite, _self_influence(calculator, splits.train_set)),
+        self_influence=self_influence(calculator, splits),
         test_labels=splits.test_labels(model),
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
         attributions=calculator.sparse_influence_values(evaluated),
-        surrogate=SurrogateEvidence(
-            support_vectors=np.bincount(solution.coefficients.indices, minlength=model.num_classes),
-            logits=np.concatenate([batch.surrogate_logits for batch in evaluations]),
-            logit_error_bounds=solution.weight_error_bound * np.linalg.norm(kernel_features, axis=1),
-        ),
+        surrogate=surrogate_evidence(calculator, evaluations),
     )
     return evidence, kernel_features
+
+
+def surrogate_evidence(calculator: DualView, evaluations: Sequence[Evaluation]) -> SurrogateEvidence:
+    """Return what only DualView has, of the test set."""
+    solution, num_outputs = calculator.surrogate, calculator.model.num_outputs
+    norms = np.linalg.norm(np.concatenate([batch.kernel_features for batch in evaluations]), axis=1)
+    return SurrogateEvidence(
+        support_vectors=np.bincount(solution.coefficients.indices, minlength=num_outputs),
+        logits=np.concatenate([batch.surrogate_logits for batch in evaluations]),
+        logit_error_bounds=np.max(solution.weight_error_bound) * norms,
+    )
 
 
 def gather_without_surrogate(
@@ -123,12 +130,12 @@ def gather_without_surrogate(
         broken_test=splits.test.not_finite,
         train_labels=model.to_classes(splits.train.labels),
         train_ids=splits.train.ids,
-        self_influence=_zero_at(splits.train.not_finite, _self_influence(calculator, splits.train_set)),
+        self_influence=self_influence(calculator, splits),
         test_labels=splits.test_labels(model),
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
-        attributions=_strongest(calculator, evaluated, k),
+        attributions=strongest(calculator, evaluated, k),
         surrogate=None,
     )
 
@@ -147,11 +154,13 @@ def _predictions(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return logits.argmax(axis=1), scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
 
 
-def _self_influence(calculator: BaseInfluenceCalculator, train_set: tf.data.Dataset) -> np.ndarray:
-    return np.concatenate(list(calculator.compute_influence_values(train_set).as_numpy_iterator()))
+def self_influence(calculator: BaseInfluenceCalculator, splits: Splits) -> np.ndarray:
+    """Return the self-influence of the training set (n,), 0 where an example is not to be ranked."""
+    values = list(calculator.compute_influence_values(splits.train_set).as_numpy_iterator())
+    return _zero_at(splits.train.not_finite, np.concatenate(values))
 
 
-def _strongest(
+def strongest(
     calculator: BaseInfluenceCalculator, evaluated: RepresentedExamples, k: int
 ) -> scipy.sparse.csr_array:
     """Return the k strongest values for and against each prediction, shape (m, n); all would not fit memory."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -18,12 +20,15 @@ from deel_dualview.auditing.duplicates import Sketcher
 from deel_dualview.auditing.reading import read_contents
 from deel_dualview.calculators.method_specs import Given, MethodSpec, resolve_all
 from deel_dualview.calculators.methods import DEFAULT_METHODS
+from deel_dualview.labels import check_label_names
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
-from deel_dualview.models.labels import check_class_names
+from deel_dualview.models.label_kinds import explained_target, label_kind
+from deel_dualview.models.labels import check_class_names, check_output_names
 from deel_dualview.models.train_sets import with_own_labels
-from deel_dualview.report.comparison import Comparison
+from deel_dualview.report.comparison import Comparison, OutputComparison
+from deel_dualview.report.output_words import words_of
 from deel_dualview.report.provenance import Steps, peak_memory_bytes, versions
 from deel_dualview.stores import MemoryStore, stored_features
 
@@ -38,6 +43,7 @@ def compare(
     num_queries: int = 100,
     checkpoints: Checkpoints | None = None,
     class_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Explain the same predictions by several methods, and tell how far they agree and what each one costs.
@@ -47,7 +53,8 @@ def compare(
     examples that are shown.
 
     Args:
-        model: a Keras 3 classifier, or an InfluenceModel where its features have to be named.
+        model: a Keras 3 model, or an InfluenceModel where its features or its loss have to be named. Of several numbers
+            the first is explained.
         train_set: its training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`; or arrays or
             DataFrames `(x, y)`; or a `PyDataset`.
         test_set: examples, of which the first are explained, in any of these forms.
@@ -57,6 +64,7 @@ def compare(
         num_queries: at most so many test examples are explained, the first ones.
         checkpoints: of the training run, for the methods that take them, from `load_checkpoints`.
         class_names: one for each class; their numbers by default.
+        output_names: of a model that is no classifier, one for each number or label.
         progress: whether steps are shown by bars (on a terminal only).
 
     Raises:
@@ -80,7 +88,15 @@ def compare(
             check_k(k, len(train.hashes))
             own.prepare(data.unpack(data.first_batch(train_set, "train_set")).inputs)
             queries = Queries.read(own, test_set, num_queries, num_train=len(train.hashes))
-            names = tuple(check_class_names(class_names, own.num_classes))
+            kind = label_kind(own)
+            check_label_names(kind, class_names, output_names)
+            names = tuple(
+                check_class_names(class_names, own.num_classes)
+                if kind == "classes"
+                else check_output_names(output_names, own.num_outputs)
+            )
+            if explained_target(own) != "prediction":
+                specs = [_explaining_the_first(spec) for spec in specs]
         with steps.step("Features of the training set"):
             # Once, so that no method's time has in it what another finds done.
             stored_features(store, own, train_set)
@@ -96,7 +112,12 @@ def compare(
             shown = contents_of(predictions, train_set, train, queries)
     finally:
         steps.close()
-    return Comparison(
+    make: Callable[..., Comparison] = (
+        Comparison
+        if kind == "classes"
+        else functools.partial(OutputComparison, outputs=words_of(kind, names, own.to_targets(train.labels)))
+    )
+    return make(
         model_name=own.model.name,
         model_fingerprint=own.fingerprint,
         feature_layer=own.feature_layer,
@@ -131,6 +152,13 @@ def _specs(
         {"methods": methods},
     )
     return [spec.check_checkpoints() for spec in resolve_all(methods, checkpoints=checkpoints)]
+
+
+def _explaining_the_first(spec: MethodSpec) -> MethodSpec:
+    """Return a method that is given by its name with the first output as its target."""
+    if not isinstance(spec.method, str):
+        return spec
+    return dataclasses.replace(spec, settings={"target": 0, **spec.settings})
 
 
 def _agreement(timed: Sequence[TimedMethod], queries: Queries, k: int, *, progress: bool) -> Agreement:

@@ -17,6 +17,7 @@ from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.method_specs import MethodSpec
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.label_kinds import explained_target, label_kind, predicted_numbers
 from deel_dualview.report.comparison import ComparedMethod
 from deel_dualview.stores import Store
 
@@ -32,9 +33,10 @@ class Queries(NamedTuple):
         dataset: in batches of about equal size, so that graphs need not be traced again.
         represented: the same after one call of the model, in the same batches.
         examples: all of them as arrays.
-        labels: classes (m,), or None.
-        predictions: the model's classes, shape (m,).
-        confidences: their probabilities, shape (m,).
+        labels: classes (m,), or labels of the outputs (m, c), or None.
+        predictions: the model's classes, or the explained outputs, shape (m,).
+        confidences: their probabilities, or the predicted numbers, shape (m,).
+        target: what is explained: `"prediction"`, or 0, the first of several numbers.
     """
 
     dataset: tf.data.Dataset
@@ -43,6 +45,7 @@ class Queries(NamedTuple):
     labels: np.ndarray | None
     predictions: np.ndarray
     confidences: np.ndarray
+    target: str | int = "prediction"
 
     @property
     def size(self) -> int:
@@ -66,7 +69,7 @@ class Queries(NamedTuple):
         batch = data.unpack(taken)
         data.check_finite(batch.inputs, 0, "test_set")
         with data.naming_positions(0, "test_set"):
-            labels = None if batch.labels is None else model.to_classes(batch.labels)
+            labels = None if batch.labels is None else model.to_targets(batch.labels)
         all_of_them = Represented(model, batch.labels, inputs=batch.inputs).check_finite().without_inputs()
         logits = all_of_them.logits.numpy()
         num_batches = -(-len(logits) // max(1, min(MAX_BATCH, MAX_VALUES // num_train)))
@@ -76,9 +79,20 @@ class Queries(NamedTuple):
             RepresentedExamples(lambda: iter(all_of_them.parts(size)), keep=True),
             batch,
             labels,
-            logits.argmax(axis=1),
-            scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1),
+            *_explained(model, logits),
+            explained_target(model),
         )
+
+
+def _explained(model: InfluenceModel, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return classes with their probabilities, or explained outputs with the predicted numbers or probabilities."""
+    kind, rows = label_kind(model), np.arange(len(logits))
+    if kind == "numbers":
+        return np.zeros(len(logits), np.int64), predicted_numbers(model, logits)[:, 0]
+    likeliest = logits.argmax(axis=1)
+    if kind == "labels":
+        return likeliest, scipy.special.expit(logits[rows, likeliest].astype(np.float64))
+    return likeliest, scipy.special.softmax(logits.astype(np.float64), axis=1).max(axis=1)
 
 
 @dataclass
@@ -112,8 +126,8 @@ class TimedMethod:
         next(iter(calculator.estimate_influence_values_in_batches(queries.of(calculator))))
         seconds = time.perf_counter() - start
         require(
-            calculator.target == "prediction",
-            "Methods are compared on the model's predictions: build each with target='prediction'.",
+            calculator.target == queries.target,
+            f"Methods are compared on the model's predictions: build each with target={queries.target!r}.",
             {"method": spec.name, "target": calculator.target},
         )
         require(

@@ -15,6 +15,7 @@ from deel_dualview.auditing.reading import SplitContents, gather_inputs, referen
 from deel_dualview.models import InfluenceModel
 from deel_dualview.report.comparison import ComparedPrediction
 from deel_dualview.report.findings import ExampleReference, Influence
+from deel_dualview.report.output_findings import OutputReference
 
 NUM_SHOWN = 3
 
@@ -29,7 +30,7 @@ def least_agreed(
     best = agreement.strongest()
     # NaN comes last: a query for which some method has nothing to say is no disagreement.
     first = np.argsort(means, kind="stable")[:NUM_SHOWN]
-    labels = model.to_classes(train.labels)
+    labels = model.to_targets(train.labels)
     return tuple(
         ComparedPrediction(
             example=_reference("test", row, queries.examples.ids, queries.labels),
@@ -68,9 +69,7 @@ def contents_of(
 
 
 def _reference(split: Any, index: int, ids: Any, labels: np.ndarray | None) -> ExampleReference:
-    return ExampleReference(
-        split=split,
-        index=int(index),
-        id=None if ids is None else plain_id(np.asarray(ids)[index]),
-        label=None if labels is None else int(labels[index]),
-    )
+    own_id = None if ids is None else plain_id(np.asarray(ids)[index])
+    if labels is not None and labels.ndim == 2:
+        return OutputReference(split, int(index), own_id, None, tuple(map(float, labels[index])))
+    return ExampleReference(split, int(index), own_id, None if labels is None else int(labels[index]))

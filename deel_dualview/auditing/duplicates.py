@@ -117,8 +117,15 @@ def identical_within(hashes: np.ndarray) -> Pairs:
     return _identical(first[inverse[later]], later)
 
 
-def identical_of_other_label(hashes: np.ndarray, labels: np.ndarray) -> tuple[Pairs, np.ndarray]:
+def identical_of_other_label(
+    hashes: np.ndarray, labels: np.ndarray, limit: float = 0.0
+) -> tuple[Pairs, np.ndarray]:
     """Find training examples of equal content and unequal label.
+
+    Args:
+        hashes: of their contents, shape (n,).
+        labels: shape (n,).
+        limit: by how much more than this neighbouring labels of one content must differ.
 
     Returns:
         One pair for each such content (its first example, and the first of another label), and a mask (n,)
@@ -127,7 +134,7 @@ def identical_of_other_label(hashes: np.ndarray, labels: np.ndarray) -> tuple[Pa
     _, groups = np.unique(hashes, return_inverse=True)
     order = np.lexsort((np.arange(len(hashes)), labels, groups))
     same = np.diff(groups[order]) == 0
-    changes = np.flatnonzero(same & (np.diff(labels[order]) != 0))
+    changes = np.flatnonzero(same & (np.diff(labels[order]) > limit))
     _, first_change = np.unique(groups[order][changes], return_index=True)
     changes = changes[first_change]
     mask = np.isin(groups, groups[order][changes])

@@ -65,7 +65,7 @@ def find_label_errors(
         scores=tuple(float(issues.scores[issues.order[rank - 1]]) for rank in ranks),
         detection=None
         if known is None or not len(known)
-        else _detection(evidence, issues, np.asarray(known)),
+        else detection_curve(evidence, issues.scores, np.asarray(known)),
     )
 
 
@@ -144,12 +144,12 @@ def _issue(evidence: Evidence, issues: LabelIssues, index: int) -> LabelIssue:
     )
 
 
-def _detection(evidence: Evidence, issues: LabelIssues, known: np.ndarray) -> DetectionCurve:
-    """Compare how fast `known` label errors turn up by label score, and by self-influence."""
+def detection_curve(evidence: Evidence, scores: np.ndarray, known: np.ndarray) -> DetectionCurve:
+    """Compare how fast `known` label errors turn up by label score (n,), and by self-influence."""
     is_known = np.zeros(evidence.num_train, bool)
     is_known[known] = True
     num_known = int(is_known.sum())
-    found = np.cumsum(is_known[issues.order])
+    found = np.cumsum(is_known[np.argsort(-scores, kind="stable")])
     by_self = np.cumsum(is_known[np.argsort(-evidence.self_influence, kind="stable")])
     inspected = np.unique(np.linspace(1, evidence.num_train, NUM_CURVE_POINTS).astype(np.int64))
     numbers = [num_known, *(max(1, round(share * evidence.num_train)) for share in INSPECTED_SHARES)]
@@ -157,7 +157,7 @@ def _detection(evidence: Evidence, issues: LabelIssues, known: np.ndarray) -> De
         inspected=(0, *map(int, inspected)),
         found_by_score=(0, *map(int, found[inspected - 1])),
         found_by_self_influence=(0, *map(int, by_self[inspected - 1])),
-        area=area_under_roc(issues.scores, is_known),
+        area=area_under_roc(scores, is_known),
         self_influence_area=area_under_roc(evidence.self_influence, is_known),
         points=tuple(
             InspectionPoint(number, number / evidence.num_train, int(found[number - 1]), num_known)

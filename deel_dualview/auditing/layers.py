@@ -23,7 +23,7 @@ class Layers(NamedTuple):
     Attributes:
         features: shape (n, d).
         before: the layer before, shape (n, g), or None; see `Hidden`.
-        predictions: classes, shape (n,).
+        predictions: classes, shape (n,); of a model that is no classifier its outputs, shape (n, c).
         batches: the same examples for a calculator; none of the training set, whose features are in a store.
     """
 
@@ -43,7 +43,7 @@ class Layers(NamedTuple):
 
 def read_training_layers(model: InfluenceModel, train_set: tf.data.Dataset, store: Store) -> Layers:
     """Run the network over the training set; its features are in `store` then, for any calculator that takes it."""
-    compute, kept = HiddenLayers(model), _Kept()
+    compute, kept = HiddenLayers(model), _Kept(model)
 
     def features_of(inputs: Inputs) -> tf.Tensor:
         return kept.keep(compute(inputs)).features
@@ -54,7 +54,7 @@ def read_training_layers(model: InfluenceModel, train_set: tf.data.Dataset, stor
 
 def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers:
     """Run the network over the test set."""
-    compute, kept = HiddenLayers(model), _Kept()
+    compute, kept = HiddenLayers(model), _Kept(model)
 
     def represent(batch: data.Batch) -> Represented:
         hidden = kept.keep(compute(batch.inputs))
@@ -69,14 +69,16 @@ def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers
 class _Kept:
     """Collects what a pass does not store: the layer before, and predictions."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: InfluenceModel) -> None:
+        self._model = model
         self._before: list[np.ndarray] = []
         self._predictions: list[np.ndarray] = []
 
     def keep(self, hidden: Hidden) -> Hidden:
         if hidden.before is not None:
             self._before.append(hidden.before.numpy())
-        self._predictions.append(hidden.logits.numpy().argmax(axis=1))
+        outputs = hidden.logits.numpy()
+        self._predictions.append(outputs.argmax(axis=1) if self._model.is_classifier else outputs)
         return hidden
 
     def layers(self, features: np.ndarray, batches: tuple[Represented, ...] = ()) -> Layers:

@@ -38,7 +38,7 @@ def find_duplicates(evidence: Evidence, train: SplitContents, test: SplitContent
         Leaks, duplicates of another label, and duplicates of the same label.
     """
     across, within = duplicates.look_alikes(train.sketches, train.hashes, test.sketches, test.hashes)
-    has_one_label = evidence.train_labels[within.first] == evidence.train_labels[within.second]
+    has_one_label = evidence.has_one_label(within.first, within.second)
     return [
         _find_leaks(evidence, duplicates.identical_across(train.hashes, test.hashes), across),
         _find_conflicts(evidence, train.hashes, within.where(~has_one_label)),
@@ -70,18 +70,21 @@ def _find_leaks(evidence: Evidence, identical: Pairs, near: Pairs) -> Leaks:
 
 def _find_conflicts(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> ConflictingDuplicates:
     """List training examples that have the same inputs as one of another label, or look like one."""
-    identical, is_conflicting = duplicates.identical_of_other_label(hashes, evidence.train_labels)
+    identical, is_conflicting = _identical_of_other_label(evidence, hashes)
     num_identical = int(is_conflicting.sum())
     in_near = np.unique(np.concatenate([near.first, near.second]))
     num_near = int((~is_conflicting[in_near]).sum())
-    count = num_identical + num_near
+    count, other = num_identical + num_near, evidence.another_label
     return ConflictingDuplicates(
         severity=_severity(num_identical / evidence.num_train, count, 0, Severity.LOOK),
-        title=_conflict_title(num_identical, num_near),
+        title=_conflict_title(num_identical, num_near, evidence.another_label),
         summary=(
-            f"{num_identical:,} have exactly the same inputs as one of another label: at most one label of such a pair "
-            f"can be right. {num_near:,} look like one of another label: judge by eye, for examples of two classes may "
+            f"{num_identical:,} have exactly the same inputs as one {other}: at most one label of such a pair "
+            f"can be right. {num_near:,} look like one {other}: judge by eye, for examples of two classes may "
             "look alike."
+            if count and other == "of another label"
+            else f"{num_identical:,} have exactly the same inputs as one {other}, and {num_near:,} look like one: "
+            "both labels can hardly be right, unless the inputs leave out what makes the difference."
             if count
             else "Training examples with the same inputs have the same label, and so have those that look alike."
         ),
@@ -92,10 +95,19 @@ def _find_conflicts(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> Conf
     )
 
 
+def _identical_of_other_label(evidence: Evidence, hashes: np.ndarray) -> tuple[Pairs, np.ndarray]:
+    found = [
+        duplicates.identical_of_other_label(hashes, labels, limit)
+        for labels, limit in evidence.compared_labels
+    ]
+    pairs = Pairs(*map(np.concatenate, zip(*(own for own, _ in found), strict=True)))
+    _, places = np.unique(np.stack([pairs.first, pairs.second]), axis=1, return_index=True)
+    return pairs.where(np.sort(places)), np.any([mask for _, mask in found], axis=0)
+
+
 def _find_copies(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> Duplicates:
     """List training examples that are copies of one of the same label, or look like one."""
-    contents = np.unique(hashes, return_inverse=True)[1] * evidence.num_classes + evidence.train_labels
-    identical = duplicates.identical_within(contents)
+    identical = duplicates.identical_within(evidence.contents_with_labels(hashes))
     num_identical = len(identical.first)
     num_near = len(np.setdiff1d(np.concatenate([near.first, near.second]), identical.second))
     count = num_identical + num_near
@@ -147,14 +159,14 @@ def _copies_title(num_identical: int, num_near: int) -> str:
     return "No training example is a copy of another one of its label"
 
 
-def _conflict_title(num_identical: int, num_near: int) -> str:
+def _conflict_title(num_identical: int, num_near: int, other: str) -> str:
     if num_identical:
         more = f", {num_near:,} more look like one" if num_near else ""
         verb = "example has" if num_identical == 1 else "examples have"
-        return f"{num_identical:,} training {verb} the same inputs as one of another label{more}"
+        return f"{num_identical:,} training {verb} the same inputs as one {other}{more}"
     if num_near:
-        return f"{num_near:,} training examples look like one of another label; none is identical"
-    return "No training example has the inputs of one of another label"
+        return f"{num_near:,} training examples look like one {other}; none is identical"
+    return f"No training example has the inputs of one {other}"
 
 
 def _pairs(

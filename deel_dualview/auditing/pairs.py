@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from deel_dualview.plots.panels import join_columns, shown_inputs
 from deel_dualview.relevance import BackEnd, DualRelevance
 from deel_dualview.relevance.layerwise import takes_tokens
 from deel_dualview.report.findings import (
+    ExampleReference,
     ExplainedPrediction,
     Influence,
     PairShares,
@@ -26,11 +27,13 @@ from deel_dualview.report.findings import (
     WrongPredictions,
 )
 from deel_dualview.report.maps import Kind, PairMaps, kind_of, reduce_map, shown_input
+from deel_dualview.report.output_findings import ExplainedOutput, OutputReference, PredictionErrors
 from deel_dualview.report.overview import Overview, Setting
 from deel_dualview.search import TopK
 
 Rule: TypeAlias = str | Composite | BackEnd
-Explained: TypeAlias = WrongPredictions | UncertainPredictions
+Explained: TypeAlias = WrongPredictions | UncertainPredictions | PredictionErrors
+_Item = TypeVar("_Item", bound=ExplainedPrediction | ExplainedOutput)
 DEFAULT_RULE = "epsilon-gamma"
 """That of `DualRelevance`."""
 _NUMBERS_AT_ONCE = 2**20
@@ -120,7 +123,7 @@ def relate(
         if not isinstance(error, (ValueError, TypeError, ImportError)):
             _logger.warning("Pair relevance failed.", exc_info=True)
         return Related(finding, {}, _reason(error))
-    predictions = tuple(item for item, _ in found)
+    predictions: Any = tuple(item for item, _ in found)
     maps = {key: value for _, own in found for key, value in own.items()}
     of_input = f"input {name}" if isinstance(name, int) else name
     return Related(dataclasses.replace(finding, predictions=predictions), maps, None, of_input)
@@ -149,8 +152,8 @@ def _named_rules() -> Iterator[str]:
 
 
 def _relate(
-    relevance: DualRelevance, item: ExplainedPrediction, contents: Mapping[tuple[str, int], Any]
-) -> tuple[ExplainedPrediction, dict[tuple[int, int], PairMaps]]:
+    relevance: DualRelevance, item: _Item, contents: Mapping[tuple[str, int], Any]
+) -> tuple[_Item, dict[tuple[int, int], PairMaps]]:
     """Explain the pairs of one prediction, a few at a time."""
     test = contents["test", item.example.index]
     name = shown_input(test, has_tokens=takes_tokens(relevance.calculator.model))
@@ -203,10 +206,17 @@ def _top(test: Any, influences: list[Influence], contents: Mapping[tuple[str, in
                 lambda *parts: np.stack(parts)[np.newaxis],
                 *(contents["train", example.index] for example in examples),
             ),
-            np.array([[example.label for example in examples]], np.int64),
+            _labels(examples),
         ),
         training_indices=np.array([[example.index for example in examples]], np.int64),
     )
+
+
+def _labels(examples: list[ExampleReference]) -> np.ndarray:
+    """Return classes (1, k), or labels of several outputs (1, k, c)."""
+    if examples and isinstance(examples[0], OutputReference):
+        return np.array([[cast(OutputReference, example).labels for example in examples]], np.float32)
+    return np.array([[example.label for example in examples]], np.int64)
 
 
 def _kind(example: Any, calculator: BaseInfluenceCalculator) -> Kind:

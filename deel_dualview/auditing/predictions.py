@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from deel_dualview.report.findings import (
     UncertainPredictions,
     WrongPredictions,
 )
+from deel_dualview.report.output_findings import PredictionErrors
 
 NUM_EXPLAINED = 12
 NUM_INFLUENTIAL = 6
@@ -57,9 +59,10 @@ def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPr
     )
 
 
-def with_likeness(
-    finding: WrongPredictions | UncertainPredictions, train_features: np.ndarray, test_features: np.ndarray
-) -> WrongPredictions | UncertainPredictions:
+_Explained = TypeVar("_Explained", bound=WrongPredictions | UncertainPredictions | PredictionErrors)
+
+
+def with_likeness(finding: _Explained, train_features: np.ndarray, test_features: np.ndarray) -> _Explained:
     """Return a finding with the likeness of each of its pairs.
 
     Args:
@@ -76,7 +79,7 @@ def with_likeness(
         length = np.linalg.norm(scaled)
         return scaled / length if length > 0 else scaled
 
-    def extended(item: ExplainedPrediction) -> ExplainedPrediction:
+    def extended(item: Any) -> Any:
         query = unit(test_features[item.example.index])
         pairs = [
             tuple(
@@ -87,7 +90,8 @@ def with_likeness(
         ]
         return dataclasses.replace(item, proponents=pairs[0], opponents=pairs[1])
 
-    return dataclasses.replace(finding, predictions=tuple(map(extended, finding.predictions)))
+    explained: Any = tuple(map(extended, finding.predictions))
+    return dataclasses.replace(finding, predictions=explained)
 
 
 def _matrix(evidence: Evidence, labels: np.ndarray) -> tuple[tuple[int, ...], ...]:
@@ -130,24 +134,20 @@ def _confusions(evidence: Evidence, labels: np.ndarray, wrong: np.ndarray) -> tu
 
 def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
     """Return the k strongest proponents and opponents of one test prediction; ties go to the lower index."""
-    columns, values = _row(evidence, index)
     prediction = int(evidence.predictions[index])
     surrogate = evidence.surrogate
     logit = None if surrogate is None else float(surrogate.logits[index, prediction])
-    order = np.lexsort((columns, -values))
-    proponents = [position for position in order[: evidence.k] if values[position] > 0]
-    opponents = [position for position in np.lexsort((columns, values))[: evidence.k] if values[position] < 0]
-
-    def influences(positions: list[int]) -> tuple[Influence, ...]:
-        return tuple(
+    proponents, opponents = (
+        tuple(
             Influence(
-                evidence.reference("train", columns[position]),
-                float(values[position]),
-                float(values[position]) / logit if logit is not None and logit > 0 else None,
+                evidence.reference("train", column),
+                value,
+                value / logit if logit is not None and logit > 0 else None,
             )
-            for position in positions
+            for column, value in found
         )
-
+        for found in strongest_of(evidence, index)
+    )
     return ExplainedPrediction(
         example=evidence.reference("test", index),
         prediction=prediction,
@@ -155,9 +155,20 @@ def explain(evidence: Evidence, index: int) -> ExplainedPrediction:
         surrogate_prediction=None if surrogate is None else int(surrogate.logits[index].argmax()),
         logit=logit,
         logit_error_bound=None if surrogate is None else float(surrogate.logit_error_bounds[index]),
-        proponents=influences(proponents),
-        opponents=influences(opponents),
+        proponents=proponents,
+        opponents=opponents,
     )
+
+
+def strongest_of(evidence: Evidence, index: int) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """Return the k strongest proponents and opponents of a test example, as (position, value); ties by position."""
+    columns, values = _row(evidence, index)
+    ends = [
+        [position for position in order[: evidence.k] if sign * values[position] > 0]
+        for sign, order in ((1, np.lexsort((columns, -values))), (-1, np.lexsort((columns, values))))
+    ]
+    found = [[(int(columns[position]), float(values[position])) for position in end] for end in ends]
+    return found[0], found[1]
 
 
 def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
@@ -182,7 +193,7 @@ def find_influential_examples(evidence: Evidence) -> InfluentialExamples:
         title=f"{distinct:,} of {evidence.num_train:,} training examples stand behind the predictions",
         summary=(
             f"Counted are the {evidence.k} strongest proponents of every test prediction. The busiest single "
-            f"example is behind {busiest:.0%} of the predictions of its class: if it is odd, so are they."
+            f"example is behind {busiest:.0%} of the predictions of {evidence.its_class}: if it is odd, so are they."
             + _left_out(int((~is_ranked).sum()))
         ),
         count=distinct,

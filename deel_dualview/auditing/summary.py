@@ -37,7 +37,7 @@ def summarise(
         test_accuracy=None if right is None else float(right),
         certificate=_certificate(surrogate) if surrogate else None,
         classes=_class_counts(evidence),
-        num_support_vectors=int(surrogate.surrogate.num_support_vectors) if surrogate else None,
+        num_support_vectors=_num_support_vectors(surrogate) if surrogate else None,
         mean_nonzero_attributions=evidence.attributions.nnz / evidence.num_test,
         settings=tuple(_settings(calculator, method, evidence.k)),
         versions=versions(),
@@ -68,16 +68,22 @@ def _settings(calculator: BaseInfluenceCalculator, method: MethodDescription, k:
     ]
 
 
+def _num_support_vectors(calculator: DualView) -> int:
+    if calculator.model.is_classifier:
+        return int(calculator.surrogate.num_support_vectors)
+    return int(np.count_nonzero(np.diff(calculator.surrogate.coefficients.indptr)))
+
+
 def _certificate(calculator: DualView) -> Certificate:
     solution = calculator.surrogate
     return Certificate(
-        relative_gap=float(solution.relative_gap),
+        relative_gap=float(np.max(solution.relative_gap)),
         tolerance=float(solution.tolerance),
         converged=bool(solution.converged),
-        num_iterations=int(solution.num_iterations),
+        num_iterations=int(np.max(solution.num_iterations)),
         K=float(solution.K),
         scale_free_K=float(calculator.K),
-        weight_error_bound=float(solution.weight_error_bound),
+        weight_error_bound=float(np.max(solution.weight_error_bound)),
     )
 
 

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.evidence import PROBABLE, Evidence, OutputEvidence
 from deel_dualview.calculators.dualview import DualView
-from deel_dualview.calculators.fidelity import SurrogateFidelity
+from deel_dualview.calculators.fidelity import OutputFidelity, SurrogateFidelity
 from deel_dualview.calculators.tempering import TEMPERED_TOTAL_PENALTY
 from deel_dualview.report.findings import Faithfulness, Measure, PathPoint, Severity, SparsityPath
 from deel_dualview.svm import ConvergenceWarning, DualSVMSolution
 
 GOOD_AGREEMENT, FAIR_AGREEMENT = 0.98, 0.95
+GOOD_R_SQUARED, FAIR_R_SQUARED = 0.95, 0.85
 LEAST_COMPARED = 20
 """Of fewer test examples a single one is more than 5 %: that all of them agree says little."""
 PATH_KS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -53,6 +54,70 @@ def find_faithfulness(fidelity: SurrogateFidelity) -> Faithfulness:
         count=different,
         share=1 - fidelity.agreement,
         measures=tuple(_measures(fidelity)),
+    )
+
+
+def find_output_faithfulness(fidelity: OutputFidelity, evidence: OutputEvidence) -> Faithfulness:
+    """Judge how far the surrogate of numbers or independent labels stands for the model, on the test set.
+
+    Of numbers by R^2; of labels, whose logits are on another scale than the model's, by the share of equal decisions.
+    """
+    logits = evidence.surrogate.logits if evidence.surrogate is not None else evidence.test_outputs
+    different = int(((logits > 0) != (evidence.test_outputs > PROBABLE)).sum())
+    agreement = 1 - different / logits.size
+    quality = fidelity.r_squared if evidence.has_numbers else agreement
+    good, fair = (
+        (GOOD_R_SQUARED, FAIR_R_SQUARED) if evidence.has_numbers else (GOOD_AGREEMENT, FAIR_AGREEMENT)
+    )
+    can_tell = fidelity.num_examples >= LEAST_COMPARED and bool(np.isfinite(quality))
+    rows = [
+        (
+            "R²",
+            fidelity.r_squared,
+            "Share of the differences between the model's outputs that the surrogate has too: 1 is all of them.",
+        ),
+        (
+            "Rank correlation",
+            fidelity.rank_correlation,
+            "Whether examples are ordered alike by an output: 1 is the same order, 0 no relation.",
+        ),
+        (
+            "Left unexplained",
+            fidelity.completeness_error,
+            "What is missing when all contributions to an output are added up, relative to the largest output.",
+        ),
+    ]
+    if not evidence.has_numbers:
+        rows[:1] = [("Same decisions", agreement, "Share of labels on which both decide alike.")]
+    said = f"R² {quality:.3f}" if evidence.has_numbers else f"{quality:.1%} of the decisions"
+    return Faithfulness(
+        severity=(
+            Severity.CANNOT_TELL
+            if not can_tell
+            else Severity.FINE
+            if quality >= good
+            else Severity.LOOK
+            if quality >= fair
+            else Severity.ACT
+        ),
+        title=(
+            f"The surrogate agrees with the model: {said} on the test set"
+            if can_tell and quality >= fair
+            else f"The surrogate is not the model: {said} on the test set"
+            if can_tell
+            else "Cannot tell whether the surrogate agrees with the model: too few test examples"
+        ),
+        summary=(
+            "Influence is that of a surrogate: support vector machines on the features that the model hands to its "
+            "last layer, one an output. Where it differs from the model, what is said about the model may not hold."
+        ),
+        count=0 if evidence.has_numbers else different,
+        share=float(np.clip(1 - quality, 0, 1)),
+        measures=tuple(
+            Measure(name, float(value), f"{value:.3g}", meaning)
+            for name, value, meaning in rows
+            if np.isfinite(value)
+        ),
     )
 
 

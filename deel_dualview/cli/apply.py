@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -68,7 +69,10 @@ def apply(
     find_source(train_spec, name="train", data_dir=data_dir)
     source = read_dataset(train_spec, name="train", batch_size=batch_size, data_dir=data_dir)
     names = source.class_names if class_names is None else read_lines(class_names, "--class-names")
-    dataset = corrected(source.dataset, changes, class_names=names)
+    # The names are of the audit: of a model that is no classifier those of its outputs.
+    is_of_outputs = any(isinstance(change.label, Mapping) for change in changes.values())
+    kind = "output_names" if is_of_outputs else "class_names"
+    dataset = corrected(source.dataset, changes, **{kind: names})
     with _files.replaced_directory(directory) as aside:
         _save(dataset, aside)
     dropped = sum(change.label is None for change in changes.values())

@@ -1,4 +1,4 @@
-"""`deel-dualview audit`: a report on a trained classifier and its data."""
+"""`deel-dualview audit`: a report on a trained model and its data."""
 
 from __future__ import annotations
 
@@ -82,6 +82,13 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     help="Names of columns, or words of tokens by their number, one a line.",
 )
 @click.option(
+    "--output-names",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Names of the numbers or labels of a model that is no classifier, one a line.",
+)
+@click.option("--label-unit", default="", metavar="TEXT", help="Unit of the numbers of a regression.")
+@click.option(
     "--known-errors",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
@@ -110,6 +117,8 @@ def audit(
     relevance: str | None,
     colours: Literal["orange-blue", "red-blue", "orange-purple"],
     input_names: str | None,
+    output_names: str | None,
+    label_unit: str,
     known_errors: str | None,
     since: str | None,
     fail_on: tuple[str, ...],
@@ -120,10 +129,10 @@ def audit(
     no_progress: bool,
     debug: bool,
 ) -> int:
-    """Write a report on a trained classifier and its data.
+    """Write a report on a trained model and its data.
 
-    It shows wrong predictions with the training examples behind them, labels that are likely wrong, and test
-    examples that leaked into training. Without --model it audits a demo on handwritten digits.
+    It shows wrong predictions, or large errors, with the training examples behind them, labels that are likely wrong,
+    and test examples that leaked into training. Without --model it audits a demo on handwritten digits.
 
     SPEC is NAME:SPLIT of TensorFlow Datasets, such as "mnist:test[:1000]", or package.module:function, a
     function without arguments that returns a batched tf.data.Dataset of (inputs, labels).
@@ -152,7 +161,14 @@ def audit(
     _check_labels(thresholds, loaded)
     for line in loaded.planted:
         say(line)
-    shown = {"input_names": names, "since": since, **rule}
+    outputs = None if output_names is None else read_lines(output_names, "--output-names")
+    shown = {
+        "input_names": names,
+        "output_names": outputs,
+        "label_unit": label_unit,
+        "since": since,
+        **rule,
+    }
     if known is not None:
         loaded = loaded._replace(known_label_errors=np.array(known, np.int64))
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
@@ -217,7 +233,7 @@ def _audit(
     progress: bool,
 ) -> AuditReport:
     """Audit with the settings that were given; the others keep the library's defaults."""
-    from deel_dualview import DualView, NamedMethod
+    from deel_dualview import NamedMethod
     from deel_dualview import audit as audit_model
 
     return audit_model(
@@ -225,9 +241,7 @@ def _audit(
         subject.train,
         subject.test,
         k=k,
-        method=functools.partial(DualView, **{"kernel": "cosine"} | settings)
-        if method == "dualview"
-        else NamedMethod(method, subject.checkpoints),
+        method=NamedMethod(method, subject.checkpoints, settings),
         class_names=subject.class_names,
         known_label_errors=subject.known_label_errors,
         progress=progress,

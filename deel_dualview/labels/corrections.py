@@ -14,6 +14,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.data.hashing import to_bytes
+from deel_dualview.labels.output_corrections import OutputChange, output_change
 from deel_dualview.labels.tables import unescaped
 from deel_dualview.models.arrays import index_ids
 from deel_dualview.models.labels import check_label_numbers
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 VERDICTS = ("wrong", "right", "unsure", "drop")
 _COLUMNS = ("position", "verdict")
+_Classes = tuple[int | None, int | None]
 _Train = TypeVar("_Train")
 
 
@@ -30,17 +32,18 @@ class Correction(NamedTuple):
     """What becomes of one training example.
 
     Attributes:
-        label: the class that it gets, by name or number; None drops the example.
+        label: the class that it gets, by name or number; of a regression its number, of several numbers or of
+            independent labels the new ones by the names of the outputs; None drops the example.
         given_label: the class that it had, None where that is not recorded.
         id: of the example, None where that is not recorded.
     """
 
-    label: str | int | None
-    given_label: str | int | None = None
+    label: str | int | float | Mapping[str, Any] | None
+    given_label: str | int | float | Mapping[str, Any] | None = None
     id: str | int | None = None
 
 
-Corrections = Mapping[int, Correction | str | int | None]
+Corrections = Mapping[int, Correction | str | int | float | Mapping[str, Any] | None]
 """By the position of the training example: a `Correction`, or its `label` alone."""
 
 
@@ -49,14 +52,15 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
 
     Its columns: `position`; `verdict` (`wrong`: the example gets the class of column `label`, or else of
     `suggested_label`; `drop`: it is left out; `right` and `unsure`: it stays); perhaps `given_label` and `id`, which
-    are then compared with the training set's.
+    are then compared with the training set's; of a model that is no classifier `output`, the name of the number or
+    label that the row is about.
 
     Args:
         path: a CSV file in UTF-8, with commas, semicolons or tabs.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: columns are missing, a verdict or position is none, a position occurs twice.
+        ValueError: columns are missing, a verdict or position is none, a position (or its output) occurs twice.
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -76,6 +80,7 @@ def corrected(
     corrections: str | os.PathLike[str] | pd.DataFrame | Corrections,
     *,
     class_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
 ) -> _Train:
     """Return a training set with corrected labels, without the examples to be dropped, in the form that it has.
 
@@ -85,6 +90,8 @@ def corrected(
         corrections: the file that the report's page exports, a DataFrame with its columns, or `Correction`s by
             position.
         class_names: as the audit had them; the classes' numbers by default.
+        output_names: of a regression or of independent labels, as the audit had them; then labels are numbers, as they
+            are where the corrections have a column `output`.
 
     Returns:
         A lazy dataset of the same elements; of a tuple a tuple of the same form. `ChangedError` (a ValueError) is
@@ -100,7 +107,13 @@ def corrected(
         model.fit(fixed.unbatch().shuffle(10_000).batch(64))
     """
     by_position = _given(corrections)
-    classes = {position: _classes(item, class_names) for position, item in by_position.items()}
+    has_outputs = any(isinstance(item.label, Mapping) for item in by_position.values())
+    classes = {
+        position: output_change(item.label, item.given_label, output_names)
+        if has_outputs or output_names is not None
+        else _classes(item, class_names)
+        for position, item in by_position.items()
+    }
     if isinstance(train, tuple) and len(train) in (2, 3):
         return cast(_Train, _corrected_arrays(train, by_position, classes))
     return cast(_Train, _corrected_dataset(train, by_position, classes))
@@ -109,7 +122,7 @@ def corrected(
 def _corrected_dataset(
     train: Any,
     by_position: Mapping[int, Correction],
-    classes: Mapping[int, tuple[int | None, int | None]],
+    classes: Mapping[int, _Classes | OutputChange],
 ) -> tf.data.Dataset:
     data.check_batched(train, "train")
     data.check_same_twice(train, "train")
@@ -129,7 +142,7 @@ def _corrected_dataset(
             yield from _corrected(element, touched, by_position, classes) if touched else (element,)
         _check_positions(by_position, seen)
 
-    is_whole = all(label is not None for label, _ in classes.values())
+    is_whole = all(item.label is not None for item in by_position.values())
     size = int(train.cardinality()) if is_whole else tf.data.UNKNOWN_CARDINALITY
     return data.lazy_dataset(batches, relaxed, cardinality=size)
 
@@ -138,7 +151,7 @@ def _corrected(
     element: Any,
     touched: list[tuple[int, int]],
     corrections: Mapping[int, Correction],
-    classes: Mapping[int, tuple[int | None, int | None]],
+    classes: Mapping[int, _Classes | OutputChange],
 ) -> Iterator[Any]:
     """Yield a batch with its corrections, unless nothing is left of it."""
     batch = data.unpack(element)
@@ -154,7 +167,7 @@ def _corrected(
 def _corrected_arrays(
     train: tuple[Any, ...],
     corrections: Mapping[int, Correction],
-    classes: Mapping[int, tuple[int | None, int | None]],
+    classes: Mapping[int, _Classes | OutputChange],
 ) -> tuple[Any, ...]:
     """Return arrays or DataFrames of the examples that are left, with their labels."""
     labels = np.asarray(train[1])
@@ -202,7 +215,7 @@ def _corrected_labels(
     ids: np.ndarray | None,
     touched: list[tuple[int, int]],
     corrections: Mapping[int, Correction],
-    classes: Mapping[int, tuple[int | None, int | None]],
+    classes: Mapping[int, _Classes | OutputChange],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return corrected labels, shape as `labels`, and which examples are kept, shape (b,).
 
@@ -216,13 +229,19 @@ def _corrected_labels(
     labels, kept = labels.copy(), np.ones(len(labels), bool)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1
     for row, position in touched:
-        label, given = classes[position]
+        change, recorded = classes[position], corrections[position].id
+        if isinstance(change, OutputChange):
+            differing = change.apply(labels[row : row + 1].reshape(-1))
+            if differing is not None:
+                _raise_changed(position, "label", *differing)
+            kept[row] = bool(change.columns)
+            _check_id(ids, row, position, recorded)
+            continue
+        label, given = change
         found = int(labels[row].argmax()) if is_one_hot else int(labels[row].item())
         if given is not None and found != given:
             _raise_changed(position, "label", given, found)
-        recorded = corrections[position].id
-        if recorded is not None and ids is not None and to_bytes(ids[row]) != to_bytes(recorded):
-            _raise_changed(position, "id", recorded, ids[row])
+        _check_id(ids, row, position, recorded)
         if label is None:
             kept[row] = False
         elif is_one_hot:
@@ -230,6 +249,11 @@ def _corrected_labels(
         else:
             labels[row] = label
     return labels, kept
+
+
+def _check_id(ids: np.ndarray | None, row: int, position: int, recorded: str | int | None) -> None:
+    if recorded is not None and ids is not None and to_bytes(ids[row]) != to_bytes(recorded):
+        _raise_changed(position, "id", recorded, ids[row])
 
 
 def _check_positions(corrections: Mapping[int, Correction], num_examples: int) -> None:
@@ -284,7 +308,7 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
         {"corrections": source, "columns": list(columns)},
     )
     found: dict[int, Correction] = {}
-    seen: set[int] = set()
+    seen: set[tuple[int, str | None]] = set()
     for number, row in enumerate(rows, start=1):
         position, verdict = _position(row["position"], number), str(row["verdict"]).strip().lower()
         require(
@@ -292,10 +316,10 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
             f"Row {number} of the corrections: the verdict must be one of {VERDICTS}.",
             {"verdict": row["verdict"]},
         )
-        require(
-            position not in seen, "Each position is corrected once.", {"position": position, "row": number}
-        )
-        seen.add(position)
+        output = _cell(row, "output") if "output" in columns else None
+        at = {"position": position, "row": number}
+        require((position, output) not in seen, "Each position is corrected once.", at)
+        seen.add((position, output))
         if verdict in ("right", "unsure"):
             _check_right(row, verdict, number)
             continue
@@ -305,8 +329,18 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
             f"Row {number} of the corrections: a wrong label needs another in the column `label`, or the verdict drop.",
             {"position": position},
         )
-        found[position] = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
+        own = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
+        found[position] = own if output is None else _merged(own, output, found.get(position))
     return found
+
+
+def _merged(own: Correction, output: str, earlier: Correction | None) -> Correction:
+    """Join the rows of one example, each about one output; a single one that drops it does."""
+    if own.label is None or (earlier is not None and earlier.label is None):
+        return own._replace(label=None, given_label=None)
+    before: Any = earlier or Correction({}, {})
+    label, given = {**before.label, output: own.label}, {**before.given_label, output: own.given_label}
+    return own._replace(label=label, given_label=given)
 
 
 def _check_right(row: Mapping[str, Any], verdict: str, number: int) -> None:
@@ -340,10 +374,10 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _classes(correction: Correction, class_names: Sequence[str] | None) -> tuple[int | None, int | None]:
+def _classes(correction: Correction, class_names: Sequence[str] | None) -> _Classes:
     """Return the classes of the new and of the given label."""
     label, given = (
-        None if name is None else _class_of(name, class_names)
+        None if name is None else _class_of(cast("str | int", name), class_names)
         for name in (correction.label, correction.given_label)
     )
     return label, given

@@ -2,9 +2,14 @@
 
 from typing import Literal
 
+import numpy as np
+import tensorflow as tf
+
 from deel_dualview._checks import require
+from deel_dualview.models import links
 from deel_dualview.models.custom_loss import CustomLoss
 from deel_dualview.models.influence_model import InfluenceModel
+from deel_dualview.models.keras_losses import ACTIVATIONS
 from deel_dualview.models.objectives import IndependentSigmoids
 
 LabelKind = Literal["classes", "labels", "numbers"]
@@ -23,10 +28,22 @@ def label_kind(model: InfluenceModel) -> LabelKind:
     if isinstance(objective, IndependentSigmoids):
         return "labels"
     require(
-        not isinstance(objective, CustomLoss) or objective.link in (None, "logits"),
+        not isinstance(objective, CustomLoss) or objective.link in (None, "logits", *ACTIVATIONS),
         "What the labels of a custom loss after a softmax or sigmoid mean is unknown: for audits and label issues name "
         "the loss of a classifier, InfluenceModel(model, loss_function='categorical_crossentropy'), or of independent "
         "labels, 'binary_crossentropy'.",
         {"objective": objective},
     )
     return "numbers"
+
+
+def explained_target(model: InfluenceModel) -> str | int:
+    """Return what is explained: the prediction, or the first of several numbers, of which none is the prediction."""
+    has_several = label_kind(model) == "numbers" and model.num_outputs > 1
+    return 0 if has_several else "prediction"
+
+
+def predicted_numbers(model: InfluenceModel, outputs: np.ndarray) -> np.ndarray:
+    """Return what a regression predicts, for outputs (b, c) of its last layer before an activation, float32."""
+    link = model.objective.link if isinstance(model.objective, CustomLoss) else None
+    return np.asarray(links.native_of(tf.constant(outputs, tf.float32), link or "logits"))

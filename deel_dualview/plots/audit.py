@@ -36,13 +36,16 @@ INK, _FAINT = "#1b1f24", "#d8dee4"
 _SVG_SETTINGS: Any = {"svg.fonttype": "none"}
 
 
-def plot_label_scores(ranks: Sequence[int], scores: Sequence[float], num_flagged: int) -> Figure:
+def plot_label_scores(
+    ranks: Sequence[int], scores: Sequence[float], num_flagged: int, *, label: str = "Label score (log-odds)"
+) -> Figure:
     """Draw label scores against rank, the likeliest wrong label first.
 
     Args:
         ranks: ranks from 1, increasing.
         scores: label score at each rank, decreasing.
         num_flagged: number of flagged labels, which the drawing shades.
+        label: of the axis of scores.
     """
     figure, axes = _figure()
     axes.plot(ranks, scores, color=BLUE, linewidth=1.8)
@@ -55,7 +58,45 @@ def plot_label_scores(ranks: Sequence[int], scores: Sequence[float], num_flagged
     axes.set_xlim(1, max(ranks[-1], 2))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("Labels looked at, highest score first")
-    axes.set_ylabel("Label score (log-odds)")
+    axes.set_ylabel(label)
+    return figure
+
+
+def plot_predictions(
+    sets: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[bool]]], *, name: str
+) -> Figure:
+    """Draw predicted numbers against labels, of the training set faintly, with histograms of the labels below.
+
+    Args:
+        sets: labels, predictions and whether an example is marked, by `"train"` and `"test"`; marked training examples
+            are ringed, marked test examples crossed.
+        name: of the number.
+    """
+    figure = Figure(figsize=(5.6, 4.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    for axes in (top, bottom):
+        prepare_axes(axes)
+    everything = np.concatenate([np.concatenate([own[0], own[1]]) for own in sets.values()])
+    ends = [float(everything.min()), float(everything.max())]
+    top.plot(ends, ends, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    styles = {"train": (GREY, "o", 0.35, "training"), "test": (BLUE, "o", 0.8, "test")}
+    for split, (labels, predictions, is_marked) in sets.items():
+        colour, marker, alpha, word = styles[split]
+        top.scatter(
+            labels, predictions, s=9, color=colour, marker=marker, alpha=alpha, linewidths=0, label=word
+        )
+        marked = np.asarray(is_marked, bool)
+        style: dict[str, Any] = (
+            {"s": 42, "facecolors": "none", "edgecolors": VERMILLION, "linewidths": 1.3}
+            if split == "train"
+            else {"s": 36, "color": INK, "marker": "x", "linewidths": 1.2}
+        )
+        top.scatter(np.asarray(labels)[marked], np.asarray(predictions)[marked], **style)
+        bottom.hist(labels, bins=40, range=None, color=colour, alpha=0.6, density=True)
+    top.set_ylabel(f"Predicted {name}")
+    top.legend(loc="upper left", frameon=False, labelcolor=INK)
+    bottom.set_xlabel(f"Label: {name}")
+    bottom.set_yticks([])
     return figure
 
 

@@ -34,7 +34,7 @@ from deel_dualview.report.writing import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from deel_dualview.labels import LabelIssues
+    from deel_dualview.labels import LabelIssues, OutputLabelIssues
 
 SCHEMA_VERSION = 2
 
@@ -60,7 +60,7 @@ class AuditReport:
     overview: Overview
     findings: list[Finding]
     attributions: scipy.sparse.csr_array
-    label_issues: LabelIssues
+    label_issues: LabelIssues | OutputLabelIssues
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     shown: Mapping[tuple[str, int], Any] = field(default_factory=dict)
     relevance: Mapping[tuple[int, int], PairMaps] = field(default_factory=dict)

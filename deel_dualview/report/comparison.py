@@ -18,6 +18,7 @@ from deel_dualview.plots.comparison import plot_agreement, plot_costs
 from deel_dualview.plots.formatting import format_bytes, format_seconds, visible
 from deel_dualview.report.findings import ExampleReference, Influence
 from deel_dualview.report.html import make_environment, percent, read_style
+from deel_dualview.report.output_words import OutputWords
 from deel_dualview.report.overview import Setting
 from deel_dualview.report.rendering import ExampleRenderer
 from deel_dualview.report.writing import check_output_directory, to_json, write_json, write_report, write_text
@@ -51,6 +52,8 @@ class ComparedMethod:
 class ComparedPrediction:
     """A prediction with the strongest proponents by each method, in the order of the methods.
 
+    Of a model that is no classifier `prediction` is the explained output, and `confidence` the predicted number, or the
+    probability of the label.
     `rank_correlation` is the mean over all pairs of methods.
     """
 
@@ -183,6 +186,13 @@ class Comparison:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
+@dataclass(frozen=True, repr=False, kw_only=True)
+class OutputComparison(Comparison):
+    """The same of a model that is no classifier; `class_names` are names of its outputs."""
+
+    outputs: OutputWords
+
+
 def _number(value: float, form: str) -> str:
     """Return a number as text; a dash where no prediction has one."""
     return "–" if math.isnan(value) else format(value, form)
@@ -204,7 +214,8 @@ def render_comparison(comparison: Comparison, *, title: str | None = None) -> st
     """Return the page of a comparison; it runs no script and loads nothing."""
     renderer = ExampleRenderer(comparison.shown.values())
     views = {key: renderer.render(example) for key, example in comparison.shown.items()}
-    environment = make_environment(comparison.class_names, views)
+    outputs = comparison.outputs if isinstance(comparison, OutputComparison) else None
+    environment = make_environment(comparison.class_names, views, outputs=outputs)
     environment.filters["duration"] = format_seconds
     environment.filters["size"] = format_bytes
     return environment.get_template("comparison.html.j2").render(

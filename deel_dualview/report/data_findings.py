@@ -32,6 +32,20 @@ class InputScale(Finding):
     training_accuracy: float
     ranges: tuple[ValueRange, ...]
 
+    @property
+    def is_of_numbers(self) -> bool:
+        """Whether it is about the labels of a regression."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersNotLearned(InputScale):
+    """The same of a regression: on its own training set it is no better than the mean of the labels."""
+
+    @property
+    def is_of_numbers(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class Outlier:

@@ -34,11 +34,16 @@ def _is_empty(rows: Sequence[Row], name: str) -> bool:
 
 
 def example_columns(example: ExampleReference, name_of: ClassName, prefix: str = "") -> Row:
-    """Return position, id and label of an example."""
+    """Return position, id and label of an example; of several numbers or independent labels a tuple."""
+    labels = getattr(example, "labels", None)
     return {
         f"{prefix}position": example.index,
         f"{prefix}id": example.id,
-        f"{prefix}label": name_of(example.label),
+        f"{prefix}label": name_of(example.label)
+        if labels is None
+        else labels
+        if len(labels) > 1
+        else labels[0],
     }
 
 

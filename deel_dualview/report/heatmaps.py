@@ -19,6 +19,7 @@ from deel_dualview.plots.formatting import name_column, name_token, name_value
 from deel_dualview.plots.panels import Colours, heat_limit, shown_tokens
 from deel_dualview.report.findings import ExplainedPrediction
 from deel_dualview.report.maps import PairMaps
+from deel_dualview.report.output_findings import ExplainedOutput
 
 FULL: Mapping[str, tuple[str, str]] = {
     "red-blue": ("#d9363e", "#2f7fd6"),
@@ -113,7 +114,7 @@ class PredictionHeat:
 
 
 def render_heat(
-    item: ExplainedPrediction,
+    item: ExplainedPrediction | ExplainedOutput,
     maps: Mapping[tuple[int, int], PairMaps],
     *,
     colours: Colours,

@@ -16,10 +16,22 @@ from deel_dualview.plots.formatting import brief, visible
 from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
-from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
+from deel_dualview.report.data_findings import InputScale, NumbersNotLearned, Outliers, WeakClasses
 from deel_dualview.report.group_findings import WeakGroups
 from deel_dualview.report.heatmaps import heat_style, render_heat
 from deel_dualview.report.input_findings import InputProblems
+from deel_dualview.report.output_drawings import draw_outputs
+from deel_dualview.report.output_findings import (
+    ErrorGroups,
+    InfluentialOnOutputs,
+    OutputScore,
+    PredictionErrors,
+    SuspectLabel,
+    SuspectLabels,
+    WrongLabelPredictions,
+)
+from deel_dualview.report.output_words import OutputWords
+from deel_dualview.report.overview import OutputsOverview
 from deel_dualview.report.rendering import ExampleRenderer, ImageView, TableView
 from deel_dualview.report.review import (
     common_prefix,
@@ -48,10 +60,16 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     kinds.SparsityPath: "path",
     NotFiniteInputs: "broken",
     InputScale: "scale",
+    NumbersNotLearned: "scale",
     Outliers: "outliers",
     WeakClasses: "classes",
     InputProblems: "inputs",
     WeakGroups: "groups",
+    InfluentialOnOutputs: "influential",
+    PredictionErrors: "errors",
+    WrongLabelPredictions: "errors",
+    SuspectLabels: "suspects",
+    ErrorGroups: "error_groups",
 }
 _SHADES = 4
 MUCH_UNSEEN = 0.25
@@ -71,13 +89,20 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title:
     """
     renderer = ExampleRenderer(report.shown.values(), report.input_names)
     views = {key: renderer.render(example) for key, example in report.shown.items()}
-    labels = next((own for own in report.findings if isinstance(own, kinds.LabelErrors)), None)
+    labels = next(
+        (own for own in report.findings if isinstance(own, kinds.LabelErrors | SuspectLabels)), None
+    )
+    head = report.overview
+    outputs = head.outputs if isinstance(head, OutputsOverview) else None
     ids = report.label_issues.ids
     prefix = common_prefix(None if ids is None else ids.tolist())
     has_pictures = any(isinstance(view, ImageView) for view in views.values())
-    environment = make_environment(report.overview.class_names, views, id_prefix=prefix)
+    environment = make_environment(head.class_names, views, id_prefix=prefix, outputs=outputs)
     environment.globals |= _links(labels)
     environment.globals |= _beside(report, renderer)
+    environment.globals["id_prefix"] = prefix
+    issues: Sequence[Any] = labels.issues if labels else ()
+    environment.globals["first_issue"] = {item.example.index: item for item in reversed(issues)}
     environment.globals["has_pictures"] = has_pictures
     environment.globals["rows"] = _aligned_issues(report, renderer, labels)
     environment.globals["review_of"] = partial(review_of, has_pictures=has_pictures, id_prefix=prefix)
@@ -94,7 +119,8 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title:
         data_findings=[own for own in report.findings if not isinstance(own, ABOUT_METHOD)],
         method_findings=[own for own in report.findings if isinstance(own, ABOUT_METHOD)],
         faithfulness=next((own for own in report.findings if isinstance(own, kinds.Faithfulness)), None),
-        training_accuracy=None if labels is None else labels.training_accuracy,
+        training_accuracy=labels.training_accuracy if isinstance(labels, kinds.LabelErrors) else None,
+        facts_of_outputs=head.facts if isinstance(head, OutputsOverview) else (),
         tile_of=tile_of,
         know=kinds.Severity.KNOW,
         changes=None if report.changes is None else str(report.changes),
@@ -107,10 +133,10 @@ def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title:
 
 
 def _aligned_issues(
-    report: AuditReport, renderer: ExampleRenderer, labels: kinds.LabelErrors | None
+    report: AuditReport, renderer: ExampleRenderer, labels: kinds.LabelErrors | SuspectLabels | None
 ) -> dict[int, TableView]:
     """Return the label issues as rows of one table, by position; empty where they are no rows of numbers."""
-    indices = [item.example.index for item in labels.issues] if labels else []
+    indices = list(dict.fromkeys(item.example.index for item in labels.issues)) if labels else []
     found = renderer.render_aligned([report.shown[("train", index)] for index in indices])
     return dict(zip(indices, found, strict=True)) if found else {}
 
@@ -128,13 +154,16 @@ def _beside(report: AuditReport, renderer: ExampleRenderer) -> dict[str, Callabl
     return {"view_beside": of_both(renderer.render_beside), "agreeing": of_both(renderer.agreeing)}
 
 
-def _links(labels: kinds.LabelErrors | None) -> dict[str, Callable[..., Any]]:
+def _links(labels: kinds.LabelErrors | SuspectLabels | None) -> dict[str, Callable[..., Any]]:
     """Return what leads from a training example to the label issue that it is, for the templates."""
-    suggested = (
-        {item.example.index: item.suggested_label for item in labels.issues if item.flagged} if labels else {}
-    )
+    issues: Sequence[Any] = labels.issues if labels else ()
+    suggested = {
+        item.example.index: item if isinstance(item, SuspectLabel) else item.suggested_label
+        for item in reversed(issues)
+        if item.flagged
+    }
 
-    def issue_of(example: kinds.ExampleReference) -> int | None:
+    def issue_of(example: kinds.ExampleReference) -> int | SuspectLabel | None:
         return suggested.get(example.index) if example.split == "train" else None
 
     def num_issues(item: kinds.ExplainedPrediction) -> int:
@@ -147,7 +176,11 @@ def _links(labels: kinds.LabelErrors | None) -> dict[str, Callable[..., Any]]:
 
 
 def make_environment(
-    class_names: Sequence[str], views: Mapping[tuple[str, int], Any], *, id_prefix: str = ""
+    class_names: Sequence[str],
+    views: Mapping[tuple[str, int], Any],
+    *,
+    id_prefix: str = "",
+    outputs: OutputWords | None = None,
 ) -> jinja2.Environment:
     """Return what every page is rendered with.
 
@@ -155,6 +188,7 @@ def make_environment(
         class_names: of the classes.
         views: how examples are shown, by split and index.
         id_prefix: what is left out of ids, since they all begin with it.
+        outputs: how labels of a model that is no classifier are written.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -164,7 +198,7 @@ def make_environment(
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    filters: dict[str, Callable[..., str]] = {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
         "integer": lambda value: f"{value:,}",
         "number": lambda value: f"{value:.3g}",
@@ -173,7 +207,19 @@ def make_environment(
         "share": lambda value: f"{value:.0%}".replace("-", "\u2212"),
         "brief": brief,
         "signed": lambda value: f"{value:+.3g}".replace("-", "\u2212"),
-        "label": lambda label: "unknown" if label is None else class_names[label],
+        "label": lambda label: _label(label, class_names, outputs),
+        "given": lambda example: (
+            outputs.labels(getattr(example, "labels", None))
+            if outputs
+            else _label(example.label, class_names)
+        ),
+        "has_label": lambda example: (
+            example.label is not None or getattr(example, "labels", None) is not None
+        ),
+        "exactly": lambda value: f"{value:.9g}",
+        "raw": lambda value, output: f"{value:.{outputs.decimals[output] if outputs else 0}f}",
+        "measure_names": _measure_names,
+        "measure": lambda score, name: next((own.text for own in score.measures if own.name == name), "–"),
         "slug": lambda severity: severity.value.replace(" ", "-"),
         "short_id": lambda example: short_id(example, id_prefix),
         "exact": exact,
@@ -181,6 +227,7 @@ def make_environment(
     }
     environment.filters.update(filters)
     environment.globals["view_of"] = lambda example: views.get((example.split, example.index))
+    environment.globals["outputs"] = outputs
     environment.globals["in_words"] = describe_influences
     environment.globals |= _links(None)
     environment.globals["off_sums"] = off_sums
@@ -189,6 +236,18 @@ def make_environment(
     environment.globals["much_unseen"] = MUCH_UNSEEN
     environment.globals["section_of"] = lambda finding: f"section_{_SECTIONS[type(finding)]}.html.j2"
     return environment
+
+
+def _label(label: Any, class_names: Sequence[str], outputs: OutputWords | None = None) -> str:
+    """Write a class or an output, or what a label issue suggests."""
+    if isinstance(label, SuspectLabel) and outputs:
+        return outputs.value(label.output, label.suggested_label)
+    return "unknown" if label is None else class_names[label]
+
+
+def _measure_names(scores: Sequence[OutputScore]) -> list[str]:
+    """Return the names of all measures, of which some outputs may lack a few."""
+    return list(dict.fromkeys(measure.name for score in scores for measure in score.measures))
 
 
 def _finalize(value: Any) -> Any:
@@ -251,8 +310,8 @@ def _memory(num_bytes: int | None) -> str:
 def _draw(report: AuditReport) -> dict[str, Markup]:
     """Draw what the findings have curves for."""
     overview = report.overview
-    figures = {}
-    if overview.certificate:
+    figures = draw_outputs(report.findings, report.label_issues, overview)
+    if overview.certificate and overview.classes:
         figures["classes"] = plots.plot_class_counts(
             overview.class_names,
             [counts.num_support_vectors or 0 for counts in overview.classes],
@@ -261,8 +320,8 @@ def _draw(report: AuditReport) -> dict[str, Markup]:
     for finding in report.findings:
         if isinstance(finding, kinds.LabelErrors):
             figures["scores"] = plots.plot_label_scores(finding.ranks, finding.scores, finding.count)
-            if finding.detection:
-                figures["detection"] = _plot_detection(finding.detection)
+        if isinstance(finding, kinds.LabelErrors | SuspectLabels) and finding.detection:
+            figures["detection"] = _plot_detection(finding.detection)
         if isinstance(finding, kinds.SparsityPath) and finding.points and overview.certificate:
             figures["path"] = plots.plot_path(
                 [point.scale_free_K for point in finding.points],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deel_dualview.report.output_words import OutputWords
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -84,3 +86,14 @@ class Overview:
     relevance_rule: str | None = None
     relevance_missing: str | None = None
     relevance_input: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputsOverview(Overview):
+    """The same of a model that is no classifier: `class_names` are names of its outputs, and no class is counted.
+
+    `facts` stand at the top of the page, in the place of the accuracy.
+    """
+
+    outputs: OutputWords
+    facts: tuple[Setting, ...] = ()

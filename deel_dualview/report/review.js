@@ -6,6 +6,9 @@
   const list = find("suspects");
   const tools = find("tools");
   const classNames = JSON.parse(list.dataset.classNames);
+  // Of a model that is no classifier: its numbers, or labels "0" and "1", of several outputs.
+  const hasNumbers = list.dataset.kind === "numbers";
+  const outputNames = JSON.parse(list.dataset.outputNames ?? "null");
   const step = Number(list.dataset.first);
 
   // 1. One list: the issues that are folded away without a script join the others.
@@ -20,6 +23,7 @@
     position: Number(element.dataset.position),
     given: Number(element.dataset.given),
     suggested: Number(element.dataset.suggested),
+    output: Number(element.dataset.output ?? -1),
     id: JSON.parse(element.dataset.id),
   }));
   const itemOf = new Map(items.map((item) => [item.element, item]));
@@ -35,12 +39,13 @@
   // 3. Controls of an issue are a copy of the template; its choice of classes is filled when it is first needed.
   for (const item of items) {
     const controls = find("controls").content.cloneNode(true);
-    item.choice = controls.querySelector("select");
+    item.choice = controls.querySelector("select, input");
     item.buttons = Array.from(controls.querySelectorAll("button"));
     item.choice.addEventListener("change", () => {
-      marks.get(item).label = Number(item.choice.value);
+      marks.get(item).label = hasNumbers && item.choice.value === "" ? null : Number(item.choice.value);
       isExported = false;
-      announce(`Position ${item.position}: ${item.choice.selectedOptions[0].text}.`);
+      const chosen = hasNumbers ? item.choice.value || "drop" : item.choice.selectedOptions[0].text;
+      announce(`Position ${item.position}: ${chosen}.`);
     });
     item.element.append(controls);
     item.element.tabIndex = -1;
@@ -55,11 +60,11 @@
     }
     item.choice.hidden = verdict !== "wrong";
     if (verdict !== "wrong") return;
-    if (!item.choice.length) {
+    if (!hasNumbers && !item.choice.length) {
       item.choice.append(...classNames.map((name, number) => new Option(`new label: ${name}`, number)));
       item.choice.append(new Option("drop this example", -1));
     }
-    item.choice.value = String(marks.get(item).label);
+    item.choice.value = String(marks.get(item).label ?? "");
   }
 
   /** Mark an issue; the same mark again takes it away. */
@@ -76,7 +81,7 @@
 
   // 4. Filters apply when they change, never under the reader's hands: a mark hides nothing.
   const statusOf = (item) => marks.get(item)?.verdict ?? "open";
-  const pairOf = (item) => `${item.given}-${item.suggested}`;
+  const pairOf = (item) => (outputNames ? String(item.output) : `${item.given}-${item.suggested}`);
   const orders = {
     score: (a, b) => a.rank - b.rank,
     pair: (a, b) => a.given - b.given || a.suggested - b.suggested || a.rank - b.rank,
@@ -146,7 +151,7 @@
 
   const verdicts = { w: "wrong", r: "right", u: "unsure" };
   list.addEventListener("keydown", (event) => {
-    if (event.target.tagName === "SELECT" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (["SELECT", "INPUT"].includes(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const at = matching.indexOf(current);
     const moves = {
@@ -194,12 +199,13 @@
   }
 
   function corrections() {
-    const rows = [["position", "id", "given_label", "suggested_label", "verdict", "label"]];
+    const rows = [["position", "id", ...(outputNames ? ["output"] : []), "given_label", "suggested_label", "verdict", "label"]];
+    const nameOf = (label) => (hasNumbers ? label : classNames[label]);
     for (const item of [...marks.keys()].sort(orders.position)) {
       const { verdict, label } = marks.get(item);
-      const names = [item.given, item.suggested].map((number) => classNames[number]);
-      const use = label < 0 ? ["drop", ""] : [verdict, classNames[label]];
-      rows.push([item.position, item.id ?? "", ...names, ...use]);
+      const names = [...(outputNames ? [outputNames[item.output]] : []), ...[item.given, item.suggested].map(nameOf)];
+      const isDropped = label === null || (!hasNumbers && label < 0);
+      rows.push([item.position, item.id ?? "", ...names, ...(isDropped ? ["drop", ""] : [verdict, nameOf(label)])]);
     }
     return rows.map((row) => row.map(cell).join(",") + "\r\n").join("");
   }

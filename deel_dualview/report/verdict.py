@@ -11,6 +11,13 @@ from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
 from deel_dualview.report.findings import Finding, Severity
 from deel_dualview.report.group_findings import WeakGroups
 from deel_dualview.report.input_findings import InputProblems
+from deel_dualview.report.output_findings import (
+    ErrorGroups,
+    InfluentialOnOutputs,
+    PredictionErrors,
+    SuspectLabels,
+    WrongLabelPredictions,
+)
 
 ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
 """Findings that are about the method: the page has them in its last section."""
@@ -89,6 +96,8 @@ def tile_of(finding: Finding) -> Tile:
     """Return a finding as one large number."""
     if isinstance(finding, kinds.LabelErrors):
         return _label_tile(finding)
+    if isinstance(finding, PredictionErrors | SuspectLabels | ErrorGroups):
+        return _output_tile(finding)
     if isinstance(finding, kinds.WrongPredictions):
         return Tile(f"{finding.count:,}", f"wrong test predictions, {finding.share:.1%} of all")
     if isinstance(finding, kinds.UncertainPredictions):
@@ -100,10 +109,13 @@ def tile_of(finding: Finding) -> Tile:
     if isinstance(finding, kinds.Duplicates):
         return Tile(f"{finding.count:,}", "training examples that count twice, or look as if")
     if isinstance(finding, kinds.InfluentialExamples):
+        of = "an output" if isinstance(finding, InfluentialOnOutputs) else "a class"
         return Tile(
-            f"{finding.share:.0%}", "of the predictions of a class have one training example behind them"
+            f"{finding.share:.0%}", f"of the predictions of {of} have one training example behind them"
         )
     if isinstance(finding, InputScale):
+        if finding.is_of_numbers:
+            return Tile("!", "no better than the mean of the labels, on the training set")
         return Tile(f"{finding.training_accuracy:.0%}", "of the training labels are predicted")
     if isinstance(finding, Outliers):
         return Tile(f"{finding.count:,}", "examples that resemble no training example")
@@ -135,9 +147,36 @@ def _subject(finding: Finding) -> int:
         return 3
     if isinstance(finding, InputProblems):
         return 0 if finding.severity is Severity.ACT else 2
-    if isinstance(finding, (Outliers, WeakClasses, WeakGroups, kinds.Duplicates, kinds.InfluentialExamples)):
+    if isinstance(
+        finding,
+        (Outliers, WeakClasses, WeakGroups, ErrorGroups, kinds.Duplicates, kinds.InfluentialExamples),
+    ):
         return 2
-    return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions)))
+    return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions, PredictionErrors)))
+
+
+def _output_tile(finding: PredictionErrors | SuspectLabels | ErrorGroups) -> Tile:
+    if isinstance(finding, ErrorGroups):
+        if finding.severity is Severity.CANNOT_TELL:
+            return Tile("?", "groups with larger errors: too few test examples to tell")
+        return Tile(f"{finding.count:,}", "groups of test examples with larger errors than the others")
+    if isinstance(finding, SuspectLabels):
+        untold = sum(count.status == "cannot tell" for count in finding.counts)
+        if finding.count:
+            more = f", besides {untold:,} labels of which it cannot be told" if untold else ""
+            return Tile(f"≈ {finding.count:,}", f"wrong training labels, perhaps more{more}")
+        if untold:
+            return Tile("?", "wrong training labels: ranked, their number cannot be told")
+        return Tile("0", "labels of which wrong ones were counted; perhaps there are none")
+    scores = [own for own in finding.scores if own.split == "test"]
+    if not scores:
+        return Tile("?", "errors on new examples: the test set has no labels")
+    if isinstance(finding, WrongLabelPredictions):
+        return Tile(f"{finding.count:,}", f"test labels predicted wrong, {finding.share:.1%} of all")
+    found = {measure.name: measure for score in scores[:1] for measure in score.measures}
+    error = found["Mean absolute error"].text
+    of = "" if len(scores) == 1 else ", of the first number"
+    return Tile(error, f"mean absolute error on the test set{of}")
 
 
 def _label_tile(finding: kinds.LabelErrors) -> Tile:
@@ -156,8 +195,21 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
 
     `most_wrong` is the upper bound of the number of wrong labels where there is no estimate of it, else 0.
     """
-    if finding.severity is Severity.CANNOT_TELL and not isinstance(finding, kinds.LabelErrors):
+    if finding.severity is Severity.CANNOT_TELL and not isinstance(
+        finding, kinds.LabelErrors | SuspectLabels
+    ):
         return None
+    if isinstance(finding, SuspectLabels):
+        return _suspects_verdict(finding, num_train)
+    if isinstance(finding, PredictionErrors):
+        return Verdict(
+            finding.severity,
+            finding.title,
+            "; nothing more urgent was found in the data.",
+            "See where errors are large, and which training examples stand behind that.",
+            finding.name,
+            "See the errors",
+        )
     if isinstance(finding, InputProblems) and finding.severity is Severity.ACT:
         problem = finding.problems[0]
         return Verdict(
@@ -165,7 +217,15 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
         )
     if isinstance(
         finding,
-        (Outliers, WeakClasses, WeakGroups, InputProblems, kinds.Duplicates, kinds.InfluentialExamples),
+        (
+            Outliers,
+            WeakClasses,
+            WeakGroups,
+            ErrorGroups,
+            InputProblems,
+            kinds.Duplicates,
+            kinds.InfluentialExamples,
+        ),
     ):
         return Verdict(
             finding.severity,
@@ -187,6 +247,16 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
             "See which",
         )
     if isinstance(finding, InputScale):
+        if finding.is_of_numbers:
+            return Verdict(
+                finding.severity,
+                "The model has not learned these labels:",
+                "on its own training set it is no better than their mean.",
+                "Prepare inputs and labels as in training (scale, order, unit), load the trained weights, and audit "
+                "again.",
+                finding.name,
+                "See the numbers",
+            )
         if finding.is_guessing:
             return Verdict(
                 finding.severity,
@@ -282,6 +352,27 @@ def _label_verdict(finding: kinds.LabelErrors, num_train: int) -> Verdict:
         (
             f"Review the first {first} labels here, the likeliest wrong ones. Then export corrections.csv, apply "
             "it (corrected, or deel-dualview apply), and train again."
+        ),
+        finding.name,
+        "Review the labels",
+    )
+
+
+def _suspects_verdict(finding: SuspectLabels, num_train: int) -> Verdict:
+    first = min(len(finding.issues), 40)
+    number = f"About {finding.count:,} entries of the labels" if finding.count else "Cannot tell"
+    rest = (
+        f"of {num_train:,} training examples are wrong, perhaps more."
+        if finding.count
+        else f"how many labels of {num_train:,} training examples are wrong; they are ranked."
+    )
+    return Verdict(
+        finding.severity,
+        number,
+        rest,
+        (
+            f"Review the first {first} labels here: how many of them are wrong says how far to read on. Then export "
+            "corrections.csv, apply it (corrected, or deel-dualview apply), and train again."
         ),
         finding.name,
         "Review the labels",

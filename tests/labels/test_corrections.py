@@ -257,3 +257,54 @@ def test_spreadsheets_may_write_other_separators(tmp_path, delimiter):
     path = tmp_path / "corrections.csv"
     path.write_text("\n".join(delimiter.join(row) for row in rows), encoding="utf-8")
     assert read_corrections(path) == {1: Correction("0")}
+
+
+HEADER = "position,id,output,given_label,suggested_label,verdict,label"
+NUMBERS = np.linspace(0, 90, 10)
+
+
+@pytest.mark.parametrize("names", [["price"], None])
+def test_a_number_is_replaced_by_the_one_that_was_typed(file, names):
+    output = "price" if names else "0"
+    path = file(
+        f"1,,{output},10,40,wrong,12.5",
+        f"2,,{output},20,2,right,20",
+        f"4,,{output},40,2,drop,",
+        header=HEADER,
+    )
+    inputs, labels = arrays(corrected(train(NUMBERS), path, output_names=names))
+    np.testing.assert_allclose(labels, [0, 12.5, 20, 30, 50, 60, 70, 80, 90])
+    np.testing.assert_allclose(inputs[:, 0], [0, 1, 2, 3, 5, 6, 7, 8, 9])
+
+
+def test_several_outputs_of_one_example_are_corrected_row_by_row(file):
+    rows = np.stack([NUMBERS, -NUMBERS], axis=1).astype(np.float32)
+    path = file(
+        "1,,b,-10,7,wrong,", "1,,a,10,4,wrong,5", "3,,a,30,4,wrong,", "3,,b,-30,4,drop,", header=HEADER
+    )
+    inputs, labels = corrected((INPUTS, rows), path, output_names=["a", "b"])
+    np.testing.assert_allclose(labels[1], [5, 7])
+    assert len(labels) == len(inputs) == 9 and 3 not in inputs
+
+
+def test_numbers_are_given_by_position_where_there_are_names_of_outputs():
+    _, labels = corrected((INPUTS, NUMBERS), {2: 0.5, 3: {"price": 1}, 5: None}, output_names=["price"])
+    np.testing.assert_allclose(labels, [0, 10, 0.5, 1, 40, 60, 70, 80, 90])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1,,price,11,40,wrong,12", "another label"),
+        ("1,,prize,10,40,wrong,12", "output_names"),
+        ("1,,price,10,40,wrong,dear", "must be a number"),
+    ],
+)
+def test_corrections_of_numbers_that_do_not_fit_are_refused(file, row, said):
+    with pytest.raises(ValueError, match=said):
+        corrected((INPUTS, NUMBERS), file(row, header=HEADER), output_names=["price"])
+
+
+def test_a_fraction_is_not_cut_off_to_fit_labels_of_whole_numbers(file):
+    with pytest.raises(ValueError, match="floats"):
+        corrected((INPUTS, LABELS), file("1,,0,1,0,wrong,1.5", header=HEADER))
