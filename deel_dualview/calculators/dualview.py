@@ -1,6 +1,7 @@
 """DualView: attributions are the dual variables of a support vector machine on the penultimate features."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, cast, get_args
@@ -72,6 +73,9 @@ class DualView(StoredInfluenceCalculator):
     with a negative sign for labels that do not hold. Labels that are likely wrong are better ranked by
     `label_issues`.
 
+    With sample or class weights w_i, the penalty of example i is K w_i: alpha_i is bounded by it. The surrogate has no
+    label smoothing: its labels are those that the examples have.
+
     The surrogate is fitted in the constructor: one pass over the training set for features, then the solver. Where
     that takes long, a bar shows how far the solver's gap has come (on a terminal; `store=MemoryStore(progress=False)`
     shows none). `top_k`, `top_k_indices` and `estimate_influence_values_in_batches` warn, once, of a surrogate that
@@ -128,15 +132,13 @@ class DualView(StoredInfluenceCalculator):
         check_flag("bias", bias)
         check_solver(solver)
         super().__init__(model, train_set, target=target, store=store)
-        require(
-            not self.is_weighted, "DualView does not take sample or class weights yet: leave them out.", {}
-        )
         objective = self.model.objective
         self.solver = solver_of(objective, solver)
         self.kernel: Kernel = kernel or default_kernel(objective)
         features, power, total = self._stored().array("features"), TEMPERED_POWER, default_penalty(objective)
         if self.kernel == "tempered" and self.model.is_classifier:
-            power, total = fit_tempering(features, self.train_labels, self.model.num_classes)
+            classes, num_classes = self.train_labels, self.model.num_classes
+            power, total = fit_tempering(features, classes, num_classes, self.train_weights)
         self.feature_map = fit_feature_map(features, self.kernel, bias, power)
         self.K = total / self.num_train if K is None else float(K)
         phi = self._kernel_features()
@@ -145,7 +147,7 @@ class DualView(StoredInfluenceCalculator):
         if isinstance(self.solver, PerOutputSVMSolver):
             absolute = self.K / self._mean_squared_norm(phi)
             self.surrogate, self._offset = fit_outputs(
-                objective, phi, self.train_labels, absolute, self.solver
+                objective, phi, self.train_labels, absolute, self.solver, self.train_weights
             )
         else:
             self.surrogate = self._fit([self.K], phi)[0]
@@ -294,7 +296,11 @@ class DualView(StoredInfluenceCalculator):
         return phi
 
     def _mean_squared_norm(self, phi: np.ndarray) -> float:
-        mean_squared_norm = float(np.einsum("nd,nd->", phi, phi, dtype=np.float64)) / len(phi)
+        weights = self.train_weights
+        if weights is None:
+            mean_squared_norm = float(np.einsum("nd,nd->", phi, phi, dtype=np.float64)) / len(phi)
+        else:
+            mean_squared_norm = np.average((phi.astype(np.float64) ** 2).sum(axis=1), weights=weights)
         require(
             mean_squared_norm < _LARGEST_SQUARED_NORM,
             "The penultimate features are too large for float32 arithmetic; use kernel='cosine' or 'standardized'.",
@@ -316,12 +322,19 @@ class DualView(StoredInfluenceCalculator):
             solver = cast(DualSVMSolver, self.solver)
             if not solver.progress:
                 solver = dataclasses.replace(solver, progress=bar.update)
+            fit = functools.partial(
+                solver.fit_path,
+                labels=self.train_labels,
+                num_classes=self.model.num_outputs,
+                Ks=absolute,
+                sample_weight=self.train_weights,
+            )
             if phi.shape[1] < max(_WIDE * len(phi), _LEAST_WIDE):
-                return solver.fit_path(phi, self.train_labels, self.model.num_outputs, absolute)
+                return fit(phi)
             # Only inner products of the rows matter: their coordinates in an orthonormal basis have the same.
             basis, coordinates = np.linalg.qr(phi.T)
             rows = np.ascontiguousarray(coordinates.T)
-            found = solver.fit_path(rows, self.train_labels, self.model.num_outputs, absolute)
+            found = fit(rows)
             return [dataclasses.replace(one, weights=basis @ one.weights) for one in found]
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:

@@ -94,7 +94,12 @@ def default_penalty(objective: Objective) -> float:
 
 
 def fit_outputs(
-    objective: Objective, features: np.ndarray, targets: np.ndarray, K: float, solver: PerOutputSVMSolver
+    objective: Objective,
+    features: np.ndarray,
+    targets: np.ndarray,
+    K: float,
+    solver: PerOutputSVMSolver,
+    sample_weight: np.ndarray | None = None,
 ) -> OutputSurrogate:
     """Fit a machine to every output.
 
@@ -106,16 +111,19 @@ def fit_outputs(
         targets: labels in the form of the objective, shape (n, c).
         K: penalty, next to features and labels as they are fitted.
         solver: of the machines.
+        sample_weight: of the examples, shape (n,), which K is multiplied by; 1 by default.
 
     Warns:
         UserWarning: labels of a regression that are all equal.
     """
     if isinstance(objective, IndependentSigmoids):
-        return OutputSurrogate(
-            solver.solve_binary(features, 2.0 * targets - 1.0, K), np.zeros(targets.shape[1])
-        )
+        found = solver.solve_binary(features, 2.0 * targets - 1.0, K, sample_weight=sample_weight)
+        return OutputSurrogate(found, np.zeros(targets.shape[1]))
     labels = targets.astype(np.float64)
     mean, deviation = labels.mean(axis=0), labels.std(axis=0)
+    if sample_weight is not None:
+        mean = np.average(labels, axis=0, weights=sample_weight)
+        deviation = np.sqrt(np.average((labels - mean) ** 2, axis=0, weights=sample_weight))
     if not deviation.all():
         warnings.warn(
             describe(
@@ -127,7 +135,9 @@ def fit_outputs(
             stacklevel=4,
         )
     unit = np.where(deviation > 0, deviation, 1.0)
-    found = solver.solve_regression(features, (labels - mean) / unit, K, epsilon=INSENSITIVITY)
+    found = solver.solve_regression(
+        features, (labels - mean) / unit, K, epsilon=INSENSITIVITY, sample_weight=sample_weight
+    )
     return OutputSurrogate(
         replace(
             found,

@@ -28,7 +28,9 @@ class Tempering(NamedTuple):
     total_penalty: float
 
 
-def fit_tempering(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Tempering:
+def fit_tempering(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, weights: np.ndarray | None = None
+) -> Tempering:
     """Choose the settings under which most training examples keep their influence.
 
     As long as no example reaches the margin, all have coefficients of the same size, and those most alike come first.
@@ -41,26 +43,39 @@ def fit_tempering(features: np.ndarray, labels: np.ndarray, num_classes: int) ->
         features: of the training set, shape (n, d).
         labels: shape (n,).
         num_classes: c.
+        weights: of the examples, shape (n,), which K is multiplied by; 1 by default.
     """
     sums = np.zeros((num_classes, features.shape[1]))
     for rows, units in _unit_blocks(features):
-        members = (np.ones(len(rows), np.float32), (labels[rows], np.arange(len(rows))))
+        own = np.ones(len(rows), np.float32) if weights is None else weights[rows]
+        members = (own, (labels[rows], np.arange(len(rows))))
         sums += scipy.sparse.csr_array(members, shape=(num_classes, len(rows))) @ units
     means = sums / len(features)
-    weights = means - (means.sum(axis=0) - means) / (num_classes - 1)
+    layer = means - (means.sum(axis=0) - means) / (num_classes - 1)
     margins = np.empty(len(features))
     for rows, units in _unit_blocks(features):
-        logits = units @ weights.T.astype(np.float32)
+        logits = units @ layer.T.astype(np.float32)
         own = logits[np.arange(len(rows)), labels[rows]]
         logits[np.arange(len(rows)), labels[rows]] = -np.inf
         margins[rows] = own - logits.max(axis=1)
-    median = float(np.median(margins))
+    median = float(np.median(margins)) if weights is None else _weighted_median(margins, weights)
     total = (
         min(_SHARE_OF_MEDIAN_MARGIN / median, TEMPERED_TOTAL_PENALTY)
         if median > 0
         else TEMPERED_TOTAL_PENALTY
     )
     return Tempering(TEMPERED_POWER * (total / TEMPERED_TOTAL_PENALTY) ** 2, total)
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the median of values of which each counts as often as its weight says."""
+    order = np.argsort(values)
+    reached = weights[order].cumsum(dtype=np.float64)
+    first, last = (
+        np.searchsorted(reached, reached[-1] / 2, side="left"),
+        np.searchsorted(reached, reached[-1] / 2, side="right"),
+    )
+    return float(values[order][[first, min(last, len(values) - 1)]].mean())
 
 
 def _unit_blocks(features: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -14,7 +14,7 @@ def canonical_point(problem: Problem, point: DualPoint) -> tuple[DualPoint, bool
     """Settle what the optimum leaves open: exact duplicates share equally, zero rows stand off their label.
 
     Neither changes W_a. Two equal rows with one label can shift lambda between each other at will, the
-    equal split is the answer that does not depend on the order of the rows. A zero row has
+    equal split (by mass) is the answer that does not depend on the order of the rows. A zero row has
     c_ij = 1[j != y] whatever W, so lambda_y > 0 would leave a gap of K.
 
     Returns:
@@ -24,7 +24,8 @@ def canonical_point(problem: Problem, point: DualPoint) -> tuple[DualPoint, bool
     labels = problem.labels[point.active]
     multipliers = point.multipliers.copy()
     for group in _duplicate_groups(rows, labels):
-        multipliers[group] = multipliers[group].mean(axis=0)
+        masses = None if problem.masses is None else problem.masses[point.active[group]]
+        multipliers[group] = np.average(multipliers[group], axis=0, weights=masses)
     zero = np.flatnonzero(~rows.any(axis=1))
     multipliers[zero] = problem.K / (problem.num_classes - 1)
     multipliers[zero, labels[zero]] = 0.0
@@ -40,7 +41,7 @@ def _duplicate_groups(rows: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
 
 
 def sparse_coefficients(problem: Problem, point: DualPoint) -> scipy.sparse.csr_array:
-    """alpha_ij = K 1[j = y_i] - lambda_ij as a canonical CSR array (n, c), every row summing to 0."""
+    """alpha_ij = m_i (K 1[j = y_i] - lambda_ij) as a canonical CSR array (n, c), every row summing to 0."""
     vertex = point.vertex.copy()
     vertex[point.active] = problem.labels[point.active]
     frozen = np.flatnonzero(vertex != problem.labels)
@@ -51,6 +52,7 @@ def sparse_coefficients(problem: Problem, point: DualPoint) -> scipy.sparse.csr_
     values = np.concatenate([values, np.full(len(frozen), problem.K)])
     wrong = column != problem.labels[row]
     row, column, values = row[wrong], column[wrong], values[wrong]
+    values = problem.weighted(values, row)
     # alpha_y is the sum of what went to the other classes: K - lambda_y without its rounding.
     own = np.bincount(row, weights=values, minlength=problem.num_examples)
     owners = np.flatnonzero(own)
@@ -73,6 +75,8 @@ def point_from_coefficients(
     counts = np.diff(coefficients.indptr)
     active = np.flatnonzero(counts)
     multipliers = -scale * coefficients[active].toarray()
+    if problem.masses is not None:
+        multipliers /= problem.masses[active, np.newaxis]
     own = problem.labels[active][:, None]
     others = multipliers.sum(axis=1) - np.take_along_axis(multipliers, own, axis=1)[:, 0]
     np.put_along_axis(multipliers, own, np.maximum(problem.K - others, 0.0)[:, None], axis=1)

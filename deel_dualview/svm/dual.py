@@ -1,9 +1,11 @@
 """The dual support vector machine behind DualView, solved to a certificate.
 
-    primal       P(W) = 1/2 ||W||^2 + K sum_i max_j c_ij,   c_ij = s_ij - s_{i,y_i} + 1[j != y_i],   s = F W
-    dual         D(lambda) = sum_i alpha_{i,y_i} - 1/2 ||W_a||^2,   every lambda_i on the simplex of size K
-    surrogate    W_a = F' alpha,   alpha_ij = K 1[j = y_i] - lambda_ij
+    primal       P(W) = 1/2 ||W||^2 + sum_i K_i max_j c_ij,   c_ij = s_ij - s_{i,y_i} + 1[j != y_i],   s = F W
+    dual         D(lambda) = sum_i alpha_{i,y_i} - 1/2 ||W_a||^2,   every lambda_i on the simplex of size K_i
+    surrogate    W_a = F' alpha,   alpha_ij = K_i 1[j = y_i] - lambda_ij
     certificate  P(W_a) - D = sum_ij lambda_ij (max_k c_ik - c_ij) at W_a,   ||W_a - W*||^2 <= 2 (P(W_a) - D)
+
+K_i = K w_i with w_i the sample weights; K where there are none.
 
 The method is a projected gradient in implicit form: a proximal point method on the dual, whose inner
 problems are solved by semismooth Newton steps on a working set of rows.
@@ -24,6 +26,7 @@ from deel_dualview.svm.canonical import canonical_point, point_from_coefficients
 from deel_dualview.svm.problem import Problem, check_problem
 from deel_dualview.svm.proximal import Certified, ProximalPoint, certify
 from deel_dualview.svm.solution import ConvergenceWarning, DualSVMSolution, SolverProgress
+from deel_dualview.svm.weighting import Weighting
 
 # A support vector has more than this share of the largest alpha_i,y_i: K itself at small K, far less at a hard margin.
 _SUPPORT = 1e-4
@@ -75,6 +78,7 @@ class DualSVMSolver:
         num_classes: int,
         K: float,
         *,
+        sample_weight: Any = None,
         warm_start: DualSVMSolution | None = None,
     ) -> DualSVMSolution:
         """Solve one problem.
@@ -84,6 +88,7 @@ class DualSVMSolver:
             labels: y, integers in 0 .. num_classes - 1, shape (n,). Classes without examples warn.
             num_classes: c, at least 2.
             K: absolute penalty of one unit of slack. What matters is K E||f||^2.
+            sample_weight: w, shape (n,), not negative; 1 by default. Examples of weight 0 are left out.
             warm_start: solution of the same examples at this or another K.
 
         Returns:
@@ -96,10 +101,12 @@ class DualSVMSolver:
         Warns:
             ConvergenceWarning: `max_iterations` or the precision of the arithmetic ran out above the tolerance.
         """
-        return self._solve(check_problem(features, labels, num_classes, K), warm_start)
+        return self._solve_all(
+            check_problem(features, labels, num_classes, K), sample_weight, [K], warm_start
+        )[0]
 
     def fit_path(
-        self, features: Any, labels: Any, num_classes: int, Ks: Sequence[float]
+        self, features: Any, labels: Any, num_classes: int, Ks: Sequence[float], *, sample_weight: Any = None
     ) -> list[DualSVMSolution]:
         """Solve for several penalties, each warm started from the next smaller one.
 
@@ -108,6 +115,7 @@ class DualSVMSolver:
             labels: y, shape (n,).
             num_classes: c.
             Ks: penalties, in any order.
+            sample_weight: w, shape (n,), not negative; 1 by default.
 
         Returns:
             One solution for each of `Ks`, in their order.
@@ -119,11 +127,20 @@ class DualSVMSolver:
         require(len(Ks) > 0, "`Ks` must hold at least one penalty.", {"Ks": Ks})
         penalties = [check_positive("K", K) for K in Ks]
         problem = check_problem(features, labels, num_classes, min(penalties))
+        return self._solve_all(problem, sample_weight, penalties, None)
+
+    def _solve_all(
+        self, problem: Problem, sample_weight: Any, Ks: Sequence[float], last: DualSVMSolution | None
+    ) -> list[DualSVMSolution]:
+        """Solve for penalties, each warm started from the next smaller one, the smallest from `last`."""
+        weighting = None if sample_weight is None else Weighting(problem, sample_weight)
+        if weighting is not None:
+            problem = weighting.problem
+            last = None if last is None else weighting.inside(last)
         solutions: dict[float, DualSVMSolution] = {}
-        last: DualSVMSolution | None = None
-        for K in sorted(set(penalties)):
+        for K in sorted(set(Ks)):
             last = solutions[K] = self._solve(problem._replace(K=K), last)
-        return [solutions[K] for K in penalties]
+        return [solutions[K] if weighting is None else weighting.outside(solutions[K]) for K in Ks]
 
     def _solve(self, problem: Problem, warm_start: DualSVMSolution | None) -> DualSVMSolution:
         strength = problem.K * problem.total_squared_norm / problem.num_examples
@@ -193,7 +210,7 @@ def _solution(problem: Problem, found: Certified, num_iterations: int, tolerance
         num_iterations=num_iterations,
         slack=found.slack,
         support_vectors=np.flatnonzero(own > _SUPPORT * own.max()),
-        mean_squared_norm=float(squared_norms.numpy().mean(dtype=np.float64)),
+        mean_squared_norm=float(problem.weighted(squared_norms.numpy()).mean(dtype=np.float64)),
         tolerance=tolerance,
     )
 

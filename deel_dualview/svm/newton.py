@@ -1,9 +1,11 @@
 """One semismooth Newton step of the proximal point method, on the rows of a working set.
 
-inner problem   minimise over W  1/2 ||W||^2 - K sum_i s_{i,y_i} + sum_i max_l h(l, z_i),
+inner problem   minimise over W  1/2 ||W||^2 - K sum_i m_i s_{i,y_i} + sum_i m_i max_l h(l, z_i),
                 h = <l, z_i> - ||l - anchor_i||^2 / (2 sigma),   l on the simplex of size K,  z = F W + E
 its solution    lambda = Project(anchor + sigma z),   W = W_a(lambda)
-Newton step     (I + sigma F' J F) V = W_a - W,   J = derivative of the projection, on tied classes only
+Newton step     (I + sigma F' M J F) V = W_a - W,   J = derivative of the projection, on tied classes only
+
+m_i is the mass of a row, 1 without sample weights; M is the diagonal matrix of them.
 """
 
 from __future__ import annotations
@@ -47,10 +49,15 @@ class StepReport(NamedTuple):
     num_tied: tf.Tensor
 
 
-def complementarity(multipliers: tf.Tensor, margins: tf.Tensor) -> tf.Tensor:
-    """sum_ij lambda_ij (max_k z_ik - z_ij): the part of the gap that the rows own, never negative."""
+def complementarity(multipliers: tf.Tensor, margins: tf.Tensor, masses: tf.Tensor | None = None) -> tf.Tensor:
+    """sum_ij m_i lambda_ij (max_k z_ik - z_ij): the part of the gap that the rows own, never negative."""
     shortfall = tf.reduce_max(margins, axis=1, keepdims=True) - margins
-    return tf.reduce_sum(multipliers * shortfall)
+    return tf.reduce_sum(with_masses(multipliers * shortfall, masses))
+
+
+def with_masses(values: tf.Tensor, masses: tf.Tensor | None) -> tf.Tensor:
+    """Return values (b, c) of rows times their masses (b, 1), if they have any."""
+    return values if masses is None else values * tf.cast(masses, values.dtype)
 
 
 def proximal_multipliers(
@@ -144,6 +151,7 @@ def line_search(
     sigma: tf.Tensor,
     direction: tf.Tensor,
     change: tf.Tensor,
+    masses: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Step along `direction` at which the inner objective is stationary, without a matrix product.
 
@@ -154,6 +162,7 @@ def line_search(
         sigma: weight of the proximal term.
         direction: change of the weights, shape (d, c).
         change: change of the margins, the movers' rows.
+        masses: of the movers, shape (b, 1); None where all are 1.
 
     Returns:
         The step and the movers' multipliers there.
@@ -163,7 +172,7 @@ def line_search(
 
     def slope(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         multipliers = proximal_multipliers(anchor, sigma, state.margins + step * change, size)
-        moved = tf.reduce_sum(change * (multipliers - state.multipliers))
+        moved = tf.reduce_sum(with_masses(change * (multipliers - state.multipliers), masses))
         return slope0 + step * curvature + moved, multipliers
 
     def unfinished(*loop: tf.Tensor) -> tf.Tensor:
@@ -201,6 +210,7 @@ def _continuation(
     anchor: tf.Tensor,
     size: tf.Tensor,
     sigma: tf.Tensor,
+    masses: tf.Tensor | None,
 ) -> tf.Tensor:
     """What W_a gains where lambda is continued affinely on `support`: nothing if that is its own."""
     differs = tf.where(tf.reduce_any(support != (state.multipliers > 0), axis=1))[:, 0]
@@ -208,8 +218,12 @@ def _continuation(
     values = inside * tf.gather(anchor + sigma * state.margins, differs)
     excess = tf.reduce_sum(values, axis=1, keepdims=True) - size
     continued = values - inside * (excess / tf.reduce_sum(inside, axis=1, keepdims=True))
-    moved = tf.gather(state.multipliers, differs) - continued
+    moved = with_masses(tf.gather(state.multipliers, differs) - continued, _gathered(masses, differs))
     return tf.matmul(tf.cast(tf.gather(rows, differs), tf.float64), moved, transpose_a=True)
+
+
+def _gathered(masses: tf.Tensor | None, index: tf.Tensor) -> tf.Tensor | None:
+    return None if masses is None else tf.gather(masses, index)
 
 
 @tf.function(reduce_retracing=True, autograph=False)
@@ -224,6 +238,7 @@ def newton_step(
     eta: tf.Tensor,
     limit: tf.Tensor,
     direct_size: tf.Tensor,
+    masses: tf.Tensor | None = None,
 ) -> tuple[InnerState, StepReport]:
     """One semismooth Newton step with line search; matrix products in float32, sums in float64.
 
@@ -234,8 +249,10 @@ def newton_step(
     multipliers = state.multipliers
     index = tf.where(tf.math.count_nonzero(support, axis=1) > 1)[:, 0]
     tied_rows, tied = tf.gather(rows, index), tf.cast(tf.gather(support, index), tf.float32)
+    if masses is not None:
+        tied_rows = with_masses(tied_rows, tf.sqrt(tf.gather(masses, index)))
     rhs = state.dual_weights - state.weights
-    rhs += _continuation(rows, state, support, anchor, size, sigma)
+    rhs += _continuation(rows, state, support, anchor, size, sigma, masses)
 
     def exact() -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(direct_solve(tied_rows, tied, sigma, rhs), tf.float32), tf.constant(0)
@@ -256,8 +273,9 @@ def newton_step(
     before = tf.gather(multipliers, movers)
     moving = state._replace(margins=tf.gather(state.margins, movers), multipliers=before)
     path = tf.gather(change, movers)
-    step, after = line_search(moving, tf.gather(anchor, movers), size, sigma, direction, path)
-    moved = tf.cast(before - after, tf.float32)
+    moving_masses = _gathered(masses, movers)
+    step, after = line_search(moving, tf.gather(anchor, movers), size, sigma, direction, path, moving_masses)
+    moved = tf.cast(with_masses(before - after, moving_masses), tf.float32)
     pull = tf.matmul(moved, tf.gather(rows, movers), transpose_a=True)
     state = InnerState(
         state.weights + step * direction,
@@ -266,5 +284,5 @@ def newton_step(
         tf.tensor_scatter_nd_update(multipliers, movers[:, None], after),
     )
     residual = 0.5 * tf.reduce_sum(tf.square(state.weights - state.dual_weights))
-    gap = complementarity(state.multipliers, state.margins)
+    gap = complementarity(state.multipliers, state.margins, masses)
     return state, StepReport(residual, gap, step, num_iterations, tf.shape(index)[0])

@@ -22,13 +22,16 @@ class Problem(NamedTuple):
         features: F, shape (n, d), float32.
         labels: y, shape (n,), int32.
         num_classes: c.
-        K: penalty of one unit of slack.
+        K: penalty of one unit of slack of an example of mass 1.
+        masses: positive, shape (n,), float64, None where all are 1: example i has the penalty m_i K, and m_i lambda_i
+            in the place of lambda_i, so that all lambda lie on the simplex of size K.
     """
 
     features: tf.Tensor
     labels: np.ndarray
     num_classes: int
     K: float
+    masses: np.ndarray | None = None
 
     @property
     def num_examples(self) -> int:
@@ -37,8 +40,33 @@ class Problem(NamedTuple):
 
     @property
     def total_squared_norm(self) -> float:
-        """Sum of ||f||^2 over the rows."""
-        return float(tf.reduce_sum(tf.square(self.features), axis=1).numpy().sum(dtype=np.float64))
+        """Sum of ||f||^2 over the rows, times their masses."""
+        return float(
+            self.weighted(tf.reduce_sum(tf.square(self.features), axis=1).numpy()).sum(dtype=np.float64)
+        )
+
+    @property
+    def mean_mass(self) -> float:
+        """Mean of the masses."""
+        return 1.0 if self.masses is None else float(self.masses.mean())
+
+    def weighted(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return values (b, ...) of some rows times their masses."""
+        if self.masses is None:
+            return values
+        return values * self.masses[rows].reshape(-1, *[1] * (values.ndim - 1))
+
+    def masses_of(self, rows: np.ndarray) -> tf.Tensor | None:
+        """Return the masses of some rows as a column (b, 1), None where all are 1."""
+        return None if self.masses is None else tf.constant(self.masses[rows, np.newaxis])
+
+    def subset(self, rows: np.ndarray) -> Problem:
+        """Return the problem of some rows."""
+        return self._replace(
+            features=tf.gather(self.features, rows),
+            labels=self.labels[rows],
+            masses=None if self.masses is None else self.masses[rows],
+        )
 
 
 def check_problem(features: Any, labels: Any, num_classes: int, K: float) -> Problem:
@@ -84,6 +112,25 @@ def check_features(features: Any) -> np.ndarray:
         {"num_bad_rows": len(bad), "rows": bad},
     )
     return rows
+
+
+def check_weights(sample_weight: Any, num_examples: int) -> np.ndarray:
+    """Return sample weights as (n,), float64; ones for None.
+
+    Raises:
+        ValueError: they are not one number an example, not finite or negative.
+    """
+    if sample_weight is None:
+        return np.ones(num_examples)
+    weights = np.asarray(sample_weight, np.float64)
+    require(
+        weights.shape == (num_examples,),
+        f"`sample_weight` must hold one number an example, shape ({num_examples},).",
+        {"shape": weights.shape},
+    )
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    require(len(bad) == 0, "`sample_weight` must be finite and not negative.", {"rows": bad.tolist()})
+    return weights
 
 
 def _check_labels(labels: Any, num_examples: int, num_classes: int) -> np.ndarray:

@@ -72,13 +72,13 @@ def gap_scale(primal: float, weights: tf.Tensor) -> float:
 
 
 def primal_objective(problem: Problem, weights: tf.Tensor, slack: np.ndarray) -> float:
-    """P(W) = 1/2 ||W||^2 + K sum of the slacks."""
-    return float(0.5 * tf.reduce_sum(tf.square(weights))) + problem.K * float(slack.sum())
+    """P(W) = 1/2 ||W||^2 + K sum of the slacks, each times its mass."""
+    return float(0.5 * tf.reduce_sum(tf.square(weights))) + problem.K * float(problem.weighted(slack).sum())
 
 
 def frozen_gap(problem: Problem, point: DualPoint, scan: RowScan) -> np.ndarray:
     """What every frozen row adds to the gap, shape (n,); 0 on active rows."""
-    gaps = problem.K * scan.shortfall
+    gaps = problem.K * problem.weighted(scan.shortfall)
     gaps[point.active] = 0.0
     return gaps
 
@@ -135,12 +135,10 @@ class ProximalPoint:
         for size, relative_width in _LEVELS:
             width = relative_width * self._unit
             index = np.sort(order[:size])
-            subset = problem._replace(
-                features=tf.gather(problem.features, index), labels=problem.labels[index]
-            )
+            subset = problem.subset(index)
             point, _ = _first_point(subset, weights, width)
             level = WorkingSet(subset, point, weights, problem.K / width, self._memory)
-            self._settle(level, 1e-4 * self._unit * problem.K, _LEVEL_LOOSENESS)
+            self._settle(level, 1e-4 * self._unit * problem.K * problem.mean_mass, _LEVEL_LOOSENESS)
             weights = level.weights
         return weights, width
 
@@ -296,10 +294,11 @@ def certify(problem: Problem, point: DualPoint) -> Certified:
     """Certificate of a feasible lambda, everything in float64."""
     rows = tf.gather(problem.features, point.active)
     labels = problem.labels[point.active]
-    alpha = alpha_of(tf.constant(point.multipliers), labels)
+    alpha = alpha_of(tf.constant(problem.weighted(point.multipliers, point.active)), labels)
     weights = frozen_weights(problem, point) + adjoint(rows, alpha)
     scan = scan_rows(problem, point.vertex, weights)
-    gap = float(complementarity(tf.constant(point.multipliers), margins(rows, labels, weights)))
+    multipliers, masses = tf.constant(point.multipliers), problem.masses_of(point.active)
+    gap = float(complementarity(multipliers, margins(rows, labels, weights), masses))
     gap += float(frozen_gap(problem, point, scan).sum())
     primal = primal_objective(problem, weights, scan.slack)
     return Certified(point, weights, primal, primal - gap, scan.slack)

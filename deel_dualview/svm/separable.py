@@ -33,7 +33,7 @@ from deel_dualview._summaries import Summarised
 from deel_dualview.svm.box_newton import BoxProblem
 from deel_dualview.svm.box_stages import BoxSolution, BoxStages
 from deel_dualview.svm.duplicates import first_equal_rows
-from deel_dualview.svm.problem import check_features
+from deel_dualview.svm.problem import check_features, check_weights
 from deel_dualview.svm.solution import ConvergenceWarning
 
 # Outputs are solved in groups of this many numbers n t: a dozen such arrays are held.
@@ -159,7 +159,7 @@ class PerOutputSVMSolver:
             {"epsilon": epsilon},
         )
         epsilons = np.broadcast_to(zone, values.shape[1])
-        given = _Given(rows, values, K, epsilons, _check_weights(sample_weight, len(rows)), False)
+        given = _Given(rows, values, K, epsilons, check_weights(sample_weight, len(rows)), False)
         return self._solve(given, warm_start)
 
     def solve_binary(
@@ -195,7 +195,7 @@ class PerOutputSVMSolver:
         wrong = np.flatnonzero((np.abs(values) != 1.0).any(axis=1))
         require(len(wrong) == 0, "`labels` must be -1 or +1 at every output.", {"rows": wrong.tolist()})
         epsilons = np.zeros(values.shape[1])
-        given = _Given(rows, values, K, epsilons, _check_weights(sample_weight, len(rows)), True)
+        given = _Given(rows, values, K, epsilons, check_weights(sample_weight, len(rows)), True)
         return self._solve(given, warm_start)
 
     def _solve(self, given: _Given, warm_start: PerOutputSVMSolution | None) -> PerOutputSVMSolution:
@@ -353,20 +353,6 @@ def _check_targets(name: str, targets: Any, num_examples: int) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     require(len(bad) == 0, f"`{name}` must be finite: drop or repair these rows.", {"rows": bad.tolist()})
     return values.astype(np.float64)
-
-
-def _check_weights(sample_weight: Any, num_examples: int) -> np.ndarray:
-    if sample_weight is None:
-        return np.ones(num_examples)
-    weights = np.asarray(sample_weight, np.float64)
-    require(
-        weights.shape == (num_examples,),
-        f"`sample_weight` must hold one number an example, shape ({num_examples},).",
-        {"shape": weights.shape},
-    )
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    require(len(bad) == 0, "`sample_weight` must be finite and not negative.", {"rows": bad.tolist()})
-    return weights
 
 
 def _warn(solution: PerOutputSVMSolution, max_iterations: int) -> None:

@@ -7,7 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.svm.newton import InnerState, complementarity, newton_step, proximal_multipliers
+from deel_dualview.svm.newton import (
+    InnerState,
+    complementarity,
+    newton_step,
+    proximal_multipliers,
+    with_masses,
+)
 from deel_dualview.svm.passes import adjoint, margins
 from deel_dualview.svm.preconditioner import Preconditioner, build_cost, build_preconditioner
 from deel_dualview.svm.problem import Problem
@@ -75,11 +81,11 @@ def frozen_weights(problem: Problem, point: DualPoint) -> tf.Tensor:
     alpha = np.zeros((len(index), problem.num_classes))
     np.put_along_axis(alpha, point.vertex[index][:, None], -problem.K, axis=1)
     np.put_along_axis(alpha, problem.labels[index][:, None], problem.K, axis=1)
-    return adjoint(tf.gather(problem.features, index), tf.constant(alpha))
+    return adjoint(tf.gather(problem.features, index), tf.constant(problem.weighted(alpha, index)))
 
 
 def alpha_of(multipliers: tf.Tensor, labels: np.ndarray) -> tf.Tensor:
-    """alpha of rows of lambda (b, c): K - lambda_y as the sum of the others, without the rounding of a large K."""
+    """alpha of rows of lambda (b, c) of mass 1: K - lambda_y as the sum of the others, without rounding K."""
     is_own = tf.one_hot(labels, tf.shape(multipliers)[1], on_value=True, off_value=False)
     others = tf.where(is_own, tf.zeros_like(multipliers), multipliers)
     return tf.where(is_own, tf.reduce_sum(others, axis=1, keepdims=True), -others)
@@ -113,6 +119,7 @@ class WorkingSet:
         self.problem, self.point, self.sigma = problem, point, sigma
         self._rows = problem.features if everything else tf.gather(problem.features, index)
         self._labels = problem.labels[index]
+        self._masses = problem.masses_of(index)
         self._size = tf.constant(problem.K, tf.float64)
         self._sigma = tf.constant(sigma, tf.float64)
         self._frozen = frozen_weights(problem, point)
@@ -126,7 +133,7 @@ class WorkingSet:
         if support is not None:
             self._guess = tf.where(support.any(axis=1, keepdims=True), support, self._guess)
         self.residual = float(0.5 * tf.reduce_sum(tf.square(weights - self._state.dual_weights)))
-        self.complementarity = float(complementarity(multipliers, z))
+        self.complementarity = float(complementarity(multipliers, z, self._masses))
 
     @property
     def weights(self) -> tf.Tensor:
@@ -140,13 +147,15 @@ class WorkingSet:
 
     def dual_weights(self, multipliers: tf.Tensor) -> tf.Tensor:
         """W_a in float64, frozen rows included."""
-        return self._frozen + adjoint(self._rows, alpha_of(multipliers, self._labels))
+        alpha = with_masses(alpha_of(multipliers, self._labels), self._masses)
+        return self._frozen + adjoint(self._rows, alpha)
 
     def step(self) -> None:
         """Take one semismooth Newton step."""
         memory = self._memory
         if memory.is_stale:
-            memory.preconditioner = build_preconditioner(self._rows, self.multipliers, self._sigma)
+            rows = self._rows if self._masses is None else with_masses(self._rows, tf.sqrt(self._masses))
+            memory.preconditioner = build_preconditioner(rows, self.multipliers, self._sigma)
         self._state, report = newton_step(
             self._rows,
             self._state,
@@ -158,6 +167,7 @@ class WorkingSet:
             tf.constant(_ETA),
             tf.constant(_MAX_CONJUGATE_GRADIENTS),
             tf.constant(memory.direct_size),
+            self._masses,
         )
         self._guess = self._state.multipliers > 0
         self.residual = float(report.residual)
@@ -172,4 +182,4 @@ class WorkingSet:
         """W_a in float64, and the active rows' part of the gap at it."""
         weights = self.dual_weights(self.multipliers)
         z = margins(self._rows, self._labels, weights)
-        return weights, float(complementarity(self.multipliers, z))
+        return weights, float(complementarity(self.multipliers, z, self._masses))

@@ -13,6 +13,8 @@ from deel_dualview import (
     ArnoldiIHVP,
     ArnoldiInfluenceCalculator,
     DiskStore,
+    DualSVMSolver,
+    DualView,
     EkfacIHVP,
     ExactIHVP,
     FirstOrderInfluenceCalculator,
@@ -21,6 +23,7 @@ from deel_dualview import (
     IndependentSigmoids,
     InfluenceModel,
     LeverageCorrectedInfluenceCalculator,
+    PerOutputSVMSolver,
     RelatIF,
     RepresenterPointL2,
     RepresenterPointLJE,
@@ -191,6 +194,25 @@ def test_a_store_of_other_weights_is_refused(model, tmp_path):
 def test_the_training_examples_come_back_with_their_weights(model):
     top = next(iter(GradDot(model, WEIGHTED).top_k(QUERIES, k=2)))
     np.testing.assert_array_equal(top.training_samples[2], WEIGHTS[top.training_indices.numpy()])
+
+
+@pytest.mark.parametrize(
+    "objective", [SoftmaxCrossEntropy(), SquaredError(), IndependentSigmoids()], ids=repr
+)
+def test_dualview_of_weighted_examples_is_that_of_their_copies(objective):
+    labels = LABELS if isinstance(objective, SoftmaxCrossEntropy) else (TRAIN[:, :3] > 0.1).astype(np.float32)
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model = InfluenceModel(network, loss_function=objective)
+    is_softmax = isinstance(objective, SoftmaxCrossEntropy)
+    solver = (DualSVMSolver if is_softmax else PerOutputSVMSolver)(tolerance=1e-7)
+    weighted, repeated = (
+        DualView(model, data, K=0.5, target=0, solver=solver)
+        for data in (dataset(TRAIN, labels, WEIGHTS), dataset(TRAIN[COPIES], labels[COPIES]))
+    )
+    found, copies = values(weighted), values(repeated)
+    expected = np.stack([copies[:, index == COPIES].sum(axis=1) for index in range(NUM_TRAIN)], axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+    assert weighted.surrogate.converged and (found[:, WEIGHTS == 0] == 0).all()
 
 
 PENALTY, MANY, LEFT_OUT = 0.02, 150, 30
