@@ -285,10 +285,16 @@ def test_influence_is_what_retraining_with_the_weights_of_the_others_does(name):
         [losses(naive_fit(objective, labels, own, layer)) - losses(layer) for own in others], axis=1
     )
     ihvp = ExactIHVP(model, train_set, damping=0.0, regularisation=2 * PENALTY)
-    for calculator in (FirstOrderInfluenceCalculator, LeverageCorrectedInfluenceCalculator):
-        found = values(calculator(model, train_set, ihvp, target=0), dataset(ROWS[MANY:]))[:, :LEFT_OUT]
+    first, corrected = (
+        calculator(model, train_set, ihvp, target=0)
+        for calculator in (FirstOrderInfluenceCalculator, LeverageCorrectedInfluenceCalculator)
+    )
+    leverages = corrected.leverages((ROWS[:LEFT_OUT], labels[:LEFT_OUT], weights[:LEFT_OUT])).numpy()
+    for calculator, is_compared in ((first, leverages < 0.08), (corrected, leverages >= 0)):
+        found = values(calculator, dataset(ROWS[MANY:]))[:, :LEFT_OUT]
         assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] >= 0.98
-        assert abs((found * truth).sum() / (found**2).sum() - 1) <= 0.1
+        slope = (found * truth)[:, is_compared].sum() / (found**2)[:, is_compared].sum()
+        assert is_compared.sum() >= 10 and abs(slope - 1) <= 0.1
 
 
 @pytest.mark.parametrize("name", TRAINED)
