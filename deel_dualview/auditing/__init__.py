@@ -34,7 +34,7 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.models.arrays import Data, check_same_index, column_names, to_datasets
 from deel_dualview.models.label_kinds import explained_target, label_kind
 from deel_dualview.models.labels import check_class_names, check_output_names
-from deel_dualview.models.train_sets import with_own_labels
+from deel_dualview.models.train_sets import with_own_labels, with_sample_weight
 from deel_dualview.plots.formatting import check_names
 from deel_dualview.report import AuditReport
 from deel_dualview.report.changes import find_changes, read_earlier
@@ -55,6 +55,7 @@ def audit(
     class_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     label_unit: str = "",
+    sample_weight: np.ndarray | None = None,
     known_label_errors: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
     pred_probs: np.ndarray | None = None,
     relevance: pairs.Rule | None = pairs.DEFAULT_RULE,
@@ -87,6 +88,8 @@ def audit(
         class_names: one for each class; their numbers by default.
         output_names: of a model that is no classifier, one for each number or label; their numbers by default.
         label_unit: of the numbers of a regression, for instance "mm".
+        sample_weight: of the training examples, shape (n,), as the model was trained with them: part of what the method
+            explains. They may also stand in the training set, as `(inputs, labels, {"sample_weight": weights})`.
         known_label_errors: which training examples are known to be mislabelled: positions (integers from 0, each
             once), or one flag for each example, as `deel_dualview.metrics` takes them. The report then tells how many
             of them it would have found.
@@ -120,8 +123,11 @@ def audit(
         input_names = column_names(train, influence_model.model)
     shown_names = check_names("input_names", input_names)
     check_same_index(test[0] if isinstance(test, tuple) else None, groups, "`groups`")
+    check_same_index(train[0] if isinstance(train, tuple) else None, sample_weight, "`sample_weight`")
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
     train, test = (with_own_labels(influence_model, dataset) for dataset in (train, test))
+    if sample_weight is not None:
+        train = with_sample_weight(train, sample_weight)
     _check_datasets(train, test)
     inputs_spec = data.unpack(train.element_spec).inputs
     pairs.check_fit(shown_names, inputs_spec, influence_model)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
@@ -31,15 +32,60 @@ def with_own_labels(model: InfluenceModel, dataset: tf.data.Dataset) -> tf.data.
 
     def selected(*element: Any) -> Any:
         batch = data.unpack(element)
-        return tuple(
-            part for part in batch._replace(labels=model.own_labels(batch.labels)) if part is not None
-        )
+        return data.pack(batch._replace(labels=model.own_labels(batch.labels)))
 
     if not isinstance(dataset, tf.data.Dataset) or not tf.nest.is_nested(
         data.unpack(dataset.element_spec).labels
     ):
         return dataset
     return dataset.map(selected)
+
+
+def with_sample_weight(dataset: tf.data.Dataset, sample_weight: Any) -> tf.data.Dataset:
+    """Return a training set with the weights of its examples.
+
+    Args:
+        dataset: batches of n examples without weights.
+        sample_weight: shape (n,).
+
+    Raises:
+        ValueError: weights of another shape, negative or not finite, or a dataset that has weights (here); another
+            number of examples (when the dataset is read).
+    """
+    weights = np.asarray(sample_weight)
+    require(
+        weights.ndim == 1 and weights.dtype.kind in "biuf",
+        "`sample_weight` must be one number for each training example, shape (n,).",
+        {"shape": weights.shape, "dtype": weights.dtype},
+    )
+    spec = data.unpack(dataset.element_spec)
+    require(
+        spec.sample_weight is None,
+        "Give sample weights in the training set's elements or as `sample_weight`, not both.",
+        {"element_spec": dataset.element_spec},
+    )
+    with data.naming_positions(0, "sample_weight"):
+        data.sample_weights(data.Batch(weights, None, None, weights))
+
+    def weighted() -> Iterator[Any]:
+        start = 0
+        for element in dataset:
+            batch = data.unpack(element)
+            stop = start + data.num_examples(batch.inputs)
+            check_number(stop <= len(weights), f"at least {stop:,}")
+            yield data.pack(batch._replace(sample_weight=weights[start:stop]))
+            start = stop
+        check_number(start == len(weights), f"{start:,}")
+
+    def check_number(is_right: bool, examples: str) -> None:
+        require(
+            is_right,
+            "`sample_weight` must have one weight for each training example.",
+            {"weights": len(weights), "training examples": examples},
+        )
+
+    signature = data.pack(spec._replace(sample_weight=tf.TensorSpec([None], tf.float32)))
+    return data.lazy_dataset(weighted, signature, cardinality=int(dataset.cardinality()))
 
 
 def is_split(model: InfluenceModel) -> bool:
