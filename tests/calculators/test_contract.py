@@ -311,9 +311,9 @@ BAD_TRAINING_SETS = {
     ),
     "labels out of range": (lambda train: train.map(lambda x, y: (x, y + 1)), "0..2"),
     "one-hot of another width": (lambda train: train.map(lambda x, y: (x, tf.one_hot(y, 5))), "as wide as"),
-    "sample weights": (
-        lambda train: train.map(lambda x, y: (x, y, tf.cast(y, tf.float32))),
-        "sample weights",
+    "negative sample weights": (
+        lambda train: train.map(lambda x, y: (x, y, tf.cast(y, tf.float32) - 1.0)),
+        "not negative",
     ),
 }
 
