@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from deel_dualview import plots
-from deel_dualview.labels import LabelIssues, OutputLabelIssues
 from deel_dualview.report.findings import Finding
 from deel_dualview.report.output_findings import PlottedExamples, PredictionErrors
 from deel_dualview.report.overview import OutputsOverview, Overview
+
+if TYPE_CHECKING:
+    from deel_dualview.labels import LabelIssues, OutputLabelIssues
 
 _NUM_POINTS = 200
 
@@ -20,9 +23,9 @@ def draw_outputs(
     findings: Sequence[Finding], issues: LabelIssues | OutputLabelIssues, overview: Overview
 ) -> dict[str, Figure]:
     """Return the figures by name; none of a classifier."""
-    if not isinstance(overview, OutputsOverview) or not isinstance(issues, OutputLabelIssues):
+    if not isinstance(overview, OutputsOverview):
         return {}
-    figures = {"scores": _scores(issues)}
+    figures = {"scores": _scores(cast("OutputLabelIssues", issues))}
     for finding in findings:
         if isinstance(finding, PredictionErrors):
             for output in dict.fromkeys(item.output for item in finding.plotted):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from deel_dualview.labels import HeadWeight, LabelCount
 from deel_dualview.report.findings import (
     DetectionCurve,
     ExampleReference,
@@ -16,6 +15,9 @@ from deel_dualview.report.findings import (
 )
 from deel_dualview.report.frames import ClassName, Row, example_columns
 from deel_dualview.report.group_findings import GroupKind
+
+if TYPE_CHECKING:
+    from deel_dualview.labels import HeadWeight, LabelCount
 
 
 @dataclass(frozen=True)

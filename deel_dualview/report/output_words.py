@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from deel_dualview.labels import robust_deviation
 from deel_dualview.report.wording import joined
 
 _MOST_NAMED = 4
@@ -66,6 +65,8 @@ def words_of(
 
     Numbers have three digits of what they deviate by; where all are whole numbers, so are predictions.
     """
+    from deel_dualview.labels import robust_deviation  # which imports TensorFlow
+
     decimals = [
         0 if (column == np.rint(column)).all() else decimals_of(robust_deviation(column.astype(np.float64)))
         for column in rows.T
