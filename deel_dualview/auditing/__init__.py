@@ -32,7 +32,7 @@ from deel_dualview.labels import (
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.arrays import Data, check_same_index, column_names, to_datasets
-from deel_dualview.models.label_kinds import explained_target, label_kind
+from deel_dualview.models.label_kinds import check_label_kind, explained_target, label_kind
 from deel_dualview.models.labels import check_class_names, check_output_names
 from deel_dualview.models.train_sets import with_own_labels, with_sample_weight
 from deel_dualview.plots.formatting import check_names
@@ -131,6 +131,7 @@ def audit(
     _check_datasets(train, test)
     inputs_spec = data.unpack(train.element_spec).inputs
     pairs.check_fit(shown_names, inputs_spec, influence_model)
+    check_label_kind(influence_model)
     resolve(method).check_checkpoints()
     steps = Steps(_NUM_STEPS, progress=progress)
     try:

@@ -24,7 +24,7 @@ from deel_dualview.labels import check_label_names
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
-from deel_dualview.models.label_kinds import explained_target, label_kind
+from deel_dualview.models.label_kinds import check_label_kind, explained_target, label_kind
 from deel_dualview.models.labels import check_class_names, check_output_names
 from deel_dualview.models.train_sets import with_own_labels
 from deel_dualview.report.comparison import Comparison, OutputComparison
@@ -76,6 +76,7 @@ def compare(
     check_count("k", k)
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    check_label_kind(own)
     train_set, test_set = to_datasets({"train_set": train_set, "test_set": test_set}, own.model).values()
     train_set, test_set = (with_own_labels(own, dataset) for dataset in (train_set, test_set))
     steps = Steps(len(specs) + 3, progress=progress)

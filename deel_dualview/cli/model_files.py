@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import stat
+import warnings
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -55,19 +56,36 @@ def check_model_file(path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a Keras model without its optimizer; code that the file may hold is never run.
+    """Load a Keras model with the loss that it was compiled with; code that the file may hold is never run.
 
     Raises:
         ValueError: there is no such file, it cannot be read or is damaged, it is not a Keras model, it holds Python
             code (a Lambda layer), or it uses a class that is not registered.
+
+    Warns:
+        UserWarning: what it was compiled with cannot be loaded, its loss included.
     """
     check_model_file(path)
     import keras
 
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the optimizer, which is not used
+            return keras.models.load_model(path, safe_mode=True)
+    except Exception as error:
+        why_not_compiled = f"{_first_cause(error)}"
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise ValueError(f"{_why_not_loaded(error, path)} Received: {os.fspath(path)!r}.") from error
+    warnings.warn(
+        "The model was loaded without what it was compiled with, and is audited by how it ends: as a classifier. If "
+        "it is none, name the module of its loss by --import MODULE, or call `audit` in Python with "
+        f"InfluenceModel(model, loss_function=LOSS). Keras' error: {why_not_compiled}",
+        UserWarning,
+        stacklevel=2,
+    )
+    return model
 
 
 def _check_format(path: pathlib.Path, start: bytes, received: str) -> None:

@@ -385,14 +385,13 @@ def _classes(correction: Correction, class_names: Sequence[str] | None) -> _Clas
 
 def _class_of(name: str | int, class_names: Sequence[str] | None) -> int:
     names = None if class_names is None else list(class_names)
-    if not isinstance(name, str):
-        return int(name)
-    if names is None and name.isdecimal():
+    if not isinstance(name, str) and int(name) == name or names is None and str(name).isdecimal():
         return int(name)
     if names is None or name not in names:
         raise ValueError(
             describe(
-                "Corrections name a class that is not among `class_names`: give the names that the audit had.",
+                "Corrections name a class that is not among `class_names`: give the names that the audit had. The "
+                "numbers of a regression need `output_names`.",
                 {"class": name, "class_names": names},
             )
         )

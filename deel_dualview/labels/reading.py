@@ -27,7 +27,7 @@ from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.arrays import Data, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.hidden import HiddenLayers
-from deel_dualview.models.label_kinds import LabelKind, label_kind
+from deel_dualview.models.label_kinds import LabelKind, check_label_kind, label_kind
 from deel_dualview.models.labels import check_class_names, check_output_names
 
 _EARLY_PART = 5
@@ -88,6 +88,7 @@ def label_issues(
     """
     check_seed("seed", seed)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
+    check_label_kind(influence_model)
     given = {"train": train} | ({} if test is None else {"test": test})
     splits = to_datasets(given, influence_model.model)
     for name, dataset in splits.items():

@@ -11,6 +11,7 @@ from deel_dualview.models.custom_loss import CustomLoss
 from deel_dualview.models.influence_model import InfluenceModel
 from deel_dualview.models.keras_losses import ACTIVATIONS
 from deel_dualview.models.objectives import IndependentSigmoids
+from deel_dualview.models.train_sets import is_split
 
 LabelKind = Literal["classes", "labels", "numbers"]
 """One of c classes, c labels that hold or do not, or c numbers."""
@@ -20,8 +21,15 @@ def label_kind(model: InfluenceModel) -> LabelKind:
     """Return what the labels of a model are.
 
     Raises:
-        ValueError: a custom loss after a softmax or sigmoid, whose labels may be anything.
+        ValueError: a custom loss after a softmax or sigmoid, whose labels may be anything; or a model with an output at
+            each of several positions.
     """
+    require(
+        model.num_axes == 0,
+        "Audits, comparisons and label issues are of models with one output an example; steps and pixels are "
+        "explained by methods of the last layer, as in DualView(model, train_set).at(position).top_k(queries).",
+        {"axes of positions": model.num_axes},
+    )
     if model.is_classifier:
         return "classes"
     objective = model.objective
@@ -35,6 +43,12 @@ def label_kind(model: InfluenceModel) -> LabelKind:
         {"objective": objective},
     )
     return "numbers"
+
+
+def check_label_kind(model: InfluenceModel) -> None:
+    """Refuse before any long work what `label_kind` refuses, of models whose layers are known before a call."""
+    if is_split(model):
+        label_kind(model)
 
 
 def explained_target(model: InfluenceModel) -> str | int:

@@ -21,6 +21,7 @@ from deel_dualview import (
     RepresenterPointLJE,
     TracIn,
     audit,
+    label_issues,
 )
 
 layers = keras.layers
@@ -286,6 +287,7 @@ def test_the_network_runs_once_over_the_training_set(steps):
         (lambda case: TracIn(case.model, case.train_set(), learning_rates=1.0), "methods of the last layer"),
         (lambda case: GradDot(case.model, case.train_set(), weights="all"), "methods of the last layer"),
         (lambda case: audit(case.model, case.train_set(), case.test_set()), "methods of the last layer"),
+        (lambda case: label_issues(case.model, case.train_set()), "methods of the last layer"),
         (lambda case: InfluenceModel(case.model, position=-1), "counts from the first step"),
         (lambda case: InfluenceModel(case.model, position=1.5), "must be a step"),
         (lambda case: InfluenceModel(case.flat.model, position=1), "one output an example"),
@@ -295,7 +297,17 @@ def test_the_network_runs_once_over_the_training_set(steps):
             "shape of the labels",
         ),
     ],
-    ids=["tracin", "all weights", "audit", "negative", "float", "no positions", "beyond", "labels"],
+    ids=[
+        "tracin",
+        "all weights",
+        "audit",
+        "label issues",
+        "negative",
+        "float",
+        "no positions",
+        "beyond",
+        "labels",
+    ],
 )
 def test_what_positions_do_not_allow_is_refused_with_the_way_out(steps, make, message):
     with pytest.raises((ValueError, TypeError), match=message):

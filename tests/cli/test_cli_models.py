@@ -2,14 +2,17 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import zipfile
 
 import keras
 import pytest
+import tensorflow as tf
 from cli_cases import DATA, refused, run, save_model
 
+from deel_dualview import InfluenceModel, SquaredError
 from deel_dualview.cli.model_files import check_model_file, load_model
 
 LAYER = """
@@ -222,3 +225,39 @@ def test_a_file_without_permission_says_so(folder, tmp_path):
     path.chmod(0)
     with pytest.raises(ValueError, match="Permission denied"):
         check_model_file(path)
+
+
+def regression(path, **compiled):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(1)])
+    model.compile(**compiled)
+    model.save(path)
+    return path
+
+
+def test_a_model_keeps_the_loss_that_it_was_compiled_with(tmp_path):
+    model = load_model(regression(tmp_path / "model.keras", loss="mse"))
+    assert isinstance(InfluenceModel(model).objective, SquaredError)
+
+
+def test_a_loss_that_cannot_be_loaded_is_reported(tmp_path):
+    def own_loss(labels, outputs):
+        return tf.abs(labels - outputs)
+
+    path = regression(tmp_path / "model.keras", loss=own_loss)
+    with pytest.warns(UserWarning, match="(?s)without what it was compiled with.*own_loss"):
+        load_model(path)
+
+
+def test_a_regression_is_audited_in_the_unit_of_its_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    regression("model.keras", loss="mse")
+    data = DATA.replace("labels = np.arange(n) % 3", "labels = np.arange(n) % 3 * 1.5").replace(
+        "np.eye(3)[labels]", "np.eye(3)[np.arange(n) % 3]"
+    )
+    pathlib.Path("regression_data.py").write_text(data)
+    pathlib.Path("names.txt").write_text("length\n")
+    sets = ["--train", "regression_data:train", "--test", "regression_data:test"]
+    result = run("--model", "model.keras", *sets, "--label-unit", "mm", "--output-names", "names.txt")
+    assert result.exit_code == 0, result.output
+    assert " mm" in pathlib.Path("audit/index.html").read_text()

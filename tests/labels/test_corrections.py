@@ -55,6 +55,12 @@ def test_classes_without_names_are_numbers(file):
     assert arrays(corrected(train(), file("1,,1,0,wrong,2")))[1][1] == 2
 
 
+@pytest.mark.parametrize("label", [1.5, "1.5"])
+def test_numbers_of_a_regression_are_not_cut_to_classes(label):
+    with pytest.raises(ValueError, match="output_names"):
+        corrected((INPUTS, LABELS.astype("float32")), {1: Correction(label)})
+
+
 @pytest.mark.parametrize(
     "labels", [np.eye(3)[LABELS].astype("float32"), LABELS[:, None], LABELS.astype("float32")]
 )
