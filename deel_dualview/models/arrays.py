@@ -32,6 +32,7 @@ def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.d
     found = {}
     for name, own in given.items():
         if isinstance(own, tuple) and own and _is_frame(own[0]) and not _named_inputs(own[0], model):
+            own = (_in_order(own[0], name, model), *own[1:])
             columns = list(own[0].columns) if columns is None else columns
             require(
                 set(own[0].columns) == set(columns),
@@ -152,7 +153,27 @@ def column_names(given: Data, model: keras.Model) -> list[str] | None:
     """Return the names of the columns of a DataFrame that becomes rows of numbers, else None."""
     if not isinstance(given, tuple) or not _is_frame(given[0]) or _named_inputs(given[0], model):
         return None
-    return [str(name) for name in given[0].columns]
+    return [str(name) for name in _in_order(given[0], "train", model).columns]
+
+
+def _in_order(frame: Any, name: str, model: keras.Model) -> Any:
+    """Return a frame with its columns in the order that a model of rows of numbers knows, if it does.
+
+    Raises:
+        ValueError: they have other names.
+    """
+    known = getattr(model, "column_names", None)
+    if known is None:
+        return frame
+    # LightGBM replaces the spaces in its names.
+    columns = {str(column).replace(" ", "_"): column for column in frame.columns}
+    order = [column.replace(" ", "_") for column in known]
+    require(
+        len(columns) == len(frame.columns) and set(columns) == set(order),
+        f"The columns of `{name}` must be those that the model was fitted to.",
+        {"columns": list(frame.columns), "columns of the model": known},
+    )
+    return frame[[columns[column] for column in order]]
 
 
 def _to_inputs(inputs: Any, name: str, model: keras.Model) -> Any:
@@ -177,6 +198,7 @@ def _to_inputs(inputs: Any, name: str, model: keras.Model) -> Any:
             "columns": list(inputs.columns),
         },
     )
+    inputs = _in_order(inputs, name, model)
     columns, others = [], []
     for column in inputs.columns:
         try:

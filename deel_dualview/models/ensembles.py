@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deel_dualview._checks import check_choice, describe, require
 from deel_dualview.models.keras_losses import LossFunction, check_loss_function
-from deel_dualview.models.tree_libraries import TreeEnsemble, TreeLoss, read_trees
+from deel_dualview.models.tree_libraries import TreeEnsemble, TreeLoss, column_names, read_trees
 
 TreeFeatures = Literal["leaves", "trees"]
 """One indicator for each leaf, or what each tree adds to the output."""
@@ -80,6 +80,7 @@ class TreeEnsembleModel(keras.Model):
             {"booster": type(last).__name__},
         )
         super().__init__(name=type(last).__name__.lower(), autocast=False)
+        self.column_names = None if table is not None else column_names(booster)
         self.loss_function = loss_function
         self._inputs = _Inputs(booster[:-1] if steps and len(steps) > 1 else None, table, missing)
         self.leaves = _Leaves(trees, self._inputs, features, name=features)

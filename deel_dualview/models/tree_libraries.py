@@ -55,6 +55,21 @@ class TreeEnsemble(NamedTuple):
     digest: str
 
 
+def column_names(booster: Any) -> list[str] | None:
+    """Return the names of the columns that an ensemble (or Pipeline) was fitted to, None where these had none."""
+    for attribute in ("feature_names_in_", "feature_names", "feature_name"):
+        try:
+            names = getattr(booster, attribute)
+        except AttributeError:  # XGBoost's estimators raise it where there were none
+            continue
+        names = names() if callable(names) else names
+        if names is not None:
+            # LightGBM invents names.
+            is_named = any(name != f"Column_{number}" for number, name in enumerate(names))
+            return [str(name) for name in names] if is_named else None
+    return None
+
+
 def read_trees(booster: Any) -> TreeEnsemble:
     """Return the trees that a fitted ensemble predicts with; a copy, which later training does not change.
 

@@ -128,6 +128,30 @@ def test_a_model_of_the_same_trees_is_the_same_and_of_another_threshold_is_not()
     assert own == same != other
 
 
+@pytest.mark.parametrize(
+    ("make", "quiet"),
+    [
+        (xgboost.XGBClassifier, {}),
+        (lightgbm.LGBMClassifier, {"verbose": -1}),
+        (ensemble.RandomForestClassifier, {}),
+    ],
+    ids=["xgboost", "lightgbm", "scikit-learn"],
+)
+def test_columns_are_taken_by_name_where_the_ensemble_knows_them(make, quiet):
+    frame = pd.DataFrame(INPUTS, columns=[f"column {number}" for number in range(INPUTS.shape[1])])
+    model = TreeEnsembleModel(
+        make(n_estimators=3, max_depth=2, **quiet).fit(frame, np.arange(len(frame)) % 2)
+    )
+    (inputs, _), *_ = to_dataset((frame[frame.columns[::-1]], np.zeros(len(frame), int)), model)
+    np.testing.assert_allclose(inputs.numpy(), INPUTS[: len(inputs)], rtol=1e-6)
+    with pytest.raises(ValueError, match="that the model was fitted to"):
+        to_dataset((frame.rename(columns=str.upper), np.zeros(len(frame), int)), model)
+
+
+def test_columns_without_names_are_taken_as_they_come(booster):
+    assert TreeEnsembleModel(booster).column_names is None
+
+
 def test_later_training_of_the_ensemble_does_not_change_the_model():
     fitted = boosted()
     model = TreeEnsembleModel(fitted)
