@@ -8,6 +8,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import InfluenceModel
 from deel_dualview.evaluation import Benchmark, benchmark
 from deel_dualview.report.provenance import describe_context
 from deel_dualview.report.writing import to_json
@@ -93,3 +98,48 @@ class Results:
             unfinished = path.with_name(f"{path.name}.unfinished")
             unfinished.write_text(text)
             unfinished.replace(path)
+
+
+class LastLayer:
+    """The last Dense layer of a trained network on features that are computed once: all that last-layer methods read.
+
+    Args:
+        network: ends in a Dense layer whose input is the output of the layer called `features`.
+    """
+
+    def __init__(self, network: keras.Model) -> None:
+        self._features = keras.Model(network.inputs, network.get_layer("features").output)
+        last = network.layers[-1]
+        head = keras.layers.Dense(last.units, use_bias=last.use_bias)
+        layers = [keras.Input(tuple(self._features.output.shape[1:])), head]
+        model = keras.Sequential(layers)
+        head.set_weights(last.get_weights())
+        self.model = InfluenceModel(model)
+
+    def dataset(self, inputs: np.ndarray, labels: np.ndarray) -> tf.data.Dataset:
+        """Return features and labels, in batches."""
+        features = self._features.predict(inputs, batch_size=256, verbose=0)
+        return tf.data.Dataset.from_tensor_slices((features, labels)).batch(500)
+
+
+class Words:
+    """Texts as numbers of their last words.
+
+    Args:
+        texts: from which the vocabulary is taken.
+        vocabulary: number of words that are known.
+        length: number of words that are read.
+    """
+
+    def __init__(self, texts: Sequence[str], vocabulary: int, length: int) -> None:
+        self.length = length
+        self._layer = keras.layers.TextVectorization(vocabulary)
+        self._layer.adapt(list(texts))
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return shape (b, length), int32; 0 before a shorter text."""
+        rows = [row.numpy()[-self.length :] for row in map(self._words_of, texts)]
+        return np.stack([np.pad(row, (self.length - len(row), 0)) for row in rows]).astype(np.int32)
+
+    def _words_of(self, text: str) -> tf.Tensor:
+        return self._layer([text])[0]
