@@ -121,8 +121,10 @@ def test_an_example_of_weight_two_is_the_example_twice_and_of_weight_zero_is_lef
         assert (found[:, WEIGHTS == 0] == 0).all()
 
 
-@pytest.mark.parametrize("weights", ["last", "all"])
-@pytest.mark.parametrize("calculator", [FirstOrderInfluenceCalculator, SecondOrderInfluenceCalculator])
+@pytest.mark.parametrize(
+    ("calculator", "weights"),
+    [(FirstOrderInfluenceCalculator, "all"), (SecondOrderInfluenceCalculator, "last")],
+)
 def test_removing_an_example_of_weight_three_is_removing_three_copies(model, calculator, weights):
     index = int(np.flatnonzero(WEIGHTS == 3)[0])
     one, own = dataset(TRAIN[[index]], LABELS[[index]], WEIGHTS[[index]]), slice(index, index + 1)

@@ -31,7 +31,7 @@ def solve(problem, strength, **settings):
         )
 
 
-@pytest.mark.parametrize("strength", [1e-3, 10.0, 1e3])
+@pytest.mark.parametrize("strength", [1e-3, 1e3])
 def test_the_certificate_is_that_of_the_naive_formulas(problem, solved, strength):
     if problem[2] == 40 and strength == 1e3:
         pytest.skip("random labels in many classes at a hard margin take long; test_many_classes stops early")
