@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
+from deel_dualview._checks import require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.represented import Represented, training_batch
 from deel_dualview.gradients import check_finite
@@ -92,13 +93,24 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
 
     @cached_property
     def train_weights(self) -> np.ndarray | None:
-        """Weights of the training examples in their objective, those of classes included, (n,); None if all are 1."""
+        """Weights of the training examples in their objective, those of classes included, (n,); None if all are 1.
+
+        Raises:
+            ValueError: all are 0.
+        """
         if not self.is_weighted:
             return None
-        if not self._keeps_features:
-            return self._stored().array("weights")
-        own = None if self._sample_weight_spec is None else self._stored().array("sample_weight")
-        return self.model.example_weights(self.train_labels, own)
+        if self._keeps_features:
+            own = None if self._sample_weight_spec is None else self._stored().array("sample_weight")
+            weights = self.model.example_weights(self.train_labels, own)
+        else:
+            weights = self._stored().array("weights")
+        require(
+            weights is None or bool(weights.any()),
+            "Some training examples must have a weight above 0.",
+            {"weights": "all 0"},
+        )
+        return weights
 
     @property
     def is_weighted(self) -> bool:

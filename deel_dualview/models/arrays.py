@@ -29,6 +29,7 @@ def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.d
         ValueError: DataFrames with other columns.
     """
     columns: list[Any] | None = None
+    outputs: list[Any] | None = None
     found = {}
     for name, own in given.items():
         if isinstance(own, tuple) and own and _is_frame(own[0]) and not _named_inputs(own[0], model):
@@ -40,6 +41,14 @@ def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.d
                 {"columns": list(own[0].columns), "columns of the training set": columns},
             )
             own = (own[0][columns], *own[1:])
+        if isinstance(own, tuple) and len(own) > 1 and _is_frame(own[1]) and own[1].shape[1] > 1:
+            outputs = list(own[1].columns) if outputs is None else outputs
+            require(
+                set(own[1].columns) == set(outputs),
+                f"The labels of `{name}` must have the columns of the first set's.",
+                {"columns": list(own[1].columns), "columns of the first set": outputs},
+            )
+            own = (own[0], own[1][outputs], *own[2:])
         found[name] = to_dataset(own, model, name=name)
     return found
 

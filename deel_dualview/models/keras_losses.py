@@ -113,7 +113,9 @@ def _found(loss_function: LossFunction | None, compiled: Any, width: int, ending
         loss_function is not None or name in _REGRESSIONS and ending == "logits"
     )
     if not is_custom:
-        if loss_function is None and loss is not None and not is_cross_entropy:
+        # Independent labels behind a softmax are no cross-entropy of classes.
+        is_used = is_cross_entropy and (name != "binary_crossentropy" or width == 1)
+        if loss_function is None and loss is not None and not is_used:
             _warn_of_another_loss(loss)
         return SoftmaxCrossEntropy(smoothing if is_cross_entropy else 0.0)
     return CustomLoss(_per_example(loss), ending)

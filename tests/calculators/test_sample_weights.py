@@ -138,6 +138,12 @@ def test_removing_an_example_of_weight_three_is_removing_three_copies(model, cal
     np.testing.assert_allclose(values(weighted)[:, own][:, 0], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("calculator", [DualView, RepresenterPointL2])
+def test_weights_that_are_all_zero_are_refused(model, calculator):
+    with pytest.raises(ValueError, match="weight above 0"):
+        calculator(model, dataset(TRAIN, LABELS, np.zeros_like(WEIGHTS)))
+
+
 @pytest.mark.parametrize("calculator", [GradCos, RelatIF])
 def test_weights_cancel_in_a_direction_unless_they_are_zero(model, calculator):
     settings = {} if calculator is GradCos else {"ihvp": exact(model, WEIGHTED, "last")}

@@ -174,6 +174,17 @@ def test_columns_of_the_test_set_take_the_order_of_the_training_set():
         np.testing.assert_allclose(arrays(dataset)[0], ROWS)
 
 
+def test_columns_of_labels_take_the_order_of_the_training_set():
+    labels = pd.DataFrame({"price": [1.0, 2.0], "rooms": [3.0, 4.0]})
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    inputs = np.zeros((2, 1), "float32")
+    sets = {"train": (inputs, labels), "test": (inputs, labels[["rooms", "price"]])}
+    found = [next(iter(dataset))[1].numpy() for dataset in to_datasets(sets, model).values()]
+    np.testing.assert_array_equal(found[1], found[0])
+    with pytest.raises(ValueError, match="labels of `test` must have the columns"):
+        to_datasets({**sets, "test": (inputs, labels.rename(columns={"rooms": "area"}))}, model)
+
+
 def test_other_columns_in_the_test_set_are_refused():
     with pytest.raises(ValueError, match=r"columns of `test`.*'d'"):
         to_datasets(

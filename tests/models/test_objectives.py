@@ -233,7 +233,9 @@ def test_a_loss_that_does_not_fit_is_refused(given, activation, error, message):
         InfluenceModel(network(3, activation), loss_function=given).objective  # noqa: B018
 
 
-@pytest.mark.parametrize("loss", ["mse", lambda labels, outputs: tf.reduce_sum(outputs, axis=1)])
+@pytest.mark.parametrize(
+    "loss", ["mse", "binary_crossentropy", lambda labels, outputs: tf.reduce_sum(outputs, axis=1)]
+)
 def test_a_compiled_loss_that_is_not_used_is_warned_of(loss):
     model = InfluenceModel(network(3, "softmax", loss))
     with pytest.warns(UserWarning, match="loss_function=LOSS"):
