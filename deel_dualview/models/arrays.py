@@ -96,7 +96,7 @@ def to_dataset(given: Data, model: keras.Model | InfluenceModel, *, name: str = 
     thirds = [{key: np.asarray(part) for key, part in parts.items()} for parts in named]
     parts = (
         _to_inputs(given[0], name, model),
-        *(np.asarray(part) for part in labels),
+        *map(_label_arrays, labels),
         *(third.get("third", third) for third in thirds),
     )
     lengths = [len(leaf) for leaf in tf.nest.flatten(parts)]
@@ -107,12 +107,19 @@ def to_dataset(given: Data, model: keras.Model | InfluenceModel, *, name: str = 
     )
     if len(parts) > 1:
         with naming_positions(0, name):
-            check_label_numbers(parts[1])
+            for leaf in tf.nest.flatten(parts[1]):
+                check_label_numbers(leaf)
             batch = data.unpack(parts)
             data.sample_weights(batch)
         if batch.ids is None and (ids := index_ids(given[0])) is not None:
             parts = data.pack(batch._replace(ids=ids))
     return tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(BATCH_SIZE)
+
+
+def _label_arrays(labels: Any) -> Any:
+    """Return labels as an array; of several outputs, a dict or a tuple of arrays, as they are nested."""
+    is_nested = isinstance(labels, dict) or isinstance(labels, tuple) and all(map(np.ndim, labels))
+    return tf.nest.map_structure(np.asarray, labels) if is_nested else np.asarray(labels)
 
 
 def index_ids(inputs: Any) -> np.ndarray | None:

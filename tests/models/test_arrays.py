@@ -185,6 +185,16 @@ def test_columns_of_labels_take_the_order_of_the_training_set():
         to_datasets({**sets, "test": (inputs, labels.rename(columns={"rooms": "area"}))}, model)
 
 
+@pytest.mark.parametrize("nest", [dict, tuple])
+def test_labels_of_several_outputs_are_taken_as_they_are_nested(nest):
+    price, rooms = np.array([1.5, 2.5, 3.5]), np.array([0, 1, 2])
+    labels = {"price": price, "rooms": rooms} if nest is dict else (price, rooms)
+    [(_, found)] = to_dataset((np.zeros((3, 1), "float32"), labels), model_of_rows())
+    np.testing.assert_array_equal(found["rooms" if nest is dict else 1], rooms)
+    with pytest.raises(ValueError, match="one length"):
+        to_dataset((np.zeros((2, 1), "float32"), labels), model_of_rows())
+
+
 def test_other_columns_in_the_test_set_are_refused():
     with pytest.raises(ValueError, match=r"columns of `test`.*'d'"):
         to_datasets(
