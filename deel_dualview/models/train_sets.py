@@ -30,6 +30,7 @@ def with_own_labels(model: InfluenceModel, dataset: tf.data.Dataset) -> tf.data.
         ValueError: there are none of this output.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def selected(*element: Any) -> Any:
         batch = data.unpack(element)
         return data.pack(batch._replace(labels=model.own_labels(batch.labels)))
