@@ -64,6 +64,7 @@ def test_a_subclassed_model_inside_a_functional_one_is_named():
 
 
 def test_from_parts_with_a_functional_extractor_is_the_way_out():
+    keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
     extractor = keras.Model(inputs, layers.Dense(5, activation="relu", use_bias=False)(inputs))
     head = layers.Dense(3)
