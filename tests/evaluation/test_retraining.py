@@ -147,6 +147,7 @@ class TestKeptOutputs:
             KeptOutputs(tmp_path, "model b")
 
 
+@pytest.mark.reproduction
 def test_influence_functions_predict_retraining_and_random_numbers_do_not(
     models, normal, tmp_path, monkeypatch
 ):
