@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from deel_dualview._checks import describe, require
 from deel_dualview.models.inputs import Structure, structure_of
@@ -114,23 +113,3 @@ class OneOutput(keras.Model):
 
     def call(self, inputs: Inputs, training: bool = False) -> Any:
         return self._output.pick(self.whole(inputs, training=training), "The model's outputs")
-
-
-def own_labels(labels: Any, output: NamedOutput | None) -> Any:
-    """Return the labels of one output, from those of all outputs: a dict or a tuple.
-
-    Raises:
-        ValueError: they have no entry of it, or there is one output (None) and several labels.
-    """
-    if isinstance(labels, list):
-        return np.asarray(labels)
-    if output is not None:
-        return output.pick(labels, "The labels")
-    parts = tf.nest.flatten(labels)
-    require(
-        len(parts) == 1,
-        "The labels of a model with one output must be one tensor: map the dataset to `(inputs, labels)`; several "
-        "unlabelled inputs go in one tuple or dict, as in `((a, b),)`.",
-        {"labels": labels},
-    )
-    return parts[0]
