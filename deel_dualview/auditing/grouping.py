@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -33,6 +34,8 @@ _MOST_CATEGORIES = 50
 """A column with up to 20 numbers is one of categories; one with more texts than this is one of texts."""
 _FEW_NUMBERS = 20
 MISSING = "missing"
+_OVERLAP = 0.5
+"""Of groups that share half of their examples, the one of least chance is reported."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,76 @@ class Group:
     num_train: int | None = None
 
 
+@dataclass(frozen=True)
+class Tested:
+    """A group that was tested.
+
+    Args:
+        group: its members that are not broken.
+        chance: of errors as large as theirs, if the group had nothing to do with errors.
+    """
+
+    group: Group
+    chance: float
+
+
+_T = TypeVar("_T", bound=Tested)
+
+
+def beyond_chance(tested: Collection[_T], limit: float) -> list[_T]:
+    """Return the groups that Holm's (1979) correction for their number keeps, with the corrected chance."""
+    kept, corrected = [], 0.0
+    for place, item in enumerate(sorted(tested, key=lambda item: item.chance)):
+        corrected = max(corrected, item.chance * (len(tested) - place))
+        if corrected > limit:
+            break
+        kept.append(dataclasses.replace(item, chance=corrected))
+    return kept
+
+
+def without_overlaps(found: Iterable[_T]) -> list[_T]:
+    """Leave out groups that are half in one before them, or hold half of it."""
+    kept: list[_T] = []
+    for item in found:
+        own = item.group.members
+        if not any(
+            len(np.intersect1d(own, other.group.members))
+            >= _OVERLAP * min(len(own), len(other.group.members))
+            for other in kept
+        ):
+            kept.append(item)
+    return kept
+
+
+def clusters(
+    train: np.ndarray, test: np.ndarray, numbers: Iterable[int], *, most_fitted: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the test rows in each cluster, the most typical first, and how many training rows are in it.
+
+    To be iterated over under `threadpool_limits(1)`: sums of several threads come in any order.
+
+    Args:
+        train: rows to fit to, shape (n, d).
+        test: shape (m, d).
+        numbers: of clusters; those above the number of distinct rows are left out.
+        most_fitted: training rows that are fitted to at most.
+    """
+    fitted = train[np.random.default_rng(0).permutation(len(train))[:most_fitted]]
+    num_distinct = len(np.unique(fitted, axis=0))
+    for number in numbers:
+        if num_distinct < number:
+            continue
+        found = KMeans(number, n_init=1, random_state=0).fit(fitted)
+        in_train, distances = found.predict(train), found.transform(test)
+        nearest = distances.argmin(axis=1)
+        for cluster in range(number):
+            inside = np.flatnonzero(nearest == cluster)
+            yield (
+                inside[np.argsort(distances[inside, cluster], kind="stable")],
+                int((in_train == cluster).sum()),
+            )
+
+
 def by_features(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> list[Group]:
     """Return clusters of the test examples of each class, by the features of its training examples.
 
@@ -70,7 +143,7 @@ def by_features(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> list
         test: shape (m, d).
     """
     with threadpool_limits(1):  # sums of several threads come in any order
-        return list(_clusters(evidence, train, test))
+        return list(_in_classes(evidence, train, test))
 
 
 def by_proponents(evidence: Evidence) -> Iterator[Group]:
@@ -145,7 +218,7 @@ def check_groups(groups: Any, num_test: int, *, has_labels: bool) -> Values:
     return found
 
 
-def _clusters(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterator[Group]:
+def _in_classes(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterator[Group]:
     given = np.asarray(evidence.test_labels)
     labels = np.where(np.isin(np.arange(len(given)), evidence.broken_test), -1, given)
     centre, scale = train.mean(axis=0), train.std(axis=0)
@@ -157,23 +230,9 @@ def _clusters(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterat
         if not num_wrong[label]:
             continue
         rows, queries = ((part - centre) / scale for part in (train[own_train], test[own_test]))
-        fitted = rows[np.random.default_rng(0).permutation(len(rows))[:_MOST_FITTED]]
-        num_distinct = len(np.unique(fitted, axis=0))
-        for number in NUM_CLUSTERS:
-            if len(queries) < number * _LEAST_MEAN or num_distinct < number:
-                continue
-            clusters = KMeans(number, n_init=1, random_state=0).fit(fitted)
-            in_train, distances = clusters.predict(rows), clusters.transform(queries)
-            nearest = distances.argmin(axis=1)
-            for cluster in range(number):
-                inside = np.flatnonzero(nearest == cluster)
-                inside = inside[np.argsort(distances[inside, cluster], kind="stable")]
-                yield Group(
-                    "features",
-                    own_test[inside],
-                    label=int(label),
-                    num_train=int((in_train == cluster).sum()),
-                )
+        numbers = [number for number in NUM_CLUSTERS if len(queries) >= number * _LEAST_MEAN]
+        for inside, num_train in clusters(rows, queries, numbers, most_fitted=_MOST_FITTED):
+            yield Group("features", own_test[inside], label=int(label), num_train=num_train)
 
 
 def _is_of_numbers(train: np.ndarray | None, test: np.ndarray) -> bool:

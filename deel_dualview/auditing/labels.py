@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from deel_dualview.auditing.evidence import Evidence, severity_of
-from deel_dualview.labels import LabelIssues
+from deel_dualview.labels import LabelIssues, OutputLabelIssues
 from deel_dualview.report.findings import (
     ClassPairCount,
     DetectionCurve,
@@ -27,6 +28,8 @@ MANY_ERRORS = 0.01
 """From this share of wrong labels on, the finding is a warning."""
 NUM_CURVE_POINTS = 200
 INSPECTED_SHARES = (0.03, 0.05, 0.10)
+
+_Issues = TypeVar("_Issues", LabelIssues, OutputLabelIssues)
 
 
 def find_label_errors(
@@ -69,7 +72,7 @@ def find_label_errors(
     )
 
 
-def without_broken(issues: LabelIssues, broken: np.ndarray) -> LabelIssues:
+def without_broken(issues: _Issues, broken: np.ndarray) -> _Issues:
     """Return label issues with the examples at these positions last and not flagged."""
     if not len(broken):
         return issues

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.stats
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from deel_dualview.auditing.evidence import OutputEvidence
@@ -16,9 +15,13 @@ from deel_dualview.auditing.grouping import (
     LEAST_OF_CLASS,
     NUM_CLUSTERS,
     Group,
+    Tested,
     Values,
+    beyond_chance,
     by_proponents,
     by_values,
+    clusters,
+    without_overlaps,
 )
 from deel_dualview.auditing.weak_groups import FALSE_ALARMS, NUM_GROUPS, NUM_SHOWN
 from deel_dualview.report.findings import Severity
@@ -26,15 +29,13 @@ from deel_dualview.report.output_findings import ErrorGroup, ErrorGroups
 
 TIMES_LARGER = 1.5
 """A difference that matters; in a large test set smaller ones are beyond chance, too."""
-_OVERLAP = 0.5
 _MOST_FITTED = 5_000
 
 
-class _Tested(NamedTuple):
-    group: Group
+@dataclass(frozen=True)
+class _Tested(Tested):
     error: float
     others: float
-    chance: float
 
 
 def find_error_groups(
@@ -58,13 +59,15 @@ def find_error_groups(
         axis=1
     )
     groups = [
-        *_clusters(*features),
+        *_by_features(*features),
         *by_proponents(evidence),
         *by_values("column", columns),
         *by_values("given", given),
     ]
     tested = list(_test(groups, each, evidence.broken_test))
-    found = _distinct([item for item in _beyond_chance(tested) if item.error >= TIMES_LARGER * item.others])
+    found = without_overlaps(
+        item for item in beyond_chance(tested, FALSE_ALARMS) if item.error >= TIMES_LARGER * item.others
+    )
     inside = np.unique(np.concatenate([*(item.group.members for item in found), np.empty(0, np.int64)]))
     count = len(found)
     yield ErrorGroups(
@@ -89,25 +92,15 @@ def find_error_groups(
     )
 
 
-def _clusters(train: np.ndarray, test: np.ndarray) -> Iterator[Group]:
-    """Yield clusters of the test examples, by the features of the training examples."""
+def _by_features(train: np.ndarray, test: np.ndarray) -> list[Group]:
+    """Return clusters of the test examples, by the features of the training examples."""
+    if len(test) < LEAST_OF_CLASS:
+        return []
     centre, scale = train.mean(axis=0), train.std(axis=0)
     rows, queries = ((part - centre) / np.where(scale == 0, 1, scale) for part in (train, test))
-    fitted = rows[np.random.default_rng(0).permutation(len(rows))[:_MOST_FITTED]]
-    num_distinct = len(np.unique(fitted, axis=0))
-    if len(queries) < LEAST_OF_CLASS:
-        return
-    with threadpool_limits(1):  # sums of several threads come in any order
-        for number in NUM_CLUSTERS:
-            if num_distinct < number:
-                continue
-            clusters = KMeans(number, n_init=1, random_state=0).fit(fitted)
-            in_train, distances = clusters.predict(rows), clusters.transform(queries)
-            nearest = distances.argmin(axis=1)
-            for cluster in range(number):
-                inside = np.flatnonzero(nearest == cluster)
-                inside = inside[np.argsort(distances[inside, cluster], kind="stable")]
-                yield Group("features", inside, num_train=int((in_train == cluster).sum()))
+    with threadpool_limits(1):
+        found = list(clusters(rows, queries, NUM_CLUSTERS, most_fitted=_MOST_FITTED))
+    return [Group("features", inside, num_train=num_train) for inside, num_train in found]
 
 
 def _test(groups: Iterable[Group], errors: np.ndarray, broken: np.ndarray) -> Iterator[_Tested]:
@@ -119,37 +112,11 @@ def _test(groups: Iterable[Group], errors: np.ndarray, broken: np.ndarray) -> It
             continue
         chance = scipy.stats.mannwhitneyu(errors[members], errors[others], alternative="greater").pvalue
         yield _Tested(
-            Group(
-                group.kind, members, group.name, group.value, group.label, group.proponent, group.num_train
-            ),
-            float(errors[members].mean()),
-            float(errors[others].mean()),
+            replace(group, members=members),
             float(chance) if np.isfinite(chance) else 1.0,
+            error=float(errors[members].mean()),
+            others=float(errors[others].mean()),
         )
-
-
-def _beyond_chance(tested: list[_Tested]) -> list[_Tested]:
-    kept, corrected = [], 0.0
-    for place, item in enumerate(sorted(tested, key=lambda item: item.chance)):
-        corrected = max(corrected, item.chance * (len(tested) - place))
-        if corrected > FALSE_ALARMS:
-            break
-        kept.append(item._replace(chance=corrected))
-    return kept
-
-
-def _distinct(found: list[_Tested]) -> list[_Tested]:
-    """Leave out groups that are half in one before them, or hold half of it."""
-    kept: list[_Tested] = []
-    for item in found:
-        own = item.group.members
-        if not any(
-            len(np.intersect1d(own, other.group.members))
-            >= _OVERLAP * min(len(own), len(other.group.members))
-            for other in kept
-        ):
-            kept.append(item)
-    return kept
 
 
 def _described(item: _Tested, errors: np.ndarray, evidence: OutputEvidence) -> ErrorGroup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -39,15 +38,6 @@ def find_suspect_labels(
         if known is None or not len(known)
         else detection_curve(evidence, issues.scores.max(axis=1), np.asarray(known)),
     )
-
-
-def without_broken_rows(issues: OutputLabelIssues, broken: np.ndarray) -> OutputLabelIssues:
-    """Return label issues with the examples at these positions last and not flagged."""
-    if not len(broken):
-        return issues
-    scores, flagged = issues.scores.copy(), issues.flagged.copy()
-    scores[broken], flagged[broken] = np.nextafter(issues.scores.min(), -np.inf), False
-    return dataclasses.replace(issues, scores=scores, flagged=flagged)
 
 
 def _severity(statuses: Collection[str], share: float) -> Severity:

@@ -12,9 +12,10 @@ from deel_dualview.auditing.audited import Audited, Read
 from deel_dualview.auditing.collecting import self_influence, strongest, surrogate_evidence
 from deel_dualview.auditing.evidence import OutputEvidence, SurrogateEvidence
 from deel_dualview.auditing.grouping import Values
+from deel_dualview.auditing.labels import without_broken
 from deel_dualview.auditing.output_errors import find_output_errors, r_squared
 from deel_dualview.auditing.output_groups import find_error_groups
-from deel_dualview.auditing.output_labels import find_suspect_labels, without_broken_rows
+from deel_dualview.auditing.output_labels import find_suspect_labels
 from deel_dualview.auditing.predictions import with_likeness
 from deel_dualview.auditing.summary import summarise
 from deel_dualview.auditing.surrogate import find_output_faithfulness
@@ -128,7 +129,7 @@ class AuditedOutputs(Audited[OutputEvidence]):
             output_names=self.read.names,
             ids=evidence.train_ids,
         )
-        self._issues = without_broken_rows(found, evidence.broken_train)
+        self._issues = without_broken(found, evidence.broken_train)
         return self._issues, find_suspect_labels(evidence, self._issues, known)
 
     def check_scale(self) -> list[InputScale]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
@@ -15,10 +15,13 @@ from deel_dualview.auditing.grouping import (
     LEAST_EXAMPLES,
     LEAST_OF_CLASS,
     Group,
+    Tested,
     Values,
+    beyond_chance,
     by_features,
     by_proponents,
     by_values,
+    without_overlaps,
 )
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.group_findings import GroupMember, WeakGroup, WeakGroups
@@ -29,8 +32,6 @@ the kinds of groups that there are, so that many groups of one kind do not hide 
 _TIMES_WORSE, _POINTS_WORSE = 1.5, 0.1
 """A difference that matters, for in a large test set small ones are beyond chance, too: half as many errors again as
 expected, or an accuracy ten points below."""
-_OVERLAP = 0.5
-"""Of groups that share half of their examples, the one of least chance is reported."""
 NUM_GROUPS, NUM_SHOWN = 6, 6
 
 
@@ -42,11 +43,10 @@ _KINDS = (
 )
 
 
-class _Tested(NamedTuple):
-    group: Group
+@dataclass(frozen=True)
+class _Tested(Tested):
     num_right: int
     expected: float
-    chance: float
 
 
 def find_weak_groups(
@@ -74,8 +74,8 @@ def find_weak_groups(
     ]
     tested = [_test(groups, strata, evidence) for groups, strata in of_kinds]
     num_kinds = sum(1 for found in tested if found)
-    weak = [item for found in tested for item in _beyond_chance(found, FALSE_ALARMS / max(num_kinds, 1))]
-    weak = _distinct(sorted((item for item in weak if _matters(item)), key=lambda item: item.chance))
+    weak = [item for found in tested for item in beyond_chance(found, FALSE_ALARMS / max(num_kinds, 1))]
+    weak = without_overlaps(sorted((item for item in weak if _matters(item)), key=lambda item: item.chance))
     num_examined = sum(map(len, tested))
     count = len(weak)
     can_tell = num_examined > 0 or _has_large_class_without_error(evidence)
@@ -150,9 +150,9 @@ def _test(groups: Iterable[Group], strata: np.ndarray, evidence: Evidence) -> li
         found.append(
             _Tested(
                 dataclasses.replace(group, members=members),
-                len(members) - num_wrong,
-                1 - expected,
                 float(min(probabilities[num_wrong:].sum(), 1)),
+                num_right=len(members) - num_wrong,
+                expected=1 - expected,
             )
         )
     return found
@@ -165,34 +165,9 @@ def _chances(size: int, num_errors: int, num_drawn: int) -> np.ndarray:
     return np.asarray(scipy.stats.hypergeom.pmf(possible, size, num_errors, num_drawn))
 
 
-def _beyond_chance(tested: list[_Tested], limit: float) -> list[_Tested]:
-    """Return the groups that Holm's (1979) correction for their number keeps, with the corrected chance."""
-    kept, corrected = [], 0.0
-    for place, item in enumerate(sorted(tested, key=lambda item: item.chance)):
-        corrected = max(corrected, item.chance * (len(tested) - place))
-        if corrected > limit:
-            break
-        kept.append(item._replace(chance=corrected))
-    return kept
-
-
 def _matters(item: _Tested) -> bool:
     wrong, expected = 1 - item.num_right / len(item.group.members), 1 - item.expected
     return wrong >= min(_TIMES_WORSE * expected, expected + _POINTS_WORSE)
-
-
-def _distinct(weak: list[_Tested]) -> list[_Tested]:
-    """Leave out groups that are half in one before them, or hold half of it."""
-    kept: list[_Tested] = []
-    for item in weak:
-        own = item.group.members
-        shared = (len(np.intersect1d(own, other.group.members)) for other in kept)
-        if not any(
-            number >= _OVERLAP * min(len(own), len(other.group.members))
-            for number, other in zip(shared, kept, strict=True)
-        ):
-            kept.append(item)
-    return kept
 
 
 def _weak_group(item: _Tested, evidence: Evidence) -> WeakGroup:

@@ -227,7 +227,7 @@ class _Leaves(keras.layers.Layer):
         return tf.ensure_shape(found, (None, len(self._values)))
 
     def get_config(self) -> dict[str, Any]:
-        """Return what the features depend on, by which models are told apart."""
+        """Return what the features depend on, by which models are distinguished."""
         inputs = self._table_of
         return {
             **super().get_config(),

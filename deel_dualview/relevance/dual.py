@@ -173,8 +173,8 @@ class DualRelevance:
         require(
             not isinstance(calculator.model.model, TreeEnsembleModel),
             "Relevance follows a model that varies smoothly in its inputs; a tree is constant but for its thresholds. "
-            "Compare the columns of the two rows, as `top_k` returns them; FeatureSimilarity tells in which share of "
-            "the trees they end in one leaf.",
+            "Compare the columns of the two rows, as `top_k` returns them; FeatureSimilarity gives the share of trees "
+            "in which they end in one leaf.",
             {"model": calculator.model.model.name},
         )
         self.calculator = calculator

@@ -275,14 +275,21 @@ def naive_fit(objective, labels: np.ndarray, weights: np.ndarray, start: np.ndar
     return found.x.reshape(start.shape)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_influence_is_what_retraining_with_the_weights_of_the_others_does(name):
+def trained(name: str) -> tuple[np.ndarray, InfluenceModel, tf.data.Dataset]:
+    """Return a layer that minimises a weighted objective, the model of it, and its training set."""
     objective, labels, weights = TRAINED[name]
     width = 1 if isinstance(objective, SquaredError) else 3
     layer = naive_fit(objective, labels, weights, np.zeros((4, width)))
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(width, use_bias=False)])
     network.layers[0].set_weights([layer])
     model, train_set = InfluenceModel(network, loss_function=objective), dataset(ROWS[:MANY], labels, weights)
+    return layer, model, train_set
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_influence_is_what_retraining_with_the_weights_of_the_others_does(name):
+    objective, labels, weights = TRAINED[name]
+    layer, model, train_set = trained(name)
     zeros = tf.zeros(5, tf.int64)
 
     def losses(layer: np.ndarray) -> np.ndarray:
@@ -307,12 +314,7 @@ def test_influence_is_what_retraining_with_the_weights_of_the_others_does(name):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_contributions_add_up_to_the_layer_that_the_weighted_objective_gives(name):
-    objective, labels, weights = TRAINED[name]
-    width = 1 if isinstance(objective, SquaredError) else 3
-    layer = naive_fit(objective, labels, weights, np.zeros((4, width)))
-    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(width, use_bias=False)])
-    network.layers[0].set_weights([layer])
-    model, train_set = InfluenceModel(network, loss_function=objective), dataset(ROWS[:MANY], labels, weights)
+    layer, model, train_set = trained(name)
     outputs = ROWS[MANY:] @ layer
     for calculator in (
         RepresenterPointL2(model, train_set, target=0, lambda_regularization=PENALTY),
