@@ -296,11 +296,8 @@ class DualView(StoredInfluenceCalculator):
         return phi
 
     def _mean_squared_norm(self, phi: np.ndarray) -> float:
-        weights = self.train_weights
-        if weights is None:
-            mean_squared_norm = float(np.einsum("nd,nd->", phi, phi, dtype=np.float64)) / len(phi)
-        else:
-            mean_squared_norm = np.average((phi.astype(np.float64) ** 2).sum(axis=1), weights=weights)
+        squares = np.einsum("nd,nd->n", phi, phi, dtype=np.float64)
+        mean_squared_norm = float(np.average(squares, weights=self.train_weights))
         require(
             mean_squared_norm < _LARGEST_SQUARED_NORM,
             "The penultimate features are too large for float32 arithmetic; use kernel='cosine' or 'standardized'.",
@@ -331,11 +328,14 @@ class DualView(StoredInfluenceCalculator):
             )
             if phi.shape[1] < max(_WIDE * len(phi), _LEAST_WIDE):
                 return fit(phi)
-            # Only inner products of the rows matter: their coordinates in an orthonormal basis have the same.
-            basis, coordinates = np.linalg.qr(phi.T)
-            rows = np.ascontiguousarray(coordinates.T)
-            found = fit(rows)
-            return [dataclasses.replace(one, weights=basis @ one.weights) for one in found]
+            found = fit(self._coordinates)
+            return [dataclasses.replace(one, weights=(one.coefficients.T @ phi).T) for one in found]
+
+    @cached_property
+    def _coordinates(self) -> np.ndarray:
+        """Kernel features in an orthonormal basis of their span, (n, n): only their inner products matter to a fit."""
+        triangle = cast(np.ndarray, np.linalg.qr(self._kernel_features().T, mode="r"))
+        return np.ascontiguousarray(triangle.T)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         alpha = self.surrogate.coefficients[rows].toarray().astype(np.float32)

@@ -114,8 +114,9 @@ def agree(value: Any, other: Any, span: float) -> bool:
     """
     if not isinstance(value, float | np.floating) or not isinstance(other, float | np.floating):
         return bool(value == other)
-    # Of a column without a range, equal ones; both are missing, or neither.
-    return bool(np.isclose(float(value), float(other), rtol=0, atol=NEAR * span, equal_nan=True))
+    # Of a column without a range, equal ones; both are missing, or neither. (np.isclose takes 0.1 ms a cell.)
+    own, beside = float(value), float(other)
+    return own == beside or abs(own - beside) <= NEAR * span or own != own and beside != beside
 
 
 def check_names(argument: str, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -68,13 +68,22 @@ class PartsView:
     kind: ClassVar[str] = "parts"
 
 
+class _Columns(NamedTuple):
+    """Mean, deviation and range of the columns of all shown rows of one width, shape (d,) each."""
+
+    means: np.ndarray
+    deviations: np.ndarray
+    spans: np.ndarray
+
+
 @dataclass
 class _Statistics:
-    """Over all shown examples: extremes, and per column of a row sums, to tell what is unusual."""
+    """Over all shown examples: extremes, and the rows themselves, to tell what is unusual."""
 
     low: float = np.inf
     high: float = -np.inf
     rows: list[np.ndarray] = field(default_factory=list)
+    _columns: dict[int, _Columns] = field(default_factory=dict)
 
     def update(self, array: np.ndarray) -> None:
         finite = array[np.isfinite(array)]
@@ -82,6 +91,17 @@ class _Statistics:
             self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
         if array.ndim == 1 and array.size <= MAX_TABLE_COLUMNS:
             self.rows.append(array.astype(np.float64))
+            self._columns.clear()
+
+    def columns(self, size: int) -> _Columns | None:
+        """Return what is known of the columns of rows of one width, None where no such row is shown."""
+        if size not in self._columns:
+            rows = np.array([row for row in self.rows if row.size == size])
+            if not len(rows):
+                return None
+            spans = np.array([span_of(values) for values in rows.T])
+            self._columns[size] = _Columns(rows.mean(axis=0), rows.std(axis=0), spans)
+        return self._columns[size]
 
 
 class ExampleRenderer:
@@ -152,8 +172,8 @@ class ExampleRenderer:
         array = np.asarray(example)
         if not isinstance(self.render(array), TableView):
             return {}
-        rows = [row for row in self._statistics[""].rows if row.size == array.size]
-        spans = [span_of(values) for values in zip(*rows, strict=True)] or [0.0] * array.size
+        known = self._statistics[""].columns(array.size)
+        spans = np.zeros(array.size) if known is None else known.spans
         return {
             name_column(place, self._names): (value, spans[place])
             for place, value in enumerate(array.reshape(-1))
@@ -223,8 +243,9 @@ def _unusual_columns(rows: np.ndarray, statistics: _Statistics) -> np.ndarray:
     size = rows.shape[1]
     if size <= MAX_TABLE_ROWS:
         return np.arange(size)
-    others = np.array([other for other in statistics.rows if other.size == size] or rows)
-    unusual = (np.abs(rows - others.mean(0)) / (others.std(0) + 1e-12)).mean(axis=0)
+    known = statistics.columns(size)
+    means, deviations = (rows.mean(0), rows.std(0)) if known is None else (known.means, known.deviations)
+    unusual = (np.abs(rows - means) / (deviations + 1e-12)).mean(axis=0)
     return np.sort(np.argsort(-unusual, kind="stable")[:MAX_TABLE_ROWS])
 
 
