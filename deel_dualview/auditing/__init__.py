@@ -31,7 +31,7 @@ from deel_dualview.labels import (
 )
 from deel_dualview.metrics.flags import checked_marks, marks_to_flags
 from deel_dualview.models import InfluenceModel
-from deel_dualview.models.arrays import Data, check_same_index, column_names, to_datasets
+from deel_dualview.models.arrays import Data, check_same_index, column_names, label_names, to_datasets
 from deel_dualview.models.label_kinds import check_label_kind, explained_target, label_kind
 from deel_dualview.models.labels import check_class_names, check_output_names
 from deel_dualview.models.train_sets import with_own_labels, with_sample_weight
@@ -85,8 +85,9 @@ def audit(
             `functools.partial(DualView, K=0.1)`; or a calculator of this model and training set, target
             "prediction". Any other than DualView has no surrogate: sections about it are left out, and of the
             influence values only the k strongest on either side are kept.
-        class_names: one for each class; their numbers by default.
-        output_names: of a model that is no classifier, one for each number or label; their numbers by default.
+        class_names: one for each class; by default the columns of a DataFrame of one-hot labels, else their numbers.
+        output_names: of a model that is no classifier, one for each number or label; by default the columns of a
+            DataFrame of labels, else their numbers.
         label_unit: of the numbers of a regression, for instance "mm".
         sample_weight: of the training examples, shape (n,), as the model was trained with them: part of what the method
             explains. They may also stand in the training set, as `(inputs, labels, {"sample_weight": weights})`.
@@ -121,7 +122,7 @@ def audit(
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     if input_names is None:
         input_names = column_names(train, influence_model.model)
-    shown_names = check_names("input_names", input_names)
+    shown_names, label_columns = check_names("input_names", input_names), label_names(train)
     check_same_index(test[0] if isinstance(test, tuple) else None, groups, "`groups`")
     check_same_index(train[0] if isinstance(train, tuple) else None, sample_weight, "`sample_weight`")
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
@@ -142,6 +143,11 @@ def audit(
             splits.check_labels(used)
             kind = label_kind(used)
             check_label_names(kind, class_names, output_names, pred_probs)
+            require(
+                kind == "numbers" or not label_unit,
+                "Only the numbers of a regression have a unit: leave `label_unit` out.",
+                {"label_unit": label_unit, "labels": kind},
+            )
             spec = resolve(method, defaults=_defaults(used)).check_checkpoints()
             if kind == "classes":
                 check_pred_probs(pred_probs, len(splits.train.hashes), used.num_classes)
@@ -158,9 +164,9 @@ def audit(
             made = spec.build(used, splits.train_set, store)
             _check_settings(made, influence_model, k)
             names = (
-                check_class_names(class_names, used.num_classes)
+                check_class_names(class_names, used.num_classes, label_columns)
                 if kind == "classes"
-                else check_output_names(output_names, used.num_outputs)
+                else check_output_names(output_names, used.num_outputs, label_columns)
             )
             known = (
                 None

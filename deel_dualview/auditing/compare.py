@@ -22,7 +22,7 @@ from deel_dualview.calculators.method_specs import Given, MethodSpec, resolve_al
 from deel_dualview.calculators.methods import DEFAULT_METHODS
 from deel_dualview.labels import check_label_names
 from deel_dualview.models import InfluenceModel
-from deel_dualview.models.arrays import Data, to_datasets
+from deel_dualview.models.arrays import Data, label_names, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.label_kinds import check_label_kind, explained_target, label_kind
 from deel_dualview.models.labels import check_class_names, check_output_names
@@ -63,8 +63,9 @@ def compare(
         k: how many of the strongest proponents are compared.
         num_queries: at most so many test examples are explained, the first ones.
         checkpoints: of the training run, for the methods that take them, from `load_checkpoints`.
-        class_names: one for each class; their numbers by default.
-        output_names: of a model that is no classifier, one for each number or label.
+        class_names: one for each class; by default the columns of a DataFrame of one-hot labels, else their numbers.
+        output_names: of a model that is no classifier, one for each number or label; by default the columns of a
+            DataFrame of labels, else their numbers.
         progress: whether steps are shown by bars (on a terminal only).
 
     Raises:
@@ -77,6 +78,7 @@ def compare(
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     check_label_kind(own)
+    columns = label_names(train_set)
     train_set, test_set = to_datasets({"train_set": train_set, "test_set": test_set}, own.model).values()
     train_set, test_set = (with_own_labels(own, dataset) for dataset in (train_set, test_set))
     steps = Steps(len(specs) + 3, progress=progress)
@@ -92,9 +94,9 @@ def compare(
             kind = label_kind(own)
             check_label_names(kind, class_names, output_names)
             names = tuple(
-                check_class_names(class_names, own.num_classes)
+                check_class_names(class_names, own.num_classes, columns)
                 if kind == "classes"
-                else check_output_names(output_names, own.num_outputs)
+                else check_output_names(output_names, own.num_outputs, columns)
             )
             if explained_target(own) != "prediction":
                 specs = [_explaining_the_first(spec) for spec in specs]

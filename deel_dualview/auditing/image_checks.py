@@ -182,7 +182,7 @@ def find_shortcuts(
         yield InputProblem(
             kind="shortcut",
             severity=Severity.KNOW,
-            title=f"Training images of class {class_names[label]} can be told by how they look as a whole",
+            title=f"Training images of class {class_names[label]} can be recognised by how they look as a whole",
             advice=f"By a {joined(found)}, as no other class. {advice}",
             count=1,
         )

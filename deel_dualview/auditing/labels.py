@@ -1,4 +1,4 @@
-"""The finding about label issues: how many labels are wrong, or that this cannot be told, and the likeliest ones."""
+"""The finding about label issues: how many labels are wrong, or that this is unknown, and the likeliest ones."""
 
 from __future__ import annotations
 

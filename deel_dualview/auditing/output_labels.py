@@ -25,7 +25,7 @@ def find_suspect_labels(
     return SuspectLabels(
         severity=_severity(statuses, counted / issues.scores.size),
         title=_title(issues, counted),
-        summary=_summary(issues, evidence.num_train),
+        summary=_summary(issues),
         count=counted,
         share=share,
         counts=issues.counts,
@@ -50,26 +50,30 @@ def _severity(statuses: Collection[str], share: float) -> Severity:
 
 def _title(issues: OutputLabelIssues, counted: int) -> str:
     if issues.kind == "numbers":
-        return "Training labels are ranked by how far off they look; how many are wrong cannot be told"
+        return "Training labels are ranked by how far off they look; how many are wrong is unknown"
     untold = sum(count.status == "cannot tell" for count in issues.counts)
-    names = f"of {untold:,} of {len(issues.counts):,} labels it cannot be told"
+    unknown = f"unknown of {untold:,} of {len(issues.counts):,} labels"
     if counted:
         verb = "entry is" if counted == 1 else "entries are"
-        return f"About {counted:,} training {verb} wrong, perhaps more" + (f"; {names}" if untold else "")
+        # Sums of bounds hold whatever the errors of the counts have in common.
+        low, high = (sum(getattr(count, end) or 0 for count in issues.counts) for end in ("low", "high"))
+        more = f"; how many is {unknown}" if untold else ""
+        return f"About {counted:,} training {verb} wrong, perhaps more ({low:,} to {high:,}){more}"
     if untold:
-        return f"Cannot tell how many training labels are wrong: {names}"
+        return f"Cannot tell how many training labels are wrong: {unknown}"
     return "Too few wrong training labels to count, perhaps none"
 
 
-def _summary(issues: OutputLabelIssues, num_train: int) -> str:
+def _summary(issues: OutputLabelIssues) -> str:
+    num_examples, num_outputs = issues.scores.shape
     if issues.kind == "numbers":
         return (
-            f"This is no all-clear. The {num_train:,} labels are compared with what regressions predict that have not "
-            "seen them, in units of how far labels of such examples usually are from that. Read from the top, and stop "
-            "where the labels are right: no count of wrong numbers has been validated, so none is given."
+            f"This is no all-clear. {num_examples * num_outputs:,} labels are compared with what regressions predict "
+            "that have not seen them, in units of how far labels of such examples usually are from that. Read from "
+            "the top, and stop where the labels are right: no count of wrong numbers has been validated."
         )
     return (
-        f"Of {num_train:,} training examples every label by itself, scored by classifiers that have not seen it. As "
+        f"Of {num_examples:,} training examples every label by itself, scored by classifiers that have not seen it. As "
         "many as are counted are flagged. Test labels are taken as right."
     )
 

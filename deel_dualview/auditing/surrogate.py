@@ -89,7 +89,9 @@ def find_output_faithfulness(fidelity: OutputFidelity, evidence: OutputEvidence)
     ]
     if not evidence.has_numbers:
         rows[:1] = [("Same decisions", agreement, "Share of labels on which both decide alike.")]
-    said = f"R² {quality:.3f}" if evidence.has_numbers else f"{quality:.1%} of the decisions"
+    mean = "" if evidence.num_classes == 1 else "mean "
+    of = "" if evidence.num_classes == 1 else f" of {evidence.num_classes} numbers"
+    said = f"{mean}R² {quality:.3f}{of}" if evidence.has_numbers else f"{quality:.1%} of the decisions"
     return Faithfulness(
         severity=(
             Severity.CANNOT_TELL

@@ -28,7 +28,12 @@ class _ApplyCommand(CleanCommand):
     "--class-names",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="Names of the classes, one a line, as the audit had them.  [default: those of TFDS]",
+    help="Names of the classes, or of numbers or labels, one a line, as the audit had them.  [default: those of TFDS]",
+)
+@click.option(
+    "--model-output",
+    metavar="NAME",
+    help="Of labels of several outputs those that were audited: their key, or their index in a tuple.",
 )
 @click.option("--data-dir", metavar="DIR", help="Where TFDS keeps datasets.  [default: its own]")
 @click.option(
@@ -43,6 +48,7 @@ def apply(
     corrections: str,
     train_spec: str,
     class_names: str | None,
+    model_output: str | None,
     data_dir: str | None,
     batch_size: int,
     output: str,
@@ -71,8 +77,13 @@ def apply(
     names = source.class_names if class_names is None else read_lines(class_names, "--class-names")
     # The names are of the audit: of a model that is no classifier those of its outputs.
     is_of_outputs = any(isinstance(change.label, Mapping) for change in changes.values())
-    kind = "output_names" if is_of_outputs else "class_names"
-    dataset = corrected(source.dataset, changes, **{kind: names})
+    dataset = corrected(
+        source.dataset,
+        changes,
+        class_names=None if is_of_outputs else names,
+        output_names=names if is_of_outputs else None,
+        output=int(model_output) if model_output and model_output.isdecimal() else model_output,
+    )
     with _files.replaced_directory(directory) as aside:
         _save(dataset, aside)
     dropped = sum(change.label is None for change in changes.values())

@@ -106,7 +106,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--allow-cannot-tell",
     is_flag=True,
-    help="Do not fail where a share of --fail-on cannot be told.",
+    help="Do not fail where a share of --fail-on is unknown.",
 )
 @output_options("audit")
 def audit(
@@ -150,6 +150,7 @@ def audit(
     _check_surrogate(method, settings, thresholds)
     directory = check_output_directory(output, overwrite=overwrite)
     names = None if input_names is None else read_lines(input_names, "--input-names")
+    outputs = None if output_names is None else read_lines(output_names, "--output-names")
     known = _read_positions(known_errors)
     silenced = functools.partial(silence, debug, progress=not no_progress)
     rule = _chosen_rule(relevance, silenced)
@@ -161,7 +162,6 @@ def audit(
     _check_labels(thresholds, loaded)
     for line in loaded.planted:
         say(line)
-    outputs = None if output_names is None else read_lines(output_names, "--output-names")
     shown = {
         "input_names": names,
         "output_names": outputs,
@@ -187,7 +187,7 @@ def _check_surrogate(method: str, settings: dict[str, Any], thresholds: dict[str
     given = [f"--{name}" for name in settings] + ["--fail-on unfaithful"] * ("unfaithful" in thresholds)
     if given:
         raise click.UsageError(
-            f"{' and '.join(given)} belong to the surrogate of --method {_SURROGATE}; {method} has none."
+            f"Only --method {_SURROGATE} has a surrogate, and so {' and '.join(given)}; {method} has none."
         )
 
 

@@ -16,6 +16,7 @@ from deel_dualview.cli.model_files import check_model_file
 from deel_dualview.cli.running import say
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
     import tensorflow as tf
 
@@ -54,7 +55,7 @@ class SubjectOptions(NamedTuple):
     class_names: str | None
     checkpoints: str | None
     feature_layer: str | None
-    output_name: str | None
+    model_output: str | None
     batch_size: int
     seed: int
 
@@ -104,7 +105,7 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         kept("--checkpoints", metavar="DIR", help="What SaveCheckpoints wrote in training (tracin, trak)."),
         kept("--feature-layer", metavar="NAME", help="The layer that gives the features.  [default: found]"),
-        kept("--output-name", metavar="NAME", help="Of a model with several outputs the one to explain."),
+        kept("--model-output", metavar="NAME", help="Of a model with several outputs the one to explain."),
         kept(
             "--batch-size", default=256, show_default=True, type=click.IntRange(1), help="For TFDS datasets."
         ),
@@ -217,7 +218,8 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
         find_mapping(options.mapped)
     model = load_model(options.model_path)
     layer, folder = options.feature_layer, options.checkpoints
-    output = options.output_name
+    output = options.model_output
+    _check_output(model, output)
     own = InfluenceModel(model, layer, output=output)
     checkpoints = (
         None if folder is None else load_checkpoints(folder, model, feature_layer=layer, output=output)
@@ -238,6 +240,21 @@ def load_subject(options: SubjectOptions, methods: list[str]) -> Subject:
         train.class_names if options.class_names is None else read_lines(options.class_names, "--class-names")
     )
     return Subject(own, train.dataset, test.dataset, names, None, checkpoints, [])
+
+
+def _check_output(model: keras.Model, output: str | None) -> None:
+    """Refuse a model with several outputs of which none is named.
+
+    Raises:
+        click.UsageError: the names are in the message.
+    """
+    from deel_dualview.models.named_outputs import output_names
+
+    names = output_names(model) or []
+    if len(names) > 1 and output not in names:
+        raise click.UsageError(
+            f"This model has several outputs: name one by --model-output: {', '.join(names)}."
+        )
 
 
 def read_lines(path: str, option: str) -> list[str]:
@@ -269,7 +286,7 @@ def _demo(options: SubjectOptions, methods: list[str]) -> Subject:
         demo = make_demo(seed=options.seed, batch_size=options.batch_size, callbacks=callbacks)
         layer = options.feature_layer
         checkpoints = load_checkpoints(directory, demo.model, feature_layer=layer) if needed else None
-    model = InfluenceModel(demo.model, layer, output=options.output_name)
+    model = InfluenceModel(demo.model, layer, output=options.model_output)
     return Subject(
         model,
         demo.train,

@@ -1,6 +1,7 @@
-"""Label issues: which training labels are likely wrong, how many, and whether that can be told."""
+"""Label issues: which training labels are likely wrong, how many, or that this is unknown."""
 
-from deel_dualview.labels.corrections import Correction, corrected, read_corrections
+from deel_dualview.labels.correction_files import Correction, read_corrections
+from deel_dualview.labels.corrections import corrected
 from deel_dualview.labels.counting import LabelCount
 from deel_dualview.labels.finding import (
     Representation,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -14,65 +12,16 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import describe, require
 from deel_dualview.data.hashing import to_bytes
+from deel_dualview.labels.correction_files import Correction, Corrections, given_corrections
 from deel_dualview.labels.output_corrections import OutputChange, output_change
-from deel_dualview.labels.tables import unescaped
 from deel_dualview.models.arrays import index_ids
 from deel_dualview.models.labels import check_label_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VERDICTS = ("wrong", "right", "unsure", "drop")
-_COLUMNS = ("position", "verdict")
 _Classes = tuple[int | None, int | None]
 _Train = TypeVar("_Train")
-
-
-class Correction(NamedTuple):
-    """What becomes of one training example.
-
-    Attributes:
-        label: the class that it gets, by name or number; of a regression its number, of several numbers or of
-            independent labels the new ones by the names of the outputs; None drops the example.
-        given_label: the class that it had, None where that is not recorded.
-        id: of the example, None where that is not recorded.
-    """
-
-    label: str | int | float | Mapping[str, Any] | None
-    given_label: str | int | float | Mapping[str, Any] | None = None
-    id: str | int | None = None
-
-
-Corrections = Mapping[int, Correction | str | int | float | Mapping[str, Any] | None]
-"""By the position of the training example: a `Correction`, or its `label` alone."""
-
-
-def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
-    """Read the file that a report's page exports.
-
-    Its columns: `position`; `verdict` (`wrong`: the example gets the class of column `label`, or else of
-    `suggested_label`; `drop`: it is left out; `right` and `unsure`: it stays); perhaps `given_label` and `id`, which
-    are then compared with the training set's; of a model that is no classifier `output`, the name of the number or
-    label that the row is about.
-
-    Args:
-        path: a CSV file in UTF-8, with commas, semicolons or tabs.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: columns are missing, a verdict or position is none, a position (or its output) occurs twice.
-    """
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            # Spreadsheets of half of Europe write semicolons.
-            first = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
-            return _to_corrections(reader, list(reader.fieldnames or []), str(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            describe("Corrections must be a CSV file in UTF-8.", {"corrections": str(path)})
-        ) from error
 
 
 def corrected(
@@ -81,6 +30,7 @@ def corrected(
     *,
     class_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    output: str | int | None = None,
 ) -> _Train:
     """Return a training set with corrected labels, without the examples to be dropped, in the form that it has.
 
@@ -92,6 +42,7 @@ def corrected(
         class_names: as the audit had them; the classes' numbers by default.
         output_names: of a regression or of independent labels, as the audit had them; then labels are numbers, as they
             are where the corrections have a column `output`.
+        output: of labels of several outputs (a dict or a tuple) those that were audited, by key or index.
 
     Returns:
         A lazy dataset of the same elements; of a tuple a tuple of the same form. `ChangedError` (a ValueError) is
@@ -106,7 +57,7 @@ def corrected(
         fixed = deel_dualview.corrected(train, "corrections.csv", class_names=names)
         model.fit(fixed.unbatch().shuffle(10_000).batch(64))
     """
-    by_position = _given(corrections)
+    by_position = given_corrections(corrections)
     has_outputs = any(isinstance(item.label, Mapping) for item in by_position.values())
     classes = {
         position: output_change(item.label, item.given_label, output_names)
@@ -115,14 +66,44 @@ def corrected(
         for position, item in by_position.items()
     }
     if isinstance(train, tuple) and len(train) in (2, 3):
-        return cast(_Train, _corrected_arrays(train, by_position, classes))
-    return cast(_Train, _corrected_dataset(train, by_position, classes))
+        return cast(_Train, _corrected_arrays(train, by_position, classes, output))
+    return cast(_Train, _corrected_dataset(train, by_position, classes, output))
+
+
+def _own_labels(labels: Any, output: str | int | None) -> Any:
+    """Return the labels of one output among those of several.
+
+    Raises:
+        ValueError: there are several and none is named, or there is no such output.
+    """
+    is_several = isinstance(labels, Mapping) or isinstance(labels, tuple) and len(labels) > 1
+    names = (
+        list(labels) if isinstance(labels, Mapping) else list(range(len(labels))) if is_several else [None]
+    )
+    require(
+        output in names,
+        "The training set has labels of several outputs: name the one that was audited, by `output`."
+        if is_several
+        else "The training set has labels of one output: leave `output` out.",
+        {"output": output, "outputs": names},
+    )
+    return labels if output is None else labels[output]
+
+
+def _with_own_labels(labels: Any, output: str | int | None, own: Any) -> Any:
+    """Return labels in which those of one output are others."""
+    if output is None:
+        return own
+    if isinstance(labels, Mapping):
+        return {**labels, output: own}
+    return tuple(own if place == output else part for place, part in enumerate(labels))
 
 
 def _corrected_dataset(
     train: Any,
     by_position: Mapping[int, Correction],
     classes: Mapping[int, _Classes | OutputChange],
+    output: str | int | None,
 ) -> tf.data.Dataset:
     data.check_batched(train, "train")
     data.check_same_twice(train, "train")
@@ -132,6 +113,7 @@ def _corrected_dataset(
         "`train` must have labels: elements (inputs, labels).",
         {"element_spec": spec},
     )
+    _own_labels(data.unpack(spec).labels, output)
     relaxed = tf.nest.map_structure(lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), spec)
 
     def batches() -> Iterator[Any]:
@@ -139,7 +121,10 @@ def _corrected_dataset(
         for positions, element in data.enumerate_examples(train):
             seen = int(positions[-1]) + 1
             touched = [(row, int(at)) for row, at in enumerate(positions) if int(at) in by_position]
-            yield from _corrected(element, touched, by_position, classes) if touched else (element,)
+            if touched:
+                yield from _corrected(element, touched, by_position, classes, output)
+            else:
+                yield element
         _check_positions(by_position, seen)
 
     is_whole = all(item.label is not None for item in by_position.values())
@@ -152,25 +137,30 @@ def _corrected(
     touched: list[tuple[int, int]],
     corrections: Mapping[int, Correction],
     classes: Mapping[int, _Classes | OutputChange],
+    output: str | int | None,
 ) -> Iterator[Any]:
     """Yield a batch with its corrections, unless nothing is left of it."""
     batch = data.unpack(element)
     ids = None if batch.ids is None else data.to_array(batch.ids)
-    labels, kept = _corrected_labels(data.to_array(batch.labels), ids, touched, corrections, classes)
+    given = data.to_array(_own_labels(batch.labels, output))
+    labels, kept = _corrected_labels(given, ids, touched, corrections, classes)
     if not kept.any():
         return
-    replaced = batch._replace(labels=tf.constant(labels))
-    changed = tuple(part for part in replaced if part is not None)
-    yield tf.nest.map_structure(lambda part: tf.boolean_mask(part, kept), changed)
+    changed = _with_own_labels(batch.labels, output, tf.constant(labels))
+    yield tf.nest.map_structure(
+        lambda part: tf.boolean_mask(part, kept), (batch.inputs, changed, *element[2:])
+    )
 
 
 def _corrected_arrays(
     train: tuple[Any, ...],
     corrections: Mapping[int, Correction],
     classes: Mapping[int, _Classes | OutputChange],
+    output: str | int | None,
 ) -> tuple[Any, ...]:
     """Return arrays or DataFrames of the examples that are left, with their labels."""
-    labels = np.asarray(train[1])
+    column = _own_labels(train[1], output)
+    labels = np.asarray(column)
     check_label_numbers(labels)
     lengths = [len(labels), *(len(leaf) for part in train for leaf in _leaves(part))]
     require(
@@ -179,16 +169,20 @@ def _corrected_arrays(
         {"lengths": lengths},
     )
     _check_positions(corrections, len(labels))
-    ids = np.asarray(train[2]) if len(train) == 3 else index_ids(train[0])
+    named = train[2] if len(train) == 3 else {}
+    ids = named.get("ids") if isinstance(named, Mapping) else np.asarray(named)
+    if ids is not None and np.asarray(ids).dtype.kind == "f":
+        ids = None  # sample weights
+    ids = index_ids(train[0]) if ids is None else np.asarray(ids)
     touched = [(position, position) for position in sorted(corrections)]
     changed, kept = _corrected_labels(labels, ids, touched, corrections, classes)
-    column = train[1]
     if hasattr(column, "iloc"):
         column = column.copy()
         column.iloc[:] = changed
     else:
         column = changed
-    return tuple(_of_rows(part, kept) for part in (train[0], column, *train[2:]))
+    parts = (train[0], _with_own_labels(train[1], output, column), *train[2:])
+    return tuple(_of_rows(part, kept) for part in parts)
 
 
 def _leaves(part: Any) -> list[Any]:
@@ -276,102 +270,6 @@ def _raise_changed(position: int, what: str, recorded: object, found: object) ->
             {"position": position, f"{what} of the corrections": recorded, f"{what} found": found},
         )
     )
-
-
-def _given(
-    corrections: str | os.PathLike[str] | pd.DataFrame | Corrections,
-) -> dict[int, Correction]:
-    if isinstance(corrections, str | os.PathLike):
-        return read_corrections(corrections)
-    if isinstance(corrections, Mapping):
-        return {
-            position: item if isinstance(item, Correction) else Correction(item)
-            for position, item in corrections.items()
-        }
-    if hasattr(corrections, "to_dict") and hasattr(corrections, "columns"):
-        rows = corrections.astype(object).where(corrections.notna(), "").to_dict("records")
-        return _to_corrections(rows, list(corrections.columns), "a DataFrame")
-    raise TypeError(
-        describe(
-            "`corrections` must be the path of a CSV file, a DataFrame, or `Correction`s by position.",
-            {"type": type(corrections).__name__},
-        )
-    )
-
-
-def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int, Correction]:
-    missing = [name for name in _COLUMNS if name not in columns]
-    require(
-        not missing,
-        f"Corrections need the columns {', '.join(_COLUMNS)}, as the page of a report exports them; missing: "
-        f"{', '.join(missing)}.",
-        {"corrections": source, "columns": list(columns)},
-    )
-    found: dict[int, Correction] = {}
-    seen: set[tuple[int, str | None]] = set()
-    for number, row in enumerate(rows, start=1):
-        position, verdict = _position(row["position"], number), str(row["verdict"]).strip().lower()
-        require(
-            verdict in VERDICTS,
-            f"Row {number} of the corrections: the verdict must be one of {VERDICTS}.",
-            {"verdict": row["verdict"]},
-        )
-        output = _cell(row, "output") if "output" in columns else None
-        at = {"position": position, "row": number}
-        require((position, output) not in seen, "Each position is corrected once.", at)
-        seen.add((position, output))
-        if verdict in ("right", "unsure"):
-            _check_right(row, verdict, number)
-            continue
-        label = None if verdict == "drop" else _cell(row, "label") or _cell(row, "suggested_label")
-        require(
-            verdict == "drop" or label is not None,
-            f"Row {number} of the corrections: a wrong label needs another in the column `label`, or the verdict drop.",
-            {"position": position},
-        )
-        own = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
-        found[position] = own if output is None else _merged(own, output, found.get(position))
-    return found
-
-
-def _merged(own: Correction, output: str, earlier: Correction | None) -> Correction:
-    """Join the rows of one example, each about one output; a single one that drops it does."""
-    if own.label is None or (earlier is not None and earlier.label is None):
-        return own._replace(label=None, given_label=None)
-    before: Any = earlier or Correction({}, {})
-    label, given = {**before.label, output: own.label}, {**before.given_label, output: own.given_label}
-    return own._replace(label=label, given_label=given)
-
-
-def _check_right(row: Mapping[str, Any], verdict: str, number: int) -> None:
-    """Refuse a label that is said to be right beside another one: one of both is a mistake."""
-    label, given = _cell(row, "label"), _cell(row, "given_label")
-    require(
-        verdict == "unsure" or None in (label, given) or label == given,
-        f"Row {number} of the corrections: the verdict is right, but `label` is another than `given_label`. Write "
-        "wrong to change the label, or leave `label` empty to keep it.",
-        {"given_label": given, "label": label},
-    )
-
-
-def _position(value: Any, number: int) -> int:
-    text = _text(value).strip().removesuffix(".0")
-    require(
-        text.isdecimal(),
-        f"Row {number} of the corrections: a position is an integer from 0.",
-        {"position": value},
-    )
-    return int(text)
-
-
-def _cell(row: Mapping[str, Any], name: str) -> str | None:
-    value = row.get(name)
-    return None if value is None or value == "" else unescaped(_text(value))
-
-
-def _text(value: Any) -> str:
-    """Write a cell; a column of pandas with an empty cell holds its integers as floats."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _classes(correction: Correction, class_names: Sequence[str] | None) -> _Classes:

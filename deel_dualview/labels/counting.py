@@ -36,7 +36,7 @@ class LabelCount(NamedTuple):
         low: end of an interval of about 90 %, None unless counted.
         high: the other end.
         at_most: upper bound, None unless the status is `"at most"`.
-        reason: why it cannot be told, else "".
+        reason: why it is unknown, else "".
     """
 
     status: Status

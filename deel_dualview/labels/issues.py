@@ -57,7 +57,7 @@ class LabelIssues:
         suggested_labels: the likeliest other class, shape (n,).
         scores: log-odds of the suggested class against the given one, shape (n,): above 0 the heads prefer the former.
         flagged: the first `count.estimate` labels by score, shape (n,) bool; none where nothing was counted.
-        count: how many labels are wrong, if that can be told.
+        count: how many labels are wrong, where that can be estimated.
         class_pairs: of what is counted, by decreasing number.
         training_accuracy: share of the training labels that the model predicts.
         test_accuracy: share of the test labels that it predicts, None without them.

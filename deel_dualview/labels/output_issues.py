@@ -36,7 +36,7 @@ class OutputLabelIssues:
         scores: shape (n, c). Of numbers the distance of the given from the suggested one, in units of how far labels of
             such examples usually are; of independent labels the log-odds of the other one.
         flagged: the first labels of an output by score, as many as were counted, shape (n, c) bool.
-        counts: how many labels of each output are wrong, if that can be told: numbers are ranked only.
+        counts: how many labels of each output are wrong, where that can be estimated: numbers are ranked only.
         heads: what the scores of each output are made of.
         output_names: shape (c,).
         ids: of the training examples, shape (n,), or None.

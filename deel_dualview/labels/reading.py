@@ -24,7 +24,7 @@ from deel_dualview.labels.issues import LabelIssues
 from deel_dualview.labels.numbers import find_number_issues
 from deel_dualview.labels.output_issues import OutputLabelIssues
 from deel_dualview.models import InfluenceModel, tracing
-from deel_dualview.models.arrays import Data, to_datasets
+from deel_dualview.models.arrays import Data, label_names, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.hidden import HiddenLayers
 from deel_dualview.models.label_kinds import LabelKind, check_label_kind, label_kind
@@ -64,8 +64,9 @@ def label_issues(
             unless it is the default one); or a `PyDataset`.
         test: examples that were not trained on, with labels that are right. Where they are as wrong as the training
             labels, a count says how many more are wrong than in the test set. Without it labels are ranked only.
-        class_names: one for each class; their numbers by default.
-        output_names: one for each label or number of a model that is no classifier; their numbers by default.
+        class_names: one for each class; by default the columns of a DataFrame of one-hot labels, else their numbers.
+        output_names: one for each label or number of a model that is no classifier; by default the columns of a
+            DataFrame of labels, else their numbers.
         pred_probs: of a classifier, probabilities of the classes for the training examples, of a model that has not
             seen their labels (of cross-validation, for instance), shape (n, c); they have half the weight.
         checkpoints: the model at earlier moments of its training, in their order, for instance of `load_checkpoints`:
@@ -89,7 +90,7 @@ def label_issues(
     check_seed("seed", seed)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     check_label_kind(influence_model)
-    given = {"train": train} | ({} if test is None else {"test": test})
+    given, columns = {"train": train} | ({} if test is None else {"test": test}), label_names(train)
     splits = to_datasets(given, influence_model.model)
     for name, dataset in splits.items():
         data.check_bounded(dataset, name)
@@ -113,11 +114,11 @@ def label_issues(
     check_several_classes(trained.labels)
     if kind != "classes":
         find = find_number_issues if kind == "numbers" else find_independent_issues
-        names = check_output_names(output_names, trained.labels.shape[1])
+        names = check_output_names(output_names, trained.labels.shape[1], columns)
         return find(
             representations, trained.labels, test_labels, output_names=names, ids=trained.ids, seed=seed
         )
-    names = check_class_names(class_names, influence_model.num_classes)
+    names = check_class_names(class_names, influence_model.num_classes, columns)
     check_pred_probs(pred_probs, len(trained.labels), len(names))
     return find_label_issues(
         representations,

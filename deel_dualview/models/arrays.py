@@ -119,7 +119,27 @@ def to_dataset(given: Data, model: keras.Model | InfluenceModel, *, name: str = 
 def _label_arrays(labels: Any) -> Any:
     """Return labels as an array; of several outputs, a dict or a tuple of arrays, as they are nested."""
     is_nested = isinstance(labels, dict) or isinstance(labels, tuple) and all(map(np.ndim, labels))
-    return tf.nest.map_structure(np.asarray, labels) if is_nested else np.asarray(labels)
+    return tf.nest.map_structure(_label_array, labels) if is_nested else _label_array(labels)
+
+
+def _label_array(labels: Any) -> np.ndarray:
+    """Return labels as an array of numbers; columns of pandas may hold them as Python's own (`Int64`, `Decimal`)."""
+    found = np.asarray(labels)
+    if found.dtype.kind != "O" or _holds_texts(found) or any(map(is_missing, found.reshape(-1))):
+        return found  # texts and missing ones are refused where positions are known
+    try:
+        as_numbers = np.asarray(found.tolist())
+        return as_numbers if as_numbers.dtype.kind in "biuf" else found.astype(np.float64)
+    except (TypeError, ValueError):
+        needed = "Labels must be numbers, in rows of one length."
+        raise TypeError(describe(needed, {"first label": found.reshape(-1)[0]})) from None
+
+
+def label_names(given: Data) -> list[str] | None:
+    """Return the names of the columns of labels in a DataFrame or Series, None where they have none."""
+    labels = given[1] if isinstance(given, tuple) and len(given) > 1 else None
+    columns: Any = getattr(labels, "columns", [getattr(labels, "name", None)])
+    return list(columns) if all(isinstance(column, str) for column in columns) else None
 
 
 def index_ids(inputs: Any) -> np.ndarray | None:

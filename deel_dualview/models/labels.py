@@ -89,19 +89,36 @@ def is_missing(value: object) -> bool:
     return not isinstance(value, str | bytes) and str(value) in _MISSING
 
 
-def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
-    """Return one name for each class, by default its number.
+def check_class_names(
+    class_names: Sequence[str] | None, num_classes: int, default: Sequence[str] | None = None
+) -> list[str]:
+    """Return one name for each class: without names those of the columns of one-hot labels, else their numbers.
+
+    Args:
+        class_names: as given, or None.
+        num_classes: c.
+        default: names of the columns of the labels, where they have any.
 
     Raises:
         TypeError: one string instead of several.
         ValueError: another number of names, or two equal ones.
     """
-    return _check_names(class_names, num_classes, "class_names", "classes")
+    given = _of_columns(default, num_classes) if class_names is None else class_names
+    return _check_names(given, num_classes, "class_names", "classes")
 
 
-def check_output_names(output_names: Sequence[str] | None, num_outputs: int) -> list[str]:
+def check_output_names(
+    output_names: Sequence[str] | None, num_outputs: int, default: Sequence[str] | None = None
+) -> list[str]:
     """Return one name for each output of a model that is no classifier, as `check_class_names`."""
-    return _check_names(output_names, num_outputs, "output_names", "outputs")
+    given = _of_columns(default, num_outputs) if output_names is None else output_names
+    return _check_names(given, num_outputs, "output_names", "outputs")
+
+
+def _of_columns(names: Sequence[str] | None, number: int) -> Sequence[str] | None:
+    """Return the names of columns of labels, None unless there is one for each output."""
+    is_whole = names is not None and len(names) == len(set(names)) == number
+    return names if is_whole else None
 
 
 def _check_names(given: Sequence[str] | None, number: int, argument: str, what: str) -> list[str]:

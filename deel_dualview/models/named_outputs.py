@@ -95,6 +95,8 @@ def output_names(model: keras.Model) -> list[str] | None:
         return None
     if isinstance(outputs, dict):
         return ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(outputs)]
+    if isinstance(model, keras.Sequential):
+        return [model.layers[-1].name]
     return list(model.output_names)
 
 

@@ -69,7 +69,7 @@ class AuditReport:
 
     @property
     def rates(self) -> dict[str, float | None]:
-        """Share of each kind of problem, by the names that `--fail-on` takes; None where it cannot be told."""
+        """Share of each kind of problem, by the names that `--fail-on` takes; None where it is unknown."""
         found = {
             finding.name: None if math.isnan(finding.share) else finding.share
             for finding in self.findings

@@ -32,7 +32,7 @@ class Earlier(NamedTuple):
 
     Attributes:
         created: when, as its page says.
-        counts: of its findings, by their names; None where the number could not be told.
+        counts: of its findings, by their names; None where the number was unknown.
         class_names: of its classes.
     """
 
@@ -63,7 +63,7 @@ class Change(NamedTuple):
 
     Attributes:
         name: of the finding.
-        before: its count in the earlier audit, or "at most ..."; None where that could not be told.
+        before: its count in the earlier audit, or "at most ..."; None where that was unknown.
         after: the same now.
     """
 

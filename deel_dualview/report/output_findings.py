@@ -120,7 +120,7 @@ class SuspectLabels(Finding):
     """Training labels of a model that is no classifier by how likely they are wrong.
 
     Numbers are ranked, and `share` is NaN. Independent labels are counted one by one; `share` is the share of all that
-    are wrong by these counts, NaN where the number of any cannot be told.
+    are wrong by these counts, NaN where the number of any is unknown.
     """
 
     name: ClassVar[str] = "label-errors"

@@ -84,7 +84,7 @@ def exceeded_thresholds(
         if rate is None:
             if not allow_cannot_tell:
                 sentences.append(
-                    f"{name} could not be told, so that nothing shows it to be within the accepted {limit:.2%}."
+                    f"{name} is unknown, so that nothing shows it to be within the accepted {limit:.2%}."
                 )
             continue
         if not 0 <= rate <= 1 or not 0 <= limit <= 1:

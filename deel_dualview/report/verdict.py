@@ -57,8 +57,8 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
     """Return the verdict that follows from the findings: that of the most urgent one.
 
     What can be repaired in the data comes before wrong predictions, and these before what is wrong with the surrogate.
-    A number of wrong labels that cannot be told is as urgent as what is wrong, so that it never reads as good. Anything
-    else that cannot be told, for want of test examples, makes no verdict of its own: "no problem was found" says so.
+    An unknown number of wrong labels is as urgent as what is wrong, so that it never reads as good. Anything
+    else that is unknown, for want of test examples, makes no verdict of its own: "no problem was found" says so.
 
     Args:
         findings: of an audit.
@@ -163,10 +163,10 @@ def _output_tile(finding: PredictionErrors | SuspectLabels | ErrorGroups) -> Til
     if isinstance(finding, SuspectLabels):
         untold = sum(count.status == "cannot tell" for count in finding.counts)
         if finding.count:
-            more = f", besides {untold:,} labels of which it cannot be told" if untold else ""
+            more = f", and an unknown number of {untold:,} other labels" if untold else ""
             return Tile(f"≈ {finding.count:,}", f"wrong training labels, perhaps more{more}")
         if untold:
-            return Tile("?", "wrong training labels: ranked, their number cannot be told")
+            return Tile("?", "wrong training labels: ranked, their number is unknown")
         return Tile("0", "labels of which wrong ones were counted; perhaps there are none")
     scores = [own for own in finding.scores if own.split == "test"]
     if not scores:
@@ -187,7 +187,7 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
         )
     if finding.status == "at most":
         return Tile(f"≤ {finding.at_most or 0:,}", "wrong training labels, perhaps none")
-    return Tile("?", "wrong training labels: their number cannot be told")
+    return Tile("?", "wrong training labels: their number is unknown")
 
 
 def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int) -> Verdict | None:

@@ -93,7 +93,7 @@ def darker(images, labels, label=3):
 def test_a_class_that_is_darker_is_a_shortcut():
     properties = properties_of(darker(IMAGES, LABELS), darker(TEST_IMAGES, TEST_LABELS))
     (problem,) = find_shortcuts(properties.train, LABELS, NAMES)
-    assert problem.title == "Training images of class 3 can be told by how they look as a whole"
+    assert problem.title == "Training images of class 3 can be recognised by how they look as a whole"
     assert "lower brightness" in problem.advice and problem.severity is Severity.KNOW
 
 

@@ -164,15 +164,12 @@ def test_the_first_of_several_numbers_is_explained_unless_another_is_named(house
     (inputs, labels), (tested, _), _ = houses
     rows = np.stack([labels, -labels], axis=1)
     model = fitted(inputs, rows)
-    explained = {
-        method: set(
-            audit(model, (inputs, rows), (tested,), method=method, relevance=None, progress=False).arrays[
-                "explained_outputs"
-            ]
-        )
+    reports = [
+        audit(model, (inputs, rows), (tested,), method=method, relevance=None, progress=False)
         for method in ("dualview", functools.partial(GradDot, target=1))
-    }
-    assert list(explained.values()) == [{0}, {1}]
+    ]
+    assert [set(report.arrays["explained_outputs"]) for report in reports] == [{0}, {1}]
+    assert re.search(r"mean R² 0\.\d+ of 2 numbers", reports[0].finding("unfaithful").title)
 
 
 def test_names_of_classes_are_refused(houses):
@@ -209,6 +206,9 @@ def test_flipped_labels_are_counted_label_by_label(labelled):
     assert np.isin([item.example.index for item in first], flipped).mean() > 0.6
     assert finding.counts[0].status == "counted"
     assert finding.counts[1].status != "counted"
+    assert re.search(
+        rf"About {finding.count} .*\({finding.counts[0].low} to {finding.counts[0].high}\)", finding.title
+    )
 
 
 def test_wrong_predictions_of_labels_can_be_a_threshold(labelled, tmp_path):
@@ -243,3 +243,11 @@ def test_numbers_behind_an_activation_are_those_that_the_model_predicts(houses):
     model.compile(loss="mse")
     found = audit(model, (inputs, labels), test, method="graddot", relevance=None, progress=False)
     np.testing.assert_allclose(found.arrays["test_predictions"], model.predict(test[0], verbose=0), rtol=1e-5)
+
+
+def test_a_unit_is_only_of_numbers(houses):
+    train, test, _ = houses
+    kinds = [(inputs, (prices > np.median(prices)).astype(int)) for inputs, prices in (train, test)]
+    model = keras.Sequential([keras.Input(train[0].shape[1:]), keras.layers.Dense(2, "softmax")])
+    with pytest.raises(ValueError, match="label_unit"):
+        audit(model, *kinds, label_unit="k€", progress=False)

@@ -167,7 +167,7 @@ def test_a_threshold_on_wrong_predictions_of_unlabelled_examples_is_refused_befo
 def test_a_share_of_wrong_labels_that_cannot_be_told_fails_the_check(folder):
     result = gate(test="gate_data:unlabelled", fail_on=["label-errors=100%"])
     assert result.exit_code == 1, result.output
-    assert "Failed: label-errors could not be told" in result.output
+    assert "Failed: label-errors is unknown" in result.output
     assert (folder / "audit" / "label_issues.csv").exists()
 
 

@@ -261,3 +261,16 @@ def test_a_regression_is_audited_in_the_unit_of_its_labels(tmp_path, monkeypatch
     result = run("--model", "model.keras", *sets, "--label-unit", "mm", "--output-names", "names.txt")
     assert result.exit_code == 0, result.output
     assert " mm" in pathlib.Path("audit/index.html").read_text()
+
+
+def test_a_model_with_several_outputs_needs_the_name_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((3,))
+    outputs = [keras.layers.Dense(3, "softmax", name=name)(inputs) for name in ("kind", "other")]
+    keras.Model(inputs, outputs).save("model.keras")
+    pathlib.Path("several_data.py").write_text(DATA)
+    sets = ["--model", "model.keras", "--train", "several_data:train", "--test", "several_data:test"]
+    result = run(*sets)
+    assert result.exit_code == 2
+    assert "--model-output: kind, other" in result.output
+    assert run(*sets, "--model-output", "kind").exit_code == 0

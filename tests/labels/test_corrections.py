@@ -314,3 +314,47 @@ def test_corrections_of_numbers_that_do_not_fit_are_refused(file, row, said):
 def test_a_fraction_is_not_cut_off_to_fit_labels_of_whole_numbers(file):
     with pytest.raises(ValueError, match="floats"):
         corrected((INPUTS, LABELS), file("1,,0,1,0,wrong,1.5", header=HEADER))
+
+
+@pytest.mark.parametrize("nest", [dict, lambda parts: tuple(value for _, value in parts)])
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_labels_of_one_of_several_outputs_are_corrected(nest, as_dataset):
+    prices = np.arange(10, dtype="float32")
+    labels = nest([("kind", LABELS), ("price", prices)])
+    given = (INPUTS, labels)
+    output = "kind" if isinstance(labels, dict) else 0
+    changes = {1: Correction(2, given_label=1), 3: Correction(None)}
+    if as_dataset:
+        dataset = corrected(tf.data.Dataset.from_tensor_slices(given).batch(4), changes, output=output)
+        rows = [row for _, row in dataset.unbatch().as_numpy_iterator()]
+        found = [
+            np.array([row[key] for row in rows]) for key in (rows[0] if isinstance(rows[0], dict) else (0, 1))
+        ]
+    else:
+        labels = corrected(given, changes, output=output)[1]
+        found = list(labels.values() if isinstance(labels, dict) else labels)
+    np.testing.assert_array_equal(found[0], [0, 2, 2, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(found[1], np.delete(prices, 3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "output"), [({"kind": LABELS, "other": LABELS}, None), (LABELS, "kind"), ((LABELS, LABELS), 2)]
+)
+def test_the_output_must_be_one_of_the_labels(labels, output):
+    for given in ((INPUTS, labels), tf.data.Dataset.from_tensor_slices((INPUTS, labels)).batch(4)):
+        with pytest.raises(ValueError, match="output"):
+            corrected(given, {1: 2}, output=output)
+
+
+@pytest.mark.parametrize("as_dataset", [True, False])
+@pytest.mark.parametrize("third", ["weights", "ids and weights"])
+def test_sample_weights_stay_with_their_examples(as_dataset, third):
+    weights = np.arange(10, dtype="float32")
+    part = weights if third == "weights" else {"ids": np.arange(10, 20), "sample_weight": weights}
+    given = (INPUTS, LABELS, part)
+    if as_dataset:
+        given = tf.data.Dataset.from_tensor_slices(given).batch(4)
+    found = corrected(given, {2: Correction(None), 4: Correction(0, id=None if third == "weights" else 14)})
+    rows = list(found.unbatch().as_numpy_iterator()) if as_dataset else [(None, None, found[2])]
+    kept = [row[2] if third == "weights" else row[2]["sample_weight"] for row in rows]
+    np.testing.assert_array_equal(np.ravel(kept), np.delete(weights, 2))

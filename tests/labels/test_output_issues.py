@@ -4,6 +4,7 @@ import csv
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits, make_friedman1
@@ -182,6 +183,17 @@ def test_label_issues_of_a_regression_read_arrays_and_name_their_outputs(rng):
     assert isinstance(found, OutputLabelIssues)
     assert found.kind == "numbers" and found.output_names == ("price",)
     assert found.to_frame()["id"][0] == "house-7"
+
+
+def test_outputs_are_named_by_the_columns_of_their_labels(rng):
+    inputs = rng.normal(size=(60, 3)).astype("float32")
+    labels = pd.DataFrame({"heat": inputs[:, 0], "cold": inputs[:, 1]})
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(loss="mse")
+    found = label_issues(model, (inputs, labels), progress=False)
+    assert found.output_names == ("heat", "cold")
+    given = label_issues(model, (inputs, labels), output_names=["a", "b"], progress=False)
+    assert given.output_names == ("a", "b")
 
 
 def test_names_of_classes_are_refused_where_there_are_none(rng):

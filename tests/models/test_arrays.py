@@ -236,6 +236,28 @@ def test_missing_labels_are_named_by_set_and_position():
         to_dataset((np.zeros((3, 2)), np.array([0, np.nan, 1])), model_of_rows(), name="train")
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pd.Series([0, 1] * 4, dtype="Int64"),
+        np.array([0, 1] * 4, object),
+        pd.DataFrame({"a": [0, 1] * 4, "b": [1, 0] * 4}).astype("Int64"),
+    ],
+    ids=["nullable", "objects", "nullable columns"],
+)
+def test_labels_that_pandas_holds_as_objects_are_numbers(labels):
+    _, found = next(to_dataset((np.zeros((8, 2)), labels), model_of_rows()).as_numpy_iterator())
+    assert found.dtype.kind == "i"
+    np.testing.assert_array_equal(found, np.asarray(labels).astype(int))
+
+
+def test_labels_of_several_lengths_are_refused():
+    ragged = np.empty(2, object)
+    ragged[:] = [[0, 1], [1]]
+    with pytest.raises(TypeError, match="one length"):
+        to_dataset((np.zeros((2, 2)), ragged), model_of_rows())
+
+
 def test_labels_of_the_same_index_in_another_order_are_refused():
     inputs = pd.DataFrame(np.zeros((4, 2)), index=["a", "b", "c", "d"])
     labels = pd.Series([0, 1, 0, 1], index=["a", "b", "d", "c"])

@@ -425,7 +425,7 @@ def test_a_rate_that_cannot_be_told_does_not_pass(report):
     rates = without_a_count(report).rates
     assert rates["label-errors"] is None
     (failure,) = exceeded_thresholds(rates, {"label-errors": 1.0})
-    assert failure.startswith("label-errors could not be told")
+    assert failure.startswith("label-errors is unknown")
 
 
 def test_a_rate_that_cannot_be_told_passes_where_that_is_allowed(report):

@@ -10,7 +10,7 @@ import pytest
 from browsing import CHROMIUM, IS_NO_WIDER, OUTSIDE, PHONE, SCREEN, visit
 from report_cases import NUM_ISSUES, NUM_TRAIN, make_full_report
 
-from deel_dualview.labels.corrections import Correction, read_corrections
+from deel_dualview.labels.correction_files import Correction, read_corrections
 from deel_dualview.report.review import content_hash, read_script
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium found; apt-get install chromium")

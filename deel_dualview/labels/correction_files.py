@@ -1,0 +1,162 @@
+"""Corrections of labels as users have them: the file of a report's page, a table, or entries by position."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from deel_dualview._checks import describe, require
+from deel_dualview.labels.tables import unescaped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERDICTS = ("wrong", "right", "unsure", "drop")
+_COLUMNS = ("position", "verdict")
+
+
+class Correction(NamedTuple):
+    """What becomes of one training example.
+
+    Attributes:
+        label: the class that it gets, by name or number; of a regression its number, of several numbers or of
+            independent labels the new ones by the names of the outputs; None drops the example.
+        given_label: the class that it had, None where that is not recorded.
+        id: of the example, None where that is not recorded.
+    """
+
+    label: str | int | float | Mapping[str, Any] | None
+    given_label: str | int | float | Mapping[str, Any] | None = None
+    id: str | int | None = None
+
+
+Corrections = Mapping[int, Correction | str | int | float | Mapping[str, Any] | None]
+"""By the position of the training example: a `Correction`, or its `label` alone."""
+
+
+def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
+    """Read the file that a report's page exports.
+
+    Its columns: `position`; `verdict` (`wrong`: the example gets the class of column `label`, or else of
+    `suggested_label`; `drop`: it is left out; `right` and `unsure`: it stays); perhaps `given_label` and `id`, which
+    are then compared with the training set's; of a model that is no classifier `output`, the name of the number or
+    label that the row is about.
+
+    Args:
+        path: a CSV file in UTF-8, with commas, semicolons or tabs.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: columns are missing, a verdict or position is none, a position (or its output) occurs twice.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            # Spreadsheets of half of Europe write semicolons.
+            first = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
+            return _to_corrections(reader, list(reader.fieldnames or []), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            describe("Corrections must be a CSV file in UTF-8.", {"corrections": str(path)})
+        ) from error
+
+
+def given_corrections(
+    corrections: str | os.PathLike[str] | pd.DataFrame | Corrections,
+) -> dict[int, Correction]:
+    """Return corrections of any of these forms by position; raises as `read_corrections`."""
+    if isinstance(corrections, str | os.PathLike):
+        return read_corrections(corrections)
+    if isinstance(corrections, Mapping):
+        return {
+            position: item if isinstance(item, Correction) else Correction(item)
+            for position, item in corrections.items()
+        }
+    if hasattr(corrections, "to_dict") and hasattr(corrections, "columns"):
+        rows = corrections.astype(object).where(corrections.notna(), "").to_dict("records")
+        return _to_corrections(rows, list(corrections.columns), "a DataFrame")
+    raise TypeError(
+        describe(
+            "`corrections` must be the path of a CSV file, a DataFrame, or `Correction`s by position.",
+            {"type": type(corrections).__name__},
+        )
+    )
+
+
+def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int, Correction]:
+    missing = [name for name in _COLUMNS if name not in columns]
+    require(
+        not missing,
+        f"Corrections need the columns {', '.join(_COLUMNS)}, as the page of a report exports them; missing: "
+        f"{', '.join(missing)}.",
+        {"corrections": source, "columns": list(columns)},
+    )
+    found: dict[int, Correction] = {}
+    seen: set[tuple[int, str | None]] = set()
+    for number, row in enumerate(rows, start=1):
+        position, verdict = _position(row["position"], number), str(row["verdict"]).strip().lower()
+        require(
+            verdict in VERDICTS,
+            f"Row {number} of the corrections: the verdict must be one of {VERDICTS}.",
+            {"verdict": row["verdict"]},
+        )
+        output = _cell(row, "output") if "output" in columns else None
+        at = {"position": position, "row": number}
+        require((position, output) not in seen, "Each position is corrected once.", at)
+        seen.add((position, output))
+        if verdict in ("right", "unsure"):
+            _check_right(row, verdict, number)
+            continue
+        label = None if verdict == "drop" else _cell(row, "label") or _cell(row, "suggested_label")
+        require(
+            verdict == "drop" or label is not None,
+            f"Row {number} of the corrections: a wrong label needs another in the column `label`, or the verdict drop.",
+            {"position": position},
+        )
+        own = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
+        found[position] = own if output is None else _merged(own, output, found.get(position))
+    return found
+
+
+def _merged(own: Correction, output: str, earlier: Correction | None) -> Correction:
+    """Join the rows of one example, each about one output; a single one that drops it does."""
+    if own.label is None or (earlier is not None and earlier.label is None):
+        return own._replace(label=None, given_label=None)
+    before: Any = earlier or Correction({}, {})
+    label, given = {**before.label, output: own.label}, {**before.given_label, output: own.given_label}
+    return own._replace(label=label, given_label=given)
+
+
+def _check_right(row: Mapping[str, Any], verdict: str, number: int) -> None:
+    """Refuse a label that is said to be right beside another one: one of both is a mistake."""
+    label, given = _cell(row, "label"), _cell(row, "given_label")
+    require(
+        verdict == "unsure" or None in (label, given) or label == given,
+        f"Row {number} of the corrections: the verdict is right, but `label` is another than `given_label`. Write "
+        "wrong to change the label, or leave `label` empty to keep it.",
+        {"given_label": given, "label": label},
+    )
+
+
+def _position(value: Any, number: int) -> int:
+    text = _text(value).strip().removesuffix(".0")
+    require(
+        text.isdecimal(),
+        f"Row {number} of the corrections: a position is an integer from 0.",
+        {"position": value},
+    )
+    return int(text)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    return None if value is None or value == "" else unescaped(_text(value))
+
+
+def _text(value: Any) -> str:
+    """Write a cell; a column of pandas with an empty cell holds its integers as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
