@@ -22,6 +22,7 @@ _LOSSES: dict[TreeLoss, keras.losses.Loss] = {
 }
 # Of the largest raw output: XGBoost and Keras add in float32, each in an order of its own.
 _TOLERANCE = 1e-5
+_MOST_NAMED = 10
 
 
 class TreeEnsembleModel(keras.Model):
@@ -44,7 +45,8 @@ class TreeEnsembleModel(keras.Model):
         features: `"leaves"` for one indicator for each leaf, d leaves in all; or `"trees"` for what each tree adds to
             its output, few numbers where there are many leaves, under which two leaves of equal value are the same.
         table: a DataFrame as the ensemble was fitted to (a row will do), where its columns are not all numbers: inputs
-            are then dicts of columns, as DataFrames become, and get its types and categories back.
+            are then dicts of columns, as DataFrames become, and get its types and categories back. Categories that it
+            lacks are an error; of a Pipeline its first steps decide.
         missing: number that stands for a missing one in inputs, since these must be finite; none by default.
         loss_function: the Keras loss of the raw outputs that was minimised, where that is neither cross-entropy nor
             squared error.
@@ -149,7 +151,7 @@ class _Inputs:
 
             named = dict(zip(sorted(self.dtypes), columns, strict=True))
             table = pd.DataFrame(
-                {name: self._column(named[name], dtype) for name, dtype in self.dtypes.items()}
+                {name: self._column(name, named[name], dtype) for name, dtype in self.dtypes.items()}
             )
         return table if self.transformer is None else self.transformer.transform(table)
 
@@ -159,15 +161,35 @@ class _Inputs:
         values = values.astype(np.float64)
         return np.where(values == self.missing, np.nan, values)
 
-    def _column(self, values: np.ndarray, dtype: Any) -> Any:
+    def _column(self, name: str, values: np.ndarray, dtype: Any) -> Any:
         if values.dtype.kind in "OSU":
             values = np.array([_text(value) for value in values], object)
-        if hasattr(dtype, "categories"):
-            import pandas as pd
+        elif values.dtype.kind in "biuf":
+            values = self._with_missing(values)
+        if not hasattr(dtype, "categories"):
+            return values
+        import pandas as pd
 
-            codes = {_key(category): code for code, category in enumerate(dtype.categories)}
-            return pd.Categorical.from_codes([codes.get(_key(value), -1) for value in values], dtype=dtype)
-        return self._with_missing(values) if values.dtype.kind in "biuf" else values
+        codes = {_key(category): code for code, category in enumerate(dtype.categories)}
+        found = np.array([codes.get(_key(value), -1) for value in values], np.int64)
+        unseen = pd.unique(pd.Series(values[(found < 0) & ~pd.isna(values)]))
+        if not len(unseen):
+            return pd.Categorical.from_codes(found, dtype=dtype)
+        require(
+            self.transformer is not None,
+            "Inputs have categories that the column of `table` lacks, so that the trees do not know them: give a "
+            "`table` with all categories that the ensemble was fitted to (a row of it keeps them), and write a missing "
+            "value ('' of texts) in the place of new ones.",
+            {"column": name, "categories": unseen.tolist()[:_MOST_NAMED]},
+        )
+        # The first steps of a pipeline have a rule of their own for them.
+        return np.array(
+            [
+                value if code < 0 else dtype.categories[code]
+                for value, code in zip(values, found, strict=True)
+            ],
+            object,
+        )
 
 
 class _Leaves(keras.layers.Layer):

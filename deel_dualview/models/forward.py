@@ -38,7 +38,8 @@ class Forward:
                 traced, own = self._function(inputs), self.eager(inputs)
                 determinism.check_traced(self._model, inputs, traced, own)
                 self._traced.add(key)
-        return self._function(inputs)
+        with tracing.with_own_errors(self._model, inputs):
+            return self._function(inputs)
 
     def eager(self, inputs: Inputs) -> tuple[tf.Tensor, ...]:
         """Return what a call does, without a trace of its own."""

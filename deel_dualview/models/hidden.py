@@ -54,9 +54,10 @@ class HiddenLayers:
         specs = tf.nest.map_structure(tracing.relaxed_spec, inputs)
         with self._model.lock:
             function = self._compute.get_concrete_function(specs)
-        features, logits, *before = function(
-            *tf.nest.flatten(tf.nest.map_structure(tf.convert_to_tensor, inputs))
-        )
+        with tracing.with_own_errors(self._model.model, inputs):
+            features, logits, *before = function(
+                *tf.nest.flatten(tf.nest.map_structure(tf.convert_to_tensor, inputs))
+            )
         return Hidden(features, logits, before[0] if before else None)
 
     def _hidden(self, inputs: Inputs) -> tuple[tf.Tensor, ...]:

@@ -1,5 +1,8 @@
 """Calls of a Keras model, and its layers."""
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +18,17 @@ def call_model(model: keras.Model, inputs: Inputs) -> tf.Tensor:
         # Only Functional models cast their inputs; a convolution would refuse an image of integers.
         return model(tf.nest.map_structure(_image_to_float, inputs), training=False)
     return model(arranged(structure, inputs), training=False)
+
+
+@contextlib.contextmanager
+def with_own_errors(model: keras.Model, inputs: Inputs) -> Iterator[None]:
+    """Run a trace of a model, whose Python functions (of a `tf.numpy_function`) raise their errors as they are."""
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError):
+        # Eagerly Keras leaves them the class and the message that they have; in a graph they are TensorFlow's.
+        call_model(model, inputs)
+        raise
 
 
 def _image_to_float(tensor: tf.Tensor) -> tf.Tensor:

@@ -112,6 +112,43 @@ def test_a_table_keeps_its_categories(library, table):
     np.testing.assert_allclose(model(inputs)[:, 0], expected, rtol=1e-6, atol=1e-6)
 
 
+def pilots(frame):
+    jobs = frame["job"].cat.add_categories(["pilot"])
+    return frame.assign(job=jobs.where(frame.index > 2, "pilot"))
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_a_category_that_the_table_lacks_is_an_error_also_of_a_later_batch(library, table):
+    frame, labels = table
+    model = InfluenceModel(TreeEnsembleModel(with_categories(library, frame, labels)[0], table=frame[:1]))
+    (inputs, _), *_ = to_dataset((frame, labels), model)
+    model.prepare(inputs)
+    (inputs, _), *_ = to_dataset((pilots(frame), labels), model)
+    with pytest.raises(ValueError, match=r"column='job', categories=\['pilot'\]"):
+        model.features(inputs)
+
+
+def test_a_pipeline_has_its_own_rule_for_new_categories(table):
+    frame, labels = table
+    fitted, _ = with_categories("scikit-learn", frame, labels)
+    model = TreeEnsembleModel(fitted, table=frame[:1])
+    (inputs, _), *_ = to_dataset((pilots(frame), labels), model)
+    expected = fitted.decision_function(pilots(frame))
+    np.testing.assert_allclose(model(inputs)[:, 0], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_number_that_stands_for_missing_ones_is_no_new_category(table):
+    frame, labels = table
+    fitted, _ = with_categories("lightgbm", frame, labels)
+    model = TreeEnsembleModel(fitted, table=frame[:1], missing=-1)
+    (inputs, _), *_ = to_dataset((frame, labels), model)
+    rooms = inputs["rooms"].numpy().copy()
+    rooms[:5] = -1
+    lacking = frame.assign(rooms=frame["rooms"].where(frame.index >= 5))
+    expected = fitted.predict(lacking, raw_score=True)
+    np.testing.assert_allclose(model({**inputs, "rooms": rooms})[:, 0], expected, rtol=1e-6, atol=1e-6)
+
+
 def test_a_model_of_the_same_trees_is_the_same_and_of_another_threshold_is_not():
     fitted = lightgbm.LGBMClassifier(**OF_LIGHTGBM).fit(INPUTS, TWO)
     text = fitted.booster_.model_to_string()
