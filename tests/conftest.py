@@ -10,6 +10,14 @@ import numpy as np
 import pytest
 
 
+LONGEST = ["test_contract.py", "test_survive_kills.py", "test_reproductions.py", "test_threads.py", "test_cli.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process waits for another at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_search_of_imported_modules_for_garbage() -> None:
     """Leave what was imported and collected out of garbage collection."""

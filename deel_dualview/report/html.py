@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -72,6 +73,22 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     ErrorGroups: "error_groups",
 }
 _SHADES = 4
+
+
+class _CompiledTemplates(jinja2.BytecodeCache):
+    """Code of templates, by name and content: every page has an environment of its own, and compiling takes 0.3 s."""
+
+    def __init__(self) -> None:
+        self._codes: dict[tuple[str, str], CodeType | None] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        bucket.code = self._codes.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        self._codes[bucket.key, bucket.checksum] = bucket.code
+
+
+_COMPILED = _CompiledTemplates()
 MUCH_UNSEEN = 0.25
 """Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
 
@@ -197,6 +214,7 @@ def make_environment(
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_finalize,
+        bytecode_cache=_COMPILED,
     )
     filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
