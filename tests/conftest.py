@@ -9,8 +9,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 
-
-LONGEST = ["test_contract.py", "test_survive_kills.py", "test_reproductions.py", "test_threads.py", "test_cli.py"]
+LONGEST = [
+    "test_contract_of_data.py",
+    "test_contract.py",
+    "test_survive_kills.py",
+    "test_reproductions.py",
+    "test_threads.py",
+    "test_cli.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,13 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases_arnoldi import CASES as ARNOLDI_CASES
-from cases_gradients import CASES as GRADIENT_CASES
-from cases_influence import CASES as INFLUENCE_CASES
-from cases_representers import CASES as REPRESENTER_CASES
+from cases_contract import CALCULATORS, all_values
 from keras import layers
 
-from deel_dualview import DualSVMSolver, DualView, InfluenceModel
+from deel_dualview import InfluenceModel
 
 
 class Problem(NamedTuple):
@@ -44,23 +41,6 @@ def problem():
     return Problem(model, inputs[:60], labels[:60], inputs[60:], labels[60:])
 
 
-# Features of another batch size differ in their last bits: a tight tolerance keeps that out of the fitted values.
-SOLVER = DualSVMSolver(tolerance=1e-7)
-CALCULATORS = {
-    **ARNOLDI_CASES,
-    **GRADIENT_CASES,
-    **INFLUENCE_CASES,
-    **REPRESENTER_CASES,
-    "DualView": lambda model, train, **settings: DualView(model, train, K=0.1, solver=SOLVER, **settings),
-    "DualView, linear with bias": lambda model, train, **settings: DualView(
-        model, train, K=1.0, kernel="linear", bias=True, solver=SOLVER, **settings
-    ),
-    "DualView, standardized": lambda model, train, **settings: DualView(
-        model, train, K=10.0, kernel="standardized", solver=SOLVER, **settings
-    ),
-}
-
-
 @pytest.fixture(scope="session", params=CALCULATORS.values(), ids=CALCULATORS)
 def make_calculator(request, problem):
     """Return a function from a training set to one kind of calculator."""
@@ -72,3 +52,15 @@ def make_calculator(request, problem):
 def calculator(make_calculator, problem):
     """One calculator on the problem's training set, shared."""
     return make_calculator(problem.train())
+
+
+@pytest.fixture(scope="session")
+def values(calculator, problem):
+    """What the shared calculator gives for all queries, shape (15, 60)."""
+    return all_values(calculator, problem.test())
+
+
+@pytest.fixture(scope="session")
+def by_label(make_calculator, problem):
+    """A calculator that explains the labels, shared."""
+    return make_calculator(problem.train(), target="label")
