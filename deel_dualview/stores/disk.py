@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +37,26 @@ from deel_dualview.stores.shards import (
 _LOCK = ".lock"
 
 
+class StoreDescription(NamedTuple):
+    """What a store on disk holds.
+
+    Attributes:
+        key: what its vectors depend on besides the examples.
+        arrays: for each name the shape of an example's entry, and the dtype: (512, "float32").
+        num_examples: n, so far.
+        num_shards: files of each array.
+        num_bytes: of all arrays.
+        is_complete: whether the whole dataset is stored; else opening it computes the rest.
+    """
+
+    key: dict[str, str]
+    arrays: dict[str, tuple[int | str, ...]]
+    num_examples: int
+    num_shards: int
+    num_bytes: int
+    is_complete: bool
+
+
 class DiskStore(Store):
     """Keeps the vectors of one model and dataset in a directory, in shards read by memory mapping.
 
@@ -55,6 +76,54 @@ class DiskStore(Store):
         super().__init__(progress=progress)
         self.directory = Path(directory)
         self.shard_size = check_count("shard_size", shard_size)
+
+    def describe(self) -> "StoreDescription":
+        """Return what the store holds, by its manifest: no array is read.
+
+        Raises:
+            FileNotFoundError: the directory holds no store.
+            StoreError: its manifest is damaged, or of another version.
+        """
+        manifest = self._manifest()
+        arrays = {
+            name: (*array.shape[1:], array.dtype.name)
+            for name, array in (
+                StoredShard(self.directory, manifest.shards[0]) if manifest.shards else {}
+            ).items()
+        }
+        stored = _OnDisk(self.directory, manifest)
+        return StoreDescription(
+            dict(manifest.key), arrays, len(stored), len(manifest.shards), stored.num_bytes, manifest.complete
+        )
+
+    def verify(self) -> None:
+        """Read every byte of the store and compare it with the checksums that were written.
+
+        Raises:
+            FileNotFoundError: the directory holds no store.
+            StoreError: a file is missing or damaged.
+        """
+        check_shards(self.directory, self._manifest())
+
+    def clean(self) -> list[Path]:
+        """Delete what killed writers left in the directory, and nothing else; return the deleted files.
+
+        Raises:
+            FileNotFoundError: the directory holds no store.
+            StoreError: another process is writing to it, or files cannot be deleted.
+        """
+        self._manifest()
+        with self._locked():
+            return self._clean(self._manifest())
+
+    def _manifest(self) -> Manifest:
+        self._check_directory()
+        manifest = read_manifest(self.directory)
+        if manifest is None:
+            raise FileNotFoundError(
+                describe("This directory holds no store.", {"directory": str(self.directory)})
+            )
+        return manifest
 
     def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
         """Return the vectors of every example of `dataset`; see `Store.open`."""
@@ -128,12 +197,14 @@ class DiskStore(Store):
         write_manifest(self.directory, manifest)
         return _OnDisk(self.directory, manifest)
 
-    def _clean(self, manifest: Manifest) -> None:
-        """Delete what a killed process left behind, and nothing else."""
+    def _clean(self, manifest: Manifest) -> list[Path]:
+        """Delete what a killed process left behind, and nothing else; return what was deleted."""
         with reporting_failed_writes(self.directory):
+            before = set(self.directory.iterdir())
             _files.remove_unfinished(self.directory)
             for path in leftovers(self.directory, manifest):
                 path.unlink()
+            return sorted(before - set(self.directory.iterdir()))
 
     @contextmanager
     def _naming_directory(self) -> Iterator[None]:
