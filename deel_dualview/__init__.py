@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from deel_dualview.relevance import PairRelevance as PairRelevance
     from deel_dualview.search import ORDER as ORDER
     from deel_dualview.search import TopK as TopK
+    from deel_dualview.search.faiss_index import FaissIndex as FaissIndex
     from deel_dualview.stores import DiskStore as DiskStore
     from deel_dualview.stores import MemoryStore as MemoryStore
     from deel_dualview.stores import NoStore as NoStore
@@ -106,6 +107,7 @@ _HOMES = {
     "ConvergenceWarning": "svm",
     "Correction": "labels",
     "DiskStore": "stores",
+    "FaissIndex": "search.faiss_index",
     "DualRelevance": "relevance",
     "DualSVMSolution": "svm",
     "DualSVMSolver": "svm",

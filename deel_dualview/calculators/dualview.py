@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from deel_dualview import data, search
+from deel_dualview import data
 from deel_dualview._checks import check_choice, check_flag, check_positive, require
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
@@ -31,6 +31,7 @@ from deel_dualview.calculators.tempering import fit_tempering
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
+from deel_dualview.search.faiss_index import FaissIndex
 from deel_dualview.stores import Store
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver, PerOutputSVMSolver
 from deel_dualview.svm.progress import GapBar
@@ -101,6 +102,7 @@ class DualView(StoredInfluenceCalculator):
         solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`; of other models than classifiers
             a `PerOutputSVMSolver`.
         store: where the features are kept; in memory by default.
+        index: for millions of support vectors, see `FaissIndex`; every one is compared by default.
 
     Attributes:
         surrogate: a `DualSVMSolution`, or a `PerOutputSVMSolution` in the units of the outputs.
@@ -124,6 +126,7 @@ class DualView(StoredInfluenceCalculator):
         target: Target = "prediction",
         solver: DualSVMSolver | PerOutputSVMSolver | None = None,
         store: Store | None = None,
+        index: FaissIndex | None = None,
     ) -> None:
         if K is not None:
             check_positive("K", K)
@@ -151,7 +154,7 @@ class DualView(StoredInfluenceCalculator):
             )
         else:
             self.surrogate = self._fit([self.K], phi)[0]
-        self._support_vectors = SupportVectors(self.surrogate.coefficients, phi)
+        self._support_vectors = SupportVectors(self.surrogate.coefficients, phi, index)
         remedy = "Take a larger K." if self.kernel == "cosine" else "Take kernel='cosine', or a larger K."
         self._monitor = fidelity.AgreementMonitor({"kernel": self.kernel, "K": self.K}, remedy)
 
@@ -382,13 +385,10 @@ class DualView(StoredInfluenceCalculator):
     def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
         phi, classes = self._explained(represented)
         self._monitor_agreement(represented, phi)
-        values = np.empty((len(classes), k), np.float32)
-        indices = np.empty((len(classes), k), np.int64)
+        values, indices = np.empty((len(classes), k), np.float32), np.empty((len(classes), k), np.int64)
         for class_index in np.unique(classes):
             rows = np.flatnonzero(classes == class_index)
-            candidates = self._support_vectors.candidates(int(class_index), num_padding=k)
-            blocks = search.inner_product_blocks(phi[rows], candidates.vectors, candidates.indices)
-            values[rows], indices[rows] = search.streaming_top_k(blocks, k, order)
+            values[rows], indices[rows] = self._support_vectors.top_k(phi[rows], int(class_index), k, order)
         return values, indices
 
     def _sparse_values(self, represented: Represented) -> scipy.sparse.csr_array:

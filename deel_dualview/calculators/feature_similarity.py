@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview._checks import check_choice
+from deel_dualview._checks import check_choice, require
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
@@ -14,6 +14,7 @@ from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.objectives import IndependentSigmoids
+from deel_dualview.search.faiss_index import FaissIndex
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
@@ -41,6 +42,7 @@ class FeatureSimilarity(StoredInfluenceCalculator):
         similarity: `"cosine"`, `"dot"` or `"euclidean"`.
         target: which class of an evaluated example is explained: `"prediction"`, `"label"` or a class index.
         store: where the features are kept; in memory by default.
+        index: for millions of training examples, see `FaissIndex`; every example is compared by default.
 
     Raises:
         ValueError: bad settings, labels or datasets, features that are not finite.
@@ -56,11 +58,18 @@ class FeatureSimilarity(StoredInfluenceCalculator):
         similarity: Similarity = "cosine",
         target: Target = "prediction",
         store: Store | None = None,
+        index: FaissIndex | None = None,
     ) -> None:
         check_choice("similarity", similarity, get_args(Similarity))
+        require(
+            index is None or similarity != "euclidean",
+            "An index is of inner products: take similarity='cosine' or 'dot', or no index.",
+            {"similarity": similarity},
+        )
         super().__init__(model, train_set, target=target, store=store)
         self.similarity = similarity
         self._stored()
+        self._use_index(index)
 
     def check_feature_contributions(self) -> None:
         """Allow it for similarities that are inner products."""

@@ -17,6 +17,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
+from deel_dualview.search.faiss_index import FaissIndex
 from deel_dualview.stores import Store
 from deel_dualview.typing import Function, Target
 
@@ -41,6 +42,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         projection: Projection | None = None,
         target: Target = "prediction",
         store: Store | None = None,
+        index: FaissIndex | None = None,
     ) -> None:
         self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
         super().__init__(self.gradients.model, train_set, target=target, store=store)
@@ -50,6 +52,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         self._has_constant_feature = self._keeps_features and self._head.has_bias
         self._prepare_vectors()
         self._stored()
+        self._use_index(index)
 
     @abstractmethod
     def _sides(self) -> tuple[Side, Side]:
@@ -121,6 +124,7 @@ class GradDot(GradientSimilarity):
         projection: a random projection of the gradients, for many weights; none by default.
         target: which class of an evaluated example is explained.
         store: where features or gradients of the training examples are kept; in memory by default.
+        index: for millions of training examples, see `FaissIndex`; every example is compared by default.
 
     Raises:
         ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite
@@ -155,6 +159,7 @@ class GradCos(GradientSimilarity):
         projection: a random projection of the gradients, for many weights; none by default.
         target: which class of an evaluated example is explained.
         store: where features or gradients of the training examples are kept; in memory by default.
+        index: for millions of training examples, see `FaissIndex`; every example is compared by default.
 
     Raises:
         ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite
@@ -174,6 +179,7 @@ class GradCos(GradientSimilarity):
         projection: Projection | None = None,
         target: Target = "prediction",
         store: Store | None = None,
+        index: FaissIndex | None = None,
     ) -> None:
         check_choice("normalize", normalize, get_args(Normalized))
         self.normalize = normalize
@@ -185,6 +191,7 @@ class GradCos(GradientSimilarity):
             projection=projection,
             target=target,
             store=store,
+            index=index,
         )
 
     def _sides(self) -> tuple[Side, Side]:

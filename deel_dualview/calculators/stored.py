@@ -2,7 +2,7 @@
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.search import ORDER, Best
 from deel_dualview.search.bounded import Exhaustive, Search
+from deel_dualview.search.faiss_index import FaissIndex, Indexed
 from deel_dualview.stores import StoredVectors, stored_features
 
 _KEPT_BYTES = 512 * 2**20
@@ -277,6 +278,10 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         if not self._has_constant_feature:
             return features
         return tf.concat([features, tf.ones((tf.shape(features)[0], 1))], axis=1)
+
+    def _use_index(self, index: FaissIndex | None) -> None:
+        if index is not None:
+            self.search = Indexed(index, lambda: cast(Iterable[Blocks], self.compute_influence_vector()))
 
     def _stored(self) -> StoredVectors:
         return self._training

@@ -1,12 +1,16 @@
 """The rows of a sparse dual solution that can influence a class, ready for queries."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview.data import to_array
+from deel_dualview.search import ORDER, Best, inner_product_blocks, streaming_top_k
+from deel_dualview.search.bounded import Search
+from deel_dualview.search.faiss_index import FaissIndex, Indexed
 
 _CACHED_BYTES = 512 * 2**20
 
@@ -34,9 +38,17 @@ class SupportVectors:
     Args:
         coefficients: alpha, shape (n, c).
         kernel_features: phi of all training examples, shape (n, d); only the support vectors are kept.
+        index: by which those of a class are searched; None for all of them.
     """
 
-    def __init__(self, coefficients: scipy.sparse.csr_array, kernel_features: np.ndarray) -> None:
+    def __init__(
+        self,
+        coefficients: scipy.sparse.csr_array,
+        kernel_features: np.ndarray,
+        index: FaissIndex | None = None,
+    ) -> None:
+        self._index = index
+        self._searches: dict[tuple[int, int], Search] = {}
         self.rows = np.flatnonzero(np.diff(coefficients.indptr))
         self.features = np.ascontiguousarray(kernel_features[self.rows])
         self.coefficients = scipy.sparse.csc_array(coefficients)
@@ -56,6 +68,21 @@ class SupportVectors:
                 return made
             self._cache[key] = made
         return self._cache[key]
+
+    def top_k(self, kernel_features: np.ndarray, class_index: int, k: int, order: ORDER) -> Best:
+        """Return the k first of all n training examples by their influence on a class at queries (m, d)."""
+        found = self.candidates(class_index, num_padding=k)
+
+        def scored(is_wanted: np.ndarray | None) -> Iterator[tuple[np.ndarray, Any]]:
+            rows = slice(None) if is_wanted is None else is_wanted
+            return inner_product_blocks(kernel_features, found.vectors[rows], found.indices[rows])
+
+        if self._index is None:
+            return streaming_top_k(scored(None), k, order)
+        search = self._searches.setdefault(
+            (class_index, k), Indexed(self._index, lambda: [(tf.constant(found.vectors),)])
+        )
+        return search.top_k(scored, (tf.constant(kernel_features),), k, order)
 
     def _make(self, class_index: int, num_padding: int) -> Candidates:
         column = slice(*self.coefficients.indptr[class_index : class_index + 2])

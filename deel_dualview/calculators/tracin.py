@@ -13,6 +13,7 @@ from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import Weights
 from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import Projection
+from deel_dualview.search.faiss_index import FaissIndex
 from deel_dualview.stores import Store
 from deel_dualview.typing import Function, Target
 
@@ -38,6 +39,7 @@ class TracIn(StoredInfluenceCalculator):
         projection: a random projection of the gradients, for many weights; none by default.
         target: which class of an evaluated example is explained.
         store: where vectors of the training examples are kept.
+        index: for millions of training examples, see `FaissIndex`; every example is compared by default.
 
     Raises:
         TypeError: a checkpoint that is not a model, a learning rate that is not a number.
@@ -59,6 +61,7 @@ class TracIn(StoredInfluenceCalculator):
         projection: Projection | None = None,
         target: Target = "prediction",
         store: Store | None = None,
+        index: FaissIndex | None = None,
     ) -> None:
         checkpoints = check_models(models)
         self.learning_rates = _check_learning_rates(learning_rates, len(checkpoints))
@@ -69,6 +72,7 @@ class TracIn(StoredInfluenceCalculator):
         self.gradients.prepare(train_set)
         self._rely_on(*self.gradients.records)
         self._stored()
+        self._use_index(index)
 
     def _settings(self) -> dict[str, str]:
         return self.gradients.describe()

@@ -14,6 +14,7 @@ from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.train_sets import is_split
+from deel_dualview.search.faiss_index import FaissIndex
 from deel_dualview.stores import Store
 from deel_dualview.typing import Function, Target
 
@@ -51,6 +52,7 @@ class Trak(StoredInfluenceCalculator):
         relative_damping: lambda in units of the mean eigenvalue of Phi' Phi.
         target: which class of an evaluated example is explained.
         store: where features of the training examples are kept.
+        index: for millions of training examples, see `FaissIndex`; every example is compared by default.
 
     Raises:
         TypeError: a checkpoint that is not a model.
@@ -70,6 +72,7 @@ class Trak(StoredInfluenceCalculator):
         relative_damping: float = 1e-3,
         target: Target = "prediction",
         store: Store | None = None,
+        index: FaissIndex | None = None,
     ) -> None:
         checkpoints = check_models(models)
         self.relative_damping = check_positive("relative_damping", relative_damping)
@@ -85,6 +88,7 @@ class Trak(StoredInfluenceCalculator):
         self._stored()
         # Cholesky factors of Phi' Phi + lambda I at each checkpoint, float64.
         self._factors = [self._factor(gram) for gram in self._grams()]
+        self._use_index(index)
 
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors phi_m(x_i) * mean_m (1 - p_m), lazily, a block (b, k) a checkpoint."""
