@@ -23,6 +23,7 @@ GUIDES = [
     for name in (
         "explain_a_prediction.md",
         "fix_labels.md",
+        "large_datasets.md",
         "other_heads.md",
         "tables.md",
         "texts.md",
