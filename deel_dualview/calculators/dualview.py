@@ -28,6 +28,7 @@ from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.calculators.support_vectors import SupportVectors
 from deel_dualview.calculators.targets import output_gradients
 from deel_dualview.calculators.tempering import fit_tempering
+from deel_dualview.linalg import spans
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
@@ -39,8 +40,6 @@ from deel_dualview.typing import Kernel, Target
 
 _BLOCK_SIZE = 8192
 _LARGEST_SQUARED_NORM = 1e30
-_WIDE, _LEAST_WIDE = 2, 1024
-"""From how many features an example on, and in all, n coordinates save more than finding them costs."""
 
 
 class Evaluation(NamedTuple):
@@ -329,7 +328,7 @@ class DualView(StoredInfluenceCalculator):
                 Ks=absolute,
                 sample_weight=self.train_weights,
             )
-            if phi.shape[1] < max(_WIDE * len(phi), _LEAST_WIDE):
+            if not spans.is_wide(*phi.shape):
                 return fit(phi)
             found = fit(self._coordinates)
             return [dataclasses.replace(one, weights=(one.coefficients.T @ phi).T) for one in found]

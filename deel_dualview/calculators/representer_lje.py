@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import keras
@@ -17,6 +17,7 @@ from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.calculators.targets import has_one_logit, num_outputs, output_gradients
 from deel_dualview.curvature.outputs import OutputGram
+from deel_dualview.linalg import spans
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
@@ -38,12 +39,14 @@ class Expansion:
         errors: gradient of every training example's loss in the outputs at theta* (p - y of cross-entropy) times its
             weight, shape (n, outputs), float32.
         factor: lower Cholesky factor of H, the damped Hessian of the mean loss at theta*, shape (p, p) with
-            p = outputs * d; what is above its diagonal is arbitrary.
+            p = outputs * d; what is above its diagonal is arbitrary. With a basis that of H in its coordinates.
         damping: what was added to the Hessian's diagonal.
-        condition_number: of the damped Hessian (in the 1-norm).
+        condition_number: of the damped Hessian, or that in coordinates (in the 1-norm).
         shared: theta* + H^-1 g(theta), of which every example has one n-th, shape (outputs, d), float64.
         residual: norm of H^-1 g(theta) over norm of theta: 0 for a last layer that is trained to convergence.
             It is the length of the Newton step that training left undone, and what the paper neglects.
+        basis: of the span of few examples with many features, outside of which H is the damping alone, shape (d, n),
+            float64; else None.
     """
 
     weights: np.ndarray
@@ -53,10 +56,15 @@ class Expansion:
     condition_number: float
     shared: np.ndarray
     residual: float
+    basis: tf.Tensor | None = None
 
     def solve(self, rows: np.ndarray) -> np.ndarray:
-        """Return H^-1 times rows (n, p)."""
-        return _solve(self.factor, rows)
+        """Return H^-1 times rows (n, outputs * d)."""
+
+        def inverse(formed: tf.Tensor) -> tf.Tensor:
+            return tf.constant(_solve(self.factor, formed.numpy()))
+
+        return spans.solve(inverse, tf.constant(rows, tf.float64), self.basis, self.damping).numpy()
 
 
 class RepresenterPointLJE(StoredInfluenceCalculator):
@@ -82,7 +90,8 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
     softmax it is summed over the outputs, labels that do not hold with a negative sign.
 
     The inverse is applied to queries, never to all training examples. The constructor makes one pass over the
-    training set for features, then forms and factorises the (p, p) Hessian.
+    training set for features, then forms and factorises the (p, p) Hessian, of far more features than examples in the
+    span of these.
 
     Args:
         model: the model to explain; it needs a linear last layer.
@@ -98,9 +107,9 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
         expansion: theta*, the factorised Hessian, its damping and condition number.
 
     Raises:
-        ValueError: bad settings, labels or datasets, a model without a linear last layer or with one of more
-            than 12,000 parameters (all before any long work), features that are not finite, a Hessian that is
-            zero.
+        ValueError: bad settings, labels or datasets, a model without a linear last layer (all before any long work) or
+            with one of more than 12,000 parameters (or outputs * n of far fewer examples n than features), features
+            that are not finite, a Hessian that is zero.
 
     Warns:
         UserWarning: the condition number of the damped Hessian is above 1e6.
@@ -163,8 +172,13 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
     def _solved(self, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
         """Return the inverse Hessian times outer products, shape (n, outputs, d), differentiable."""
         rows = tf.reshape(left[:, :, tf.newaxis] * right[:, tf.newaxis], (-1, self.expansion.weights.size))
-        solved = tf.linalg.cholesky_solve(tf.constant(self.expansion.factor), tf.transpose(rows))
-        return tf.reshape(tf.transpose(solved), (-1, *self.expansion.weights.shape))
+        expansion = self.expansion
+
+        def inverse(formed: tf.Tensor) -> tf.Tensor:
+            return tf.transpose(tf.linalg.cholesky_solve(tf.constant(expansion.factor), tf.transpose(formed)))
+
+        solved = spans.solve(inverse, rows, expansion.basis, expansion.damping)
+        return tf.reshape(solved, (-1, *expansion.weights.shape))
 
     def _check_head(self) -> bool:
         """Return whether the last layer has a bias."""
@@ -175,22 +189,29 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
                 "feed one; use RepresenterPointL2, which fits its own."
             )
             raise ValueError(describe(needed, {"feature_layer": self.model.feature_layer}))
-        size = (self.model.num_features + head.has_bias) * num_outputs(self.model)
-        require(
-            size <= _SIZE_LIMIT,
-            f"RepresenterPointLJE inverts a p x p Hessian of the last layer, for up to {_SIZE_LIMIT} "
-            "parameters; use RepresenterPointL2 instead.",
-            {"p": size},
-        )
+        size = self.model.num_features + head.has_bias
+        # Before the pass over the training set, unless its examples may be so few that their span is enough.
+        if size < spans.LEAST_WIDE or not spans.is_wide(self.num_train, size):
+            self._check_size(size)
         return head.has_bias
+
+    def _check_size(self, size: int) -> None:
+        require(
+            size * num_outputs(self.model) <= _SIZE_LIMIT,
+            f"RepresenterPointLJE inverts a p x p Hessian of the last layer, for up to {_SIZE_LIMIT} parameters "
+            "(outputs * n where there are far fewer examples n than features); use RepresenterPointL2 instead.",
+            {"p": size * num_outputs(self.model)},
+        )
 
     def _expand(self) -> Expansion:
         theta = self._last_layer()
         gradient = self._errors_and_gradient(theta)[1]
         star = theta + self.gamma * gradient
         errors = self._errors_and_gradient(star)[0]
-        hessian = self._hessian(star)
-        damping = self.relative_damping * float(np.trace(hessian)) / len(hessian)
+        basis = spans.basis_of((rows for *_, rows in self._phi_and_targets()), self.num_train, star.shape[1])
+        self._check_size(star.shape[1] if basis is None else basis.shape[1])
+        hessian = self._hessian(star, basis)
+        damping = self.relative_damping * float(np.trace(hessian)) / star.size
         require(
             damping > 0,
             "The Hessian of the loss is zero: the model is certain of every training example to the last "
@@ -199,16 +220,10 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
             {"mean eigenvalue": damping / self.relative_damping},
         )
         factor, condition_number = _cholesky(hessian, damping)
-        undone = _solve(factor, gradient.reshape(1, -1)).reshape(star.shape)
-        return Expansion(
-            weights=star,
-            errors=errors,
-            factor=factor,
-            damping=damping,
-            condition_number=condition_number,
-            shared=star + undone,
-            residual=float(np.linalg.norm(undone) / max(np.linalg.norm(theta), np.finfo(np.float64).tiny)),
-        )
+        found = Expansion(star, errors, factor, damping, condition_number, star, 0.0, basis)
+        undone = found.solve(gradient.reshape(1, -1)).reshape(star.shape)
+        residual = float(np.linalg.norm(undone) / max(np.linalg.norm(theta), np.finfo(np.float64).tiny))
+        return replace(found, shared=star + undone, residual=residual)
 
     def _last_layer(self) -> np.ndarray:
         """Return theta, shape (outputs, d), the bias as last column."""
@@ -226,11 +241,12 @@ class RepresenterPointLJE(StoredInfluenceCalculator):
             gradient += part.numpy() / self.num_train
         return np.concatenate(errors), gradient
 
-    def _hessian(self, weights: np.ndarray) -> np.ndarray:
-        gram = OutputGram(weights.shape[0], weights.shape[1], self.model.objective.hessian_kind)
+    def _hessian(self, weights: np.ndarray, basis: tf.Tensor | None) -> np.ndarray:
+        num_inputs = weights.shape[1] if basis is None else basis.shape[1]
+        gram = OutputGram(weights.shape[0], num_inputs, self.model.objective.hessian_kind)
         for *block, rooted in self._phi_and_targets():
             _, factor, _ = _terms(*block, weights, self.model.objective, self._has_one_logit, len(weights))
-            gram.add(rooted, factor)
+            gram.add(spans.inside(rooted, basis), factor)
         return gram.mean()
 
     def _phi_and_targets(self) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, tf.Tensor]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+import tensorflow as tf
 
 from deel_dualview.linalg.operators import LinearOperator
 
@@ -26,6 +27,15 @@ class Curvature(LinearOperator):
     @abstractmethod
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
         """Yield, without end, the curvatures of random batches; the same ones for the same seed."""
+
+    @property
+    def basis(self) -> tf.Tensor | None:
+        """Orthonormal columns (d, n), float64, such that this is (I (x) basis) M (I (x) basis)' M small; or None."""
+        return None
+
+    def in_span(self) -> np.ndarray:
+        """Return M, float64: the matrix itself without a basis."""
+        return self.to_array()
 
     def to_array(self) -> np.ndarray:
         """Return the matrix as an array that must not be written to, shape (p, p), float64."""

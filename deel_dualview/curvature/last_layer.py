@@ -11,6 +11,7 @@ from deel_dualview._checks import require
 from deel_dualview.curvature.base import Curvature
 from deel_dualview.curvature.outputs import OutputGram, mean_products, traces
 from deel_dualview.gradients import LastLayerGradients
+from deel_dualview.linalg import spans
 from deel_dualview.linalg.operators import LinearOperator
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import AffineMap
@@ -97,10 +98,25 @@ class LastLayerCurvature(Curvature):
             yield _BatchCurvature(*block, self._kind, self.size, self._step)
 
     @cached_property
+    def basis(self) -> tf.Tensor | None:
+        """Of the features, where examples are far fewer than these."""
+        if self._num_inputs < spans.LEAST_WIDE:
+            # Known before the pass over the examples.
+            return None
+        return spans.basis_of((rows for rows, _ in self._blocks()), self.num_examples, self._num_inputs)
+
+    def in_span(self) -> np.ndarray:
+        return self.to_array() if self.basis is None else self._formed(self.basis)
+
+    @cached_property
     def _matrix(self) -> np.ndarray:
-        gram = OutputGram(self._num_outputs, self._num_inputs, self._kind)
+        return self._formed(None)
+
+    def _formed(self, basis: tf.Tensor | None) -> np.ndarray:
+        num_inputs = self._num_inputs if basis is None else basis.shape[1]
+        gram = OutputGram(self._num_outputs, num_inputs, self._kind)
         for features, factor in self._blocks():
-            gram.add(features, factor)
+            gram.add(spans.inside(features, basis), factor)
         # Symmetric, so that both of its sides are pulled back as rows are.
         half = _pulled(tf.constant(gram.mean()), self._step)
         return _pulled(tf.transpose(half), self._step).numpy()

@@ -13,6 +13,7 @@ from deel_dualview._checks import describe, require
 from deel_dualview.curvature import CurvatureKind
 from deel_dualview.gradients import Weights
 from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
+from deel_dualview.linalg import spans
 from deel_dualview.linalg.operators import DampedOperator, DenseOperator, LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
@@ -25,14 +26,16 @@ _TOLERANCE = 1e-6
 class ExactIHVP(InverseHessianVectorProduct):
     """Inverse by a Cholesky factorisation in float64 of the whole matrix, formed in the constructor.
 
-    The matrix of the last layer has a closed form: one pass over the training set and a few matrix products.
-    That of other layers takes p products of a pass each. Memory is O(p^2), the features of a last layer apart
-    (`store=NoStore()` keeps none): three matrices of p^2 float64 at most at a time, two afterwards.
+    The matrix of the last layer has a closed form: one pass over the training set and a few matrix products. That of
+    other layers takes p products of a pass each. Memory is O(p^2), the features of a last layer apart
+    (`store=NoStore()` keeps none): three matrices of p^2 float64 at most at a time, two afterwards. Where a last layer
+    of u units has far more inputs d than there are examples n (d >= 2 n, 1,024 at least), its matrix is formed in the
+    span of their features, outside of which it is 0: with u n in the place of p, and d n numbers more.
 
     Args:
         model: see `InverseHessianVectorProduct`, as all others.
         train_set: batched.
-        weights: `"last"`, `"all"` or names of layers; up to 12,000 parameters.
+        weights: `"last"`, `"all"` or names of layers; up to 12,000 parameters (p above).
         curvature: `"hessian"` or `"gauss-newton"`.
         damping: absolute, or `RelativeDamping`.
         regularisation: lambda of a penalty lambda / 2 ||w||^2 of the training objective.
@@ -63,36 +66,54 @@ class ExactIHVP(InverseHessianVectorProduct):
             regularisation=regularisation,
             store=store,
         )
-        require(
-            self.size <= SIZE_LIMIT,
-            f"An exact inverse holds p x p matrices, for p up to {SIZE_LIMIT}: choose fewer `weights` or "
-            "another inverse, for instance EkfacIHVP or ConjugateGradientDescentIHVP.",
-            {"p": self.size, "weights": weights},
-        )
-        self._matrix = self._curvature.to_array()
+        # Without a penalty there is no inverse outside of the span: the whole matrix says so.
+        has_penalty = self.regularisation > 0 or self._damping != 0
+        self._basis = self._curvature.basis if has_penalty else None
+        size = self.size
+        if self._basis is not None:
+            num_inputs, num_columns = self._basis.shape
+            size = size // num_inputs * num_columns
+        self._check_size(size)
+        self._matrix = self._curvature.to_array() if self._basis is None else self._curvature.in_span()
         self._mean = float(np.trace(self._matrix)) / self.size
         self._factor = _cholesky(self._matrix, self._added)
 
     @cached_property
     def hessian(self) -> LinearOperator:
         """The damped curvature, whose inverse this is, as a matrix."""
+        if self._basis is not None:
+            return DampedOperator(self._curvature, self._added)
         return DampedOperator(DenseOperator(tf.constant(self._matrix)), self._added)
 
     @cached_property
     def inverse(self) -> tf.Tensor:
         """The inverse itself, shape (p, p), float64."""
+        self._check_size(self.size)
+        if self._basis is not None:
+            return self._solve(tf.eye(self.size, dtype=tf.float64)).value
         triangle, _ = scipy.linalg.lapack.dpotri(self._factor, lower=True)
         return tf.constant(np.tril(triangle) + np.tril(triangle, -1).T)
 
     def _solve(self, rows: tf.Tensor) -> LinearSolution:
-        sides = np.asarray(rows, np.float64)
-        transposed, _ = scipy.linalg.lapack.dpotrs(self._factor, sides.T, lower=True)
-        value = np.ascontiguousarray(transposed.T)
-        residual = np.linalg.norm(sides - value @ self._matrix - self._added * value, axis=1)
-        norms = np.linalg.norm(sides, axis=1)
+        rows = tf.cast(rows, tf.float64)
+        value = spans.solve(self._solve_formed, rows, self._basis, self._added)
+        # Of what a row has outside of the span nothing is left.
+        sides, solved = (spans.inside(part, self._basis).numpy() for part in (rows, value))
+        residual = np.linalg.norm(sides - solved @ self._matrix - self._added * solved, axis=1)
+        norms = tf.norm(rows, axis=1).numpy()
         relative = np.divide(residual, norms, out=np.zeros_like(norms), where=norms > 0)
-        return LinearSolution(
-            tf.constant(value), tf.constant(relative <= _TOLERANCE), 1, tf.constant(relative)
+        return LinearSolution(value, tf.constant(relative <= _TOLERANCE), 1, tf.constant(relative))
+
+    def _solve_formed(self, rows: tf.Tensor) -> tf.Tensor:
+        transposed, _ = scipy.linalg.lapack.dpotrs(self._factor, rows.numpy().T, lower=True)
+        return tf.constant(np.ascontiguousarray(transposed.T))
+
+    def _check_size(self, size: int) -> None:
+        require(
+            size <= SIZE_LIMIT,
+            f"An exact inverse holds p x p matrices, for p up to {SIZE_LIMIT}: choose fewer `weights` or "
+            "another inverse, for instance EkfacIHVP or ConjugateGradientDescentIHVP.",
+            {"p": size, "weights": self.weights},
         )
 
     def _read_first(self, dataset: tf.data.Dataset, name: str) -> Any:

@@ -11,6 +11,7 @@ from tree_cases import BOOSTED, FORESTS, INPUTS, NUMBERS, QUERIES, THREE, TWO
 from tree_cases import xgboost_classifier as boosted
 
 import deel_dualview as dv
+from deel_dualview.linalg import spans
 from deel_dualview.stores import features as stored
 
 NUM_TRAIN, DAMPING = len(INPUTS), 0.1
@@ -181,16 +182,37 @@ def test_the_surrogate_of_the_leaves_is_certified_and_its_influences_add_up(mult
 
 
 def test_more_leaves_than_examples_are_fitted_in_their_span(multi_class, monkeypatch):
-    from deel_dualview.calculators import dualview
-
     solver = dv.DualSVMSolver(tolerance=1e-6)
     expected = dv.DualView(multi_class.model, multi_class.train_set(), kernel="cosine", solver=solver)
-    monkeypatch.setattr(dualview, "_WIDE", 0)
-    monkeypatch.setattr(dualview, "_LEAST_WIDE", 0)
+    monkeypatch.setattr(spans, "WIDE", 0)
+    monkeypatch.setattr(spans, "LEAST_WIDE", 0)
     found = dv.DualView(multi_class.model, multi_class.train_set(), kernel="cosine", solver=solver)
     assert found.surrogate.relative_gap <= 1e-6
     np.testing.assert_allclose(found.surrogate.weights, expected.surrogate.weights, atol=1e-3)
     np.testing.assert_allclose(values(found), values(expected), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "case"),
+    [
+        (dv.FirstOrderInfluenceCalculator, "binary"),
+        (dv.FirstOrderInfluenceCalculator, "multi_class"),
+        (dv.LeverageCorrectedInfluenceCalculator, "binary"),
+        (dv.RelatIF, "binary"),
+        (dv.RepresenterPointLJE, "multi_class"),
+    ],
+)
+def test_few_examples_of_many_leaves_have_the_same_influence_in_their_span(
+    method, case, request, monkeypatch
+):
+    twin = request.getfixturevalue(case)
+    train_set = twin.train_set().unbatch().take(13).batch(5)
+    expected = values(method(twin.model, train_set))
+    monkeypatch.setattr(spans, "LEAST_WIDE", 0)
+    found = method(twin.model, train_set)
+    held = found.expansion.factor if method is dv.RepresenterPointLJE else found.ihvp._factor
+    assert len(held) == twin.num_outputs * 13
+    same(values(found), expected)
 
 
 def test_similarity_is_the_share_of_trees_with_a_common_leaf(binary):
