@@ -136,8 +136,9 @@ def test_attention_runs_with_the_masks_that_the_model_gives_it(attending):
     np.testing.assert_allclose(lrp.forward(TOKENS), outputs, atol=1e-6)
 
 
-def test_attention_under_a_mask_loses_nothing(attending):
+def test_attention_under_a_mask_loses_nothing(attending, eagerly):
     lrp, outputs = attending
+    eagerly(True)
     for step in lrp.by_step(TOKENS, outputs):
         lost = np.abs(np.subtract(step.received, step.passed))
         # Against the size of the outputs, of which stabilisers take a millionth.
