@@ -33,12 +33,11 @@ from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
 from deel_dualview.search.faiss_index import FaissIndex
-from deel_dualview.stores import Store
+from deel_dualview.stores import NoStore, Store
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver, PerOutputSVMSolver
 from deel_dualview.svm.progress import GapBar
 from deel_dualview.typing import Kernel, Target
 
-_BLOCK_SIZE = 8192
 _LARGEST_SQUARED_NORM = 1e30
 
 
@@ -153,7 +152,9 @@ class DualView(StoredInfluenceCalculator):
             )
         else:
             self.surrogate = self._fit([self.K], phi)[0]
-        self._support_vectors = SupportVectors(self.surrogate.coefficients, phi, index)
+        # What is not stored is held, so that no query runs the network over the training set.
+        rows_of = phi.__getitem__ if isinstance(self.store, NoStore) else self._kernel_rows
+        self._support_vectors = SupportVectors(self.surrogate.coefficients, rows_of, index)
         remedy = "Take a larger K." if self.kernel == "cosine" else "Take kernel='cosine', or a larger K."
         self._monitor = fidelity.AgreementMonitor({"kernel": self.kernel, "K": self.K}, remedy)
 
@@ -170,13 +171,12 @@ class DualView(StoredInfluenceCalculator):
             ValueError: the model is no classifier.
         """
         self.model.num_classes  # noqa: B018 (raises the error)
-        phi = self._kernel_features()
-        classes = np.empty(len(phi), np.int64)
-        for rows in np.array_split(np.arange(len(phi)), -(-len(phi) // _BLOCK_SIZE)):
-            logits = phi[rows] @ self.surrogate.weights.astype(np.float32)
+        weights, found = self.surrogate.weights.astype(np.float32), []
+        for rows, represented in self._features():
+            logits = self.feature_map(represented.features).numpy() @ weights
             logits[np.arange(len(rows)), self.train_labels[rows]] = -np.inf
-            classes[rows] = logits.argmax(axis=1)
-        return classes
+            found.append(logits.argmax(axis=1))
+        return np.concatenate(found)
 
     @property
     def surrogate_bias(self) -> np.ndarray:
@@ -248,12 +248,7 @@ class DualView(StoredInfluenceCalculator):
         """
         batches = self._evaluate_all(dataset)
         is_classifier = self.model.is_classifier
-        explained = [
-            batch.model_logits.argmax(axis=1)
-            if is_classifier
-            else np.zeros(len(batch.model_logits), np.int64)
-            for batch in batches
-        ]
+        explained = [batch.model_logits.argmax(axis=1) * is_classifier for batch in batches]
         sums = [
             self._support_vectors.values(batch.kernel_features, classes).sum(axis=1, dtype=np.float64)
             for batch, classes in zip(batches, explained, strict=True)
@@ -290,12 +285,13 @@ class DualView(StoredInfluenceCalculator):
             return self._stored().array("features")
         width = self.model.num_features + self.feature_map.has_bias
         phi = np.empty((len(self._stored()), width), np.float32)
-        start = 0
-        for block in self._stored():
-            stop = start + len(block["features"])
-            phi[start:stop] = self.feature_map(block["features"])
-            start = stop
+        for rows, represented in self._features():
+            phi[rows] = self.feature_map(represented.features)
         return phi
+
+    def _kernel_rows(self, positions: np.ndarray) -> np.ndarray:
+        """Return phi of some training examples, at increasing positions, shape (r, d)."""
+        return np.asarray(self.feature_map(self._stored().rows("features", positions)))
 
     def _mean_squared_norm(self, phi: np.ndarray) -> float:
         squares = np.einsum("nd,nd->n", phi, phi, dtype=np.float64)

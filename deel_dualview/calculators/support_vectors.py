@@ -1,6 +1,6 @@
 """The rows of a sparse dual solution that can influence a class, ready for queries."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +8,13 @@ import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview.data import to_array
+from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.search import ORDER, Best, inner_product_blocks, streaming_top_k
 from deel_dualview.search.bounded import Search
 from deel_dualview.search.faiss_index import FaissIndex, Indexed
 
 _CACHED_BYTES = 512 * 2**20
+_ROWS_AT_ONCE = 8192
 
 
 class Candidates(NamedTuple):
@@ -33,68 +35,80 @@ def _has_gpu() -> bool:
 
 
 class SupportVectors:
-    """Coefficients (n, c), sparse, and the kernel features of the rows that have any.
+    """Coefficients (n, c), sparse, and the kernel features of the rows that have any, which are read where needed.
 
     Args:
         coefficients: alpha, shape (n, c).
-        kernel_features: phi of all training examples, shape (n, d); only the support vectors are kept.
+        kernel_features: from positions of training examples, increasing, (r,), to their phi, (r, d), float32.
         index: by which those of a class are searched; None for all of them.
     """
 
     def __init__(
         self,
         coefficients: scipy.sparse.csr_array,
-        kernel_features: np.ndarray,
+        kernel_features: Callable[[np.ndarray], np.ndarray],
         index: FaissIndex | None = None,
     ) -> None:
         self._index = index
         self._searches: dict[tuple[int, int], Search] = {}
         self.rows = np.flatnonzero(np.diff(coefficients.indptr))
-        self.features = np.ascontiguousarray(kernel_features[self.rows])
         self.coefficients = scipy.sparse.csc_array(coefficients)
-        self._fits_in_cache = self.coefficients.nnz * kernel_features.shape[1] * 4 <= _CACHED_BYTES
+        self._kernel_features = kernel_features
+        self._size = kernel_features(self.rows[:1]).shape[1]
+        self._fits_in_cache = self.coefficients.nnz * self._size * 4 <= _CACHED_BYTES
         self._cache: dict[tuple[int, int], Candidates] = {}
 
-    def candidates(self, class_index: int, num_padding: int = 0) -> Candidates:
-        """Return the support vectors of a class, and the first `num_padding` examples that have no influence on it.
+    def candidates(self, class_index: int, num_padding: int = 0) -> Iterator[Candidates]:
+        """Yield the support vectors of a class, and the first `num_padding` examples that have no influence on it.
 
         With k examples of padding, the k largest (or smallest) influence values over all n training examples
-        are among the candidates, zeros included, and ties still break by the lower index.
+        are among the candidates, zeros included, and ties still break by the lower index. They come in one block,
+        which is kept, where those of all classes fit into 512 MiB.
         """
         key = (class_index, num_padding)
-        if key not in self._cache:
-            made = self._make(class_index, num_padding)
-            if not self._fits_in_cache:
-                return made
-            self._cache[key] = made
-        return self._cache[key]
+        if key in self._cache:
+            yield self._cache[key]
+            return
+        rows, values = self._entries(class_index, num_padding)
+        step = len(rows) if self._fits_in_cache else _ROWS_AT_ONCE
+        for start in range(0, len(rows), max(step, 1)):
+            part = slice(start, start + step)
+            vectors = self._kernel_features(rows[part]) * values[part, np.newaxis]
+            made = Candidates(rows[part], tf.constant(vectors) if _has_gpu() else vectors)
+            if self._fits_in_cache:
+                self._cache[key] = made
+            yield made
 
     def top_k(self, kernel_features: np.ndarray, class_index: int, k: int, order: ORDER) -> Best:
         """Return the k first of all n training examples by their influence on a class at queries (m, d)."""
-        found = self.candidates(class_index, num_padding=k)
 
         def scored(is_wanted: np.ndarray | None) -> Iterator[tuple[np.ndarray, Any]]:
-            rows = slice(None) if is_wanted is None else is_wanted
-            return inner_product_blocks(kernel_features, found.vectors[rows], found.indices[rows])
+            start = 0
+            for found in self.candidates(class_index, num_padding=k):
+                stop = start + len(found.indices)
+                rows = slice(None) if is_wanted is None else is_wanted[start:stop]
+                yield from inner_product_blocks(kernel_features, found.vectors[rows], found.indices[rows])
+                start = stop
 
         if self._index is None:
             return streaming_top_k(scored(None), k, order)
         search = self._searches.setdefault(
-            (class_index, k), Indexed(self._index, lambda: [(tf.constant(found.vectors),)])
+            (class_index, k), Indexed(self._index, self._vectors(class_index, k))
         )
         return search.top_k(scored, (tf.constant(kernel_features),), k, order)
 
-    def _make(self, class_index: int, num_padding: int) -> Candidates:
+    def _vectors(self, class_index: int, k: int) -> Callable[[], Iterator[Blocks]]:
+        return lambda: ((tf.constant(found.vectors),) for found in self.candidates(class_index, k))
+
+    def _entries(self, class_index: int, num_padding: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of the candidates of a class, increasing, int64, and their coefficients, float32."""
         column = slice(*self.coefficients.indptr[class_index : class_index + 2])
-        rows, values = self.coefficients.indices[column], self.coefficients.data[column]
-        vectors = self.features[np.searchsorted(self.rows, rows)] * values[:, np.newaxis].astype(np.float32)
-        if num_padding:
-            first = np.arange(min(self.coefficients.shape[0], len(rows) + num_padding))
-            padding = np.setdiff1d(first, rows)[:num_padding]
-            order = np.argsort(np.concatenate([rows, padding]))
-            rows = np.concatenate([rows, padding])[order]
-            vectors = np.vstack([vectors, np.zeros((len(padding), vectors.shape[1]), np.float32)])[order]
-        return Candidates(rows.astype(np.int64), tf.constant(vectors) if _has_gpu() else vectors)
+        rows, values = self.coefficients.indices[column].astype(np.int64), self.coefficients.data[column]
+        first = np.arange(min(self.coefficients.shape[0], len(rows) + num_padding))
+        padding = np.setdiff1d(first, rows)[:num_padding]
+        order = np.argsort(np.concatenate([rows, padding]))
+        values = np.concatenate([values, np.zeros(len(padding))]).astype(np.float32)
+        return np.concatenate([rows, padding])[order], values[order]
 
     def values(self, kernel_features: np.ndarray, classes: np.ndarray) -> scipy.sparse.csr_array:
         """Return `alpha_ij <phi_i, phi(x)>` for queries x explained for classes j, zeros left out.
@@ -116,8 +130,13 @@ class SupportVectors:
         return scipy.sparse.csr_array(scipy.sparse.vstack(blocks, format="csr")[np.argsort(order)])
 
     def _values_of_class(self, kernel_features: np.ndarray, class_index: int) -> scipy.sparse.csr_array:
-        indices, vectors = self.candidates(class_index)
-        values = kernel_features @ to_array(vectors).T
+        found = list(self.candidates(class_index))
+        if not found:
+            return scipy.sparse.csr_array(
+                (len(kernel_features), self.coefficients.shape[0]), dtype=np.float32
+            )
+        indices = np.concatenate([part.indices for part in found])
+        values = np.concatenate([kernel_features @ to_array(part.vectors).T for part in found], axis=1)
         pointers = np.arange(len(values) + 1) * len(indices)
         shape = (len(values), self.coefficients.shape[0])
         return scipy.sparse.csr_array((values.ravel(), np.tile(indices, len(values)), pointers), shape=shape)
@@ -134,5 +153,9 @@ class SupportVectors:
         else:
             own = coefficients[self.rows, labels[self.rows]]
         values = np.zeros(self.coefficients.shape[0], np.float32)
-        values[self.rows] = np.asarray(own).ravel() * (self.features.astype(np.float64) ** 2).sum(axis=1)
+        own = np.asarray(own).ravel()
+        for start in range(0, len(self.rows), _ROWS_AT_ONCE):
+            rows = self.rows[start : start + _ROWS_AT_ONCE]
+            squared_norms = (self._kernel_features(rows).astype(np.float64) ** 2).sum(axis=1)
+            values[rows] = own[start : start + _ROWS_AT_ONCE] * squared_norms
         return values

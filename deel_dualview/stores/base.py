@@ -72,6 +72,23 @@ class StoredVectors(ABC):
             column.append(block[name])
         return column.array()
 
+    def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
+        """Return one array of some examples, shape (r, ...), without reading those of the others.
+
+        Args:
+            name: of the array.
+            positions: of the examples, increasing, shape (r,).
+        """
+        parts: list[np.ndarray] = []
+        start = 0
+        for block in self:
+            stop = start + len(block[name])
+            first, last = np.searchsorted(positions, [start, stop])
+            if first < last or not parts:
+                parts.append(block[name][positions[first:last] - start])
+            start = stop
+        return np.concatenate(parts)
+
 
 class Store(Summarised, ABC):
     """Where the vectors of a dataset's examples are kept once a model has computed them.

@@ -114,6 +114,10 @@ class _Unpacked(StoredVectors):
         )
         return self._dense(self._stored.array(LEAVES))
 
+    def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
+        stored = self._stored.rows(LEAVES if name == "features" else name, positions)
+        return self._dense(stored) if name == "features" else stored
+
     def _dense(self, places: np.ndarray) -> np.ndarray:
         features = np.zeros((len(places), self._num_features), np.float32)
         np.put_along_axis(features, places.astype(np.int64), np.float32(1), axis=1)

@@ -95,6 +95,9 @@ class _InMemory(StoredVectors):
     def array(self, name: str) -> np.ndarray:
         return self._arrays[name] if name in self._arrays else super().array(name)
 
+    def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
+        return self._arrays[name][positions]
+
 
 class _Recomputed(StoredVectors):
     """The first pass records hashes; every later one must yield the same."""

@@ -7,7 +7,8 @@ import scipy.sparse
 import tensorflow as tf
 from keras import layers
 
-from deel_dualview import DualSVMSolver, DualView, InfluenceModel
+from deel_dualview import ORDER, DiskStore, DualSVMSolver, DualView, InfluenceModel, NoStore
+from deel_dualview.calculators import support_vectors
 from deel_dualview.calculators.feature_maps import fit_feature_map
 
 
@@ -92,6 +93,33 @@ def test_the_order_of_queries_is_kept_when_classes_are_grouped(dualview, problem
     whole = dualview.sparse_influence_values(problem.test(15)).toarray()
     single = dualview.sparse_influence_values(problem.test(1)).toarray()
     np.testing.assert_allclose(whole, single, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ORDER)
+def test_support_vectors_that_are_read_in_blocks_give_the_same(split, problem, tmp_path, monkeypatch, order):
+    held = DualView(split, problem.train(), kernel="cosine", bias=True)
+    monkeypatch.setattr(support_vectors, "_CACHED_BYTES", 0)
+    monkeypatch.setattr(support_vectors, "_ROWS_AT_ONCE", 7)
+    store = DiskStore(tmp_path / "store", shard_size=5, progress=False)
+    read = DualView(split, problem.train(), kernel="cosine", bias=True, store=store)
+    pairs = [calculator.top_k_indices(problem.test(15), 6, order=order) for calculator in (held, read)]
+    for (values, indices), (expected, expected_indices) in zip(*pairs, strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(indices, expected_indices)
+    for method in ("compute_influence_values", "estimate_influence_values_in_batches"):
+        arguments = () if method == "compute_influence_values" else (problem.test(15),)
+        found, expected = (
+            np.concatenate(list(getattr(one, method)(*arguments).as_numpy_iterator())) for one in (read, held)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_query_of_a_calculator_without_a_store_runs_the_network_on_the_query_alone(
+    split, problem, monkeypatch
+):
+    calculator = DualView(split, problem.train(), store=NoStore(progress=False))
+    monkeypatch.setattr(type(calculator._stored()), "__iter__", lambda stored: pytest.fail("read again"))
+    next(iter(calculator.top_k_indices(problem.test(15), 3)))
 
 
 def test_self_influence_has_the_squared_norm(split, problem):

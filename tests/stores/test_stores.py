@@ -56,6 +56,13 @@ keeping = pytest.mark.parametrize("keeping_store", ["memory", "disk"], indirect=
 
 
 class TestEveryStore:
+    @pytest.mark.parametrize("positions", [[0], [4, 5, 22], [], list(range(NUM_EXAMPLES))])
+    def test_rows_are_those_of_the_array_at_their_positions(self, store, positions):
+        stored = store.open(KEY, make_dataset(), Compute())
+        rows = np.array(positions, np.int64)
+        for name in ("features", "ids"):
+            np.testing.assert_array_equal(stored.rows(name, rows), stored.array(name)[rows])
+
     def test_an_array_holds_all_examples_in_order(self, store):
         stored = store.open(KEY, make_dataset(), Compute())
         np.testing.assert_array_equal(
