@@ -28,6 +28,7 @@ import xgboost
 from memory import peak, reset_peak
 
 from deel_dualview import (
+    ConjugateGradientDescentIHVP,
     DualView,
     FeatureSimilarity,
     FirstOrderInfluenceCalculator,
@@ -78,7 +79,12 @@ class Problem:
             "RPS-LJE, trees": lambda: RepresenterPointLJE(trees, train_set),
         }
         if is_large:
-            return found
+
+            def by_products() -> FirstOrderInfluenceCalculator:
+                inverse = ConjugateGradientDescentIHVP(leaves, train_set)
+                return FirstOrderInfluenceCalculator(leaves, train_set, inverse)
+
+            return {"influence functions, leaves, conjugate gradients": by_products, **found}
         return {
             "DualView, leaves": lambda: DualView(leaves, train_set),
             "influence functions, leaves": lambda: FirstOrderInfluenceCalculator(leaves, train_set),

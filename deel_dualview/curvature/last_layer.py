@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.curvature.base import Curvature
-from deel_dualview.curvature.outputs import OutputGram, mean_products, traces
+from deel_dualview.curvature.outputs import OutputGram, indicator_products, mean_products, traces
 from deel_dualview.gradients import LastLayerGradients
 from deel_dualview.linalg import spans
 from deel_dualview.linalg.operators import LinearOperator
@@ -17,6 +18,7 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import AffineMap
 from deel_dualview.models.objectives import HessianKind
 from deel_dualview.stores import MemoryStore, Store, StoredVectors, stored_features
+from deel_dualview.stores.features import LEAVES
 
 
 class LastLayerCurvature(Curvature):
@@ -26,7 +28,8 @@ class LastLayerCurvature(Curvature):
     2 / c; w_i is the weight of the example (the sum is divided by n, not by the sum of weights). It is its own
     Gauss-Newton matrix, since the outputs are linear in these weights. It follows from the features, which are kept in
     a store (n d numbers; none in a `NoStore`) and shared with calculators that have the same one. The matrix is summed
-    in float64 and takes O(p^2) numbers; products with rows alone never form it.
+    in float64 and takes O(p^2) numbers; products with rows alone never form it. Of features that are indicators of T
+    leaves these take a sparse matrix, 8 T bytes an example.
 
     Args:
         model: with a linear head.
@@ -62,6 +65,8 @@ class LastLayerCurvature(Curvature):
 
     def matmul(self, rows: tf.Tensor) -> tf.Tensor:
         pushed = _pushed(rows, self._step)
+        if self._leaves is not None:
+            return _pulled(indicator_products(*self._leaves, pushed, self._kind), self._step)
         total = tf.zeros_like(pushed, tf.float64)
         for features, factor in self._blocks():
             weight = len(features) / self.num_examples
@@ -78,6 +83,10 @@ class LastLayerCurvature(Curvature):
     def trace(self) -> float:
         if "_matrix" in vars(self) or self._step is not None:
             return float(np.trace(self.to_array()))
+        if self._leaves is not None:
+            rows, factor = self._leaves
+            lengths = tf.constant(np.sqrt(rows.power(2).sum(axis=1)))[:, tf.newaxis]
+            return float(tf.reduce_mean(traces(lengths, factor, self._kind)))
         return (
             sum(float(tf.reduce_sum(traces(*block, self._kind))) for block in self._blocks())
             / self.num_examples
@@ -96,6 +105,24 @@ class LastLayerCurvature(Curvature):
                 features[rows], *(None if part is None else part[rows] for part in (targets, weights))
             )
             yield _BatchCurvature(*block, self._kind, self.size, self._step)
+
+    @cached_property
+    def _leaves(self) -> tuple[scipy.sparse.csr_array, tf.Tensor] | None:
+        """Features that are indicators of leaves as in `_blocks`, but sparse, (n, d), and factors; None of others."""
+        if LEAVES not in self._stored.names:
+            return None
+        # An indicator times the root of a weight is that root.
+        parts = [(tf.reduce_max(rows, axis=1), factor) for rows, factor in self._blocks()]
+        roots, factor = (tf.concat(group, axis=0) for group in zip(*parts, strict=True))
+        places = self._stored.array(LEAVES)
+        if self._gradients.head.has_bias:
+            places = np.pad(places, [(0, 0), (0, 1)], constant_values=self._num_inputs - 1)
+        num_ones = places.shape[1]
+        starts = np.arange(len(places) + 1) * num_ones
+        shape = (len(places), self._num_inputs)
+        return scipy.sparse.csr_array(
+            (np.repeat(roots.numpy(), num_ones), places.ravel(), starts), shape
+        ), factor
 
     @cached_property
     def basis(self) -> tf.Tensor | None:
