@@ -64,7 +64,11 @@ class Queries(NamedTuple):
         check_count("num_queries", num_queries)
         data.check_batched(test_set, "test_set")
         model.check_inputs(data.unpack(test_set.element_spec).inputs, "test_set")
-        taken = next(iter(test_set.unbatch().take(num_queries).batch(num_queries)), None)
+        single = test_set.unbatch().take(num_queries)
+        have_ranks = all(leaf.shape.rank is not None for leaf in tf.nest.flatten(single.element_spec))
+        # Batches of several lengths are filled up to the longest of all.
+        batched = single.padded_batch(num_queries) if have_ranks else single.batch(num_queries)
+        taken = next(iter(batched), None)
         require(taken is not None, "The test set must hold an example.", {"test_set": test_set})
         batch = data.unpack(taken)
         data.check_finite(batch.inputs, 0, "test_set")

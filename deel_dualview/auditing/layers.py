@@ -43,7 +43,7 @@ class Layers(NamedTuple):
 
 def read_training_layers(model: InfluenceModel, train_set: tf.data.Dataset, store: Store) -> Layers:
     """Run the network over the training set; its features are in `store` then, for any calculator that takes it."""
-    compute, kept = HiddenLayers(model), _Kept(model)
+    compute, kept = HiddenLayers(model, given=data.unpack(train_set.element_spec).inputs), _Kept(model)
 
     def features_of(inputs: Inputs) -> tf.Tensor:
         return kept.keep(compute(inputs)).features
@@ -54,7 +54,7 @@ def read_training_layers(model: InfluenceModel, train_set: tf.data.Dataset, stor
 
 def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers:
     """Run the network over the test set."""
-    compute, kept = HiddenLayers(model), _Kept(model)
+    compute, kept = HiddenLayers(model, given=data.unpack(test_set.element_spec).inputs), _Kept(model)
 
     def represent(batch: data.Batch) -> Represented:
         hidden = kept.keep(compute(batch.inputs))

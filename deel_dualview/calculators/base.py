@@ -19,7 +19,7 @@ from deel_dualview.calculators.targets import check_target, explained_targets
 from deel_dualview.data import identity
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.positions import Position
-from deel_dualview.models.train_sets import check_train_set, to_influence_model
+from deel_dualview.models.train_sets import check_train_set, is_split, to_influence_model
 from deel_dualview.search import ORDER, TopK, to_order
 from deel_dualview.search.gathering import gather_examples, gathered_spec
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
@@ -66,11 +66,22 @@ class BaseInfluenceCalculator(RankingCalculator):
         self.train_set = train_set
         self.target = target
         self.store = MemoryStore() if store is None else store
+        # Before any work where the model is known, else after its first call.
+        if is_split(self.model):
+            self._check_model()
         check_train_set(self.model, train_set)
         check_target(target, self.model)
+        self._check_model()
+        self._rely_on(self.model.record_weights())
+
+    def _check_model(self) -> None:
+        """Refuse a model that the method does not explain, whose layers are known.
+
+        Raises:
+            ValueError: it is one.
+        """
         if not self._takes_positions:
             self.model.refuse_positions(type(self).__name__)
-        self._rely_on(self.model.record_weights())
 
     @property
     @abstractmethod

@@ -132,9 +132,9 @@ class DualView(StoredInfluenceCalculator):
             check_choice("kernel", kernel, get_args(Kernel))
         check_flag("bias", bias)
         check_solver(solver)
+        self.solver: Any = solver
         super().__init__(model, train_set, target=target, store=store)
         objective = self.model.objective
-        self.solver = solver_of(objective, solver)
         self.kernel: Kernel = kernel or default_kernel(objective)
         features, power, total = self._stored().array("features"), TEMPERED_POWER, default_penalty(objective)
         if self.kernel == "tempered" and self.model.is_classifier:
@@ -157,6 +157,10 @@ class DualView(StoredInfluenceCalculator):
         self._support_vectors = SupportVectors(self.surrogate.coefficients, rows_of, index)
         remedy = "Take a larger K." if self.kernel == "cosine" else "Take kernel='cosine', or a larger K."
         self._monitor = fidelity.AgreementMonitor({"kernel": self.kernel, "K": self.K}, remedy)
+
+    def _check_model(self) -> None:
+        super()._check_model()
+        self.solver = solver_of(self.model.objective, self.solver)
 
     @property
     def train_ids(self) -> np.ndarray | None:

@@ -54,6 +54,10 @@ class GradientSimilarity(StoredInfluenceCalculator):
         self._stored()
         self._use_index(index)
 
+    @property
+    def _weights_of_own_queries(self) -> np.ndarray | None:
+        return None if isinstance(self._of_queries, UnitGradients) else super()._weights_of_own_queries
+
     @abstractmethod
     def _sides(self) -> tuple[Side, Side]:
         """Return what gives the vectors of training examples and the queries of evaluated ones."""

@@ -12,7 +12,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
-from deel_dualview.calculators.represented import Represented, training_batch
+from deel_dualview.calculators.represented import Represented, RepresentedExamples, training_batch
 from deel_dualview.gradients import check_finite
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
@@ -74,6 +74,11 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         """Return the queries of training examples explained for their labels, where they follow from their vectors."""
         return None
 
+    @property
+    def _weights_of_own_queries(self) -> np.ndarray | None:
+        """What `_own_queries` of all vectors are too large by, (n,): the weights in the vectors; None for nothing."""
+        return self.train_weights
+
     def _scores(self, queries: Blocks, vectors: Blocks) -> tf.Tensor:
         """Return the influence of every vector on every query, shape (m, n)."""
         return blocks.inner_products(queries, vectors)
@@ -122,6 +127,13 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
     def _sample_weight_spec(self) -> tf.TensorSpec | None:
         return data.unpack(self.train_set.element_spec).sample_weight
 
+    def _check_queries(self, dataset: tf.data.Dataset | RepresentedExamples) -> None:
+        super()._check_queries(dataset)
+        # Of no example: whether the model has what is to be explained shows before it is called.
+        none = Represented(self.model, np.zeros((0, self.model.num_outputs)), features=tf.zeros((0, 1)))
+        none.logits = tf.zeros((0, self.model.num_outputs))
+        self._explained_classes(none)
+
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily, as `Blocks`: a matrix or an OuterProduct for each layer."""
         self._check_same_train_set(train_set)
@@ -141,9 +153,9 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         if self._keeps_features:
             for rows, represented in self._features():
                 yield tf.concat([*self._influence_on_themselves(rows, represented)], axis=0)
-        elif self._follow_from_vectors(data.slice_examples(next(self._blocks())[1], 0, 1)) is not None:
-            for _, vectors in self._blocks():
-                yield tf.concat([*self._influence_by_vectors(vectors)], axis=0)
+        elif self._own_queries(data.slice_examples(next(self._blocks())[1], 0, 1)) is not None:
+            for rows, vectors in self._blocks():
+                yield tf.concat([*self._influence_by_vectors(rows, vectors)], axis=0)
         else:
             stop = 0
             for batch in self._train_batches(train_set):
@@ -164,12 +176,14 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         """Return the queries of training examples by their vectors, None where vectors have weights."""
         return None if self.is_weighted else self._own_queries(vectors)
 
-    def _influence_by_vectors(self, vectors: Blocks) -> Iterator[tf.Tensor]:
-        num_vectors = data.num_examples(vectors)
-        step = self._queries_at_once or num_vectors
-        for start in range(0, num_vectors, step):
+    def _influence_by_vectors(self, rows: np.ndarray, vectors: Blocks) -> Iterator[tf.Tensor]:
+        weights, step = self._weights_of_own_queries, self._queries_at_once or len(rows)
+        for start in range(0, len(rows), step):
             part = data.slice_examples(vectors, start, start + step)
-            yield self._row_scores(cast(Blocks, self._own_queries(part)), part)
+            scores = self._row_scores(cast(Blocks, self._own_queries(part)), part)
+            if weights is not None:
+                scores = tf.math.divide_no_nan(scores, weights[rows[start : start + step]])
+            yield scores
 
     def _values(self, represented: Represented) -> np.ndarray:
         parts = []

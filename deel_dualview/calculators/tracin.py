@@ -50,6 +50,8 @@ class TracIn(StoredInfluenceCalculator):
     Source: Pruthi et al. (2020), section 3.3 (TracInCP) and 3.4 (projections).
     """
 
+    _takes_positions = False
+
     def __init__(
         self,
         models: Models,

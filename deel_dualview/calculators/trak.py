@@ -62,6 +62,8 @@ class Trak(StoredInfluenceCalculator):
     Source: Park et al. (2023), equations 13 to 16, without the soft threshold.
     """
 
+    _takes_positions = False
+
     def __init__(
         self,
         models: Models,
@@ -133,6 +135,10 @@ class Trak(StoredInfluenceCalculator):
 
     def _own_queries(self, vectors: Blocks) -> Blocks:
         return self._solved(list(vectors[:-1]))
+
+    @property
+    def _weights_of_own_queries(self) -> None:
+        """Nothing: features are stored without weights."""
 
     def _solved(self, features: list[tf.Tensor]) -> Blocks:
         return tuple(

@@ -184,7 +184,8 @@ class PerExampleGradients:
         }
 
     def _check_layers(self) -> None:
-        """Refuse weights that the model does not have, before any data is read."""
+        """Refuse weights, or a function, that the model does not have, before any data is read."""
+        self.model.objective.check_function(self.function)
         if not self.is_closed_last_layer:
             self.model.refuse_positions("A gradient in other weights than those of a last layer")
         if self.is_closed_last_layer:

@@ -17,6 +17,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.operators import DampedOperator, LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
+from deel_dualview.models.train_sets import is_split, to_influence_model
 from deel_dualview.stores import Store
 
 _LARGEST_FACTOR = 16_384
@@ -77,6 +78,9 @@ class EkfacIHVP(InverseHessianVectorProduct):
     ) -> None:
         self.num_samples = None if num_samples is None else check_count("num_samples", num_samples)
         self.seed = check_seed("seed", seed)
+        model = to_influence_model(model)
+        if is_split(model):
+            model.refuse_positions("EkfacIHVP")
         super().__init__(
             model,
             train_set,
@@ -86,6 +90,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
             regularisation=regularisation,
             store=store,
         )
+        self.model.refuse_positions("EkfacIHVP")
         self.approximation: KroneckerCurvature = estimate_curvature(
             self.model, self._layers(), train_set, num_samples=self.num_samples, seed=seed
         )

@@ -153,8 +153,9 @@ class InputTable:
             if any(len(words) > _MOST_WORDS for words in train[number][0] if isinstance(words, Counter)):
                 continue
             rows = [_as_given(split[number]) for split in (train, test)]
-            for place in range(rows[0].shape[1]):
-                yield Column(number, place, rows[0].shape[1], rows[0][:, place], rows[1][:, place])
+            width = min(part.shape[1] for part in rows)
+            for place in range(width):
+                yield Column(number, place, width, rows[0][:, place], rows[1][:, place])
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the training set (n, r) and of the test set (m, r), float32."""
@@ -168,9 +169,9 @@ class InputTable:
         found = []
         for number, parts in enumerate(train):
             if self._are_rows[number] and not self._are_tokens[number] and isinstance(parts[0], np.ndarray):
-                own = np.concatenate(cast(list[np.ndarray], parts))
-                other = np.concatenate(cast(list[np.ndarray], test[number])) if test else own[:0]
-                found.append(InputColumns(number, own, other))
+                both = _stacked(cast(list[np.ndarray], [*parts, *(test[number] if test else [])]))
+                num_train = sum(map(len, parts))
+                found.append(InputColumns(number, both[:num_train], both[num_train:]))
         return found
 
     def _make_rows(self) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +195,16 @@ def _as_given(parts: Sequence[_Part]) -> np.ndarray:
             " ".join(map(str, words.elements())) for part in parts for words in cast(list[Counter[Any]], part)
         ]
         return np.array(texts)[:, np.newaxis]
-    return np.concatenate(cast(list[np.ndarray], parts))
+    return _stacked(cast(list[np.ndarray], parts))
+
+
+def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the rows (b, w) of all batches; shorter ones are filled up with zeros, as `padded_batch` does."""
+    width = max(part.shape[1] for part in parts)
+    missing = [width - part.shape[1] for part in parts]
+    return np.concatenate(
+        [np.pad(part, ((0, 0), (0, own))) if own else part for part, own in zip(parts, missing, strict=True)]
+    )
 
 
 def _count_words(values: np.ndarray) -> list[Counter[Any]]:
@@ -231,7 +241,7 @@ def _to_columns(parts: Sequence[_Part], seed: int) -> np.ndarray:
     """Return the columns of one input of all examples, shape (n + m, w)."""
     if isinstance(parts[0], list):
         return _text_columns([row for part in parts for row in part], seed)
-    rows = np.concatenate(cast(list[np.ndarray], parts))
+    rows = _stacked(cast(list[np.ndarray], parts))
     finite = np.isfinite(rows)
     if not finite.all():
         means = np.where(finite, rows, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)

@@ -240,7 +240,7 @@ def _read(
         ),
         {"element_spec": dataset.element_spec},
     )
-    layers = HiddenLayers(model, seed)
+    layers = HiddenLayers(model, seed, data.unpack(dataset.element_spec).inputs)
     columns: dict[str, list[Any]] = {}
 
     def keep(batch: data.Batch) -> None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from deel_dualview.models import tracing
 from deel_dualview.models.influence_model import InfluenceModel
+from deel_dualview.models.inputs import structure_of
 from deel_dualview.models.recording import LayerCall, recorded
 from deel_dualview.typing import Inputs
 
@@ -40,18 +41,27 @@ class Hidden(NamedTuple):
 class HiddenLayers:
     """Calls a model on inputs and returns its `Hidden` layers.
 
+    Where batches may differ in length, what a layer takes is averaged over positions, so that all rows are as wide.
+
     Args:
         model: prepared on a batch, see `InfluenceModel.prepare`.
         seed: of random projections.
+        given: specs of the inputs of the dataset; None where all batches have one length.
     """
 
-    def __init__(self, model: InfluenceModel, seed: int = 0) -> None:
-        self._model, self._seed = model, seed
+    def __init__(self, model: InfluenceModel, seed: int = 0, given: Inputs | None = None) -> None:
+        self._model, self._given, self._seed = model, given, seed
+        structure = structure_of(model.model)
+        wanted = [] if structure is None else keras.tree.flatten(structure)
+        takes_any_length = not wanted or any(None in want.shape[1:] for want in wanted)
+        self._has_lengths = given is not None and takes_any_length
         self._compute = tf.function(self._hidden, autograph=False, reduce_retracing=True)
 
     def __call__(self, inputs: Inputs) -> Hidden:
         self._model.prepare(inputs)
         specs = tf.nest.map_structure(tracing.relaxed_spec, inputs)
+        if self._has_lengths:
+            specs = tf.nest.map_structure(_as_unknown, specs, self._given)
         with self._model.lock:
             function = self._compute.get_concrete_function(specs)
         with tracing.with_own_errors(self._model.model, inputs):
@@ -98,3 +108,11 @@ class HiddenLayers:
             return rows
         projection = np.random.default_rng(self._seed).standard_normal((width, _MAX_WIDTH), np.float32)
         return rows @ tf.constant(projection / np.sqrt(np.float32(_MAX_WIDTH)))
+
+
+def _as_unknown(spec: tf.TensorSpec, given: tf.TensorSpec) -> tf.TensorSpec:
+    """Return the spec of a batch without the sizes that a dataset does not know."""
+    if given.shape.rank != spec.shape.rank:
+        return spec
+    sizes = [known and own for own, known in zip(spec.shape, given.shape, strict=True)]
+    return tf.TensorSpec([None, *sizes[1:]], spec.dtype)

@@ -13,19 +13,14 @@ from deel_dualview import (
     ArnoldiInfluenceCalculator,
     EkfacIHVP,
     ExactIHVP,
-    FeatureSimilarity,
     FirstOrderInfluenceCalculator,
-    GradCos,
     GradDot,
     InfluenceModel,
     LeverageCorrectedInfluenceCalculator,
-    RelatIF,
     RepresenterPointL2,
     RepresenterPointLJE,
     SecondOrderInfluenceCalculator,
     SquaredError,
-    TracIn,
-    Trak,
 )
 
 
@@ -99,46 +94,6 @@ def test_the_retrained_layer_at_the_penalty_of_the_model_is_the_model(head):
     assert fidelity.completeness_error < 1e-5 and fidelity.num_examples == NUM_TEST
 
 
-def gradient(head: Head, inputs: np.ndarray, function) -> np.ndarray:
-    """Return the gradient in the one kernel, as outputs x features, of a function of the outputs of one example."""
-    kernel = head.model.model.layers[-1].kernel.value
-    with tf.GradientTape() as tape:
-        tape.watch(kernel)
-        result = function(tf.constant(inputs[np.newaxis]) @ kernel)
-    return tape.gradient(result, kernel).numpy().T.ravel()
-
-
-@pytest.fixture(scope="module")
-def twin(head) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of minus output 0 of the test examples (m, p), and of the losses of the training examples (n, p)."""
-    queries = [gradient(head, row, lambda outputs: -outputs[0, 0]) for row in head.test_inputs]
-    losses = [
-        gradient(head, row, lambda outputs, label=label: head.objective.loss(outputs, label[np.newaxis])[0])
-        for row, label in zip(head.inputs, head.labels, strict=True)
-    ]
-    return np.stack(queries), np.stack(losses)
-
-
-def test_gradient_products_are_those_of_minus_the_output_and_the_loss(head, twin):
-    queries, losses = twin
-    found = values(GradDot(head.model, head.train_set(), target=0), head)
-    np.testing.assert_allclose(found, queries @ losses.T, rtol=1e-4, atol=1e-5)
-    traced = values(TracIn(head.model, head.train_set(), learning_rates=0.5, target=0), head)
-    np.testing.assert_allclose(traced, 0.5 * queries @ losses.T, rtol=1e-4, atol=1e-5)
-    norms = np.linalg.norm(queries, axis=1)[:, np.newaxis] * np.linalg.norm(losses, axis=1)
-    cosines = values(GradCos(head.model, head.train_set(), target=0), head)
-    np.testing.assert_allclose(cosines, queries @ losses.T / norms, rtol=1e-4, atol=1e-4)
-
-
-def test_relatif_divides_by_the_change_of_the_weights(head, exact, twin):
-    queries, losses = twin
-    hessian = naive_hessian(head) + 2 * PENALTY * np.eye(queries.shape[1])
-    solved = np.linalg.solve(hessian, losses.T)
-    expected = queries @ solved / np.linalg.norm(solved, axis=0)
-    found = values(RelatIF(head.model, head.train_set(), exact, target=0), head)
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
-
-
 def naive_hessian(head: Head) -> np.ndarray:
     matrices = [
         np.kron(
@@ -173,35 +128,6 @@ def test_arnoldi_with_all_eigenvectors_is_first_order():
     exact = ExactIHVP(head.model, head.train_set(), damping=0.1)
     expected = values(FirstOrderInfluenceCalculator(head.model, head.train_set(), exact, target=0), head)
     np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-5)
-
-
-def test_the_similarity_of_a_regression_is_positive_for_similar_features():
-    head = make_head(SquaredError(), 1)
-    found = values(FeatureSimilarity(head.model, head.train_set()), head)
-    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (head.test_inputs, head.inputs)]
-    np.testing.assert_allclose(found, unit[0] @ unit[1].T, rtol=1e-5, atol=1e-6)
-
-
-def test_trak_of_one_output_weighs_by_minus_the_derivative_of_the_loss():
-    head = make_head(SquaredError(), 1)
-    found = values(Trak(head.model, head.train_set(), relative_damping=1e-3), head)
-    phi, psi = head.inputs.astype(np.float64), head.test_inputs.astype(np.float64)
-    gram = phi.T @ phi
-    gram += 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    residuals = 2 * (head.labels - head.model.logits(head.inputs).numpy())[:, 0]
-    np.testing.assert_allclose(found, psi @ np.linalg.solve(gram, phi.T) * residuals, rtol=1e-3, atol=1e-5)
-
-
-def test_trak_of_several_numbers_is_refused():
-    head = make_head(SquaredError(), 3)
-    with pytest.raises(ValueError, match="one output"):
-        Trak(head.model, head.train_set())
-
-
-def test_a_prediction_of_several_numbers_needs_an_index():
-    head = make_head(SquaredError(), 3)
-    with pytest.raises(ValueError, match="target=INDEX"):
-        values(GradDot(head.model, head.train_set()), head)
 
 
 def test_an_output_that_the_model_does_not_have_is_refused():

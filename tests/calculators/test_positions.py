@@ -6,19 +6,12 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import (
-    ArnoldiInfluenceCalculator,
     DiskStore,
     DualView,
     ExactIHVP,
-    FeatureSimilarity,
     FirstOrderInfluenceCalculator,
-    GradCos,
     GradDot,
     InfluenceModel,
-    LeverageCorrectedInfluenceCalculator,
-    RelatIF,
-    RepresenterPointL2,
-    RepresenterPointLJE,
     TracIn,
     audit,
     label_issues,
@@ -160,22 +153,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-METHODS = [
-    DualView,
-    RepresenterPointL2,
-    RepresenterPointLJE,
-    FirstOrderInfluenceCalculator,
-    LeverageCorrectedInfluenceCalculator,
-    RelatIF,
-    ArnoldiInfluenceCalculator,
-    GradCos,
-    FeatureSimilarity,
-]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_of_the_last_layer_sees_the_rows(steps, method):
-    calculator, twin = method(steps.own, steps.train_set()), method(steps.flat, steps.flat_train_set())
+def test_the_surrogate_is_that_of_the_rows(steps):
+    calculator, twin = DualView(steps.own, steps.train_set()), DualView(steps.flat, steps.flat_train_set())
     np.testing.assert_allclose(
         values(calculator, steps.test_set()), values(twin, steps.flat_test_set()), rtol=2e-3, atol=1e-4
     )
