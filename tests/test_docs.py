@@ -45,15 +45,29 @@ def python_blocks(page):
     return found
 
 
-@pytest.fixture
-def given(keras_seed):
-    """The names that the pages take for given: a compiled Keras classifier, arrays, training and test set."""
-    (images, labels), (test_images, test_labels) = load_digits()
+def compiled():
     layers = [keras.layers.Conv2D(2, 5), keras.layers.Flatten(), keras.layers.Dense(6, "tanh")]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(10)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained_weights():
+    keras.utils.set_random_seed(0)
+    images, labels = load_digits()[0]
+    model = compiled()
+    model.fit(images[:96], labels[:96], verbose=0)
+    return model.get_weights()
+
+
+@pytest.fixture
+def given(trained_weights, keras_seed):
+    """The names that the pages take for given: a compiled Keras classifier, arrays, training and test set."""
+    (images, labels), (test_images, test_labels) = load_digits()
     images, labels = images[:96], labels[:96]
-    model.fit(images, labels, verbose=0)
+    model = compiled()
+    model.set_weights(trained_weights)
     train = tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)
     test = tf.data.Dataset.from_tensor_slices((test_images[:4], test_labels[:4])).batch(4)
     return {"model": model, "train": train, "test": test, "images": images, "labels": labels}

@@ -271,6 +271,7 @@ def test_table3_fits_every_k_once(folder, monkeypatch):
     assert "| 1e0 |" in (folder / "table3-digits.md").read_text()
 
 
+@pytest.mark.reproduction
 def test_dualxda_asks_its_rows_and_writes_its_table(folder, tmp_path):
     given = ["--data", "digits", "--models", folder / "models", "--output", tmp_path, "--num-test", NUM_TEST]
     run("reproduce_dualxda", *given, "--rows", "DualDA, C = 1e-3", "--questions", "normal")

@@ -1,5 +1,9 @@
 """What tests of the command line share: data of a module, a model, a run, and how a refusal looks."""
 
+import functools
+import pathlib
+import tempfile
+
 import keras
 from click.testing import CliRunner
 
@@ -24,10 +28,26 @@ def run(*arguments, command="audit"):
 
 
 def save_model(path, *between):
+    path = pathlib.Path(path)
+    if between:
+        _model(*between).save(path)
+    else:
+        path.write_bytes(_plain_model(path.suffix))
+    return path
+
+
+def _model(*between):
     keras.utils.set_random_seed(0)
     layers = [keras.Input((3,)), keras.layers.Dense(8, "relu"), *between, keras.layers.Dense(3)]
-    keras.Sequential(layers).save(path)
-    return path
+    return keras.Sequential(layers)
+
+
+@functools.cache
+def _plain_model(suffix):
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, f"model{suffix}")
+        _model().save(path)
+        return path.read_bytes()
 
 
 def refused(result, *words):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,8 +128,8 @@ def test_an_output_folder_that_exists_is_refused_before_training(folder):
     assert "Training" not in result.output
 
 
-def test_overwrite_replaces_a_report(folder, model_file):
-    run(*own(model_file))
+def test_overwrite_replaces_a_report(folder, model_file, demo):
+    shutil.copytree(demo[0], folder / "audit")
     (folder / "audit" / "index.html").write_text("old")
     assert run(*own(model_file), "--overwrite").exit_code == 0
     assert (folder / "audit" / "index.html").read_text() != "old"

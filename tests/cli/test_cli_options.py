@@ -121,7 +121,7 @@ def test_functions_of_data_are_not_mapped(folder):
 
 
 def test_every_command_is_listed():
-    assert {"apply", "audit", "benchmark", "compare"} == set(main.commands)
+    assert {"apply", "audit", "benchmark", "compare", "store"} == set(main.commands)
 
 
 def test_a_second_audit_says_what_has_changed(folder):
