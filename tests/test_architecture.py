@@ -124,22 +124,29 @@ def test_no_file_prints_or_asserts():
     ]
 
 
-def _modules_after(statement):
-    code = f"{statement}\nimport sys; print(*sys.modules)"
+def _modules_after(*statements):
+    """Return the names of the modules that a process has after each statement."""
+    code = "".join(f"{statement}\nimport sys; print(*sys.modules)\n" for statement in statements)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in result.stdout.splitlines()[-1].split()}
+    return [set(line.split()) for line in result.stdout.splitlines()]
 
 
 def test_importing_the_package_and_its_names_leaves_out_what_is_not_always_needed():
     """Beyond what Keras imports by itself where it is installed (matplotlib, scikit-learn)."""
-    names = "from deel_dualview import DualView, InfluenceModel, ORDER, DualSVMSolver, MemoryStore"
-    added = _modules_after(f"import tensorflow, keras\n{names}") - _modules_after("import tensorflow, keras")
-    assert "deel_dualview" in added
-    assert not {"tensorflow_datasets", "matplotlib", "jinja2", "sklearn"} & added
+    package, keras, names, audit = _modules_after(
+        "import deel_dualview",
+        "import tensorflow, keras",
+        "from deel_dualview import DualView, InfluenceModel, ORDER, DualSVMSolver, MemoryStore",
+        "deel_dualview.audit",
+    )
+    assert "deel_dualview.calculators.dualview" in names
+    assert not {"tensorflow", "keras", "matplotlib"} & package
+    assert not {"tensorflow_datasets", "matplotlib", "jinja2", "sklearn"} & (names - keras)
+    assert not {"tensorflow_datasets", "jinja2", "deel_dualview.plots.audit"} & audit
 
 
 def test_the_command_line_answers_without_tensorflow():
-    assert not {"tensorflow", "keras", "matplotlib", "jinja2"} & _modules_after("import deel_dualview.cli")
+    assert not {"tensorflow", "keras", "matplotlib", "jinja2"} & _modules_after("import deel_dualview.cli")[0]
 
 
 def test_every_public_name_can_be_imported():
