@@ -32,11 +32,15 @@ REFUSED = {
     ("tracin", "positions"): LAST_LAYER,
     ("random", "positions"): LAST_LAYER,
 }
-# What costs most: inverses that only differ from the exact one by their algorithm, and EK-FAC (exact of one number).
+# What costs most: inverses that only differ from the exact one by their algorithm, and EK-FAC (exact of one number);
+# and what does not depend on the objective, but for the form of its Hessian.
 ONLY = {
     "first-order-cg": ["squared errors, weighted"],
     "first-order-lissa": ["custom loss"],
     "ekfac": ["squared error", "custom loss", "binary, weighted"],
+    "arnoldi": ["squared errors, weighted", "positions"],
+    "random": ["squared errors, weighted"],
+    "leverage-corrected": ["squared errors, weighted", "custom loss", "binary, weighted", "positions"],
 }
 # Of one number the Huber loss is the general case of most methods.
 FEW = {"squared error": ["dualview", "ekfac", "graddot", "trak", "rps-l2", "rps-lje"]}
