@@ -1,12 +1,12 @@
 """Time the dual solver against liblinear, on one thread each, in one run.
 
-    python benchmarks/bench_solver.py --features mnist_features.npz ... [--synthetic] [--json FILE]
+    python benchmarks/bench_solver.py --features mnist_features.npz ... [--made-up 20000x128x100 ...] [--json FILE]
 
 Ours is timed to its strong certificate, (P(W_a) - D) / P(W_a) <= tolerance. liblinear offers no
 certificate: its stopping tolerance is tightened until its primal objective is within the same relative
 distance of a lower bound that our solver certified, which is a weaker demand; only the last fit counts.
-Seconds are CPU seconds of the process, so that a busy machine disturbs the ratio less. Traces of the
-TensorFlow functions are made on a subset before the clock starts.
+Seconds are CPU seconds of the process, so that a busy machine disturbs the ratio less. A first fit traces and
+compiles; it is reported apart, in the JSON file.
 """
 
 from __future__ import annotations
@@ -61,27 +61,31 @@ def load(path: pathlib.Path) -> Examples:
         return Examples(path.stem, archive["train_features"], archive["train_labels"])
 
 
-def synthetic(num_examples: int = 20_000, size: int = 128, num_classes: int = 100) -> Examples:
-    """ReLU features around 100 class centres, overlapping, with a decaying spectrum."""
+def made_up(shape: str) -> Examples:
+    """ReLU features of unit length around class means, 2 % of the labels drawn anew; `shape` as in 20000x128x100."""
+    n, d, c = (int(part) for part in shape.split("x"))
     generator = np.random.default_rng(0)
-    labels = generator.integers(0, num_classes, num_examples)
-    centres = generator.normal(size=(num_classes, size))
-    latent = centres[labels] + 1.5 * generator.normal(size=(num_examples, size))
-    features = np.maximum(latent * np.linspace(1.5, 0.3, size), 0.0)
-    return Examples(f"synthetic_{num_classes}_classes", features.astype(np.float32), labels)
+    labels = generator.integers(0, c, n)
+    centres = generator.normal(size=(c, d)).astype(np.float32)
+    noise = generator.normal(size=(n, d)).astype(np.float32)
+    features = np.maximum(centres[labels] + np.float32(1.5) * noise, 0.0)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    is_drawn = generator.random(n) < 0.02
+    labels[is_drawn] = generator.integers(0, c, int(is_drawn.sum()))
+    return Examples(shape, features, labels)
 
 
-def timed_solve(examples: Examples, K: float, tolerance: float) -> tuple[DualSVMSolution, float]:
-    """Our solution and the median of the CPU seconds it took."""
+def timed_solve(examples: Examples, K: float, tolerance: float) -> tuple[DualSVMSolution, float, float]:
+    """Our solution, the CPU seconds of the first fit, compiling included, and the median of those after it."""
     solver = DualSVMSolver(tolerance=tolerance)
     seconds: list[float] = []
-    while len(seconds) < 3:
+    while len(seconds) < 4:
         start = time.process_time()
         solution = solver.solve(examples.features, examples.labels, examples.num_classes, K)
         seconds.append(time.process_time() - start)
-        if seconds[0] > CHEAP_SECONDS:
+        if len(seconds) > 1 and seconds[1] > CHEAP_SECONDS:
             break
-    return solution, statistics.median(seconds)
+    return solution, seconds[0], statistics.median(seconds[1:])
 
 
 def primal(examples: Examples, weights: np.ndarray, K: float) -> float:
@@ -133,7 +137,7 @@ def compare(examples: Examples, strength: float, tolerance: float, cap: float) -
     """One row of the table."""
     K = strength / examples.mean_squared_norm
     before = peak_mebibytes()
-    solution, seconds = timed_solve(examples, K, tolerance)
+    solution, first_seconds, seconds = timed_solve(examples, K, tolerance)
     memory = peak_mebibytes() - before
     tight = DualSVMSolver(tolerance=tolerance / 20).solve(
         examples.features, examples.labels, examples.num_classes, K, warm_start=solution
@@ -143,9 +147,10 @@ def compare(examples: Examples, strength: float, tolerance: float, cap: float) -
         "set": examples.name,
         "strength": strength,
         "K": K,
+        "first_seconds": first_seconds,
         "seconds": seconds,
         "relative_gap": solution.relative_gap,
-        "newton_steps": solution.num_iterations,
+        "iterations": solution.num_iterations,
         "support_vectors": solution.num_support_vectors,
         "extra_mebibytes": memory,
         "peer_seconds": peer_seconds,
@@ -160,7 +165,7 @@ def show(row: dict[str, object]) -> None:
     bound = "" if row["peer_reached"] else ">"
     print(
         f"{row['set']:<24} {row['strength']:>7g} {row['K']:>9.2e} {row['seconds']:>8.2f} "
-        f"{row['relative_gap']:>8.1e} {row['newton_steps']:>6} {row['support_vectors']:>7} "
+        f"{row['relative_gap']:>8.1e} {row['iterations']:>6} {row['support_vectors']:>7} "
         f"{row['extra_mebibytes']:>7.0f} {bound:>1}{row['peer_seconds']:>8.2f} {row['peer_gap']:>8.1e} "
         f"{bound:>1}{row['speedup']:>6.2f}",
         flush=True,
@@ -173,7 +178,9 @@ def main() -> None:
     parser.add_argument(
         "--features", type=pathlib.Path, nargs="*", default=[], help="archives of train_models.py"
     )
-    parser.add_argument("--synthetic", action="store_true", help="add a set with 100 classes")
+    parser.add_argument(
+        "--made-up", nargs="*", default=[], help="examples x features x classes, such as 20000x128x100"
+    )
     parser.add_argument(
         "--strengths", type=float, nargs="+", default=[0.1, 1, 10, 100, 500], help="K E||f||^2"
     )
@@ -187,16 +194,13 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     print(
-        f"{'set':<24} {'KE||f||2':>7} {'K':>8} {'seconds':>8} {'gap':>8} {'steps':>6} {'support':>7} "
+        f"{'set':<24} {'KE||f||2':>7} {'K':>8} {'seconds':>8} {'gap':>8} {'iters':>6} {'support':>7} "
         f"{'+MiB':>7}  {'peer':>8} {'gap':>8}  {'ratio':>6}"
     )
     rows = []
-    for examples in [load(path) for path in arguments.features] + [synthetic()] * arguments.synthetic:
-        for strength in (1.0, 100.0):
-            K = strength / examples.mean_squared_norm
-            DualSVMSolver(max_iterations=60).solve(
-                examples.features[:4000], examples.labels[:4000], examples.num_classes, K
-            )
+    for examples in [load(path) for path in arguments.features] + [
+        made_up(shape) for shape in arguments.made_up
+    ]:
         for strength in arguments.strengths:
             rows.append(compare(examples, strength, arguments.tolerance, arguments.peer_cap))
             show(rows[-1])

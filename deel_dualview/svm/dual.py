@@ -7,8 +7,9 @@
 
 K_i = K w_i with w_i the sample weights; K where there are none.
 
-The method is a projected gradient in implicit form: a proximal point method on the dual, whose inner
-problems are solved by semismooth Newton steps on a working set of rows.
+Small problems, and large K, go by a projected gradient in implicit form: a proximal point method on the dual, whose
+inner problems are solved by semismooth Newton steps on a working set of rows. Large problems begin with blocked dual
+ascent on the rows that have a gap, and go over to Newton steps where these are likely to need less arithmetic.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview._checks import check_count, check_positive, require
-from deel_dualview.svm.canonical import canonical_point, point_from_coefficients, sparse_coefficients
+from deel_dualview.svm.ascent import Ascent
+from deel_dualview.svm.canonical import canonical_coefficients, point_from_coefficients, sparse_coefficients
+from deel_dualview.svm.certificate import Certificate, certify_coefficients
 from deel_dualview.svm.problem import Problem, check_problem
 from deel_dualview.svm.proximal import Certified, ProximalPoint, certify
 from deel_dualview.svm.solution import ConvergenceWarning, DualSVMSolution, SolverProgress
@@ -36,6 +40,12 @@ _SAME_WIDTH = 0.01
 # K E||f||^2 above which a cold start goes by way of the solution there: where that separates all examples, no
 # larger penalty changes it, and from nothing lambda would have to come down from far above.
 _HARD = 1e6
+# n d c from which blocked ascent wins back what compiling it takes, and the largest K E||f||^2 at which it leads: with
+# many classes, and with fewer.
+_LARGE = 2e7
+_MANY_CLASSES, _STRONGEST_OF_MANY, _STRONGEST = 32, 20.0, 2.0
+# Smoothing at which Newton steps take over from the ascent, above a relative gap and below.
+_FAR, _FAR_WIDTH, _NEAR_WIDTH = 0.1, 0.1, 0.03
 # Largest slack, in units of the margin, of a surrogate that separates all examples but for a rounding.
 _SEPARATED = 1e-6
 
@@ -49,17 +59,19 @@ class DualSVMSolver:
     same bits; permuting the examples permutes the result, to the tolerance. Exact duplicates get equal
     coefficients.
 
-    Memory: the features, a float32 copy of the rows of the working set, and less than 2 n c numbers.
+    Memory: the features and, of a large problem, a sparse lambda and chunks; for Newton steps a float32 copy of the
+    rows of the working set, and less than 2 n c numbers.
 
     Args:
         tolerance: relative gap (P(W_a) - D) / P(W_a) to reach. The weights are held to it too, at any K:
             ||W_a - W*|| <= sqrt(8 tolerance) ||W_a||. At 1e-4 attributions correlate at .998 or better with
             the exact ones; 1e-3 is a preview. Below 1e-7, float32 arithmetic makes progress slow.
-        max_iterations: most Newton steps of one solve, levels included. A solve takes 20 to 500.
-        progress: called after every Newton step; may raise to abort.
+        max_iterations: most passes of ascent and Newton steps of one solve, levels included. A solve takes 20 to 500.
+        progress: called after each of them; may raise to abort.
 
     Source: Crammer and Singer (2001); DualView, appendix A, equations 8 to 16; Li, Sun and Toh (2018)
-        for the semismooth Newton augmented Lagrangian method.
+        for the semismooth Newton augmented Lagrangian method; Keerthi, Sundararajan, Chang, Hsieh and Lin (2008) for
+        dual ascent row by row.
     """
 
     tolerance: float = 1e-4
@@ -166,20 +178,41 @@ class DualSVMSolver:
                     )
                 )
 
-        method = ProximalPoint(problem, self.tolerance, self.max_iterations, report)
-        if warm_start is None:
-            found = method.run(None, _WARM_WIDTH)
-        else:
-            same = warm_start.K == problem.K
-            start = _starting_point(problem, warm_start)
-            found = method.run(start, _SAME_WIDTH if same else _WARM_WIDTH)
-        point, moved = canonical_point(problem, found.point)
-        if moved:
-            found = certify(problem, point)
+        alpha = None if warm_start is None else _starting_coefficients(problem, warm_start)
+        width = _SAME_WIDTH if warm_start is not None and warm_start.K == problem.K else _WARM_WIDTH
+        start, num_iterations = None, 0
+        if _is_large(problem):
+            ascent = Ascent(problem, self.tolerance, self.max_iterations, report, alpha)
+            alpha = canonical_coefficients(problem, ascent.run())
+            found, num_iterations = certify_coefficients(problem, alpha), ascent.num_iterations
+            if found.is_within(self.tolerance) or num_iterations >= self.max_iterations:
+                return _solution(problem, found, num_iterations, self.tolerance)
+            width = _FAR_WIDTH if found.relative_gap > _FAR else _NEAR_WIDTH
+            point = point_from_coefficients(problem, alpha)
+            start = Certified(point, tf.constant(found.weights), *found[2:])
+        elif alpha is not None:
+            start = certify(problem, point_from_coefficients(problem, alpha))
+        method = ProximalPoint(problem, self.tolerance, self.max_iterations, report, num_iterations)
+        newton = method.run(start, width)
+        alpha = sparse_coefficients(problem, newton.point)
+        found = Certificate(alpha, newton.weights.numpy(), *newton[2:])
+        canonical = canonical_coefficients(problem, alpha)
+        if canonical is not alpha:
+            found = certify_coefficients(problem, canonical)
         return _solution(problem, found, method.num_iterations, self.tolerance)
 
 
-def _starting_point(problem: Problem, warm_start: DualSVMSolution) -> Certified:
+def _is_large(problem: Problem) -> bool:
+    """Whether blocked ascent is worth a try, and what it takes to compile."""
+    n, (_, d), c = problem.num_examples, problem.features.shape, problem.num_classes
+    squared_norm = problem.total_squared_norm / n
+    # Scores below the margin, or numbers near the ends of their range, are lost in float32.
+    strongest = _STRONGEST_OF_MANY if c >= _MANY_CLASSES else _STRONGEST
+    is_gentle = 1.0 / n <= problem.K * squared_norm <= strongest and 1e-12 < squared_norm < 1e12
+    return "GPU" not in problem.features.device and n * d * c >= _LARGE and is_gentle
+
+
+def _starting_coefficients(problem: Problem, warm_start: DualSVMSolution) -> scipy.sparse.csr_array:
     """The alpha of another penalty in proportion to K; as it is where it separates all examples already."""
     shape = (problem.num_examples, problem.num_classes)
     require(
@@ -190,27 +223,26 @@ def _starting_point(problem: Problem, warm_start: DualSVMSolution) -> Certified:
     scale = problem.K / warm_start.K
     if float(warm_start.slack.max()) <= _SEPARATED:
         scale = min(scale, 1.0)
-    return certify(problem, point_from_coefficients(problem, warm_start.coefficients, scale))
+    return warm_start.coefficients * scale
 
 
-def _solution(problem: Problem, found: Certified, num_iterations: int, tolerance: float) -> DualSVMSolution:
-    coefficients = sparse_coefficients(problem, found.point)
+def _solution(problem: Problem, found: Certificate, num_iterations: int, tolerance: float) -> DualSVMSolution:
+    coefficients = found.coefficients
     own = np.zeros(problem.num_examples)
     entry_rows = np.repeat(np.arange(problem.num_examples), np.diff(coefficients.indptr))
     is_own = coefficients.indices == problem.labels[entry_rows]
     own[entry_rows[is_own]] = coefficients.data[is_own]
-    squared_norms = tf.reduce_sum(tf.square(problem.features), axis=1)
     return DualSVMSolution(
         K=problem.K,
         coefficients=coefficients,
-        weights=found.weights.numpy(),
+        weights=found.weights,
         primal=found.primal,
         dual=found.dual,
         converged=found.is_within(tolerance),
         num_iterations=num_iterations,
         slack=found.slack,
         support_vectors=np.flatnonzero(own > _SUPPORT * own.max()),
-        mean_squared_norm=float(problem.weighted(squared_norms.numpy()).mean(dtype=np.float64)),
+        mean_squared_norm=problem.total_squared_norm / problem.num_examples,
         tolerance=tolerance,
     )
 

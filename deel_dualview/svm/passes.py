@@ -6,9 +6,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview.svm.problem import CHUNK, Problem
+
+# A sparse product takes this many times longer an entry than a dense one.
+_SPARSE_ENTRY = 60
 
 
 class RowScan(NamedTuple):
@@ -124,3 +128,39 @@ def scores(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 def adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
     """F' alpha for some rows (b, d) and their alpha (b, c) float64, shape (d, c) float64."""
     return _adjoint(rows, coefficients)
+
+
+def sparse_adjoint(
+    features: np.ndarray, rows: np.ndarray, coefficients: scipy.sparse.csr_array, dtype: type[np.floating]
+) -> np.ndarray:
+    """alpha' F for some rows of F (n, d) and their sparse alpha (b, c), shape (c, d) float64.
+
+    A chunk's product is in `dtype`, their sum in float64.
+    """
+    total = np.zeros((coefficients.shape[1], features.shape[1]))
+    is_sparse = coefficients.nnz * _SPARSE_ENTRY < len(rows) * coefficients.shape[1]
+    for start in range(0, len(rows), CHUNK):
+        block = features[rows[start : start + CHUNK]].astype(dtype, copy=False)
+        alpha = coefficients[start : start + CHUNK].astype(dtype, copy=False)
+        total += alpha.T @ block if is_sparse else alpha.toarray().T @ block
+    return total
+
+
+def entry_margins(
+    features: np.ndarray, labels: np.ndarray, coefficients: scipy.sparse.csr_array, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row i and c_ij = z_ij - z_{i,y_i} of every entry of sparse (n, c) coefficients, float64.
+
+    Args:
+        features: F, shape (n, d).
+        labels: y, shape (n,).
+        coefficients: its entries count, not their values.
+        weights: W, shape (d, c).
+    """
+    row = np.repeat(np.arange(len(labels)), np.diff(coefficients.indptr))
+    column, own, found = coefficients.indices, labels[row], np.empty(len(row))
+    by_class = np.ascontiguousarray(weights.T)
+    for start in range(0, len(row), CHUNK):
+        part = slice(start, start + CHUNK)
+        found[part] = np.einsum("rd,rd->r", features[row[part]], by_class[column[part]] - by_class[own[part]])
+    return row, found + (column != own)

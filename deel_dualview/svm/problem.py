@@ -50,6 +50,11 @@ class Problem(NamedTuple):
         """Mean of the masses."""
         return 1.0 if self.masses is None else float(self.masses.mean())
 
+    @property
+    def penalties(self) -> np.ndarray:
+        """K_i = K m_i, shape (n,) float64."""
+        return self.weighted(np.full(self.num_examples, self.K, np.float64))
+
     def weighted(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return values (b, ...) of some rows times their masses."""
         if self.masses is None:

@@ -66,7 +66,7 @@ class Certified(NamedTuple):
         return resolved_gap(self.primal, self.dual, self.scale) <= tolerance * self.scale
 
 
-def gap_scale(primal: float, weights: tf.Tensor) -> float:
+def gap_scale(primal: float, weights: tf.Tensor | np.ndarray) -> float:
     """What the gap is measured against: the objective, or the weights where they are a small part of it."""
     return min(primal, WEIGHT_SHARE * float(tf.reduce_sum(tf.square(weights))))
 
@@ -101,13 +101,14 @@ class ProximalPoint:
         tolerance: float,
         max_iterations: int,
         report: Callable[[int, float, float, int], None],
+        num_iterations: int = 0,
     ) -> None:
         self._problem, self._tolerance, self._report = problem, tolerance, report
         self._max_iterations = max_iterations
         # Scores cannot exceed K sum ||f||^2 by much: widths in units of the margin would be blind below it.
         self._unit = min(1.0, problem.K * problem.total_squared_norm) or 1.0
         self._memory = SolverMemory()
-        self.num_iterations = 0
+        self.num_iterations = num_iterations
         self.best: Certified | None = None
         # Relative gap of the last stage's iterate, certified or not: what is known before the first certificate.
         self._estimate = np.inf

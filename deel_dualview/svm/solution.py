@@ -26,15 +26,15 @@ class ConvergenceWarning(UserWarning):
 
 
 class SolverProgress(NamedTuple):
-    """State of a running solve, handed to the `progress` callback after every Newton step.
+    """State of a running solve, handed to the `progress` callback after every pass of ascent or Newton step.
 
     Attributes:
         K: the penalty being solved for.
-        iteration: Newton steps so far.
-        max_iterations: Newton steps allowed.
+        iteration: passes and Newton steps so far.
+        max_iterations: as many as are allowed.
         relative_gap: best certified relative gap so far (inf before the first certificate).
         tolerance: relative gap asked for.
-        num_active: rows of the current working set.
+        num_active: rows of the current working set, or of the last pass.
         estimated_gap: relative gap of the last stage's smoothed iterate, or the certified one where that is smaller
             (inf before the end of the first stage).
     """
@@ -62,7 +62,7 @@ class DualSVMSolution(Summarised):
         primal: P(W_a), the primal objective at `weights`.
         dual: D(lambda), a lower bound of the optimum.
         converged: whether `relative_gap` <= `tolerance` and `relative_weight_error` <= `weight_tolerance`.
-        num_iterations: Newton steps taken, levels included.
+        num_iterations: passes and Newton steps taken, levels included.
         slack: max_j c_ij at W_a for every example, shape (n,): 0 outside the margin.
         support_vectors: indices whose alpha_i,y_i is above 1e-4 of the largest one, ascending.
         mean_squared_norm: E||f||^2. The problem behaves according to K E||f||^2, not to K.

@@ -1,0 +1,292 @@
+"""Blocked dual ascent on the rows that have a gap: ahead of Newton steps where classes or features are many.
+
+gap of a row   v_i = sum_j lambda_ij (max_k z_ik - z_ij),   z = F W_a + 1[j != y];   P(W_a) - D = sum_i v_i
+cycle          visits of the rows with v_i > 0 when last seen, in a fresh order each pass, then v anew at an exact W_a
+levels         the same on small random subsets first, while most of the other rows have nothing to add
+
+Lambda is sparse: a row stands on a vertex of its simplex, or has a few entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from deel_dualview.svm.block_visits import BLOCK, NEVER, padded_size, rows_of_call, visitor
+from deel_dualview.svm.canonical import coefficients_of, replace_rows
+from deel_dualview.svm.passes import sparse_adjoint
+from deel_dualview.svm.problem import Problem
+from deel_dualview.svm.solution import WEIGHT_SHARE
+
+# Rows of the first level, the growth of levels, most cycles of one and the relative gap that it has to reach.
+_LEVEL, _GROWTH, _LEVEL_CYCLES, _LEVEL_GAP = 2048, 4, 2, 0.03
+_LONGEST_CYCLE = 12  # passes
+# Of all work, the part that gaps at an exact W_a should take; with a share of it, visits see their gaps often enough.
+_CERTIFICATES = 0.25
+# Numbers of the scores and features of a chunk of a look: they stay in cache.
+_NUMBERS = 2**20
+# Rows whose class leads by more are not looked at between full certificates.
+_NEAR = 0.3
+# Where more rows than this share of them are near, all are looked at: a slice is no copy.
+_MOST = 0.6
+# Flops that take as long as a visit's small operations.
+_VISIT_OVERHEAD = 2e5
+# Newton steps from the ascent's point, on average, and tied differences up to which their systems are factorised.
+_NEWTON_STEPS, _DIRECT = 25, 768
+# Cycles over which the rate is measured, the least gain in log(gap) over them, and cycles without any after which
+# float32 has nothing left to give.
+_CYCLES_OF_A_RATE, _LEAST_GAIN, _STALLED = 3, 1e-3, 10
+
+
+class Gaps(NamedTuple):
+    """What a look at rows finds at W_a; the objectives count rows that were not looked at as they were last seen.
+
+    Attributes:
+        gap: P(W_a) - D.
+        primal: P(W_a).
+        scale: what the gap is measured against, see `gap_scale`.
+        rows: gap of every row, shape (n,); 0 of those not looked at.
+    """
+
+    gap: float
+    primal: float
+    scale: float
+    rows: np.ndarray
+
+
+class Ascent:
+    """One solve: call `run` once.
+
+    Args:
+        problem: the training problem.
+        tolerance: relative gap to reach.
+        max_iterations: most passes.
+        report: called after every pass with the passes so far, the best relative gap certified, the present one as
+            rows were met and the number of rows visited.
+        start: alpha, shape (n, c), of a feasible point; none for a start from nothing.
+
+    Attributes:
+        num_iterations: passes so far.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        tolerance: float,
+        max_iterations: int,
+        report: Callable[[int, float, float, int], None],
+        start: scipy.sparse.csr_array | None = None,
+    ) -> None:
+        n, c, d = problem.num_examples, problem.num_classes, int(problem.features.shape[1])
+        self._problem, self._tolerance = problem, tolerance
+        self._max_iterations, self._report = max_iterations, report
+        self._shape = padded_size(c), padded_size(d)
+        self._offsets = tf.constant(np.where(np.arange(self._shape[0]) < c, 1.0, NEVER), tf.float32)
+        self._sizes = problem.penalties
+        self._features = np.asarray(problem.features)
+        self._is_zero = ~self._features.any(axis=1)
+        # A row of zeros has no gap anywhere but on its label.
+        vertex = np.where(self._is_zero, (problem.labels + 1) % c, problem.labels)
+        entries = self._sizes.astype(np.float32), vertex, np.arange(n + 1)
+        self._lambda = scipy.sparse.csr_array(entries, shape=(n, c))
+        self._weights = np.zeros((c, d))
+        if start is not None:
+            self._replace(np.arange(n), _multipliers(start, problem.labels, self._sizes))
+        # At the last look: slack of a row, and whether another class is near its leading one.
+        self._slack, self._is_near = np.zeros(n), np.ones(n, bool)
+        self._starts_cold = start is None
+        self._random = np.random.default_rng(0)
+        self._visits, self.num_iterations = 0, 0
+        # P(W_a) and the smallest relative gap of all rows, once known.
+        self._primal, self._best = 0.0, np.inf
+        self._visit_work = 4.0 * d * c + 2.0 * BLOCK * d + _VISIT_OVERHEAD
+
+    def run(self) -> scipy.sparse.csr_array:
+        """Return alpha, shape (n, c) float64: within the tolerance in float32, or as far as the ascent should go."""
+        if self._starts_cold:
+            self._levels()
+        n, (c, d) = len(self._sizes), self._weights.shape
+        least = (1 / _CERTIFICATES - 1) * n * 4.0 * d * c / self._visit_work
+        history: list[tuple[int, float]] = []
+        everything = np.arange(n)
+        seen, is_full = self._look(everything), True
+        while self.num_iterations < self._max_iterations:
+            if seen.gap <= self._tolerance * seen.scale:
+                if is_full:
+                    break
+                seen, is_full = self._look(everything), True
+                continue
+            gap = seen.gap / seen.scale if seen.scale else np.inf
+            history.append((self._visits, min(gap, history[-1][1] if history else np.inf)))
+            if not self._remaining_work(history) <= self._newton_work():
+                break
+            self._cycle(seen.rows, self._tolerance * seen.scale, max(1.0, least))
+            is_full = not is_full or bool(self._is_near.mean() > _MOST)
+            seen = self._look(everything if is_full else np.flatnonzero(self._is_near))
+        return self._coefficients()
+
+    def _levels(self) -> None:
+        n, size = self._problem.num_examples, _LEVEL
+        shuffled = self._random.permutation(n)
+        while size < n and self.num_iterations < self._max_iterations:
+            rows = np.sort(shuffled[:size])
+            for _ in range(_LEVEL_CYCLES):
+                seen = self._look(rows, alone=True)
+                if seen.gap <= _LEVEL_GAP * seen.primal:
+                    break
+                self._cycle(seen.rows, _LEVEL_GAP * seen.primal, 3.0 * size)
+            if np.count_nonzero(seen.rows) > size / 2:
+                self._cycle(np.where(self._is_zero, 0.0, 1.0), np.inf, 1.0, reach=0.0)
+                return
+            size *= _GROWTH
+
+    def _look(self, rows: np.ndarray, *, alone: bool = False) -> Gaps:
+        """Gaps of some rows at W_a; `alone` as if there were no others."""
+        weights, labels = self._weights.astype(np.float32), self._problem.labels
+        everything = len(rows) == len(labels)
+        chosen = self._lambda if everything else self._lambda[rows]
+        entry = np.repeat(np.arange(len(rows)), np.diff(chosen.indptr))
+        gaps, size = np.zeros(len(labels)), max(_NUMBERS // sum(weights.shape), 1)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            # Of a slice, no copy.
+            features = self._features[start : start + size] if everything else self._features[part]
+            z, own, place = weights @ features.T, labels[part], np.arange(len(part))
+            z[own, place] -= 1.0  # which is z less 1: only differences count
+            top = z.max(axis=0)
+            held = slice(chosen.indptr[start], chosen.indptr[start + len(part)])
+            column, i = chosen.indices[held], entry[held] - start
+            gap = np.bincount(i, weights=(top[i] - z[column, i]) * chosen.data[held], minlength=len(part))
+            gaps[part] = gap
+            self._slack[part] = top - z[own, place]
+            if everything:
+                settled = (np.diff(chosen.indptr[start : start + len(part) + 1]) == 1) & (gap == 0)
+                z[column[settled[i]], i[settled[i]]] = NEVER
+                self._is_near[part] = ~settled | (top - z.max(axis=0) < _NEAR)
+        squared = float(np.square(self._weights).sum())
+        counted = rows if alone else slice(None)
+        primal = 0.5 * squared + float(self._sizes[counted] @ self._slack[counted])
+        if not alone:
+            self._primal = primal
+        if everything:
+            self._best = min(self._best, float(gaps.sum()) / primal)
+        return Gaps(float(gaps.sum()), primal, min(primal, WEIGHT_SHARE * squared), gaps)
+
+    def _cycle(self, gaps: np.ndarray, goal: float, least: float, reach: float = 1.0) -> None:
+        """Pass over rows with a gap until `goal` seems met or `least` rows are visited; then W_a anew."""
+        rows, visited, last = np.flatnonzero(gaps > 0), 0, np.inf
+        current = self._lambda[rows]
+        done: list[tuple[np.ndarray, scipy.sparse.csr_array]] = []
+        weights = self._padded_weights()
+        for _ in range(_LONGEST_CYCLE):
+            # Afresh in every pass: in a fixed order the passes gain a tenth as much.
+            order = self._random.permutation(len(rows))
+            rows = rows[order]
+            current, met, weights = self._visit(rows, current[order], weights, tf.constant(reach))
+            total, visited = float(met.sum()), visited + len(rows)
+            self._visits, self.num_iterations = self._visits + len(rows), self.num_iterations + 1
+            estimate = total / self._primal if self._primal else np.inf
+            self._report(self.num_iterations, self._best, min(self._best, estimate), len(rows))
+            moves = met > 0
+            done.append((rows[~moves], current[~moves]))
+            rows, current = rows[moves], current[moves]
+            is_met = total * min(1.0, total / last) <= goal
+            if is_met or visited >= least or len(rows) == 0 or self.num_iterations >= self._max_iterations:
+                break
+            last = total
+        done.append((rows, current))
+        self._replace(
+            np.concatenate([part for part, _ in done]),
+            scipy.sparse.vstack([part for _, part in done], format="csr"),
+        )
+
+    def _visit(
+        self, rows: np.ndarray, current: scipy.sparse.csr_array, weights: tf.Tensor, reach: tf.Tensor
+    ) -> tuple[scipy.sparse.csr_array, np.ndarray, tf.Tensor]:
+        """Visit rows in this order: their new lambda, their gaps as met, and the weights after it."""
+        c, d = self._shape
+        visit, size, labels = visitor(c, d), rows_of_call(c, d), self._problem.labels
+        entry = np.repeat(np.arange(len(rows)), np.diff(current.indptr))
+        gaps, parts = np.empty(len(rows)), []
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            number, held = len(part), slice(*current.indptr[[start, start + len(part)]])
+            features = np.zeros((size, d), np.float32)
+            features[:number, : self._features.shape[1]] = self._features[part]
+            multipliers = np.zeros((size, c), np.float32)
+            multipliers[entry[held] - start, current.indices[held]] = current.data[held]
+            multipliers[number:] = 1.0
+            targets, sizes = np.zeros(size, np.int32), np.ones(size, np.float32)
+            targets[:number], sizes[:number] = labels[part], self._sizes[part]
+            arrays = (tf.constant(x) for x in (features, targets, sizes, multipliers))
+            found = visit(*arrays, weights, self._offsets, tf.constant(number), reach)
+            weights = found.weights
+            gaps[start : start + number] = np.asarray(found.gaps)[:number]
+            parts.append(_entries(np.asarray(found.multipliers)[:number]))
+        counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        new = scipy.sparse.csr_array((values, columns, starts), shape=(len(rows), self._problem.num_classes))
+        return new, gaps, weights
+
+    def _padded_weights(self) -> tf.Tensor:
+        (c, d), (padded_c, padded_d) = self._weights.shape, self._shape
+        return tf.constant(np.pad(self._weights, ((0, padded_c - c), (0, padded_d - d))), tf.float32)
+
+    def _replace(self, rows: np.ndarray, new: scipy.sparse.csr_array) -> None:
+        """Give rows a new lambda, and W_a the change: products in float32, their sums in float64."""
+        change = (self._lambda[rows] - new).tocsr()
+        change.eliminate_zeros()
+        moved = np.flatnonzero(np.diff(change.indptr))
+        self._weights += sparse_adjoint(self._features, rows[moved], change[moved], np.float32)
+        self._lambda = replace_rows(self._lambda, rows, new)
+
+    def _coefficients(self) -> scipy.sparse.csr_array:
+        """alpha of lambda, its rows made to sum to K_i again in float64."""
+        n, labels = self._problem.num_examples, self._problem.labels
+        row = np.repeat(np.arange(n), np.diff(self._lambda.indptr))
+        values = self._lambda.data.astype(np.float64)
+        values *= (self._sizes / np.bincount(row, weights=values, minlength=n))[row]
+        return coefficients_of(row, self._lambda.indices, values, labels, self._problem.num_classes)
+
+    def _remaining_work(self, history: list[tuple[int, float]]) -> float:
+        """Flops that the ascent still needs at the rate of its last cycles; `history` has visits and best gaps."""
+        if len(history) <= _CYCLES_OF_A_RATE:
+            return 0.0
+        if len(history) > _STALLED and history[-1 - _STALLED][1] <= history[-1][1]:
+            return np.inf
+        (visits, gap), (now, best) = history[-1 - _CYCLES_OF_A_RATE], history[-1]
+        rate = max(np.log(gap / best), _LEAST_GAIN) / max(now - visits, 1)
+        return np.log(best / self._tolerance) / rate * self._visit_work / (1 - _CERTIFICATES)
+
+    def _newton_work(self) -> float:
+        """Flops of the Newton steps; there cannot stay more tied differences than d (c - 1)."""
+        n, (c, d) = len(self._sizes), self._weights.shape
+        tied = min(self._lambda.nnz - n, 0.5 * d * (c - 1))
+        system = 4.0 * tied**3 if tied <= _DIRECT else 120.0 * min(tied, n) * d * c
+        return _NEWTON_STEPS * (system + 8.0 * tied * d * c) + 24.0 * n * d * c
+
+
+def _entries(multipliers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries a row, columns and values of what is positive."""
+    flat = np.flatnonzero(multipliers.ravel() > 0)
+    row, column = np.divmod(flat, multipliers.shape[1])
+    return np.bincount(row, minlength=len(multipliers)), column, multipliers.ravel()[flat]
+
+
+def _multipliers(
+    alpha: scipy.sparse.csr_array, labels: np.ndarray, sizes: np.ndarray
+) -> scipy.sparse.csr_array:
+    """lambda of alpha, float32 CSR."""
+    n = len(labels)
+    row = np.repeat(np.arange(n), np.diff(alpha.indptr))
+    wrong = alpha.indices != labels[row]
+    row, column, values = row[wrong], alpha.indices[wrong], -alpha.data[wrong]
+    own = np.maximum(sizes - np.bincount(row, weights=values, minlength=n), 0.0)
+    owners = np.flatnonzero(own)
+    entries = np.concatenate([values, own[owners]]).astype(np.float32)
+    place = np.concatenate([row, owners]), np.concatenate([column, labels[owners]])
+    return scipy.sparse.csr_array((entries, place), shape=alpha.shape)

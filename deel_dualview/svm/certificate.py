@@ -1,0 +1,49 @@
+"""The certificate of sparse coefficients, everything in float64; no dense (n, c) array."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from deel_dualview.svm.passes import entry_margins, scan_rows, sparse_adjoint
+from deel_dualview.svm.problem import Problem
+from deel_dualview.svm.proximal import gap_scale
+from deel_dualview.svm.solution import resolved_gap
+
+
+class Certificate(NamedTuple):
+    """A feasible alpha (n, c), the weights W_a = F' alpha (d, c) that belong to it, objectives and slacks (n,)."""
+
+    coefficients: scipy.sparse.csr_array
+    weights: np.ndarray
+    primal: float
+    dual: float
+    slack: np.ndarray
+
+    @property
+    def relative_gap(self) -> float:
+        """(P(W_a) - D) / P(W_a)."""
+        return (self.primal - self.dual) / self.primal
+
+    def is_within(self, tolerance: float) -> bool:
+        """Whether the gap is small both next to P(W_a) and next to ||W_a||^2."""
+        scale = gap_scale(self.primal, self.weights)
+        return resolved_gap(self.primal, self.dual, scale) <= tolerance * scale
+
+
+def certify_coefficients(problem: Problem, alpha: scipy.sparse.csr_array) -> Certificate:
+    """Certificate of a feasible alpha: P - D as a sum of terms that are never negative."""
+    labels = problem.labels
+    features, rows = np.asarray(problem.features), np.flatnonzero(np.diff(alpha.indptr))
+    weights = sparse_adjoint(features, rows, alpha[rows], np.float64).T
+    slack = scan_rows(problem, labels, weights).slack
+    row, c = entry_margins(features, labels, alpha, weights)
+    is_own = alpha.indices == labels[row]
+    own = problem.penalties
+    primal = 0.5 * float(np.square(weights).sum()) + float(own @ slack)
+    own[row[is_own]] -= alpha.data[is_own]
+    lag = -alpha.data[~is_own] * np.maximum(slack[row] - c, 0.0)[~is_own]
+    gap = float(lag.sum() + np.maximum(own, 0.0) @ slack)
+    return Certificate(alpha, weights, primal, primal - gap, slack)

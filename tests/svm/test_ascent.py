@@ -1,0 +1,148 @@
+"""Blocked dual ascent, on problems small enough for naive twins."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from svm_problems import check_certificate, make_problem, relative_penalty
+from test_simplex import twin
+
+from deel_dualview import ConvergenceWarning, DualSVMSolver
+from deel_dualview.svm.block_visits import padded_size, rows_of_call, visitor
+from deel_dualview.svm.proximal import ProximalPoint
+
+
+@pytest.fixture(autouse=True)
+def _large(monkeypatch):
+    """Problems of any size count as large, with a level of 32 rows."""
+    monkeypatch.setattr("deel_dualview.svm.dual._LARGE", 0)
+    monkeypatch.setattr("deel_dualview.svm.ascent._LEVEL", 32)
+
+
+@pytest.fixture
+def newton(monkeypatch):
+    """A solver by Newton steps alone."""
+
+    def solve(problem, K, **settings):
+        with monkeypatch.context() as patch:
+            patch.setattr("deel_dualview.svm.dual._LARGE", np.inf)
+            return DualSVMSolver(1e-6).solve(*problem, K, **settings)
+
+    return solve
+
+
+def assert_same_weights(found, expected):
+    bound = found.weight_error_bound + expected.weight_error_bound
+    assert found.converged and np.linalg.norm(found.weights - expected.weights) <= bound
+
+
+@pytest.mark.parametrize("strength", [0.1, 1.9])
+def test_a_solution_by_ascent_is_that_of_newton_steps(newton, strength):
+    problem = make_problem("random")
+    K = relative_penalty(problem[0], strength)
+    found = DualSVMSolver().solve(*problem, K)
+    check_certificate(problem, found)
+    assert_same_weights(found, newton(problem, K))
+
+
+def test_rows_of_zeros_stand_off_their_label():
+    problem = make_problem("zero_rows")
+    found = DualSVMSolver().solve(*problem, relative_penalty(problem[0], 1.0))
+    check_certificate(problem, found)
+    zero = np.flatnonzero(~problem[0].any(axis=1))
+    np.testing.assert_allclose(found.coefficients.toarray()[zero, problem[1][zero]], found.K)
+
+
+def test_exact_duplicates_get_equal_coefficients_though_visited_one_after_the_other():
+    problem = make_problem("duplicates")
+    found = DualSVMSolver().solve(*problem, relative_penalty(problem[0], 1.0))
+    check_certificate(problem, found)
+    half = len(problem[1]) // 2
+    alpha = found.coefficients.toarray()
+    np.testing.assert_array_equal(alpha[:half], alpha[half:])
+
+
+def test_weighted_examples_keep_to_their_own_penalties(newton):
+    problem = make_problem("random")
+    weights = np.random.default_rng(2).exponential(size=len(problem[1])) ** 2
+    weights[:4] = 0.0
+    K = relative_penalty(problem[0], 1.0)
+    found = DualSVMSolver().solve(*problem, K, sample_weight=weights)
+    own = found.coefficients.toarray()[np.arange(len(weights)), problem[1]]
+    assert (own <= K * weights * (1 + 1e-12)).all() and (own >= 0).all()
+    assert_same_weights(found, newton(problem, K, sample_weight=weights))
+
+
+def test_the_ascent_gives_the_same_bits_again():
+    problem = make_problem("random")
+    first, second = (DualSVMSolver().solve(*problem, relative_penalty(problem[0], 1.0)) for _ in range(2))
+    np.testing.assert_array_equal(first.coefficients.toarray(), second.coefficients.toarray())
+
+
+def test_a_solution_is_recognised_as_a_warm_start_and_leads_to_other_penalties():
+    problem = make_problem("random")
+    K = relative_penalty(problem[0], 0.1)
+    start = DualSVMSolver().solve(*problem, K)
+    assert DualSVMSolver().solve(*problem, K, warm_start=start).num_iterations == 0
+    check_certificate(problem, DualSVMSolver().solve(*problem, 3 * K, warm_start=start))
+
+
+@pytest.mark.filterwarnings("ignore:Some classes have no example")
+def test_newton_steps_take_over_where_the_ascent_is_slow(monkeypatch):
+    features, labels, _ = make_problem("ill_conditioned")
+    problem = features[:, :8], labels, 5
+    starts = []
+    monkeypatch.setattr(
+        "deel_dualview.svm.dual.ProximalPoint",
+        lambda *arguments: starts.append(arguments[-1]) or ProximalPoint(*arguments),
+    )
+    found = DualSVMSolver(1e-7).solve(*problem, relative_penalty(problem[0], 1.9))
+    check_certificate(problem, found)
+    assert found.converged and found.num_iterations > starts[0] > 0
+
+
+def test_a_stopped_ascent_is_certified_truly_and_reports_its_passes():
+    problem, states = make_problem("random"), []
+    with pytest.warns(ConvergenceWarning, match="raise `max_iterations`"):
+        found = DualSVMSolver(max_iterations=3, progress=states.append).solve(
+            *problem, relative_penalty(problem[0], 1.0)
+        )
+    check_certificate(problem, found)
+    assert found.num_iterations == 3 == states[-1].iteration
+
+
+def _visit(num_classes, num_rows, seed=0):
+    """A call at random weights: rows, labels, lambda before, weights before, and the result."""
+    generator, d, K = np.random.default_rng(seed), 8, 0.5
+    size = rows_of_call(num_classes, d)
+    rows = np.maximum(generator.normal(size=(size, d)) + 0.3, 0).astype(np.float32)
+    labels = generator.integers(0, num_classes, size).astype(np.int32)
+    before = (K * np.eye(num_classes)[labels]).astype(np.float32)
+    weights = np.zeros((num_classes, d), np.float32)
+    arrays = rows, labels, np.full(size, K, np.float32), before, weights, np.ones(num_classes, np.float32)
+    found = visitor(num_classes, d)(*map(tf.constant, arrays), tf.constant(num_rows), tf.constant(1.0))
+    return rows, labels, before, K, found
+
+
+@pytest.mark.parametrize("num_classes", [5, 64])
+def test_a_visit_raises_the_dual_and_keeps_lambda_on_its_simplex(num_classes):
+    rows, labels, before, K, found = _visit(num_classes, 192)
+    after = found.multipliers.numpy().astype(np.float64)
+    np.testing.assert_allclose(after.sum(axis=1), K, rtol=1e-5)
+    assert after.min() >= -1e-6
+    np.testing.assert_array_equal(after[192:], before[192:])
+    alpha = before - after
+    W = rows.astype(np.float64).T @ alpha
+    np.testing.assert_allclose(found.weights.numpy().T, W, atol=1e-4)
+    assert alpha[np.arange(len(labels)), labels].sum() - 0.5 * np.square(W).sum() > 0
+
+
+def test_the_first_row_of_a_visit_moves_to_the_exact_maximum():
+    rows, labels, before, K, found = _visit(64, 1)
+    z = 1.0 - np.eye(64)[labels[:1]]
+    expected = twin(before[:1] + z / np.square(rows[0]).sum(), K)
+    np.testing.assert_allclose(found.multipliers.numpy()[:1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 64, 100, 513, 2048])
+def test_a_padded_size_is_at_most_an_eighth_larger(size):
+    assert size <= padded_size(size) <= size * 9 / 8
