@@ -329,8 +329,8 @@ def _mean(values: list[float | None]) -> str:
 def main() -> None:
     """Do what is not there yet."""
     parser = make_parser(__doc__)
-    parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--num-train", type=int, default=2500)
     parser.add_argument("--num-test", type=int, default=1000)
     parser.add_argument("--length", type=int, default=80, help="words read of a review, its last")
