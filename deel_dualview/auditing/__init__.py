@@ -122,7 +122,7 @@ def audit(
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     if input_names is None:
         input_names = column_names(train, influence_model.model)
-    shown_names, label_columns = check_names("input_names", input_names), label_names(train)
+    shown_names, label_columns = check_names("input_names", input_names), label_names(train, influence_model)
     check_same_index(test[0] if isinstance(test, tuple) else None, groups, "`groups`")
     check_same_index(train[0] if isinstance(train, tuple) else None, sample_weight, "`sample_weight`")
     train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()

@@ -78,7 +78,7 @@ def compare(
     check_count("num_queries", num_queries)
     own = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     check_label_kind(own)
-    columns = label_names(train_set)
+    columns = label_names(train_set, own)
     train_set, test_set = to_datasets({"train_set": train_set, "test_set": test_set}, own.model).values()
     train_set, test_set = (with_own_labels(own, dataset) for dataset in (train_set, test_set))
     steps = Steps(len(specs) + 3, progress=progress)

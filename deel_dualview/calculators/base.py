@@ -153,7 +153,15 @@ class BaseInfluenceCalculator(RankingCalculator):
 
         Args:
             position: of a model with an output at each position: a step, or (row, column).
+
+        Raises:
+            ValueError: the model has one output an example.
         """
+        require(
+            self.model.num_axes > 0,
+            "Positions are of models with an output at each step or pixel; this one has one output an example.",
+            {"position": position},
+        )
         other = copy.copy(self)
         other.model = self.model.at(position)
         return other

@@ -32,7 +32,7 @@ from deel_dualview.linalg import spans
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
-from deel_dualview.search.faiss_index import FaissIndex
+from deel_dualview.search.faiss_index import FaissIndex, check_index
 from deel_dualview.stores import NoStore, Store
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver, PerOutputSVMSolver
 from deel_dualview.svm.progress import GapBar
@@ -132,6 +132,7 @@ class DualView(StoredInfluenceCalculator):
             check_choice("kernel", kernel, get_args(Kernel))
         check_flag("bias", bias)
         check_solver(solver)
+        check_index(index)
         self.solver: Any = solver
         super().__init__(model, train_set, target=target, store=store)
         objective = self.model.objective

@@ -28,7 +28,13 @@ class _ApplyCommand(CleanCommand):
     "--class-names",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="Names of the classes, or of numbers or labels, one a line, as the audit had them.  [default: those of TFDS]",
+    help="Names of the classes, one a line, as the audit had them.  [default: those of TFDS]",
+)
+@click.option(
+    "--output-names",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Names of the numbers or labels of a model that is no classifier, one a line, as the audit had them.",
 )
 @click.option(
     "--model-output",
@@ -48,6 +54,7 @@ def apply(
     corrections: str,
     train_spec: str,
     class_names: str | None,
+    output_names: str | None,
     model_output: str | None,
     data_dir: str | None,
     batch_size: int,
@@ -75,13 +82,15 @@ def apply(
     find_source(train_spec, name="train", data_dir=data_dir)
     source = read_dataset(train_spec, name="train", batch_size=batch_size, data_dir=data_dir)
     names = source.class_names if class_names is None else read_lines(class_names, "--class-names")
-    # The names are of the audit: of a model that is no classifier those of its outputs.
     is_of_outputs = any(isinstance(change.label, Mapping) for change in changes.values())
+    outputs = names if is_of_outputs else None
+    if output_names is not None:
+        outputs = read_lines(output_names, "--output-names")
     dataset = corrected(
         source.dataset,
         changes,
         class_names=None if is_of_outputs else names,
-        output_names=names if is_of_outputs else None,
+        output_names=outputs,
         output=int(model_output) if model_output and model_output.isdecimal() else model_output,
     )
     with _files.replaced_directory(directory) as aside:

@@ -51,7 +51,8 @@ def verify(directory: str, debug: bool) -> None:
     opened = _open(directory, debug)
     opened.verify()
     described = opened.describe()
-    say(f"Whole: {described.num_examples:,} examples in {described.num_shards:,} shards.")
+    rest = "" if described.is_complete else " Not complete: opening it computes the rest."
+    say(f"Whole: {described.num_examples:,} examples in {described.num_shards:,} shards.{rest}")
 
 
 @store.command(cls=_StoreCommand)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from deel_dualview._checks import describe, require
 from deel_dualview.labels.tables import unescaped
 
@@ -72,6 +74,8 @@ def given_corrections(
     if isinstance(corrections, str | os.PathLike):
         return read_corrections(corrections)
     if isinstance(corrections, Mapping):
+        wrong = [at for at in corrections if isinstance(at, bool) or not isinstance(at, int | np.integer)]
+        require(not wrong, "Corrections are by position: integers from 0.", {"positions": wrong[:3]})
         return {
             position: item if isinstance(item, Correction) else Correction(item)
             for position, item in corrections.items()

@@ -14,7 +14,7 @@ from deel_dualview._checks import describe, require
 from deel_dualview.data.hashing import to_bytes
 from deel_dualview.labels.correction_files import Correction, Corrections, given_corrections
 from deel_dualview.labels.output_corrections import OutputChange, output_change
-from deel_dualview.models.arrays import index_ids
+from deel_dualview.models.arrays import index_ids, label_names
 from deel_dualview.models.labels import check_label_numbers
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def corrected(
     """
     by_position = given_corrections(corrections)
     has_outputs = any(isinstance(item.label, Mapping) for item in by_position.values())
+    names = _output_names(output_names, train, output)
     classes = {
-        position: output_change(item.label, item.given_label, output_names)
+        position: output_change(item.label, item.given_label, names)
         if has_outputs or output_names is not None
         else _classes(item, class_names)
         for position, item in by_position.items()
@@ -70,29 +71,51 @@ def corrected(
     return cast(_Train, _corrected_dataset(train, by_position, classes, output))
 
 
+def _output_names(given: Sequence[str] | None, train: Any, output: str | int | None) -> list[str] | None:
+    """Return the names of the outputs: as given, or of the columns of labels, or of the one output.
+
+    Raises:
+        ValueError: names that differ from those of the columns in their order or number, or are equal.
+    """
+    columns = label_names(train)
+    if given is None:
+        return columns or ([output] if isinstance(output, str) else None)
+    names = list(given)
+    is_reordered = columns is not None and names != columns and set(names) == set(columns)
+    require(
+        len(set(names)) == len(names) and not is_reordered,
+        "`output_names` must differ, and be in the order of the columns of the labels.",
+        {"output_names": names, "columns of the labels": columns},
+    )
+    return names
+
+
 def _own_labels(labels: Any, output: str | int | None) -> Any:
     """Return the labels of one output among those of several.
 
     Raises:
         ValueError: there are several and none is named, or there is no such output.
     """
-    is_several = isinstance(labels, Mapping) or isinstance(labels, tuple) and len(labels) > 1
-    names = (
-        list(labels) if isinstance(labels, Mapping) else list(range(len(labels))) if is_several else [None]
-    )
+    if not _are_several(labels):
+        return labels
+    names = list(labels) if isinstance(labels, Mapping) else list(range(len(labels)))
     require(
         output in names,
         "The training set has labels of several outputs: name the one that was audited, by `output`."
-        if is_several
-        else "The training set has labels of one output: leave `output` out.",
+        if output is None
+        else "`output` must be one of those that the labels of the training set have.",
         {"output": output, "outputs": names},
     )
-    return labels if output is None else labels[output]
+    return labels[output]
+
+
+def _are_several(labels: Any) -> bool:
+    return isinstance(labels, Mapping) or isinstance(labels, tuple) and len(labels) > 1
 
 
 def _with_own_labels(labels: Any, output: str | int | None, own: Any) -> Any:
     """Return labels in which those of one output are others."""
-    if output is None:
+    if not _are_several(labels):
         return own
     if isinstance(labels, Mapping):
         return {**labels, output: own}
@@ -193,7 +216,9 @@ def _leaves(part: Any) -> list[Any]:
 
 
 def _is_nest(part: Any) -> bool:
-    return isinstance(part, Mapping | tuple) or isinstance(part, list) and bool(part) and np.ndim(part[0]) > 0
+    # A list of arrays is several inputs, one of numbers, texts or lists is one, as Keras takes them.
+    is_list = isinstance(part, list) and bool(part) and hasattr(part[0], "shape") and np.ndim(part[0]) > 0
+    return is_list or isinstance(part, Mapping | tuple)
 
 
 def _of_rows(part: Any, kept: np.ndarray) -> Any:
@@ -222,6 +247,8 @@ def _corrected_labels(
     """
     labels, kept = labels.copy(), np.ones(len(labels), bool)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    if touched and not all(isinstance(change, OutputChange) for change in classes.values()):
+        _check_classes(labels[[row for row, _ in touched]])
     for row, position in touched:
         change, recorded = classes[position], corrections[position].id
         if isinstance(change, OutputChange):
@@ -239,10 +266,34 @@ def _corrected_labels(
         if label is None:
             kept[row] = False
         elif is_one_hot:
+            require(
+                label < labels.shape[1],
+                "Corrections name a class that the one-hot labels have no column for.",
+                {"class": label, "columns": labels.shape[1]},
+            )
             labels[row] = np.eye(labels.shape[1], dtype=labels.dtype)[label]
         else:
             labels[row] = label
     return labels, kept
+
+
+def _check_classes(labels: np.ndarray) -> None:
+    """Refuse labels to be corrected, (r, ...), that are no classes: a class would be written over numbers.
+
+    Raises:
+        ValueError: numbers that are not whole, rows that are not one-hot, labels at positions.
+    """
+    rows = labels.reshape(len(labels), -1)
+    is_one_hot = rows.shape[1] > 1
+    are_classes = (rows == np.rint(rows)).all() and labels.ndim <= 2
+    if is_one_hot:
+        are_classes = are_classes and ((rows != 0).sum(axis=1) == 1).all() and (rows.sum(axis=1) == 1).all()
+    require(
+        bool(are_classes),
+        "Corrections by class are of class indices or one-hot rows. Numbers and independent labels need "
+        "`output_names`; labels at positions cannot be corrected here.",
+        {"shape of the labels": labels.shape[1:], "first label to be corrected": rows[0]},
+    )
 
 
 def _check_id(ids: np.ndarray | None, row: int, position: int, recorded: str | int | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,12 @@ class OutputChange(NamedTuple):
     """New labels of some outputs of one example; none drops it.
 
     Attributes:
-        columns: of the labels.
+        columns: of the labels; None stands for the only one.
         values: what they become.
         given: what they were, None where that is not recorded.
     """
 
-    columns: tuple[int, ...]
+    columns: tuple[int | None, ...]
     values: tuple[float, ...]
     given: tuple[float | None, ...]
 
@@ -34,6 +34,12 @@ class OutputChange(NamedTuple):
             if given is not None and not np.isclose(found, given, rtol=_TOLERANCE, atol=1e-6):
                 return given, found
             is_fraction = labels.dtype.kind in "iub" and value != round(value)
+            low, high = _range_of(labels.dtype)
+            require(
+                low <= value <= high,
+                "A correction does not fit the labels' dtype.",
+                {"label": value, "dtype of the labels": labels.dtype},
+            )
             require(
                 not is_fraction,
                 "The labels are whole numbers, and a correction is not: give the training set labels that are floats.",
@@ -43,7 +49,13 @@ class OutputChange(NamedTuple):
         return None
 
     @staticmethod
-    def _column(column: int, width: int) -> int:
+    def _column(column: int | None, width: int) -> int:
+        require(
+            column is not None or width == 1,
+            "An example has several labels: give corrections by the names of the outputs, Correction({name: number}).",
+            {"labels of an example": width},
+        )
+        column = column or 0
         require(
             column < width,
             "Corrections name an output that the labels do not have.",
@@ -65,8 +77,13 @@ def output_change(label: object, given: object, output_names: Sequence[str] | No
     """
     if label is None:
         return OutputChange((), (), ())
-    by_name = label if isinstance(label, Mapping) else {0: label}
-    recorded = given if isinstance(given, Mapping) else {0: given}
+    require(
+        label != {},
+        "A correction by outputs must name one; None as label drops the example.",
+        {"label": label},
+    )
+    by_name: Mapping[Any, Any] = label if isinstance(label, Mapping) else {None: label}
+    recorded: Mapping[Any, Any] = given if isinstance(given, Mapping) else {None: given}
     return OutputChange(
         tuple(_column(name, output_names, len(by_name)) for name in by_name),
         tuple(_number(value) for value in by_name.values()),
@@ -74,13 +91,15 @@ def output_change(label: object, given: object, output_names: Sequence[str] | No
     )
 
 
-def _column(name: object, output_names: Sequence[str] | None, num_changed: int) -> int:
+def _column(name: object, output_names: Sequence[str] | None, num_changed: int) -> int | None:
+    if name is None:
+        return None
     if isinstance(name, int | np.integer):
         return int(name)
     names = None if output_names is None else list(output_names)
     if names is not None and name in names:
         return names.index(str(name))
-    if names is None and str(name).isdecimal():
+    if str(name).isdecimal():
         return int(str(name))
     raise ValueError(
         describe(
@@ -88,6 +107,13 @@ def _column(name: object, output_names: Sequence[str] | None, num_changed: int) 
             {"output": name, "output_names": names, "outputs of the correction": num_changed},
         )
     )
+
+
+def _range_of(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind == "b":
+        return 0, 1
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    return float(limits.min), float(limits.max)
 
 
 def _number(value: object) -> float:

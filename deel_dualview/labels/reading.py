@@ -90,7 +90,10 @@ def label_issues(
     check_seed("seed", seed)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     check_label_kind(influence_model)
-    given, columns = {"train": train} | ({} if test is None else {"test": test}), label_names(train)
+    given, columns = (
+        {"train": train} | ({} if test is None else {"test": test}),
+        label_names(train, influence_model),
+    )
     splits = to_datasets(given, influence_model.model)
     for name, dataset in splits.items():
         data.check_bounded(dataset, name)

@@ -125,6 +125,8 @@ def _label_arrays(labels: Any) -> Any:
 def _label_array(labels: Any) -> np.ndarray:
     """Return labels as an array of numbers; columns of pandas may hold them as Python's own (`Int64`, `Decimal`)."""
     found = np.asarray(labels)
+    if found.dtype.kind in "mMc":
+        raise TypeError(describe("Labels must be numbers.", {"dtype": found.dtype}))
     if found.dtype.kind != "O" or _holds_texts(found) or any(map(is_missing, found.reshape(-1))):
         return found  # texts and missing ones are refused where positions are known
     try:
@@ -135,8 +137,10 @@ def _label_array(labels: Any) -> np.ndarray:
         raise TypeError(describe(needed, {"first label": found.reshape(-1)[0]})) from None
 
 
-def label_names(given: Data) -> list[str] | None:
-    """Return the names of the columns of labels in a DataFrame or Series, None where they have none."""
+def label_names(given: Data, model: InfluenceModel | None = None) -> list[str] | None:
+    """Return the names of the columns of labels in a DataFrame or Series, else of one of several outputs, else None."""
+    if model is not None and model.output_name is not None:
+        return [model.output_name]
     labels = given[1] if isinstance(given, tuple) and len(given) > 1 else None
     columns: Any = getattr(labels, "columns", [getattr(labels, "name", None)])
     return list(columns) if all(isinstance(column, str) for column in columns) else None

@@ -76,8 +76,8 @@ class InfluenceModel(TakesLabels):
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(
-                "InfluenceModel needs a Keras 3 model; load a file with `keras.models.load_model`. "
-                f"Received: model={model!r} of type {type(model).__name__}."
+                "InfluenceModel needs a Keras 3 model; load a file with `keras.models.load_model`, and wrap XGBoost, "
+                f"LightGBM and forests: TreeEnsembleModel(model). Received: model of type {type(model).__name__}."
             )
         check_loss_function(loss_function)
         if isinstance(model, TreeEnsembleModel):

@@ -40,6 +40,11 @@ class TakesLabels(ABC):
         """Number of axes of positions that have an output each."""
 
     @property
+    def output_name(self) -> str | None:
+        """Name of the output that is explained, None of a model with one output."""
+        return None if self._output is None else self._output.name
+
+    @property
     def num_classes(self) -> int:
         """Number of classes c of a classifier; two for one with one output.
 

@@ -118,6 +118,16 @@ class FaissIndex(Summarised):
         return BuiltIndex(built)
 
 
+def check_index(index: object) -> None:
+    """Refuse what is no index, before any long work.
+
+    Raises:
+        TypeError: it is not a `FaissIndex`, nor None.
+    """
+    if not isinstance(index, FaissIndex | None):
+        raise TypeError(describe("`index` must be a FaissIndex, as in FaissIndex('flat').", {"index": index}))
+
+
 class BuiltIndex:
     """Vectors in an index of FAISS.
 

@@ -46,6 +46,7 @@ def test_a_store_without_its_end_is_not_complete(tmp_path):
     assert not described.is_complete
     assert described.num_examples == 12
     assert "not complete" in run("info", store.directory).output
+    assert "Not complete" in run("verify", store.directory).output
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])

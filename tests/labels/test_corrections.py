@@ -338,7 +338,8 @@ def test_labels_of_one_of_several_outputs_are_corrected(nest, as_dataset):
 
 
 @pytest.mark.parametrize(
-    ("labels", "output"), [({"kind": LABELS, "other": LABELS}, None), (LABELS, "kind"), ((LABELS, LABELS), 2)]
+    ("labels", "output"),
+    [({"kind": LABELS, "other": LABELS}, None), ({"kind": LABELS}, "nope"), ((LABELS, LABELS), 2)],
 )
 def test_the_output_must_be_one_of_the_labels(labels, output):
     for given in ((INPUTS, labels), tf.data.Dataset.from_tensor_slices((INPUTS, labels)).batch(4)):
@@ -358,3 +359,71 @@ def test_sample_weights_stay_with_their_examples(as_dataset, third):
     rows = list(found.unbatch().as_numpy_iterator()) if as_dataset else [(None, None, found[2])]
     kept = [row[2] if third == "weights" else row[2]["sample_weight"] for row in rows]
     np.testing.assert_array_equal(np.ravel(kept), np.delete(weights, 2))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([[1, 1, 0]] * 10),
+        np.full((10, 2), -97.25, np.float32),
+        np.zeros((10, 5), np.int64)[:, :, None],
+        LABELS + 0.5,
+    ],
+    ids=["independent labels", "numbers", "at positions", "a fraction"],
+)
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_a_class_is_not_written_over_labels_that_are_none(labels, as_dataset):
+    given = (INPUTS, labels)
+    given = tf.data.Dataset.from_tensor_slices(given).batch(4) if as_dataset else given
+    with pytest.raises(ValueError, match="one-hot"):
+        found = corrected(given, {3: Correction(1)})
+        list(found)
+
+
+def test_a_class_without_a_column_is_refused():
+    with pytest.raises(ValueError, match="column"):
+        corrected((INPUTS, np.eye(3)[LABELS]), {3: Correction(3)})
+
+
+@pytest.fixture
+def rents():
+    return pd.DataFrame({"price": np.arange(10.0), "rent": np.arange(10.0) + 100})
+
+
+def test_columns_of_labels_are_the_names_of_outputs(rents):
+    found = corrected((INPUTS, rents), {7: Correction({"rent": 123.0})})[1]
+    assert found.loc[7].tolist() == [7.0, 123.0]
+
+
+@pytest.mark.parametrize("names", [["rent", "price"], ["price", "price"]])
+def test_names_in_another_order_than_the_columns_are_refused(rents, names):
+    with pytest.raises(ValueError, match="output_names"):
+        corrected((INPUTS, rents), {7: Correction({"price": 123.0})}, output_names=names)
+
+
+@pytest.mark.parametrize("label", [7.5, {}])
+def test_a_correction_of_several_numbers_names_its_output(rents, label):
+    with pytest.raises(ValueError, match="name"):
+        corrected((INPUTS, rents), {3: Correction(label)}, output_names=["price", "rent"])
+
+
+@pytest.mark.parametrize("position", ["house 7", "7", 7.0, True])
+def test_positions_are_integers(position):
+    with pytest.raises(ValueError, match="position"):
+        corrected((INPUTS, LABELS), {position: Correction(1)})
+
+
+def test_lists_are_taken_as_arrays():
+    inputs, labels = corrected((INPUTS.tolist(), LABELS.tolist()), {1: Correction(2), 3: Correction(None)})
+    assert inputs.shape == (9, 1)
+    assert labels.tolist() == [0, 2, 2, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_number_that_the_dtype_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match="dtype"):
+        corrected((INPUTS, LABELS.astype("int32")), {1: Correction(1e12)}, output_names=["price"])
+
+
+def test_the_output_may_be_named_where_labels_are_those_of_it_alone():
+    labels = corrected((INPUTS, LABELS.astype("float32")), {1: {"price": 7.5}}, output="price")[1]
+    assert labels[1] == 7.5

@@ -206,3 +206,15 @@ def test_several_threads_share_an_index(vectors):
     assert len(found) == 4
     for indices in found:
         np.testing.assert_array_equal(indices, expected)
+
+
+@pytest.mark.parametrize("method", [DualView, FeatureSimilarity])
+@pytest.mark.parametrize("index", ["flat", FaissIndex])
+def test_what_is_no_index_is_refused(trained, method, index):
+    with pytest.raises(TypeError, match="FaissIndex"):
+        method(*trained, index=index)
+
+
+def test_a_position_is_refused_where_examples_have_one_output(trained):
+    with pytest.raises(ValueError, match="one output"):
+        FeatureSimilarity(*trained).at(1)
