@@ -36,6 +36,7 @@ BOUNDARY = {
 }
 WITH_INVERSE = COMMON | {"ihvp": ("exact", 3)}
 RATES = ("0.1", [0.1, 0.2], -1.0, float("nan"), [None], np.array([0.1, 0.2]))
+BAD_INDICES = ("flat", dv.FaissIndex, 3)
 ARGUMENTS = {
     dv.DualView: COMMON
     | {
@@ -43,14 +44,21 @@ ARGUMENTS = {
         "kernel": BAD_WORDS[:-1],
         "bias": ("no", 1, None, np.array([True, False])),
         "solver": ("x", dv.DualSVMSolver, 3),
+        "index": BAD_INDICES,
     },
-    dv.FeatureSimilarity: COMMON | {"similarity": BAD_WORDS},
+    dv.FeatureSimilarity: COMMON | {"similarity": BAD_WORDS, "index": BAD_INDICES},
     dv.RepresenterPointL2: COMMON | {"lambda_regularization": BAD_NUMBERS, "fit_to": BAD_WORDS},
     dv.RepresenterPointLJE: COMMON | {"gamma": BAD_NUMBERS, "damping": BAD_NUMBERS},
-    dv.GradDot: COMMON | GRADIENTS,
-    dv.GradCos: COMMON | GRADIENTS | {"normalize": BAD_WORDS},
-    dv.TracIn: COMMON | GRADIENTS | {"learning_rates": RATES},
-    dv.Trak: COMMON | {"weights": BAD_WEIGHTS, "projection": (128,), "relative_damping": BAD_NUMBERS},
+    dv.GradDot: COMMON | GRADIENTS | {"index": BAD_INDICES},
+    dv.GradCos: COMMON | GRADIENTS | {"normalize": BAD_WORDS, "index": BAD_INDICES},
+    dv.TracIn: COMMON | GRADIENTS | {"learning_rates": RATES, "index": BAD_INDICES},
+    dv.Trak: COMMON
+    | {
+        "weights": BAD_WEIGHTS,
+        "projection": (128,),
+        "relative_damping": BAD_NUMBERS,
+        "index": BAD_INDICES,
+    },
     dv.FirstOrderInfluenceCalculator: WITH_INVERSE,
     dv.SecondOrderInfluenceCalculator: WITH_INVERSE,
     dv.LeverageCorrectedInfluenceCalculator: WITH_INVERSE,

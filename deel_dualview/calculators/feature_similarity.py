@@ -14,7 +14,7 @@ from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.objectives import IndependentSigmoids
-from deel_dualview.search.faiss_index import FaissIndex
+from deel_dualview.search.faiss_index import FaissIndex, check_index
 from deel_dualview.stores import Store
 from deel_dualview.typing import Target
 
@@ -61,6 +61,7 @@ class FeatureSimilarity(StoredInfluenceCalculator):
         index: FaissIndex | None = None,
     ) -> None:
         check_choice("similarity", similarity, get_args(Similarity))
+        check_index(index)
         require(
             index is None or similarity != "euclidean",
             "An index is of inner products: take similarity='cosine' or 'dot', or no index.",

@@ -17,7 +17,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
-from deel_dualview.search.faiss_index import FaissIndex
+from deel_dualview.search.faiss_index import FaissIndex, check_index
 from deel_dualview.stores import Store
 from deel_dualview.typing import Function, Target
 
@@ -44,6 +44,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
         store: Store | None = None,
         index: FaissIndex | None = None,
     ) -> None:
+        check_index(index)
         self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
         super().__init__(self.gradients.model, train_set, target=target, store=store)
         first = data.unpack(data.first_batch(train_set, "train_set"))

@@ -18,7 +18,7 @@ from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.search import ORDER, Best
 from deel_dualview.search.bounded import Exhaustive, Search
-from deel_dualview.search.faiss_index import FaissIndex, Indexed, check_index
+from deel_dualview.search.faiss_index import FaissIndex, Indexed
 from deel_dualview.stores import StoredVectors, stored_features
 
 _KEPT_BYTES = 512 * 2**20
@@ -294,7 +294,6 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         return tf.concat([features, tf.ones((tf.shape(features)[0], 1))], axis=1)
 
     def _use_index(self, index: FaissIndex | None) -> None:
-        check_index(index)
         if index is not None:
             self.search = Indexed(index, lambda: cast(Iterable[Blocks], self.compute_influence_vector()))
 

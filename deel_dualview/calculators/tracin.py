@@ -13,7 +13,7 @@ from deel_dualview.calculators.stored import StoredInfluenceCalculator
 from deel_dualview.gradients import Weights
 from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import Projection
-from deel_dualview.search.faiss_index import FaissIndex
+from deel_dualview.search.faiss_index import FaissIndex, check_index
 from deel_dualview.stores import Store
 from deel_dualview.typing import Function, Target
 
@@ -65,6 +65,7 @@ class TracIn(StoredInfluenceCalculator):
         store: Store | None = None,
         index: FaissIndex | None = None,
     ) -> None:
+        check_index(index)
         checkpoints = check_models(models)
         self.learning_rates = _check_learning_rates(learning_rates, len(checkpoints))
         self.gradients = CheckpointGradients(

@@ -14,7 +14,7 @@ from deel_dualview.linalg.blocks import Blocks, scaled
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.train_sets import is_split
-from deel_dualview.search.faiss_index import FaissIndex
+from deel_dualview.search.faiss_index import FaissIndex, check_index
 from deel_dualview.stores import Store
 from deel_dualview.typing import Function, Target
 
@@ -76,6 +76,7 @@ class Trak(StoredInfluenceCalculator):
         store: Store | None = None,
         index: FaissIndex | None = None,
     ) -> None:
+        check_index(index)
         checkpoints = check_models(models)
         self.relative_damping = check_positive("relative_damping", relative_damping)
         self.gradients = CheckpointGradients(
