@@ -248,6 +248,17 @@ def _solution(problem: Problem, found: Certificate, num_iterations: int, toleran
 
 
 def _warn(solution: DualSVMSolution, max_iterations: int) -> None:
+    received = f"Received: max_iterations={max_iterations}, K={solution.K}."
+    if solution.relative_gap <= solution.tolerance and solution.relative_weight_error >= 1:
+        warnings.warn(
+            f"The surrogate cannot be distinguished from nothing: its weights may be off by "
+            f"{solution.relative_weight_error:.2e} of their norm, so that influence values explain little. Either the "
+            f"features do not tell the labels apart (is the model trained, on these labels?), or choose a less extreme "
+            f"K. {received}",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+        return
     ran_out = solution.num_iterations >= max_iterations
     knob = (
         "raise `max_iterations` or `tolerance`"
@@ -258,7 +269,7 @@ def _warn(solution: DualSVMSolution, max_iterations: int) -> None:
         f"The dual solver stopped at a relative gap of {solution.relative_gap:.2e} for a tolerance of "
         f"{solution.tolerance:.2e}, and its weights may be off by {solution.relative_weight_error:.2e} of their norm "
         f"where {solution.weight_tolerance:.2e} is the most, after {solution.num_iterations} iterations: {knob}, or "
-        f"choose a less extreme K. Received: max_iterations={max_iterations}, K={solution.K}.",
+        f"choose a less extreme K. {received}",
         ConvergenceWarning,
         stacklevel=4,
     )
