@@ -247,8 +247,14 @@ def _corrected_labels(
     """
     labels, kept = labels.copy(), np.ones(len(labels), bool)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1
-    if touched and not all(isinstance(change, OutputChange) for change in classes.values()):
-        _check_classes(labels[[row for row, _ in touched]])
+    # An example may be dropped whatever its labels are.
+    of_classes = [
+        row
+        for row, at in touched
+        if not isinstance(classes[at], OutputChange) and classes[at] != (None, None)
+    ]
+    if of_classes:
+        _check_classes(labels[of_classes])
     for row, position in touched:
         change, recorded = classes[position], corrections[position].id
         if isinstance(change, OutputChange):
@@ -259,9 +265,10 @@ def _corrected_labels(
             _check_id(ids, row, position, recorded)
             continue
         label, given = change
-        found = int(labels[row].argmax()) if is_one_hot else int(labels[row].item())
-        if given is not None and found != given:
-            _raise_changed(position, "label", given, found)
+        if given is not None:
+            found = int(labels[row].argmax()) if is_one_hot else int(labels[row].item())
+            if found != given:
+                _raise_changed(position, "label", given, found)
         _check_id(ids, row, position, recorded)
         if label is None:
             kept[row] = False

@@ -427,3 +427,10 @@ def test_a_number_that_the_dtype_cannot_hold_is_refused():
 def test_the_output_may_be_named_where_labels_are_those_of_it_alone():
     labels = corrected((INPUTS, LABELS.astype("float32")), {1: {"price": 7.5}}, output="price")[1]
     assert labels[1] == 7.5
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([[1, 1, 0]] * 10), np.full((10, 2), -97.25), np.zeros((10, 5, 1), np.int64)]
+)
+def test_an_example_is_dropped_whatever_its_labels_are(labels):
+    assert len(corrected((INPUTS, labels), {3: Correction(None)})[1]) == 9
