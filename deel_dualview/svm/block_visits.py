@@ -67,18 +67,32 @@ def _project(now: tf.Tensor, step: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return inside * (size / tf.reduce_sum(inside, 0, keepdims=True))
 
 
+class Form(NamedTuple):
+    """Sizes of a call: rows of it, of a block and of a group, each a divisor of the last, and sweeps over a block."""
+
+    num_rows: int
+    block: int
+    width: int
+    sweeps: int
+
+
+def form_of_call(num_classes: int, size: int) -> Form:
+    """Return the sizes that are fastest on a CPU."""
+    width = _GROUP if num_classes >= _MANY_CLASSES else 1
+    return Form(rows_of_call(num_classes, size), BLOCK, width, 1 if num_classes >= _FEW_CLASSES else 2)
+
+
 @cache
-def visitor(num_classes: int, size: int) -> Callable[..., Visit]:
-    """Return the compiled function that visits up to `rows_of_call` rows.
+def visitor(num_classes: int, size: int, form: Form | None = None) -> Callable[..., Visit]:
+    """Return the compiled function that visits up to `form.num_rows` rows.
 
     Args:
         num_classes: c, padding included.
         size: d, padding included.
+        form: sizes of a call; `form_of_call` by default.
     """
-    width = _GROUP if num_classes >= _MANY_CLASSES else 1
-    sweeps = 1 if num_classes >= _FEW_CLASSES else 2
-    num_groups, c, d = BLOCK // width, num_classes, size
-    num_rows = rows_of_call(c, d)
+    num_rows, block_size, width, sweeps = form or form_of_call(num_classes, size)
+    num_groups, c, d = block_size // width, num_classes, size
 
     def move(
         now: tf.Tensor, z: tf.Tensor, norms: tf.Tensor, gram: tf.Tensor, K: tf.Tensor, reach: tf.Tensor
@@ -122,11 +136,11 @@ def visitor(num_classes: int, size: int) -> Callable[..., Visit]:
         def block(
             b: tf.Tensor, W: tf.Tensor, out: tf.TensorArray, gaps: tf.TensorArray
         ) -> tuple[object, ...]:
-            start = b * BLOCK
-            F = tf.slice(rows, [start, 0], [BLOCK, d])
-            F *= tf.cast(start + tf.range(BLOCK) < number, tf.float32)[:, None]
-            y, K = tf.slice(labels, [start], [BLOCK]), tf.slice(sizes, [start], [BLOCK])[None]
-            L = tf.transpose(tf.slice(multipliers, [start, 0], [BLOCK, c]))
+            start = b * block_size
+            F = tf.slice(rows, [start, 0], [block_size, d])
+            F *= tf.cast(start + tf.range(block_size) < number, tf.float32)[:, None]
+            y, K = tf.slice(labels, [start], [block_size]), tf.slice(sizes, [start], [block_size])[None]
+            L = tf.transpose(tf.slice(multipliers, [start, 0], [block_size, c]))
             Z = tf.matmul(W, F, transpose_b=True) + tf.where(
                 tf.range(c)[:, None] == y[None], 0.0, offsets[:, None]
             )
@@ -137,9 +151,9 @@ def visitor(num_classes: int, size: int) -> Callable[..., Visit]:
 
             def group(j: tf.Tensor, changes: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
                 first = (j % num_groups) * width
-                D = tf.reshape(changes.stack(), [BLOCK, c])
+                D = tf.reshape(changes.stack(), [block_size, c])
                 z = tf.slice(Z, [0, first], [c, width])
-                z -= tf.matmul(D, tf.slice(G, [0, first], [BLOCK, width]), transpose_a=True)
+                z -= tf.matmul(D, tf.slice(G, [0, first], [block_size, width]), transpose_a=True)
                 old = tf.slice(L, [0, first], [c, width])
                 now = old + tf.transpose(tf.slice(D, [first, 0], [width, c]))
                 own, gram = (
@@ -152,14 +166,16 @@ def visitor(num_classes: int, size: int) -> Callable[..., Visit]:
             nothing = tf.zeros((num_groups, width, c))
             changes = tf.TensorArray(tf.float32, num_groups, clear_after_read=False).unstack(nothing)
             _, changes = tf.while_loop(lambda j, _: j < sweeps * num_groups, group, (0, changes))
-            D = tf.reshape(changes.stack(), [BLOCK, c])
+            D = tf.reshape(changes.stack(), [block_size, c])
             W -= tf.matmul(D, F, transpose_a=True)
             return b + 1, W, out.write(b, tf.transpose(L) + D), gaps.write(b, gap)
 
-        num_blocks = num_rows // BLOCK
-        out = tf.TensorArray(tf.float32, num_blocks).unstack(tf.reshape(multipliers, [num_blocks, BLOCK, c]))
-        gaps = tf.TensorArray(tf.float32, num_blocks).unstack(tf.zeros((num_blocks, BLOCK)))
-        loop = tf.while_loop(lambda b, *_: b * BLOCK < number, block, (0, weights, out, gaps))
+        num_blocks = num_rows // block_size
+        out = tf.TensorArray(tf.float32, num_blocks).unstack(
+            tf.reshape(multipliers, [num_blocks, block_size, c])
+        )
+        gaps = tf.TensorArray(tf.float32, num_blocks).unstack(tf.zeros((num_blocks, block_size)))
+        loop = tf.while_loop(lambda b, *_: b * block_size < number, block, (0, weights, out, gaps))
         return Visit(
             tf.reshape(loop[2].stack(), [num_rows, c]), loop[1], tf.reshape(loop[3].stack(), [num_rows])
         )

@@ -77,6 +77,14 @@ def _project_tied(values: tf.Tensor, tied: tf.Tensor, counts: tf.Tensor) -> tf.T
     return masked - tied * (tf.reduce_sum(masked, axis=1, keepdims=True) / counts)
 
 
+def hessian_product(
+    rows: tf.Tensor, tied: tf.Tensor, counts: tf.Tensor, sigma: tf.Tensor, v: tf.Tensor
+) -> tf.Tensor:
+    """Return (I + sigma F' J F) v, shape (d, c); `counts` (r, 1) is the number of tied classes of a row."""
+    inner = _project_tied(tf.matmul(rows, v), tied, counts)
+    return v + sigma * tf.transpose(tf.matmul(inner, rows, transpose_a=True))
+
+
 def conjugate_gradient(
     rows: tf.Tensor,
     tied: tf.Tensor,
@@ -99,10 +107,6 @@ def conjugate_gradient(
     """
     counts = tf.maximum(tf.reduce_sum(tied, axis=1, keepdims=True), 1.0)
 
-    def apply(v: tf.Tensor) -> tf.Tensor:
-        inner = _project_tied(tf.matmul(rows, v), tied, counts)
-        return v + sigma * tf.transpose(tf.matmul(inner, rows, transpose_a=True))
-
     rhs = rhs - tf.reduce_mean(rhs, axis=1, keepdims=True)
     goal = tf.square(eta) * tf.reduce_sum(tf.square(rhs))
     z = precondition(preconditioner, rhs)
@@ -110,7 +114,7 @@ def conjugate_gradient(
     def advance(
         i: tf.Tensor, v: tf.Tensor, r: tf.Tensor, p: tf.Tensor, rz: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        hp = apply(p)
+        hp = hessian_product(rows, tied, counts, sigma, p)
         step = rz / tf.maximum(tf.reduce_sum(p * hp), tf.constant(1e-37))
         v += step * p
         r -= step * hp

@@ -58,18 +58,25 @@ def _over_chunks(
     return tuple(array.concat() for array in loop[1:])
 
 
+def scan_chunk(
+    rows: tf.Tensor, labels: tf.Tensor, vertex: tf.Tensor, weights: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """The fields of `RowScan` for a chunk of rows."""
+    z = _chunk_margins(rows, labels, weights)
+    winner = tf.argmax(z, axis=1, output_type=tf.int32)
+    top = tf.reduce_max(z, axis=1)
+    is_winner = tf.one_hot(winner, tf.shape(z)[1], on_value=True, off_value=False)
+    lead = top - tf.reduce_max(tf.where(is_winner, z.dtype.min, z), axis=1)
+    slack = top - tf.gather(z, labels, batch_dims=1)
+    return slack, lead, winner, top - tf.gather(z, vertex, batch_dims=1)
+
+
 @tf.function(reduce_retracing=True, autograph=False)
 def _scan(
     features: tf.Tensor, labels: tf.Tensor, vertex: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
     def scan(start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        z = _chunk_margins(features[start:stop], labels[start:stop], weights)
-        winner = tf.argmax(z, axis=1, output_type=tf.int32)
-        top = tf.reduce_max(z, axis=1)
-        is_winner = tf.one_hot(winner, tf.shape(z)[1], on_value=True, off_value=False)
-        lead = top - tf.reduce_max(tf.where(is_winner, z.dtype.min, z), axis=1)
-        slack = top - tf.gather(z, labels[start:stop], batch_dims=1)
-        return slack, lead, winner, top - tf.gather(z, vertex[start:stop], batch_dims=1)
+        return scan_chunk(features[start:stop], labels[start:stop], vertex[start:stop], weights)
 
     dtypes = (tf.float64, tf.float64, tf.int32, tf.float64)
     return _over_chunks(scan, tf.shape(features)[0], ((None,),) * 4, dtypes)
@@ -91,6 +98,11 @@ def _scores(rows: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     return _over_chunks(part, tf.shape(rows)[0], ((None, weights.shape[1]),), (tf.float64,))[0]
 
 
+def adjoint_chunk(rows: tf.Tensor, coefficients: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """`total` (c, d) and alpha' F of a chunk of rows (b, d) with their alpha (b, c), float64."""
+    return total + tf.matmul(coefficients, tf.cast(rows, tf.float64), transpose_a=True)
+
+
 @tf.function(reduce_retracing=True, autograph=False)
 def _adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
     # Rows without coefficients are many: most of a working set stands on its label.
@@ -99,8 +111,7 @@ def _adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
 
     def advance(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         chosen = index[start : start + CHUNK]
-        block = tf.cast(tf.gather(rows, chosen), tf.float64)
-        return start + CHUNK, total + tf.matmul(tf.gather(coefficients, chosen), block, transpose_a=True)
+        return start + CHUNK, adjoint_chunk(tf.gather(rows, chosen), tf.gather(coefficients, chosen), total)
 
     start = tf.zeros((tf.shape(coefficients)[1], tf.shape(rows)[1]), tf.float64)
     shapes = tf.TensorShape([]), tf.TensorShape([None, None])

@@ -7,7 +7,7 @@ from svm_problems import check_certificate, make_problem, relative_penalty
 from test_simplex import twin
 
 from deel_dualview import ConvergenceWarning, DualSVMSolver
-from deel_dualview.svm.block_visits import padded_size, rows_of_call, visitor
+from deel_dualview.svm.block_visits import Form, padded_size, rows_of_call, visitor
 from deel_dualview.svm.proximal import ProximalPoint
 
 
@@ -110,7 +110,7 @@ def test_a_stopped_ascent_is_certified_truly_and_reports_its_passes():
     assert found.num_iterations == 3 == states[-1].iteration
 
 
-def _visit(num_classes, num_rows, seed=0):
+def _visit(num_classes, num_rows, form=None, seed=0):
     """A call at random weights: rows, labels, lambda before, weights before, and the result."""
     generator, d, K = np.random.default_rng(seed), 8, 0.5
     size = rows_of_call(num_classes, d)
@@ -119,13 +119,18 @@ def _visit(num_classes, num_rows, seed=0):
     before = (K * np.eye(num_classes)[labels]).astype(np.float32)
     weights = np.zeros((num_classes, d), np.float32)
     arrays = rows, labels, np.full(size, K, np.float32), before, weights, np.ones(num_classes, np.float32)
-    found = visitor(num_classes, d)(*map(tf.constant, arrays), tf.constant(num_rows), tf.constant(1.0))
+    found = visitor(num_classes, d, form)(*map(tf.constant, arrays), tf.constant(num_rows), tf.constant(1.0))
     return rows, labels, before, K, found
 
 
-@pytest.mark.parametrize("num_classes", [5, 64])
-def test_a_visit_raises_the_dual_and_keeps_lambda_on_its_simplex(num_classes):
-    rows, labels, before, K, found = _visit(num_classes, 192)
+WHOLE_BLOCKS = Form(rows_of_call(64, 8), 64, 64, 4)  # a block moves together: what suits a GPU
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "form"), [(5, None), (64, None), (64, WHOLE_BLOCKS)], ids=["rows", "groups", "blocks"]
+)
+def test_a_visit_raises_the_dual_and_keeps_lambda_on_its_simplex(num_classes, form):
+    rows, labels, before, K, found = _visit(num_classes, 192, form)
     after = found.multipliers.numpy().astype(np.float64)
     np.testing.assert_allclose(after.sum(axis=1), K, rtol=1e-5)
     assert after.min() >= -1e-6
