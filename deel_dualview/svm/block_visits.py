@@ -5,7 +5,7 @@ its answer Project(lambda_i + z_i / g_i),   z = F W + 1[j != y]
 block      scores and the Gram matrix G of its rows are formed once; inside, z follows by G
 group      rows that move together: g_i becomes a bound over the classes that more than one of them may move
 
-Arrays of a block are class-major, (c, rows): sums over classes run along vectors.
+Arrays of a group are class-major, (c, rows): sums over classes run along vectors.
 
 Source: Keerthi, Sundararajan, Chang, Hsieh and Lin (2008), a sequential dual method, for a row; the groups are ours.
 """
@@ -26,6 +26,8 @@ _NUMBERS, _MOST_ROWS = 2**20, 4096
 NEVER = -1e30  # scores of classes that may not move
 _MANY_CLASSES = 64  # from here, groups of rows hinder each other little
 _GROUP = 8
+# Up to here, a projection by comparing all pairs of classes is exact, and half as many small operations.
+_PAIRS = 20
 _FEW_CLASSES = 32  # up to here, a second sweep over the block's rows costs less than another visit
 
 
@@ -67,6 +69,15 @@ def _project(now: tf.Tensor, step: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return inside * (size / tf.reduce_sum(inside, 0, keepdims=True))
 
 
+def _project_by_pairs(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Project one row, (c, 1), onto the simplex of `size`: the threshold is the largest that some support gives."""
+    above = values >= tf.transpose(values)
+    total, count = (
+        tf.reduce_sum(tf.where(above, x, 0.0), 0, keepdims=True) for x in (values, tf.ones_like(values))
+    )
+    return tf.nn.relu(values - tf.reduce_max((total - size) / count))
+
+
 class Form(NamedTuple):
     """Sizes of a call: rows of it, of a block and of a group, each a divisor of the last, and sweeps over a block."""
 
@@ -101,7 +112,10 @@ def visitor(num_classes: int, size: int, form: Form | None = None) -> Callable[.
         # Relative to the leading class: entries that matter are small, and small K are not lost in rounding.
         lag = z - tf.reduce_max(z, 0, keepdims=True)
         values = now + lag / norms
-        may = (now > 0) | (lag == 0) | (values > tf.reduce_max(values, 0, keepdims=True) - reach * K)
+        may = (now > 0) | (lag == 0)
+        if width == 1 and c <= _PAIRS:
+            return _project_by_pairs(tf.where(may | (reach > 0), values, NEVER), K)
+        may |= values > tf.reduce_max(values, 0, keepdims=True) - reach * K
         if width > 1:
             # Classes outside of `may` stand still, which is why the bound holds and the step ascends.
             shared = tf.cast(may & (tf.math.count_nonzero(may, 0, keepdims=True) > 1), tf.float32)
@@ -140,35 +154,34 @@ def visitor(num_classes: int, size: int, form: Form | None = None) -> Callable[.
             F = tf.slice(rows, [start, 0], [block_size, d])
             F *= tf.cast(start + tf.range(block_size) < number, tf.float32)[:, None]
             y, K = tf.slice(labels, [start], [block_size]), tf.slice(sizes, [start], [block_size])[None]
-            L = tf.transpose(tf.slice(multipliers, [start, 0], [block_size, c]))
-            Z = tf.matmul(W, F, transpose_b=True) + tf.where(
-                tf.range(c)[:, None] == y[None], 0.0, offsets[:, None]
-            )
+            L = tf.slice(multipliers, [start, 0], [block_size, c])
+            Z = tf.matmul(F, W, transpose_b=True) + tf.where(tf.range(c) == y[:, None], 0.0, offsets)
             G = tf.matmul(F, F, transpose_b=True)
             norms = tf.linalg.diag_part(G)[None]
             norms = tf.where(norms > 0, norms, 1.0)
-            gap = tf.reduce_sum(L * (tf.reduce_max(Z, 0, keepdims=True) - Z), 0)
+            gap = tf.reduce_sum(L * (tf.reduce_max(Z, 1, keepdims=True) - Z), 1)
 
             def group(j: tf.Tensor, changes: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
                 first = (j % num_groups) * width
                 D = tf.reshape(changes.stack(), [block_size, c])
-                z = tf.slice(Z, [0, first], [c, width])
-                z -= tf.matmul(D, tf.slice(G, [0, first], [block_size, width]), transpose_a=True)
-                old = tf.slice(L, [0, first], [c, width])
-                now = old + tf.transpose(tf.slice(D, [first, 0], [width, c]))
+                z = tf.slice(Z, [first, 0], [width, c])
+                z -= tf.matmul(tf.slice(G, [first, 0], [width, block_size]), D)
+                old = tf.slice(L, [first, 0], [width, c])
+                now = old + tf.slice(D, [first, 0], [width, c])
                 own, gram = (
                     tf.slice(norms, [0, first], [1, width]),
                     tf.slice(G, [first, first], [width, width]),
                 )
-                new = move(now, z, own, gram, tf.slice(K, [0, first], [1, width]), reach)
-                return j + 1, changes.write(j % num_groups, tf.transpose(new - old))
+                K_group = tf.slice(K, [0, first], [1, width])
+                new = move(tf.transpose(now), tf.transpose(z), own, gram, K_group, reach)
+                return j + 1, changes.write(j % num_groups, tf.transpose(new) - old)
 
             nothing = tf.zeros((num_groups, width, c))
             changes = tf.TensorArray(tf.float32, num_groups, clear_after_read=False).unstack(nothing)
             _, changes = tf.while_loop(lambda j, _: j < sweeps * num_groups, group, (0, changes))
             D = tf.reshape(changes.stack(), [block_size, c])
             W -= tf.matmul(D, F, transpose_a=True)
-            return b + 1, W, out.write(b, tf.transpose(L) + D), gaps.write(b, gap)
+            return b + 1, W, out.write(b, L + D), gaps.write(b, gap)
 
         num_blocks = num_rows // block_size
         out = tf.TensorArray(tf.float32, num_blocks).unstack(

@@ -7,7 +7,7 @@ from svm_problems import check_certificate, make_problem, relative_penalty
 from test_simplex import twin
 
 from deel_dualview import ConvergenceWarning, DualSVMSolver
-from deel_dualview.svm.block_visits import Form, padded_size, rows_of_call, visitor
+from deel_dualview.svm.block_visits import Form, _project_by_pairs, padded_size, rows_of_call, visitor
 from deel_dualview.svm.proximal import ProximalPoint
 
 
@@ -141,9 +141,10 @@ def test_a_visit_raises_the_dual_and_keeps_lambda_on_its_simplex(num_classes, fo
     assert alpha[np.arange(len(labels)), labels].sum() - 0.5 * np.square(W).sum() > 0
 
 
-def test_the_first_row_of_a_visit_moves_to_the_exact_maximum():
-    rows, labels, before, K, found = _visit(64, 1)
-    z = 1.0 - np.eye(64)[labels[:1]]
+@pytest.mark.parametrize("num_classes", [5, 64])
+def test_the_first_row_of_a_visit_moves_to_the_exact_maximum(num_classes):
+    rows, labels, before, K, found = _visit(num_classes, 1)
+    z = 1.0 - np.eye(num_classes)[labels[:1]]
     expected = twin(before[:1] + z / np.square(rows[0]).sum(), K)
     np.testing.assert_allclose(found.multipliers.numpy()[:1], expected, atol=1e-5)
 
@@ -151,3 +152,11 @@ def test_the_first_row_of_a_visit_moves_to_the_exact_maximum():
 @pytest.mark.parametrize("size", [1, 7, 10, 64, 100, 513, 2048])
 def test_a_padded_size_is_at_most_an_eighth_larger(size):
     assert size <= padded_size(size) <= size * 9 / 8
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+def test_a_projection_by_pairs_of_classes_is_exact_with_ties_and_classes_left_out(size):
+    values = np.random.default_rng(0).normal(size=9).astype(np.float32)
+    values[3], values[5] = values.max(), -1e30
+    found = _project_by_pairs(tf.constant(values[:, None]), tf.constant(size))
+    np.testing.assert_allclose(found.numpy().T, twin(values[None].astype(np.float64), size), rtol=1e-5)
