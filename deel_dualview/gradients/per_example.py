@@ -25,6 +25,7 @@ from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.factors import LayerGradients, to_block
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel, tracing
+from deel_dualview.models.replicas import ReplicatedFunction
 from deel_dualview.models.train_sets import is_split, to_influence_model
 from deel_dualview.typing import Function, Inputs
 
@@ -85,8 +86,8 @@ class PerExampleGradients:
         self._last = LastLayerGradients(self.model, function)
         self._groups: tuple[WeightGroup, ...] | None = None
         self._in_closed_form: frozenset[int] | None = None
-        self._compute = tf.function(self._projected, autograph=False, reduce_retracing=True)
-        self._traced: set[str] = set()
+        self._compute = ReplicatedFunction(self._projected, self.model.strategy)
+        self._traced: set[tuple[int, str]] = set()
         if is_split(self.model):
             self._check_layers()
 
@@ -103,17 +104,18 @@ class PerExampleGradients:
             return self.projection(self._last(inputs, targets))
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         targets = _as_targets(targets)
-        key = repr(specs := tf.nest.map_structure(tracing.relaxed_spec, (inputs, targets)))
-        if key not in self._traced:
+        compute = self._compute.for_batch(targets)
+        specs = tf.nest.map_structure(tracing.relaxed_spec, (inputs, targets))
+        if (key := (id(compute), repr(specs))) not in self._traced:
             with self.model.lock:
-                self._compute.get_concrete_function(*specs)
+                compute.get_concrete_function(*specs)
                 self._traced.add(key)
         if targets.shape[0] == 0:
             # One example of zeros, and none of its rows: on some processors convolutions of no example have
             # another shape, which normalisation layers then refuse.
             one = tf.nest.map_structure(_one_of_zeros, (inputs, targets))
-            return tf.nest.map_structure(lambda part: part[:0], self._compute(*one))
-        return self._compute(inputs, targets)
+            return tf.nest.map_structure(lambda part: part[:0], compute(*one))
+        return compute(inputs, targets)
 
     def from_features(self, features: tf.Tensor, logits: tf.Tensor, targets: np.ndarray) -> Blocks:
         """Return the gradients in the last layer where features (b, d) and outputs (b, c) are known."""

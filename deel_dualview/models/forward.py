@@ -8,6 +8,7 @@ import tensorflow as tf
 from deel_dualview.models import determinism, tracing
 from deel_dualview.models.keras_graph import mask_of
 from deel_dualview.models.recording import recorded, without_time_loops
+from deel_dualview.models.replicas import ReplicatedFunction
 from deel_dualview.models.splits import Split
 from deel_dualview.typing import Inputs
 
@@ -22,27 +23,35 @@ class Forward:
         model: the Keras model.
         split: where its features are.
         lock: held while it is traced.
+        strategy: whose devices share a batch; None for one device.
     """
 
-    def __init__(self, model: keras.Model, split: Split, lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        split: Split,
+        lock: threading.RLock,
+        strategy: tf.distribute.Strategy | None,
+    ) -> None:
         self._model, self._split, self._lock = model, split, lock
-        self._function = tf.function(self.eager, autograph=False, reduce_retracing=True)
-        self._traced: set[str] = set()
+        self._function = ReplicatedFunction(self.eager, strategy)
+        self._traced: set[tuple[int, str]] = set()
 
     def __call__(self, inputs: Inputs) -> tuple[tf.Tensor, ...]:
         """Return features and outputs; these are the head's where there is one, else the model's own."""
         specs = tf.nest.map_structure(tracing.relaxed_spec, inputs)
-        if (key := repr(specs)) not in self._traced:
+        function = self._function.for_batch(inputs)
+        if (key := (id(function), repr(specs))) not in self._traced:
             with self._lock:
-                known = self._function.experimental_get_tracing_count()
-                self._function.get_concrete_function(specs)
+                known = function.experimental_get_tracing_count()
+                function.get_concrete_function(specs)
                 # Batches of other lengths soon share a trace, so that the network runs once for each.
-                if self._function.experimental_get_tracing_count() > known:
-                    traced = self._function(inputs)
+                if function.experimental_get_tracing_count() > known:
+                    traced = function(inputs)
                     determinism.check_traced(self._model, inputs, traced, self.eager(inputs))
                 self._traced.add(key)
         with tracing.with_own_errors(self._model, inputs):
-            return self._function(inputs)
+            return function(inputs)
 
     def eager(self, inputs: Inputs) -> tuple[tf.Tensor, ...]:
         """Return what a call does, without a trace of its own."""

@@ -10,6 +10,7 @@ from deel_dualview.models import tracing
 from deel_dualview.models.influence_model import InfluenceModel
 from deel_dualview.models.inputs import structure_of
 from deel_dualview.models.recording import LayerCall, recorded
+from deel_dualview.models.replicas import ReplicatedFunction
 from deel_dualview.typing import Inputs
 
 _MAX_WIDTH = 512
@@ -55,7 +56,7 @@ class HiddenLayers:
         wanted = [] if structure is None else keras.tree.flatten(structure)
         takes_any_length = not wanted or any(None in want.shape[1:] for want in wanted)
         self._has_lengths = given is not None and takes_any_length
-        self._compute = tf.function(self._hidden, autograph=False, reduce_retracing=True)
+        self._compute = ReplicatedFunction(self._hidden, model.strategy)
 
     def __call__(self, inputs: Inputs) -> Hidden:
         self._model.prepare(inputs)
@@ -63,7 +64,7 @@ class HiddenLayers:
         if self._has_lengths:
             specs = tf.nest.map_structure(_as_unknown, specs, self._given)
         with self._model.lock:
-            function = self._compute.get_concrete_function(specs)
+            function = self._compute.for_batch(inputs).get_concrete_function(specs)
         with tracing.with_own_errors(self._model.model, inputs):
             features, logits, *before = function(
                 *tf.nest.flatten(tf.nest.map_structure(tf.convert_to_tensor, inputs))

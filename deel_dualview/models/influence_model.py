@@ -22,6 +22,7 @@ from deel_dualview.models.named_outputs import find_output
 from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
 from deel_dualview.models.parts import Composed
 from deel_dualview.models.positions import Position, check_position, rows_at
+from deel_dualview.models.replicas import strategy_of
 from deel_dualview.models.takes_labels import TakesLabels
 from deel_dualview.typing import Inputs
 
@@ -58,6 +59,7 @@ class InfluenceModel(TakesLabels):
 
     Attributes:
         model: the Keras model; of several outputs one that makes `output` only, of the same layers and weights.
+        strategy: whose devices share each batch: the mirrored one in whose scope this, or the Keras model, was made.
 
     Raises:
         TypeError: `model` is not a Keras model, `loss_function` no loss, or `class_weight` no mapping.
@@ -83,6 +85,7 @@ class InfluenceModel(TakesLabels):
         if isinstance(model, TreeEnsembleModel):
             feature_layer = model.feature_layer if feature_layer is None else feature_layer
             loss_function = model.loss_function if loss_function is None else loss_function
+        self.strategy = strategy_of(model)
         self._output = None if output is None else find_output(model, output)
         self.model = model if self._output is None else self._output.alone()
         self._position = check_position(position)
@@ -377,7 +380,7 @@ class InfluenceModel(TakesLabels):
     @property
     def _passes(self) -> Forward:
         if self._forward is None:
-            self._forward = Forward(self.model, self._known_split(), self._lock)
+            self._forward = Forward(self.model, self._known_split(), self._lock, self.strategy)
         return self._forward
 
     def _find_split(self, specs: Inputs) -> splits.Split:

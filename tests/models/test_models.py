@@ -204,7 +204,7 @@ def test_a_batch_of_another_size_is_not_traced_again(images):
     split = InfluenceModel(MODELS["logits"]())
     for size in (7, 3, 1, 5):
         split.features(images[:size])
-    assert split._forward._function.experimental_get_tracing_count() == 1
+    assert split._forward._function.for_batch(images).experimental_get_tracing_count() == 1
 
 
 def test_the_model_is_left_as_it_was(images):
