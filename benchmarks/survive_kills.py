@@ -1,4 +1,4 @@
-"""Kill stores, reports, benchmarks and checkpoints at random times, let the next run go on, and count what is lost.
+"""Kill stores, feature passes, reports, benchmarks and checkpoints at random times, and count what the next run misses.
 
 A round is five runs that are killed (SIGKILL) and one that may end. What a killed run had finished must be there
 at the end, nothing but the files of a run that was never killed may be there, and the results must be its results.
@@ -27,7 +27,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from deel_dualview import DiskStore, SaveCheckpoints, load_checkpoints
+from deel_dualview import DiskStore, DualView, SaveCheckpoints, load_checkpoints
 from deel_dualview.evaluation import Recipe, benchmark, read_benchmark
 from deel_dualview.report import check_output_directory, writing
 
@@ -70,6 +70,27 @@ def _open(folder: pathlib.Path) -> Any:
     return DiskStore(folder / "store", shard_size=50, progress=False).open(
         {"model": "squares"}, train, lambda element: {"squares": np.asarray(element[0]) ** 2}
     )
+
+
+def write_features(folder: pathlib.Path) -> None:
+    """Pass a network over a training set and keep its features, in shards of fifty."""
+    _attributions(folder)
+
+
+def _attributions(folder: pathlib.Path) -> list[Any]:
+    """Influence values of six examples on themselves, and the features, all bits of them."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Conv2D(8, 3, activation="relu")]
+        + [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(16, "relu"), keras.layers.Dense(3)]
+    )
+    data = np.random.default_rng(0).normal(size=(ROWS, 28, 28, 1)).astype(np.float32)
+    train = tf.data.Dataset.from_tensor_slices((data, np.arange(ROWS) % 3)).batch(10)
+    store = DiskStore(folder / "store", shard_size=50, progress=False)
+    calculator = DualView(model, train, K=0.01, store=store)
+    values = calculator.estimate_influence_values_in_batches(train.take(1))
+    shards = sorted((folder / "store").glob("*.npy"))
+    return [[value.numpy().tolist() for value in values], [path.read_bytes().hex() for path in shards]]
 
 
 def write_report(folder: pathlib.Path) -> None:
@@ -162,6 +183,7 @@ CASES = {
     "store": Case(
         write_store, _read_shards, lambda folder: {"squares": _open(folder).array("squares").tolist()}
     ),
+    "features": Case(write_features, _read_shards, lambda folder: {"values": _attributions(folder)}),
     "report": Case(
         write_report, _read_report, lambda folder: {**_read_report(folder), "last": _last(folder)}
     ),

@@ -1,4 +1,4 @@
-"""A store on disk under true faults: processes killed while writing, a full disk."""
+"""A store on disk under true faults: processes killed while writing, a full disk, another locale and clock."""
 
 import os
 import signal
@@ -7,15 +7,18 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
+import pytest
 from test_stores import KEY, NUM_EXAMPLES, Compute, disk_store, make_dataset
 
 FOLDER = Path(__file__).parent
 
 
-def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_python(script: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "PYTHONPATH": f"{FOLDER.parents[1]}{os.pathsep}{FOLDER}",
         "CUDA_VISIBLE_DEVICES": "",
+        **variables,
     }
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -108,7 +111,9 @@ def test_a_full_disk_is_reported_and_the_work_resumes_once_there_is_room(tmp_pat
         import resource, sys
         from pathlib import Path
         import numpy as np
-        from test_stores import KEY, make_dataset
+        import numpy as np
+import pytest
+from test_stores import KEY, make_dataset
         from deel_dualview import DiskStore, StoreError
 
         store = DiskStore(sys.argv[1], shard_size=10)
@@ -145,3 +150,35 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     """
     assert run_python(script, tmp_path).returncode == -signal.SIGKILL
     assert len(disk_store(tmp_path).open(KEY, make_dataset(), Compute())) == NUM_EXAMPLES
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no locale of ASCII names")
+def test_the_work_resumes_under_another_locale_and_clock_in_a_path_of_any_characters(tmp_path):
+    """In a process that takes names for ASCII, on the other side of the date line, from files of 1970 and 2100."""
+    place, compute = tmp_path / "a b" / "é 日本 İ", Compute()
+
+    def interrupted(element):
+        if len(compute.seen) >= 12:
+            raise KeyboardInterrupt
+        return compute(element)
+
+    with pytest.raises(KeyboardInterrupt):
+        disk_store(place).open(KEY, make_dataset(), interrupted)
+    for number, path in enumerate(sorted(place.rglob("*"))):
+        os.utime(path, (4102444800 * (number % 2),) * 2)
+    script = """
+        import sys
+        from pathlib import Path
+        from test_stores import Compute, KEY, disk_store, make_dataset
+        compute = Compute()
+        disk_store(Path(sys.argv[1])).open(KEY, make_dataset(), compute)
+        print(sys.getfilesystemencoding(), min(compute.seen))
+    """
+    world = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Pacific/Kiritimati"}
+    result = run_python(script, place, **world)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["ascii", "10"]  # two shards of five were whole
+    compute.seen.clear()
+    stored = disk_store(place).open(KEY, make_dataset(), compute)
+    assert not compute.seen
+    np.testing.assert_array_equal(stored.array("features")[:, 0], 6.0 * np.arange(NUM_EXAMPLES))
