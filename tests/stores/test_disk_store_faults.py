@@ -111,9 +111,7 @@ def test_a_full_disk_is_reported_and_the_work_resumes_once_there_is_room(tmp_pat
         import resource, sys
         from pathlib import Path
         import numpy as np
-        import numpy as np
-import pytest
-from test_stores import KEY, make_dataset
+        from test_stores import KEY, make_dataset
         from deel_dualview import DiskStore, StoreError
 
         store = DiskStore(sys.argv[1], shard_size=10)
