@@ -81,14 +81,13 @@ class Ascent:
         report: Callable[[int, float, float, int], None],
         start: scipy.sparse.csr_array | None = None,
     ) -> None:
-        n, c, d = problem.num_examples, problem.num_classes, int(problem.features.shape[1])
+        n, c, d = problem.num_examples, problem.num_classes, problem.features.shape[1]
         self._problem, self._tolerance = problem, tolerance
         self._max_iterations, self._report = max_iterations, report
         self._shape = padded_size(c), padded_size(d)
         self._offsets = tf.constant(np.where(np.arange(self._shape[0]) < c, 1.0, NEVER), tf.float32)
         self._sizes = problem.penalties
-        self._features = np.asarray(problem.features)
-        self._is_zero = ~self._features.any(axis=1)
+        self._features, self._is_zero = problem.features, problem.features.is_zero
         # A row of zeros has no gap anywhere but on its label.
         vertex = np.where(self._is_zero, (problem.labels + 1) % c, problem.labels)
         entries = self._sizes.astype(np.float32), vertex, np.arange(n + 1)
@@ -238,6 +237,8 @@ class Ascent:
 
     def _replace(self, rows: np.ndarray, new: scipy.sparse.csr_array) -> None:
         """Give rows a new lambda, and W_a the change: products in float32, their sums in float64."""
+        order = np.argsort(rows)
+        rows, new = rows[order], new[order]
         change = (self._lambda[rows] - new).tocsr()
         change.eliminate_zeros()
         moved = np.flatnonzero(np.diff(change.indptr))

@@ -21,10 +21,9 @@ def canonical_coefficients(problem: Problem, alpha: scipy.sparse.csr_array) -> s
         The canonical alpha; `alpha` itself where it is canonical already.
     """
     labels, c = problem.labels, problem.num_classes
-    rows = np.asarray(problem.features)
     masses = problem.weighted(np.ones(len(labels)))
-    zero = np.flatnonzero(~rows.any(axis=1))
-    leaders = first_equal_rows(rows, labels[:, np.newaxis].astype(np.float64))
+    zero = np.flatnonzero(problem.features.is_zero)
+    leaders = first_equal_rows(problem.features, labels[:, np.newaxis].astype(np.float64))
     is_shared = np.isin(leaders, leaders[leaders != np.arange(len(labels))])
     is_shared[zero] = False
     shared = np.flatnonzero(is_shared)

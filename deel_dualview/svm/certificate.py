@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from deel_dualview.svm.passes import entry_margins, scan_rows, sparse_adjoint
+from deel_dualview.svm.passes import slack_and_gaps, sparse_adjoint
 from deel_dualview.svm.problem import Problem
 from deel_dualview.svm.proximal import gap_scale
 from deel_dualview.svm.solution import resolved_gap
@@ -35,15 +35,13 @@ class Certificate(NamedTuple):
 
 def certify_coefficients(problem: Problem, alpha: scipy.sparse.csr_array) -> Certificate:
     """Certificate of a feasible alpha: P - D as a sum of terms that are never negative."""
-    labels = problem.labels
-    features, rows = np.asarray(problem.features), np.flatnonzero(np.diff(alpha.indptr))
-    weights = sparse_adjoint(features, rows, alpha[rows], np.float64).T
-    slack = scan_rows(problem, labels, weights).slack
-    row, c = entry_margins(features, labels, alpha, weights)
-    is_own = alpha.indices == labels[row]
+    rows, labels = np.flatnonzero(np.diff(alpha.indptr)), problem.labels
+    weights = sparse_adjoint(problem.features, rows, alpha[rows], np.float64).T
+    slack, gaps = slack_and_gaps(problem.features, labels, alpha, weights)
     own = problem.penalties
     primal = 0.5 * float(np.square(weights).sum()) + float(own @ slack)
+    row = np.repeat(np.arange(len(labels)), np.diff(alpha.indptr))
+    is_own = alpha.indices == labels[row]
     own[row[is_own]] -= alpha.data[is_own]
-    lag = -alpha.data[~is_own] * np.maximum(slack[row] - c, 0.0)[~is_own]
-    gap = float(lag.sum() + np.maximum(own, 0.0) @ slack)
+    gap = float(gaps.sum() + np.maximum(own, 0.0) @ slack)
     return Certificate(alpha, weights, primal, primal - gap, slack)

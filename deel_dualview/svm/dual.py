@@ -209,7 +209,7 @@ def _is_large(problem: Problem) -> bool:
     # Scores below the margin, or numbers near the ends of their range, are lost in float32.
     strongest = _STRONGEST_OF_MANY if c >= _MANY_CLASSES else _STRONGEST
     is_gentle = 1.0 / n <= problem.K * squared_norm <= strongest and 1e-12 < squared_norm < 1e12
-    return "GPU" not in problem.features.device and n * d * c >= _LARGE and is_gentle
+    return not problem.features.is_on_gpu and n * d * c >= _LARGE and is_gentle
 
 
 def _starting_coefficients(problem: Problem, warm_start: DualSVMSolution) -> scipy.sparse.csr_array:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from deel_dualview.svm.features import Features
 from deel_dualview.svm.problem import CHUNK, Problem
 
 # A sparse product takes this many times longer an entry than a dense one.
@@ -121,7 +122,11 @@ def _adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
 
 def scan_rows(problem: Problem, vertex: np.ndarray, weights: tf.Tensor) -> RowScan:
     """Pass over all rows at `weights`; `vertex` (n,) int32 is the class that a frozen row stands on."""
-    return RowScan(*(part.numpy() for part in _scan(problem.features, problem.labels, vertex, weights)))
+    parts = [
+        [result.numpy() for result in _scan(features, problem.labels[rows], vertex[rows], weights)]
+        for rows, features in problem.features.parts()
+    ]
+    return RowScan(*(np.concatenate(results) for results in zip(*parts, strict=True)))
 
 
 def margins(rows: tf.Tensor, labels: np.ndarray, weights: tf.Tensor) -> tf.Tensor:
@@ -142,9 +147,9 @@ def adjoint(rows: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
 
 
 def sparse_adjoint(
-    features: np.ndarray, rows: np.ndarray, coefficients: scipy.sparse.csr_array, dtype: type[np.floating]
+    features: Features, rows: np.ndarray, coefficients: scipy.sparse.csr_array, dtype: type[np.floating]
 ) -> np.ndarray:
-    """alpha' F for some rows of F (n, d) and their sparse alpha (b, c), shape (c, d) float64.
+    """alpha' F for some rows of F (n, d), increasing, and their sparse alpha (b, c), shape (c, d) float64.
 
     A chunk's product is in `dtype`, their sum in float64.
     """
@@ -157,21 +162,31 @@ def sparse_adjoint(
     return total
 
 
-def entry_margins(
-    features: np.ndarray, labels: np.ndarray, coefficients: scipy.sparse.csr_array, weights: np.ndarray
+def slack_and_gaps(
+    features: Features, labels: np.ndarray, coefficients: scipy.sparse.csr_array, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row i and c_ij = z_ij - z_{i,y_i} of every entry of sparse (n, c) coefficients, float64.
+    """Slack of every row, and sum_j -alpha_ij (max_k z_ik - z_ij) over the classes j that are not its label.
 
     Args:
         features: F, shape (n, d).
         labels: y, shape (n,).
-        coefficients: its entries count, not their values.
-        weights: W, shape (d, c).
+        coefficients: alpha, canonical, shape (n, c).
+        weights: W, shape (d, c), float64.
+
+    Returns:
+        Two arrays (n,), float64.
     """
-    row = np.repeat(np.arange(len(labels)), np.diff(coefficients.indptr))
-    column, own, found = coefficients.indices, labels[row], np.empty(len(row))
-    by_class = np.ascontiguousarray(weights.T)
-    for start in range(0, len(row), CHUNK):
-        part = slice(start, start + CHUNK)
-        found[part] = np.einsum("rd,rd->r", features[row[part]], by_class[column[part]] - by_class[own[part]])
-    return row, found + (column != own)
+    slack, gaps = np.empty(len(labels)), np.empty(len(labels))
+    for start in range(0, len(labels), CHUNK):
+        rows = slice(start, min(start + CHUNK, len(labels)))
+        z, own = features[rows].astype(np.float64) @ weights, labels[rows]
+        z += 1.0
+        place = np.arange(len(own))
+        z[place, own] -= 1.0
+        top, alpha = z.max(axis=1), coefficients[rows]
+        slack[rows] = top - z[place, own]
+        row = np.repeat(place, np.diff(alpha.indptr))
+        # Those of the label, positive, are left out.
+        lag = np.maximum(-alpha.data, 0.0) * (top[row] - z[row, alpha.indices])
+        gaps[rows] = np.bincount(row, weights=lag, minlength=len(own))
+    return slack, gaps

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import check_count, check_positive, require
+from deel_dualview.linalg.rows import LazyRows
+from deel_dualview.svm.features import Features, check_finite_rows
 
 # Rows of a chunk of a pass: large enough to amortise a call, small enough for its float64 copy to stay
 # in cache.
@@ -19,7 +21,7 @@ class Problem(NamedTuple):
     """One Crammer-Singer problem.
 
     Attributes:
-        features: F, shape (n, d), float32.
+        features: F, shape (n, d), float32; shared by all penalties.
         labels: y, shape (n,), int32.
         num_classes: c.
         K: penalty of one unit of slack of an example of mass 1.
@@ -27,7 +29,7 @@ class Problem(NamedTuple):
             in the place of lambda_i, so that all lambda lie on the simplex of size K.
     """
 
-    features: tf.Tensor
+    features: Features
     labels: np.ndarray
     num_classes: int
     K: float
@@ -41,9 +43,7 @@ class Problem(NamedTuple):
     @property
     def total_squared_norm(self) -> float:
         """Sum of ||f||^2 over the rows, times their masses."""
-        return float(
-            self.weighted(tf.reduce_sum(tf.square(self.features), axis=1).numpy()).sum(dtype=np.float64)
-        )
+        return float(self.weighted(self.features.squared_norms).sum(dtype=np.float64))
 
     @property
     def mean_mass(self) -> float:
@@ -68,7 +68,7 @@ class Problem(NamedTuple):
     def subset(self, rows: np.ndarray) -> Problem:
         """Return the problem of some rows."""
         return self._replace(
-            features=tf.gather(self.features, rows),
+            features=self.features.subset(rows),
             labels=self.labels[rows],
             masses=None if self.masses is None else self.masses[rows],
         )
@@ -84,8 +84,11 @@ def check_problem(features: Any, labels: Any, num_classes: int, K: float) -> Pro
     K = check_positive("K", K)
     num_classes = check_count("num_classes", num_classes)
     require(num_classes >= 2, "At least two classes are needed to separate.", {"num_classes": num_classes})
-    rows = check_features(features)
-    return Problem(tf.convert_to_tensor(rows), _check_labels(labels, len(rows), num_classes), num_classes, K)
+    if isinstance(features, LazyRows):
+        check_finite_rows(features)
+    else:
+        features = check_features(features)
+    return Problem(Features(features), _check_labels(labels, len(features), num_classes), num_classes, K)
 
 
 def check_features(features: Any) -> np.ndarray:
@@ -107,15 +110,7 @@ def check_features(features: Any) -> np.ndarray:
     )
     with np.errstate(over="ignore"):
         rows = rows.astype(np.float32, copy=False)
-    # A sum is finite only if every term is; it spares an (n, d) mask in the ordinary case.
-    with np.errstate(invalid="ignore", over="ignore"):
-        suspects = np.flatnonzero(~np.isfinite(rows.sum(axis=1)))
-    bad = [int(i) for i in suspects if not np.isfinite(rows[i]).all()]
-    require(
-        not bad,
-        "`features` must be finite in float32: drop or repair these rows, or look for what made them so.",
-        {"num_bad_rows": len(bad), "rows": bad},
-    )
+    check_finite_rows(rows)
     return rows
 
 

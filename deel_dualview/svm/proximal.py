@@ -293,7 +293,7 @@ def stretched(problem: Problem, point: DualPoint, factor: float) -> DualPoint:
 
 def certify(problem: Problem, point: DualPoint) -> Certified:
     """Certificate of a feasible lambda, everything in float64."""
-    rows = tf.gather(problem.features, point.active)
+    rows = problem.features.gather(point.active)
     labels = problem.labels[point.active]
     alpha = alpha_of(tf.constant(problem.weighted(point.multipliers, point.active)), labels)
     weights = frozen_weights(problem, point) + adjoint(rows, alpha)

@@ -81,7 +81,7 @@ def frozen_weights(problem: Problem, point: DualPoint) -> tf.Tensor:
     alpha = np.zeros((len(index), problem.num_classes))
     np.put_along_axis(alpha, point.vertex[index][:, None], -problem.K, axis=1)
     np.put_along_axis(alpha, problem.labels[index][:, None], problem.K, axis=1)
-    return adjoint(tf.gather(problem.features, index), tf.constant(problem.weighted(alpha, index)))
+    return adjoint(problem.features.gather(index), tf.constant(problem.weighted(alpha, index)))
 
 
 def alpha_of(multipliers: tf.Tensor, labels: np.ndarray) -> tf.Tensor:
@@ -115,9 +115,8 @@ class WorkingSet:
         support: np.ndarray | None = None,
     ) -> None:
         index = point.active
-        everything = len(index) == problem.num_examples
         self.problem, self.point, self.sigma = problem, point, sigma
-        self._rows = problem.features if everything else tf.gather(problem.features, index)
+        self._rows = problem.features.gather(index)
         self._labels = problem.labels[index]
         self._masses = problem.masses_of(index)
         self._size = tf.constant(problem.K, tf.float64)
