@@ -16,6 +16,7 @@ from deel_dualview._checks import check_choice, check_flag, check_positive, requ
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_product
 from deel_dualview.calculators.feature_maps import TEMPERED_POWER, fit_feature_map
+from deel_dualview.calculators.kernel_features import all_features, kernel_features, mean_squared_norm
 from deel_dualview.calculators.output_surrogate import (
     check_solver,
     default_kernel,
@@ -30,15 +31,14 @@ from deel_dualview.calculators.targets import output_gradients
 from deel_dualview.calculators.tempering import fit_tempering
 from deel_dualview.linalg import spans
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
+from deel_dualview.linalg.rows import LazyRows
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
 from deel_dualview.search.faiss_index import FaissIndex, check_index
-from deel_dualview.stores import NoStore, Store
+from deel_dualview.stores import DiskStore, NoStore, Store
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver, PerOutputSVMSolver
 from deel_dualview.svm.progress import GapBar
 from deel_dualview.typing import Kernel, Target
-
-_LARGEST_SQUARED_NORM = 1e30
 
 
 class Evaluation(NamedTuple):
@@ -99,7 +99,9 @@ class DualView(StoredInfluenceCalculator):
             index.
         solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`; of other models than classifiers
             a `PerOutputSVMSolver`.
-        store: where the features are kept; in memory by default.
+        store: where the features are kept; in memory by default. Beyond its memory budget they stay on the disk, and
+            the solver reads them in blocks. With a `DiskStore` a fit that takes long can be interrupted: it keeps
+            how far it has come in the folder `fits` of the store.
         index: for millions of support vectors, see `FaissIndex`; every one is compared by default.
 
     Attributes:
@@ -137,7 +139,8 @@ class DualView(StoredInfluenceCalculator):
         super().__init__(model, train_set, target=target, store=store)
         objective = self.model.objective
         self.kernel: Kernel = kernel or default_kernel(objective)
-        features, power, total = self._stored().array("features"), TEMPERED_POWER, default_penalty(objective)
+        features = all_features(self._stored(), self.model.num_features)
+        power, total = TEMPERED_POWER, default_penalty(objective)
         if self.kernel == "tempered" and self.model.is_classifier:
             classes, num_classes = self.train_labels, self.model.num_classes
             power, total = fit_tempering(features, classes, num_classes, self.train_weights)
@@ -147,15 +150,26 @@ class DualView(StoredInfluenceCalculator):
         self._offset = np.zeros(self.model.num_outputs)
         self.surrogate: Any
         if isinstance(self.solver, PerOutputSVMSolver):
-            absolute = self.K / self._mean_squared_norm(phi)
+            require(
+                isinstance(phi, np.ndarray),
+                "The surrogate of a model that is no classifier is fitted in memory: raise the memory budget of the "
+                "store to four times the size of the features.",
+                {
+                    "size of the features": 4 * len(phi) * phi.shape[1],
+                    "memory_budget": self.store.memory_budget,
+                },
+            )
+            absolute = self.K / mean_squared_norm(phi, self.train_weights, self.model.feature_layer)
             self.surrogate, self._offset = fit_outputs(
-                objective, phi, self.train_labels, absolute, self.solver, self.train_weights
+                objective, cast(np.ndarray, phi), self.train_labels, absolute, self.solver, self.train_weights
             )
         else:
             self.surrogate = self._fit([self.K], phi)[0]
         # What is not stored is held, so that no query runs the network over the training set.
         rows_of = phi.__getitem__ if isinstance(self.store, NoStore) else self._kernel_rows
-        self._support_vectors = SupportVectors(self.surrogate.coefficients, rows_of, index)
+        self._support_vectors = SupportVectors(
+            self.surrogate.coefficients, rows_of, index, self.store.memory_budget
+        )
         remedy = "Take a larger K." if self.kernel == "cosine" else "Take kernel='cosine', or a larger K."
         self._monitor = fidelity.AgreementMonitor({"kernel": self.kernel, "K": self.K}, remedy)
 
@@ -284,44 +298,26 @@ class DualView(StoredInfluenceCalculator):
             self.model.num_features,
         )
 
-    def _kernel_features(self) -> np.ndarray:
-        """Return phi of all training examples, shape (n, d); the stored array itself where nothing is changed."""
-        if self.kernel == "linear" and not self.feature_map.has_bias:
-            return self._stored().array("features")
-        width = self.model.num_features + self.feature_map.has_bias
-        phi = np.empty((len(self._stored()), width), np.float32)
-        for rows, represented in self._features():
-            phi[rows] = self.feature_map(represented.features)
-        return phi
+    def _kernel_features(self) -> np.ndarray | LazyRows:
+        """Return phi of all training examples, shape (n, d): rows on the disk beyond the memory budget."""
+        return kernel_features(self._stored(), self.model.num_features, self.feature_map)
 
     def _kernel_rows(self, positions: np.ndarray) -> np.ndarray:
         """Return phi of some training examples, at increasing positions, shape (r, d)."""
         return np.asarray(self.feature_map(self._stored().rows("features", positions)))
 
-    def _mean_squared_norm(self, phi: np.ndarray) -> float:
-        squares = np.einsum("nd,nd->n", phi, phi, dtype=np.float64)
-        mean_squared_norm = float(np.average(squares, weights=self.train_weights))
-        require(
-            mean_squared_norm < _LARGEST_SQUARED_NORM,
-            "The penultimate features are too large for float32 arithmetic; use kernel='cosine' or 'standardized'.",
-            {"mean of ||phi||^2": mean_squared_norm},
-        )
-        require(
-            mean_squared_norm > 0,
-            "The penultimate features are zero for every training example, so nothing can be attributed to them; "
-            "check the model, or name another layer: InfluenceModel(model, feature_layer=NAME).",
-            {"feature_layer": self.model.feature_layer},
-        )
-        return mean_squared_norm
-
-    def _fit(self, Ks: Sequence[float], phi: np.ndarray) -> list[DualSVMSolution]:
-        mean_squared_norm = self._mean_squared_norm(phi)
-        absolute = [K / mean_squared_norm for K in Ks]
+    def _fit(self, Ks: Sequence[float], phi: np.ndarray | LazyRows) -> list[DualSVMSolution]:
+        squared_norm = mean_squared_norm(phi, self.train_weights, self.model.feature_layer)
+        absolute = [K / squared_norm for K in Ks]
         with GapBar(absolute, progress=self.store.progress) as bar:
             # A callback of the user's takes the place of the bar.
             solver = cast(DualSVMSolver, self.solver)
             if not solver.progress:
                 solver = dataclasses.replace(solver, progress=bar.update)
+            if solver.memory_budget is None and self.store.memory_budget is not None:
+                solver = dataclasses.replace(solver, memory_budget=max(self.store.memory_budget // 4, 1))
+            if solver.checkpoints is None and isinstance(self.store, DiskStore):
+                solver = dataclasses.replace(solver, checkpoints=self.store.directory / "fits")
             fit = functools.partial(
                 solver.fit_path,
                 labels=self.train_labels,
@@ -329,7 +325,7 @@ class DualView(StoredInfluenceCalculator):
                 Ks=absolute,
                 sample_weight=self.train_weights,
             )
-            if not spans.is_wide(*phi.shape):
+            if isinstance(phi, LazyRows) or not spans.is_wide(*phi.shape):
                 return fit(phi)
             found = fit(self._coordinates)
             return [dataclasses.replace(one, weights=(one.coefficients.T @ phi).T) for one in found]
@@ -337,7 +333,8 @@ class DualView(StoredInfluenceCalculator):
     @cached_property
     def _coordinates(self) -> np.ndarray:
         """Kernel features in an orthonormal basis of their span, (n, n): only their inner products matter to a fit."""
-        triangle = cast(np.ndarray, np.linalg.qr(self._kernel_features().T, mode="r"))
+        phi = cast(np.ndarray, self._kernel_features())
+        triangle = cast(np.ndarray, np.linalg.qr(phi.T, mode="r"))
         return np.ascontiguousarray(triangle.T)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:

@@ -5,7 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview.linalg.rows import LazyRows
 from deel_dualview.typing import Kernel
+
+_BLOCK_SIZE = 8192
 
 TEMPERED_POWER = 0.1
 """Largest power to which the tempered kernel raises the length of the features."""
@@ -41,6 +44,13 @@ class FeatureMap(NamedTuple):
             mapped = tf.concat([mapped, tf.ones((tf.shape(mapped)[0], 1))], axis=1)
         return mapped
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether features stay what they are."""
+        return (
+            self.power == 1 and not self.has_bias and not self.shift.any() and bool((self.scale == 1).all())
+        )
+
     def weights_on_features(self, weights: np.ndarray) -> np.ndarray:
         """Return the surrogate's weights (d [+ 1], c) as weights (d, c) on the features before the map.
 
@@ -50,7 +60,7 @@ class FeatureMap(NamedTuple):
 
 
 def fit_feature_map(
-    features: np.ndarray, kernel: Kernel, bias: bool, power: float = TEMPERED_POWER
+    features: np.ndarray | LazyRows, kernel: Kernel, bias: bool, power: float = TEMPERED_POWER
 ) -> FeatureMap:
     """Make the map for a kernel, from the training features where it needs statistics.
 
@@ -64,13 +74,21 @@ def fit_feature_map(
     num_features = features.shape[1]
     shift, scale = np.zeros(num_features, np.float32), np.ones(num_features, np.float32)
     if kernel == "standardized":
-        mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+        mean, deviation = _moments(features)
         shift = mean.astype(np.float32)
         # Rounding alone makes a constant feature deviate, in proportion to its size.
         varies = deviation > 1e-5 * np.maximum(np.abs(mean), deviation.max(initial=1e-30))
         scale = np.where(varies, deviation, 1.0).astype(np.float32)
     powers = {"cosine": 0.0, "tempered": power}
     return FeatureMap(shift, scale, powers.get(kernel, 1.0), bias)
+
+
+def _moments(features: np.ndarray | LazyRows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the columns, in two passes, float64."""
+    blocks = [slice(start, start + _BLOCK_SIZE) for start in range(0, len(features), _BLOCK_SIZE)]
+    mean = sum(features[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / len(features)
+    squares = sum(((features[rows] - mean) ** 2).sum(axis=0) for rows in blocks)
+    return mean, np.sqrt(squares / len(features))
 
 
 def _positive(sizes: tf.Tensor) -> tf.Tensor:

@@ -286,7 +286,7 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
 
     @cached_property
     def _kept_rows(self) -> "KeptRows":
-        return KeptRows(self.num_train)
+        return KeptRows(self.num_train, self.store.memory_budget)
 
     def _with_constant(self, features: tf.Tensor) -> tf.Tensor:
         if not self._has_constant_feature:
@@ -337,17 +337,19 @@ class KeptRows:
 
     Args:
         num_train: number of training examples n.
+        memory_budget: of which they take at most a quarter.
     """
 
-    def __init__(self, num_train: int) -> None:
+    def __init__(self, num_train: int, memory_budget: int | None = None) -> None:
         self._num_train = num_train
+        self._room = _KEPT_BYTES if memory_budget is None else min(_KEPT_BYTES, memory_budget // 4)
         self._lock = threading.Lock()
         self._values: np.ndarray | None = None
         self._is_kept = np.zeros(num_train, bool)
 
     def keep(self, rows: np.ndarray, values: np.ndarray) -> None:
         """Keep the values (b, c) of the examples at `rows`, unless those of all would take more."""
-        if values.shape[1] * self._num_train * 4 > _KEPT_BYTES:
+        if values.shape[1] * self._num_train * 4 > self._room:
             return
         with self._lock:
             if self._values is None:

@@ -41,6 +41,7 @@ class SupportVectors:
         coefficients: alpha, shape (n, c).
         kernel_features: from positions of training examples, increasing, (r,), to their phi, (r, d), float32.
         index: by which those of a class are searched; None for all of them.
+        memory_budget: of which at most a quarter goes to rows that are kept for later queries, 512 MiB if that is less.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SupportVectors:
         coefficients: scipy.sparse.csr_array,
         kernel_features: Callable[[np.ndarray], np.ndarray],
         index: FaissIndex | None = None,
+        memory_budget: int | None = None,
     ) -> None:
         self._index = index
         self._searches: dict[tuple[int, int], Search] = {}
@@ -55,7 +57,8 @@ class SupportVectors:
         self.coefficients = scipy.sparse.csc_array(coefficients)
         self._kernel_features = kernel_features
         self._size = kernel_features(self.rows[:1]).shape[1]
-        self._fits_in_cache = self.coefficients.nnz * self._size * 4 <= _CACHED_BYTES
+        room = _CACHED_BYTES if memory_budget is None else min(_CACHED_BYTES, memory_budget // 4)
+        self._fits_in_cache = self.coefficients.nnz * self._size * 4 <= room
         self._cache: dict[tuple[int, int], Candidates] = {}
 
     def candidates(self, class_index: int, num_padding: int = 0) -> Iterator[Candidates]:

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 
 from deel_dualview.calculators.feature_maps import TEMPERED_POWER, fit_feature_map
+from deel_dualview.linalg.rows import LazyRows
 
 TEMPERED_TOTAL_PENALTY = 30.0
 """Largest default of K n under the tempered kernel."""
@@ -29,7 +30,7 @@ class Tempering(NamedTuple):
 
 
 def fit_tempering(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, weights: np.ndarray | None = None
+    features: np.ndarray | LazyRows, labels: np.ndarray, num_classes: int, weights: np.ndarray | None = None
 ) -> Tempering:
     """Choose the settings under which most training examples keep their influence.
 
@@ -78,7 +79,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][[first, min(last, len(values) - 1)]].mean())
 
 
-def _unit_blocks(features: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _unit_blocks(features: np.ndarray | LazyRows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield positions (b,) and features at unit length (b, d)."""
     to_unit = fit_feature_map(features, "cosine", bias=False)
     for rows in np.array_split(np.arange(len(features)), -(-len(features) // _BLOCK_SIZE)):

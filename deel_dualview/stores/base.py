@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deel_dualview._checks import require
+from deel_dualview._checks import check_count, check_flag, describe, require
 from deel_dualview._summaries import Summarised
 from deel_dualview.data import array_bytes
 
@@ -16,6 +16,8 @@ HASHES = "hashes"
 ID_HASHES = "id_hashes"
 """Kept where the dataset has ids: they are no part of an example's content, and may change without it."""
 CHECKED = (HASHES, ID_HASHES)
+# Of an example: labels, weights and hashes are held whatever the budget.
+_FEW_BYTES = 64
 
 Block = Mapping[str, np.ndarray]
 Compute = Callable[[Any], Mapping[str, Any]]
@@ -30,7 +32,12 @@ class StoredVectors(ABC):
 
     Besides the names that were computed there is `"hashes"`, the examples' content hashes, uint64, and
     `"id_hashes"`, those of their ids, where the dataset has ids. Text is kept as `bytes` objects of any length.
+
+    Attributes:
+        memory_budget: bytes that arrays with a row for every example may take; None for no limit.
     """
+
+    memory_budget: int | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -64,20 +71,37 @@ class StoredVectors(ABC):
         """Return one array of all examples, shape (n, ...), in memory.
 
         Raises:
-            ValueError: there is no array of this name.
+            ValueError: there is no array of this name, or it takes more than half of the memory budget.
         """
         require(name in self.names, "No array of this name is stored.", {"name": name, "names": self.names})
+        self._check_fits(name)
         column = Column(len(self))
         for block in self:
             column.append(block[name])
         return column.array()
+
+    def allows(self, num_bytes: int, share: float = 0.5) -> bool:
+        """Return whether an array of so many bytes fits into a share of the memory budget."""
+        return self.memory_budget is None or num_bytes <= share * self.memory_budget
+
+    def _check_fits(self, name: str) -> None:
+        if self.memory_budget is None:
+            return
+        num_bytes = len(self) * array_bytes(next(iter(self))[name][:1])
+        if num_bytes > _FEW_BYTES * len(self) and not self.allows(num_bytes):
+            message = (
+                f"All `{name}` would be held at once, which takes more than half of the memory budget: raise it, or "
+                "take a method that reads them in blocks (DualView, GradDot, GradCos, FeatureSimilarity, "
+                "FirstOrderInfluenceCalculator)."
+            )
+            raise ValueError(describe(message, {"bytes": num_bytes, "memory_budget": self.memory_budget}))
 
     def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
         """Return one array of some examples, shape (r, ...), without reading those of the others.
 
         Args:
             name: of the array.
-            positions: of the examples, increasing, shape (r,).
+            positions: of the examples, never decreasing, shape (r,).
         """
         parts: list[np.ndarray] = []
         start = 0
@@ -95,10 +119,18 @@ class Store(Summarised, ABC):
 
     Attributes:
         progress: whether passes over a dataset are shown by a bar (only where the output is a terminal).
+        memory_budget: bytes that arrays with a row for every example may take together: half of it stored vectors, the
+            rest what a calculator makes of them; None for no limit. Beyond it they are read from the disk in blocks.
+        half_precision: whether features are kept as float16, which halves their size; values change by about 1e-3 of
+            the largest.
     """
 
-    def __init__(self, *, progress: bool = True):
+    def __init__(
+        self, *, progress: bool = True, memory_budget: int | None = None, half_precision: bool = False
+    ):
         self.progress = progress
+        self.memory_budget = None if memory_budget is None else check_count("memory_budget", memory_budget)
+        self.half_precision = check_flag("half_precision", half_precision)
 
     @abstractmethod
     def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:

@@ -1,8 +1,12 @@
 """Vectors kept on disk: atomic, checked against model and data, resumed after an interruption."""
 
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,14 +31,17 @@ from deel_dualview.stores.shards import (
     StoredShard,
     check_shards,
     leftovers,
+    map_array,
     read_manifest,
     remedy,
     reporting_failed_writes,
     write_manifest,
     write_shard,
 )
+from deel_dualview.stores.text import LENGTHS
 
 _LOCK = ".lock"
+SHARD_SIZE = 8192
 
 
 class StoreDescription(NamedTuple):
@@ -65,15 +72,25 @@ class DiskStore(Store):
     examples, their ids and the checksums of all files are compared, and differences refused.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, shard_size: int = 8192, progress: bool = True):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        shard_size: int = SHARD_SIZE,
+        progress: bool = True,
+        memory_budget: int | None = None,
+        half_precision: bool = False,
+    ):
         """Create a store; nothing is read or written until it is opened.
 
         Args:
             directory: made if missing; if not empty it must hold a store.
             shard_size: examples per shard: at most so many are computed again after an interruption.
             progress: see `Store`.
+            memory_budget: see `Store`.
+            half_precision: see `Store`.
         """
-        super().__init__(progress=progress)
+        super().__init__(progress=progress, memory_budget=memory_budget, half_precision=half_precision)
         self.directory = Path(directory)
         self.shard_size = check_count("shard_size", shard_size)
 
@@ -133,7 +150,7 @@ class DiskStore(Store):
                 manifest = self._read(key)  # another process may have completed it meanwhile
                 if manifest is None or not manifest.complete:
                     return self._complete(manifest or self._start(key), dataset, compute)
-        vectors = _OnDisk(self.directory, manifest)
+        vectors = _OnDisk(self.directory, manifest, self.memory_budget)
         with self._naming_directory():
             check_examples(dataset, checked_arrays(vectors), self.bar(dataset, "Checking stored vectors"))
         return vectors
@@ -195,7 +212,7 @@ class DiskStore(Store):
             read_again(dataset, len(_OnDisk(self.directory, manifest)))
         manifest = Manifest(manifest.key, manifest.shards, complete=True)
         write_manifest(self.directory, manifest)
-        return _OnDisk(self.directory, manifest)
+        return _OnDisk(self.directory, manifest, self.memory_budget)
 
     def _clean(self, manifest: Manifest) -> list[Path]:
         """Delete what a killed process left behind, and nothing else; return what was deleted."""
@@ -229,12 +246,18 @@ class DiskStore(Store):
 
 
 class _OnDisk(StoredVectors):
-    def __init__(self, directory: Path, manifest: Manifest):
+    def __init__(self, directory: Path, manifest: Manifest, memory_budget: int | None = None):
         self._directory = directory
         self._shards = manifest.shards
+        self.memory_budget = memory_budget
 
     def __len__(self) -> int:
-        return sum(shard[HASHES].shape[0] for shard in self._shards)
+        return int(self._starts[-1])
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """Number of examples before each shard, and of all."""
+        return np.cumsum([0, *(shard[HASHES].shape[0] for shard in self._shards)])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -246,6 +269,36 @@ class _OnDisk(StoredVectors):
     @property
     def num_bytes(self) -> int:
         return sum(file.num_bytes for shard in self._shards for file in shard.values())
+
+    def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
+        first = self._shards[0][name]
+        if name + LENGTHS in self._shards[0]:
+            return super().rows(name, positions)
+        found = np.empty((len(positions), *first.shape[1:]), first.dtype)
+        bounds = np.searchsorted(positions, self._starts)
+        for number in np.flatnonzero(np.diff(bounds)):
+            part = slice(bounds[number], bounds[number + 1])
+            # Mapped for as long as it is read: what is mapped counts as this process's memory.
+            array = map_array(self._directory, self._shards[number][name])
+            np.take(array, positions[part] - self._starts[number], axis=0, out=found[part], mode="clip")
+        return found
+
+
+class TemporaryVectors(_OnDisk):
+    """Vectors in shards of a temporary directory, which is deleted with this object.
+
+    Args:
+        blocks: of vectors.
+        memory_budget: see `StoredVectors`.
+    """
+
+    def __init__(self, blocks: Iterator[Block], memory_budget: int | None) -> None:
+        directory, manifest = Path(tempfile.mkdtemp(prefix="deel-dualview-")), Manifest({})
+        # Also when the interpreter ends.
+        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+        for block in _resize(blocks, SHARD_SIZE):
+            manifest = manifest.with_shard(write_shard(directory, len(manifest.shards), block))
+        super().__init__(directory, manifest, memory_budget)
 
 
 def _resize(blocks: Iterator[Block], size: int) -> Iterator[Block]:

@@ -46,6 +46,7 @@ def stored_features(
         StoreError: see `Store.open`.
     """
     features_of = features_of or model.features
+    is_half = store.half_precision and not model.num_axes and model.num_leaves_of_example is None
 
     def compute(element: Any) -> dict[str, np.ndarray]:
         batch = data.unpack(element)
@@ -53,6 +54,8 @@ def stored_features(
             computed = position_vectors(model, batch)
             return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
         features = features_of(batch.inputs).numpy()
+        if is_half:
+            features = _halved(features)
         if model.num_leaves_of_example is None:
             computed = {"features": features}
         else:
@@ -71,10 +74,57 @@ def stored_features(
         "feature_layer": f"{side} of {tracing.place_of(model.model, model.split.layer)}",
         "examples": data.describe_elements(dataset),
     }
+    if is_half:
+        key["precision"] = "float16"
     stored = store.open(key, dataset, compute)
+    if is_half:
+        return _Widened(stored)
     if model.num_axes:
         return PositionRows(stored)
     return stored if model.num_leaves_of_example is None else _Unpacked(stored, model.num_features)
+
+
+def _halved(features: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        halved = features.astype(np.float16)
+    require(
+        bool((np.isfinite(halved) | ~np.isfinite(features)).all()),
+        "Features above 65,504 do not fit into half precision: leave `half_precision` out.",
+        {"largest": float(np.abs(features).max())},
+    )
+    return halved
+
+
+class _Widened(StoredVectors):
+    """Vectors with features that are kept as float16, and given as float32."""
+
+    def __init__(self, stored: StoredVectors) -> None:
+        self._stored, self.memory_budget = stored, stored.memory_budget
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._stored.names
+
+    def __iter__(self) -> Iterator[Block]:
+        for block in self._stored:
+            yield {name: _wide(name, array) for name, array in block.items()}
+
+    @property
+    def num_bytes(self) -> int:
+        return self._stored.num_bytes
+
+    def array(self, name: str) -> np.ndarray:
+        return super().array(name) if name == "features" else self._stored.array(name)
+
+    def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
+        return _wide(name, self._stored.rows(name, positions))
+
+
+def _wide(name: str, array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if name == "features" else array
 
 
 class _Unpacked(StoredVectors):

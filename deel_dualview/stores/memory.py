@@ -1,11 +1,12 @@
 """Vectors kept in memory, or not kept at all."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 import tensorflow as tf
 
-from deel_dualview.data import ChangedError
+from deel_dualview.data import ChangedError, array_bytes
 from deel_dualview.stores.base import (
     CHECKED,
     HASHES,
@@ -16,6 +17,7 @@ from deel_dualview.stores.base import (
     StoredVectors,
     checked_arrays,
 )
+from deel_dualview.stores.disk import SHARD_SIZE, TemporaryVectors
 from deel_dualview.stores.passes import (
     check_examples,
     check_length,
@@ -32,12 +34,21 @@ _NONE_KNOWN: Block = {}
 class MemoryStore(Store):
     """Keeps vectors in memory, per key, as long as this object lives.
 
-    Opened again with the same key, it computes anew if the dataset is found to have changed.
+    Opened again with the same key, it computes anew if the dataset is found to have changed. With a memory budget,
+    vectors that would take more than half of it go to a temporary directory (of `TMPDIR`), in shards read by memory
+    mapping.
+
+    Args:
+        progress: see `Store`.
+        memory_budget: see `Store`.
+        half_precision: see `Store`.
     """
 
-    def __init__(self, *, progress: bool = True):
-        super().__init__(progress=progress)
-        self._kept: dict[tuple[tuple[str, str], ...], _InMemory] = {}
+    def __init__(
+        self, *, progress: bool = True, memory_budget: int | None = None, half_precision: bool = False
+    ):
+        super().__init__(progress=progress, memory_budget=memory_budget, half_precision=half_precision)
+        self._kept: dict[tuple[tuple[str, str], ...], StoredVectors] = {}
 
     def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
         """Return the vectors of every example of `dataset`; see `Store.open`."""
@@ -47,21 +58,29 @@ class MemoryStore(Store):
             kept = self._kept[sorted_key] = self._compute(dataset, compute)
         return kept
 
-    def _still_holds(self, kept: "_InMemory", dataset: tf.data.Dataset) -> bool:
+    def _still_holds(self, kept: StoredVectors, dataset: tf.data.Dataset) -> bool:
         try:
             check_examples(dataset, checked_arrays(kept), self.bar(dataset, "Checking examples"))
         except ChangedError:
             return False
         return True
 
-    def _compute(self, dataset: tf.data.Dataset, compute: Compute) -> "_InMemory":
+    def _compute(self, dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
         columns: dict[str, Column] = {}
         num_batches = max(int(dataset.cardinality()), 1)
-        for block in compute_blocks(dataset, compute, _NONE_KNOWN, self.bar(dataset, "Computing vectors")):
+        num_bytes = sum(kept.num_bytes for kept in self._kept.values() if isinstance(kept, _InMemory))
+        blocks = compute_blocks(dataset, compute, _NONE_KNOWN, self.bar(dataset, "Computing vectors"))
+        for block in blocks:
             columns = columns or {name: Column(len(rows) * num_batches) for name, rows in block.items()}
             for name, rows in block.items():
                 columns[name].append(rows)
-        kept = _InMemory({name: column.array() for name, column in columns.items()})
+                num_bytes += array_bytes(rows)
+            if self.memory_budget is not None and num_bytes > self.memory_budget / 2:
+                kept: StoredVectors = TemporaryVectors(chain(_drained(columns), blocks), self.memory_budget)
+                break
+        else:
+            kept = _InMemory({name: column.array() for name, column in columns.items()})
+            kept.memory_budget = self.memory_budget
         read_again(dataset, len(kept))
         return kept
 
@@ -75,6 +94,14 @@ class NoStore(Store):
     def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
         """Return vectors that a pass over `dataset` computes at each iteration; see `Store.open`."""
         return _Recomputed(self, dataset, compute)
+
+
+def _drained(columns: dict[str, Column]) -> Iterator[Block]:
+    """Yield the rows of columns in blocks, and let go of the columns afterwards."""
+    arrays = {name: column.array() for name, column in columns.items()}
+    columns.clear()
+    for start in range(0, len(arrays[HASHES]), SHARD_SIZE):
+        yield {name: array[start : start + SHARD_SIZE] for name, array in arrays.items()}
 
 
 class _InMemory(StoredVectors):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import mmap
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -146,6 +147,24 @@ class StoredShard(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def map_array(directory: Path, file: ShardFile) -> np.ndarray:
+    """Map an array of a store that was checked: quick, without another look at its header.
+
+    Raises:
+        StoreError: it is missing, or of another size.
+    """
+    dtype, count = np.dtype(file.dtype), int(np.prod(file.shape, dtype=np.int64))
+    offset = file.num_bytes - dtype.itemsize * count
+    try:
+        with (directory / file.file).open("rb") as opened:
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(mapped) != file.num_bytes:
+            raise ValueError("another size")
+        return np.frombuffer(mapped, dtype, count, offset).reshape(file.shape)
+    except (OSError, ValueError) as error:
+        raise damaged(directory, f"{file.file} changed while it was in use") from error
 
 
 def leftovers(directory: Path, manifest: Manifest) -> list[Path]:

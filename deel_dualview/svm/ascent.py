@@ -9,6 +9,7 @@ Lambda is sparse: a row stands on a vertex of its simplex, or has a few entries.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 from deel_dualview.svm.block_visits import BLOCK, NEVER, padded_size, rows_of_call, visitor
 from deel_dualview.svm.canonical import coefficients_of, replace_rows
+from deel_dualview.svm.checkpoints import CSR, Checkpoint
 from deel_dualview.svm.passes import sparse_adjoint
 from deel_dualview.svm.problem import Problem
 from deel_dualview.svm.solution import WEIGHT_SHARE
@@ -25,6 +27,8 @@ from deel_dualview.svm.solution import WEIGHT_SHARE
 # Rows of the first level, the growth of levels, most cycles of one and the relative gap that it has to reach.
 _LEVEL, _GROWTH, _LEVEL_CYCLES, _LEVEL_GAP = 2048, 4, 2, 0.03
 _LONGEST_CYCLE = 12  # passes
+# Consecutive rows that are read together from the disk.
+_RUN = 64
 # Of all work, the part that gaps at an exact W_a should take; with a share of it, visits see their gaps often enough.
 _CERTIFICATES = 0.25
 # Numbers of the scores and features of a chunk of a look: they stay in cache.
@@ -38,8 +42,12 @@ _VISIT_OVERHEAD = 2e5
 # Newton steps from the ascent's point, on average, and tied differences up to which their systems are factorised.
 _NEWTON_STEPS, _DIRECT = 25, 768
 # Cycles over which the rate is measured, the least gain in log(gap) over them, and cycles without any after which
-# float32 has nothing left to give.
-_CYCLES_OF_A_RATE, _LEAST_GAIN, _STALLED = 3, 1e-3, 10
+# float32 has nothing left to give; more where Newton steps cannot take over.
+_CYCLES_OF_A_RATE, _LEAST_GAIN, _STALLED, _PATIENCE = 3, 1e-3, 10, 10
+# Bytes that Newton steps take for each row of the working set and class.
+_NEWTON_BYTES = 170.0
+# Arrays of a checkpoint, besides lambda.
+_STATE = "weights", "slack", "is_near"
 
 
 class Gaps(NamedTuple):
@@ -68,6 +76,8 @@ class Ascent:
         report: called after every pass with the passes so far, the best relative gap certified, the present one as
             rows were met and the number of rows visited.
         start: alpha, shape (n, c), of a feasible point; none for a start from nothing.
+        checkpoint: where the state is kept between cycles, and found after an interruption.
+        room: bytes that Newton steps may take after it.
 
     Attributes:
         num_iterations: passes so far.
@@ -80,7 +90,10 @@ class Ascent:
         max_iterations: int,
         report: Callable[[int, float, float, int], None],
         start: scipy.sparse.csr_array | None = None,
+        checkpoint: Checkpoint | None = None,
+        room: float = np.inf,
     ) -> None:
+        self._checkpoint, self._room = checkpoint, room
         n, c, d = problem.num_examples, problem.num_classes, problem.features.shape[1]
         self._problem, self._tolerance = problem, tolerance
         self._max_iterations, self._report = max_iterations, report
@@ -106,13 +119,17 @@ class Ascent:
 
     def run(self) -> scipy.sparse.csr_array:
         """Return alpha, shape (n, c) float64: within the tolerance in float32, or as far as the ascent should go."""
-        if self._starts_cold:
-            self._levels()
         n, (c, d) = len(self._sizes), self._weights.shape
         least = (1 / _CERTIFICATES - 1) * n * 4.0 * d * c / self._visit_work
-        history: list[tuple[int, float]] = []
         everything = np.arange(n)
-        seen, is_full = self._look(everything), True
+        saved = self._checkpoint.load() if self._checkpoint else None
+        if saved is None:
+            history: list[tuple[int, float]] = []
+            if self._starts_cold:
+                self._levels()
+            seen, is_full = self._look(everything), True
+        else:
+            history, seen, is_full = self._restore(saved)
         while self.num_iterations < self._max_iterations:
             if seen.gap <= self._tolerance * seen.scale:
                 if is_full:
@@ -121,12 +138,46 @@ class Ascent:
                 continue
             gap = seen.gap / seen.scale if seen.scale else np.inf
             history.append((self._visits, min(gap, history[-1][1] if history else np.inf)))
-            if not self._remaining_work(history) <= self._newton_work():
+            remaining = self._remaining_work(history)
+            if remaining == np.inf or (remaining > self._newton_work() and self.leaves_room):
                 break
             self._cycle(seen.rows, self._tolerance * seen.scale, max(1.0, least))
             is_full = not is_full or bool(self._is_near.mean() > _MOST)
             seen = self._look(everything if is_full else np.flatnonzero(self._is_near))
+            self._save(history, seen, is_full)
+        self._save(history, seen, is_full, at_once=True)
         return self._coefficients()
+
+    @property
+    def leaves_room(self) -> bool:
+        """Whether Newton steps on the rows that are near fit into the room, by what they took."""
+        c, d = self._weights.shape
+        return bool(np.count_nonzero(self._is_near) * (4.0 * d + _NEWTON_BYTES * c) <= self._room)
+
+    def _save(
+        self, history: list[tuple[int, float]], seen: Gaps, is_full: bool, *, at_once: bool = False
+    ) -> None:
+        if self._checkpoint:
+            arrays = {name: getattr(self, f"_{name}") for name in _STATE}
+            arrays |= {f"lambda_{name}": getattr(self._lambda, name) for name in CSR}
+            counts = self._visits, self.num_iterations, self._primal, self._best, is_full
+            arrays |= {"gaps": seen.rows, "seen": np.array(seen[:3]), "counts": np.array(counts, np.float64)}
+            random = json.dumps(self._random.bit_generator.state)
+            arrays |= {"history": np.array(history).reshape(-1, 2), "random": np.array(random)}
+            self._checkpoint.save(arrays, at_once=at_once)
+
+    def _restore(self, saved: dict[str, np.ndarray]) -> tuple[list[tuple[int, float]], Gaps, bool]:
+        for name in _STATE:
+            setattr(self, f"_{name}", saved[name])
+        self._lambda = scipy.sparse.csr_array(
+            tuple(saved[f"lambda_{name}"] for name in CSR), self._lambda.shape
+        )
+        self._random.bit_generator.state = json.loads(str(saved["random"]))
+        visits, iterations, self._primal, self._best, is_full = saved["counts"].tolist()
+        self._visits, self.num_iterations = int(visits), int(iterations)
+        history = [(int(visits), gap) for visits, gap in saved["history"].tolist()]
+        gap, primal, scale = saved["seen"].tolist()
+        return history, Gaps(gap, primal, scale, saved["gaps"]), bool(is_full)
 
     def _levels(self) -> None:
         n, size = self._problem.num_examples, _LEVEL
@@ -183,7 +234,7 @@ class Ascent:
         weights = self._padded_weights()
         for _ in range(_LONGEST_CYCLE):
             # Afresh in every pass: in a fixed order the passes gain a tenth as much.
-            order = self._random.permutation(len(rows))
+            order = self._order(rows)
             rows = rows[order]
             current, met, weights = self._visit(rows, current[order], weights, tf.constant(reach))
             total, visited = float(met.sum()), visited + len(rows)
@@ -202,6 +253,17 @@ class Ascent:
             np.concatenate([part for part, _ in done]),
             scipy.sparse.vstack([part for _, part in done], format="csr"),
         )
+
+    def _order(self, rows: np.ndarray) -> np.ndarray:
+        """A fresh order of rows; of rows on the disk, neighbours are read together, a call's rows then shuffled."""
+        shuffled = self._random.permutation(len(rows))
+        if self._features.is_in_memory:
+            return shuffled
+        run = rows[shuffled] // _RUN
+        place = self._random.permutation(run.max(initial=0) + 1)[run]
+        by_run = shuffled[np.argsort(place, kind="stable")]
+        calls = np.arange(len(rows)) // rows_of_call(*self._shape)
+        return by_run[np.lexsort((self._random.random(len(rows)), calls))]
 
     def _visit(
         self, rows: np.ndarray, current: scipy.sparse.csr_array, weights: tf.Tensor, reach: tf.Tensor
@@ -257,7 +319,8 @@ class Ascent:
         """Flops that the ascent still needs at the rate of its last cycles; `history` has visits and best gaps."""
         if len(history) <= _CYCLES_OF_A_RATE:
             return 0.0
-        if len(history) > _STALLED and history[-1 - _STALLED][1] <= history[-1][1]:
+        patience = _STALLED if self.leaves_room else _PATIENCE * _STALLED
+        if len(history) > patience and history[-1 - patience][1] <= history[-1][1]:
             return np.inf
         (visits, gap), (now, best) = history[-1 - _CYCLES_OF_A_RATE], history[-1]
         rate = max(np.log(gap / best), _LEAST_GAIN) / max(now - visits, 1)

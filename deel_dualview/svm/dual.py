@@ -14,9 +14,12 @@ ascent on the rows that have a gap, and go over to Newton steps where these are 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from deel_dualview._checks import check_count, check_positive, require
 from deel_dualview.svm.ascent import Ascent
 from deel_dualview.svm.canonical import canonical_coefficients, point_from_coefficients, sparse_coefficients
 from deel_dualview.svm.certificate import Certificate, certify_coefficients
+from deel_dualview.svm.checkpoints import Checkpoint
 from deel_dualview.svm.problem import Problem, check_problem
 from deel_dualview.svm.proximal import Certified, ProximalPoint, certify
 from deel_dualview.svm.solution import ConvergenceWarning, DualSVMSolution, SolverProgress
@@ -46,6 +50,9 @@ _LARGE = 2e7
 _MANY_CLASSES, _STRONGEST_OF_MANY, _STRONGEST = 32, 20.0, 2.0
 # Smoothing at which Newton steps take over from the ascent, above a relative gap and below.
 _FAR, _FAR_WIDTH, _NEAR_WIDTH = 0.1, 0.1, 0.03
+Report = Callable[[int, float, float, int], None]
+# Bytes of Newton steps on features that are on the disk.
+_ROOM = 2**30
 # Largest slack, in units of the margin, of a surrogate that separates all examples but for a rounding.
 _SEPARATED = 1e-6
 
@@ -68,6 +75,10 @@ class DualSVMSolver:
             the exact ones; 1e-3 is a preview. Below 1e-7, float32 arithmetic makes progress slow.
         max_iterations: most passes of ascent and Newton steps of one solve, levels included. A solve takes 20 to 500.
         progress: called after each of them; may raise to abort.
+        checkpoints: directory in which a large fit keeps how far it has come. An interrupted one goes on from there, to
+            the same bits; one that ended is found. Delete it when no fit has to go on.
+        memory_budget: bytes that a large fit may take besides features, coefficients and a few numbers an example: how
+            many rows may go to Newton steps at once. By default no limit, but 1 GiB where the features are on the disk.
 
     Source: Crammer and Singer (2001); DualView, appendix A, equations 8 to 16; Li, Sun and Toh (2018)
         for the semismooth Newton augmented Lagrangian method; Keerthi, Sundararajan, Chang, Hsieh and Lin (2008) for
@@ -78,8 +89,12 @@ class DualSVMSolver:
     max_iterations: int = 5_000
     _: KW_ONLY
     progress: Callable[[SolverProgress], None] | None = None
+    checkpoints: str | os.PathLike[str] | None = None
+    memory_budget: int | None = None
 
     def __post_init__(self) -> None:
+        if self.memory_budget is not None:
+            check_count("memory_budget", self.memory_budget)
         check_positive("tolerance", self.tolerance)
         check_count("max_iterations", self.max_iterations)
 
@@ -96,7 +111,8 @@ class DualSVMSolver:
         """Solve one problem.
 
         Args:
-            features: F, shape (n, d), finite; computed with in float32, never modified.
+            features: F, shape (n, d), finite; computed with in float32, never modified. A `numpy.memmap` of float32 is
+                not copied.
             labels: y, integers in 0 .. num_classes - 1, shape (n,). Classes without examples warn.
             num_classes: c, at least 2.
             K: absolute penalty of one unit of slack. What matters is K E||f||^2.
@@ -180,18 +196,41 @@ class DualSVMSolver:
 
         alpha = None if warm_start is None else _starting_coefficients(problem, warm_start)
         width = _SAME_WIDTH if warm_start is not None and warm_start.K == problem.K else _WARM_WIDTH
-        start, num_iterations = None, 0
-        if _is_large(problem):
-            ascent = Ascent(problem, self.tolerance, self.max_iterations, report, alpha)
-            alpha = canonical_coefficients(problem, ascent.run())
-            found, num_iterations = certify_coefficients(problem, alpha), ascent.num_iterations
-            if found.is_within(self.tolerance) or num_iterations >= self.max_iterations:
-                return _solution(problem, found, num_iterations, self.tolerance)
-            width = _FAR_WIDTH if found.relative_gap > _FAR else _NEAR_WIDTH
-            point = point_from_coefficients(problem, alpha)
-            start = Certified(point, tf.constant(found.weights), *found[2:])
-        elif alpha is not None:
-            start = certify(problem, point_from_coefficients(problem, alpha))
+        if not _is_large(problem):
+            start = None if alpha is None else certify(problem, point_from_coefficients(problem, alpha))
+            found, num_iterations = self._newton(problem, start, width, report, 0)
+            return _solution(problem, found, num_iterations, self.tolerance)
+        checkpoint = self._checkpoint(problem, alpha)
+        ended = checkpoint.solution(problem) if checkpoint else None
+        if ended is None:
+            ended = self._ascend(problem, alpha, report, checkpoint)
+            if checkpoint:
+                checkpoint.save_solution(*ended)
+        return _solution(problem, *ended, self.tolerance)
+
+    def _ascend(
+        self,
+        problem: Problem,
+        alpha: scipy.sparse.csr_array | None,
+        report: Report,
+        checkpoint: Checkpoint | None,
+    ) -> tuple[Certificate, int]:
+        """Solve by ascent, and by Newton steps from where it ends; the number of iterations beside the result."""
+        room = np.inf if problem.features.is_in_memory else _ROOM
+        room = room if self.memory_budget is None else self.memory_budget
+        ascent = Ascent(problem, self.tolerance, self.max_iterations, report, alpha, checkpoint, room)
+        alpha = canonical_coefficients(problem, ascent.run())
+        found, num_iterations = certify_coefficients(problem, alpha), ascent.num_iterations
+        is_over = found.is_within(self.tolerance) or num_iterations >= self.max_iterations
+        if is_over or not ascent.leaves_room:
+            return found, num_iterations
+        width = _FAR_WIDTH if found.relative_gap > _FAR else _NEAR_WIDTH
+        start = Certified(point_from_coefficients(problem, alpha), tf.constant(found.weights), *found[2:])
+        return self._newton(problem, start, width, report, num_iterations)
+
+    def _newton(
+        self, problem: Problem, start: Certified | None, width: float, report: Report, num_iterations: int
+    ) -> tuple[Certificate, int]:
         method = ProximalPoint(problem, self.tolerance, self.max_iterations, report, num_iterations)
         newton = method.run(start, width)
         alpha = sparse_coefficients(problem, newton.point)
@@ -199,7 +238,14 @@ class DualSVMSolver:
         canonical = canonical_coefficients(problem, alpha)
         if canonical is not alpha:
             found = certify_coefficients(problem, canonical)
-        return _solution(problem, found, method.num_iterations, self.tolerance)
+        return found, method.num_iterations
+
+    def _checkpoint(self, problem: Problem, alpha: scipy.sparse.csr_array | None) -> Checkpoint | None:
+        if self.checkpoints is None:
+            return None
+        start = None if alpha is None else hashlib.sha256(alpha.data.tobytes() + alpha.indices.tobytes())
+        settings = {"tolerance": self.tolerance, "start": start and start.hexdigest()}
+        return Checkpoint(Path(self.checkpoints), problem, settings)
 
 
 def _is_large(problem: Problem) -> bool:
@@ -209,7 +255,8 @@ def _is_large(problem: Problem) -> bool:
     # Scores below the margin, or numbers near the ends of their range, are lost in float32.
     strongest = _STRONGEST_OF_MANY if c >= _MANY_CLASSES else _STRONGEST
     is_gentle = 1.0 / n <= problem.K * squared_norm <= strongest and 1e-12 < squared_norm < 1e12
-    return not problem.features.is_on_gpu and n * d * c >= _LARGE and is_gentle
+    is_large = n * d * c >= _LARGE and is_gentle and not problem.features.is_on_gpu
+    return is_large or not problem.features.is_in_memory
 
 
 def _starting_coefficients(problem: Problem, warm_start: DualSVMSolution) -> scipy.sparse.csr_array:

@@ -32,7 +32,9 @@ def first_equal_rows(rows: np.ndarray | Features, targets: np.ndarray) -> np.nda
 def _keys(values: np.ndarray | Features) -> np.ndarray:
     """Return a number for every row, equal for equal rows; integer sums do not depend on their order."""
     n, width = values.shape
-    factors = np.random.default_rng(0).integers(2**63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    factors = np.random.default_rng(0).integers(2**63, size=width, dtype=np.uint64) * np.uint64(
+        2
+    ) + np.uint64(1)
     keys = np.empty(n, np.uint64)
     for start in range(0, n, _CHUNK):
         part = values[start : start + _CHUNK]
