@@ -18,11 +18,12 @@ import scipy.sparse
 import tensorflow as tf
 
 from deel_dualview.svm.block_visits import BLOCK, NEVER, padded_size, rows_of_call, visitor
-from deel_dualview.svm.canonical import coefficients_of, replace_rows
+from deel_dualview.svm.canonical import coefficients_of
 from deel_dualview.svm.checkpoints import CSR, Checkpoint
 from deel_dualview.svm.passes import sparse_adjoint
 from deel_dualview.svm.problem import Problem
 from deel_dualview.svm.solution import WEIGHT_SHARE
+from deel_dualview.svm.sparse_rows import SparseRows
 
 # Rows of the first level, the growth of levels, most cycles of one and the relative gap that it has to reach.
 _LEVEL, _GROWTH, _LEVEL_CYCLES, _LEVEL_GAP = 2048, 4, 2, 0.03
@@ -37,8 +38,8 @@ _NUMBERS = 2**20
 _NEAR = 0.3
 # Where more rows than this share of them are near, all are looked at: a slice is no copy.
 _MOST = 0.6
-# Flops that take as long as a visit's small operations.
-_VISIT_OVERHEAD = 2e5
+# Flops that take as long as the small operations of a visit, and those of a row in a look.
+_VISIT_OVERHEAD, _LOOK_OVERHEAD = 2e5, 1e4
 # Newton steps from the ascent's point, on average, and tied differences up to which their systems are factorised.
 _NEWTON_STEPS, _DIRECT = 25, 768
 # Cycles over which the rate is measured, the least gain in log(gap) over them, and cycles without any after which
@@ -104,10 +105,12 @@ class Ascent:
         # A row of zeros has no gap anywhere but on its label.
         vertex = np.where(self._is_zero, (problem.labels + 1) % c, problem.labels)
         entries = self._sizes.astype(np.float32), vertex, np.arange(n + 1)
-        self._lambda = scipy.sparse.csr_array(entries, shape=(n, c))
+        vertices = scipy.sparse.csr_array(entries, shape=(n, c))
+        self._lambda = SparseRows(vertices)
         self._weights = np.zeros((c, d))
         if start is not None:
-            self._replace(np.arange(n), _multipliers(start, problem.labels, self._sizes))
+            self._lambda = SparseRows(_multipliers(start, problem.labels, self._sizes))
+            self._follow(np.arange(n), vertices)
         # At the last look: slack of a row, and whether another class is near its leading one.
         self._slack, self._is_near = np.zeros(n), np.ones(n, bool)
         self._starts_cold = start is None
@@ -120,7 +123,7 @@ class Ascent:
     def run(self) -> scipy.sparse.csr_array:
         """Return alpha, shape (n, c) float64: within the tolerance in float32, or as far as the ascent should go."""
         n, (c, d) = len(self._sizes), self._weights.shape
-        least = (1 / _CERTIFICATES - 1) * n * 4.0 * d * c / self._visit_work
+        least = (1 / _CERTIFICATES - 1) * n * (4.0 * d * c + _LOOK_OVERHEAD) / self._visit_work
         everything = np.arange(n)
         saved = self._checkpoint.load() if self._checkpoint else None
         if saved is None:
@@ -159,7 +162,8 @@ class Ascent:
     ) -> None:
         if self._checkpoint:
             arrays = {name: getattr(self, f"_{name}") for name in _STATE}
-            arrays |= {f"lambda_{name}": getattr(self._lambda, name) for name in CSR}
+            multipliers = self._lambda[np.arange(len(self._sizes))]
+            arrays |= {f"lambda_{name}": getattr(multipliers, name) for name in CSR}
             counts = self._visits, self.num_iterations, self._primal, self._best, is_full
             arrays |= {"gaps": seen.rows, "seen": np.array(seen[:3]), "counts": np.array(counts, np.float64)}
             random = json.dumps(self._random.bit_generator.state)
@@ -169,9 +173,8 @@ class Ascent:
     def _restore(self, saved: dict[str, np.ndarray]) -> tuple[list[tuple[int, float]], Gaps, bool]:
         for name in _STATE:
             setattr(self, f"_{name}", saved[name])
-        self._lambda = scipy.sparse.csr_array(
-            tuple(saved[f"lambda_{name}"] for name in CSR), self._lambda.shape
-        )
+        multipliers = tuple(saved[f"lambda_{name}"] for name in CSR)
+        self._lambda = SparseRows(scipy.sparse.csr_array(multipliers, self._lambda.shape))
         self._random.bit_generator.state = json.loads(str(saved["random"]))
         visits, iterations, self._primal, self._best, is_full = saved["counts"].tolist()
         self._visits, self.num_iterations = int(visits), int(iterations)
@@ -198,7 +201,7 @@ class Ascent:
         """Gaps of some rows at W_a; `alone` as if there were no others."""
         weights, labels = self._weights.astype(np.float32), self._problem.labels
         everything = len(rows) == len(labels)
-        chosen = self._lambda if everything else self._lambda[rows]
+        chosen = self._lambda[rows]
         entry = np.repeat(np.arange(len(rows)), np.diff(chosen.indptr))
         gaps, size = np.zeros(len(labels)), max(_NUMBERS // sum(weights.shape), 1)
         for start in range(0, len(rows), size):
@@ -228,31 +231,22 @@ class Ascent:
 
     def _cycle(self, gaps: np.ndarray, goal: float, least: float, reach: float = 1.0) -> None:
         """Pass over rows with a gap until `goal` seems met or `least` rows are visited; then W_a anew."""
-        rows, visited, last = np.flatnonzero(gaps > 0), 0, np.inf
-        current = self._lambda[rows]
-        done: list[tuple[np.ndarray, scipy.sparse.csr_array]] = []
-        weights = self._padded_weights()
-        for _ in range(_LONGEST_CYCLE):
+        everything, visited, last = np.flatnonzero(gaps > 0), 0, 0.0
+        rows, before, weights = everything, self._lambda[everything], self._padded_weights()
+        for _ in range(min(_LONGEST_CYCLE, self._max_iterations - self.num_iterations)):
             # Afresh in every pass: in a fixed order the passes gain a tenth as much.
-            order = self._order(rows)
-            rows = rows[order]
-            current, met, weights = self._visit(rows, current[order], weights, tf.constant(reach))
+            rows = rows[self._order(rows)]
+            met, weights = self._visit(rows, weights, tf.constant(reach))
             total, visited = float(met.sum()), visited + len(rows)
             self._visits, self.num_iterations = self._visits + len(rows), self.num_iterations + 1
             estimate = total / self._primal if self._primal else np.inf
             self._report(self.num_iterations, self._best, min(self._best, estimate), len(rows))
-            moves = met > 0
-            done.append((rows[~moves], current[~moves]))
-            rows, current = rows[moves], current[moves]
-            is_met = total * min(1.0, total / last) <= goal
-            if is_met or visited >= least or len(rows) == 0 or self.num_iterations >= self._max_iterations:
+            rows = rows[met > 0]
+            is_met = total * total <= goal * max(total, last)  # that it shrinks as it did
+            if is_met or visited >= least or len(rows) == 0:
                 break
             last = total
-        done.append((rows, current))
-        self._replace(
-            np.concatenate([part for part, _ in done]),
-            scipy.sparse.vstack([part for _, part in done], format="csr"),
-        )
+        self._follow(everything, before)
 
     def _order(self, rows: np.ndarray) -> np.ndarray:
         """A fresh order of rows; of rows on the disk, neighbours are read together, a call's rows then shuffled."""
@@ -265,21 +259,18 @@ class Ascent:
         calls = np.arange(len(rows)) // rows_of_call(*self._shape)
         return by_run[np.lexsort((self._random.random(len(rows)), calls))]
 
-    def _visit(
-        self, rows: np.ndarray, current: scipy.sparse.csr_array, weights: tf.Tensor, reach: tf.Tensor
-    ) -> tuple[scipy.sparse.csr_array, np.ndarray, tf.Tensor]:
-        """Visit rows in this order: their new lambda, their gaps as met, and the weights after it."""
-        c, d = self._shape
-        visit, size, labels = visitor(c, d), rows_of_call(c, d), self._problem.labels
-        entry = np.repeat(np.arange(len(rows)), np.diff(current.indptr))
-        gaps, parts = np.empty(len(rows)), []
+    def _visit(self, rows: np.ndarray, weights: tf.Tensor, reach: tf.Tensor) -> tuple[np.ndarray, tf.Tensor]:
+        """Give rows, in this order, a new lambda: their gaps as met, and the weights after it."""
+        (c, d), labels = self._shape, self._problem.labels
+        visit, size, gaps = visitor(c, d), rows_of_call(c, d), np.empty(len(rows))
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            number, held = len(part), slice(*current.indptr[[start, start + len(part)]])
-            features = np.zeros((size, d), np.float32)
-            features[:number, : self._features.shape[1]] = self._features[part]
+            number, held = len(part), self._lambda[part]
+            features = self._features[part]
+            if features.shape != (size, d):
+                features = np.pad(features, [(0, size - number), (0, d - features.shape[1])])
             multipliers = np.zeros((size, c), np.float32)
-            multipliers[entry[held] - start, current.indices[held]] = current.data[held]
+            multipliers[np.repeat(np.arange(number), np.diff(held.indptr)), held.indices] = held.data
             multipliers[number:] = 1.0
             targets, sizes = np.zeros(size, np.int32), np.ones(size, np.float32)
             targets[:number], sizes[:number] = labels[part], self._sizes[part]
@@ -287,33 +278,28 @@ class Ascent:
             found = visit(*arrays, weights, self._offsets, tf.constant(number), reach)
             weights = found.weights
             gaps[start : start + number] = np.asarray(found.gaps)[:number]
-            parts.append(_entries(np.asarray(found.multipliers)[:number]))
-        counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        new = scipy.sparse.csr_array((values, columns, starts), shape=(len(rows), self._problem.num_classes))
-        return new, gaps, weights
+            self._lambda[part] = _positive(np.asarray(found.multipliers)[:number], held.shape)
+        return gaps, weights
 
     def _padded_weights(self) -> tf.Tensor:
         (c, d), (padded_c, padded_d) = self._weights.shape, self._shape
         return tf.constant(np.pad(self._weights, ((0, padded_c - c), (0, padded_d - d))), tf.float32)
 
-    def _replace(self, rows: np.ndarray, new: scipy.sparse.csr_array) -> None:
-        """Give rows a new lambda, and W_a the change: products in float32, their sums in float64."""
-        order = np.argsort(rows)
-        rows, new = rows[order], new[order]
-        change = (self._lambda[rows] - new).tocsr()
+    def _follow(self, rows: np.ndarray, before: scipy.sparse.csr_array) -> None:
+        """Give W_a what changed in some rows of lambda: products in float32, their sums in float64."""
+        change = (before - self._lambda[rows]).tocsr()
         change.eliminate_zeros()
         moved = np.flatnonzero(np.diff(change.indptr))
         self._weights += sparse_adjoint(self._features, rows[moved], change[moved], np.float32)
-        self._lambda = replace_rows(self._lambda, rows, new)
 
     def _coefficients(self) -> scipy.sparse.csr_array:
         """alpha of lambda, its rows made to sum to K_i again in float64."""
         n, labels = self._problem.num_examples, self._problem.labels
-        row = np.repeat(np.arange(n), np.diff(self._lambda.indptr))
-        values = self._lambda.data.astype(np.float64)
+        multipliers = self._lambda[np.arange(n)]
+        row = np.repeat(np.arange(n), np.diff(multipliers.indptr))
+        values = multipliers.data.astype(np.float64)
         values *= (self._sizes / np.bincount(row, weights=values, minlength=n))[row]
-        return coefficients_of(row, self._lambda.indices, values, labels, self._problem.num_classes)
+        return coefficients_of(row, multipliers.indices, values, labels, self._problem.num_classes)
 
     def _remaining_work(self, history: list[tuple[int, float]]) -> float:
         """Flops that the ascent still needs at the rate of its last cycles; `history` has visits and best gaps."""
@@ -334,11 +320,12 @@ class Ascent:
         return _NEWTON_STEPS * (system + 8.0 * tied * d * c) + 24.0 * n * d * c
 
 
-def _entries(multipliers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries a row, columns and values of what is positive."""
-    flat = np.flatnonzero(multipliers.ravel() > 0)
-    row, column = np.divmod(flat, multipliers.shape[1])
-    return np.bincount(row, minlength=len(multipliers)), column, multipliers.ravel()[flat]
+def _positive(values: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """What is positive of rows (b, padded c), CSR of `shape`."""
+    flat = np.flatnonzero(values.ravel() > 0)
+    row, column = np.divmod(flat, values.shape[1])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(values)))])
+    return scipy.sparse.csr_array((values.ravel()[flat], column, starts), shape=shape)
 
 
 def _multipliers(

@@ -7,7 +7,9 @@ from svm_problems import check_certificate, make_problem, relative_penalty
 from test_simplex import twin
 
 from deel_dualview import ConvergenceWarning, DualSVMSolver
+from deel_dualview.svm.ascent import Ascent
 from deel_dualview.svm.block_visits import Form, _project_by_pairs, padded_size, rows_of_call, visitor
+from deel_dualview.svm.problem import check_problem
 from deel_dualview.svm.proximal import ProximalPoint
 
 
@@ -108,6 +110,14 @@ def test_a_stopped_ascent_is_certified_truly_and_reports_its_passes():
         )
     check_certificate(problem, found)
     assert found.num_iterations == 3 == states[-1].iteration
+
+
+def test_a_cycle_passes_over_its_rows_again_while_its_goal_is_far():
+    features, labels, num_classes = make_problem("random")
+    problem = check_problem(features, labels, num_classes, relative_penalty(features, 1.0))
+    ascent = Ascent(problem, 1e-4, 100, lambda *_: None)
+    ascent._cycle(np.ones(len(labels)), goal=0.0, least=2.0 * len(labels))
+    assert ascent.num_iterations > 1
 
 
 def _visit(num_classes, num_rows, form=None, seed=0):
