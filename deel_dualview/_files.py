@@ -1,5 +1,6 @@
 """Files that are seen whole or not at all, and JSON that carries a checksum of its own."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 
 _OWN = re.compile(r"\.dualview-(unfinished|rehearsed|replaced)-(\d+)-(.+)", re.DOTALL)
 _READ_SIZE = 1 << 20
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class DamagedFileError(ValueError):
@@ -37,7 +39,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     aside = _beside(path, "unfinished")
     try:
-        yield aside
+        with _naming_where_room_ends(path):
+            yield aside
         _sync(aside)
         os.replace(aside, path)
         _sync(path.parent)
@@ -112,7 +115,8 @@ def replaced_directory(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside.mkdir()
     try:
-        yield aside
+        with _naming_where_room_ends(path):
+            yield aside
         _swap(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -243,6 +247,17 @@ def _left_behind(directory: Path) -> Iterator[tuple[Path, str, str]]:
         match = _OWN.fullmatch(path.name)
         if match and not is_running(int(match[2])):
             yield path, match[1], match[3]
+
+
+@contextmanager
+def _naming_where_room_ends(path: Path) -> Iterator[None]:
+    """Name the file or directory in an error of a full disk, which says nothing of a place."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = str(path)
+        raise
 
 
 def _head(body: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -72,6 +73,26 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path):
         aside.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "full")
     assert (tmp_path / "a").read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows knows no largest file of a process")
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_full_disk_is_named_and_what_was_there_before_stays(tmp_path, kind):
+    import resource
+
+    path = tmp_path / "a"
+    write = _files.written_aside if kind == "file" else _files.replaced_directory
+    with write(path) as aside:
+        (aside if kind == "file" else aside / "page").write_bytes(b"earlier")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"File too large: {str(path)!r}")), write(path) as aside:
+            (aside if kind == "file" else aside / "page").write_bytes(bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert (path if kind == "file" else path / "page").read_bytes() == b"earlier"
     assert os.listdir(tmp_path) == ["a"]
 
 
