@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
+from deel_dualview.svm.canonical import point_from_coefficients
 from deel_dualview.svm.passes import slack_and_gaps, sparse_adjoint
 from deel_dualview.svm.problem import Problem
-from deel_dualview.svm.proximal import gap_scale
+from deel_dualview.svm.proximal import certify, gap_scale
 from deel_dualview.svm.solution import resolved_gap
 
 
@@ -35,6 +36,9 @@ class Certificate(NamedTuple):
 
 def certify_coefficients(problem: Problem, alpha: scipy.sparse.csr_array) -> Certificate:
     """Certificate of a feasible alpha: P - D as a sum of terms that are never negative."""
+    if problem.features.is_on_gpu:
+        found = certify(problem, point_from_coefficients(problem, alpha))
+        return Certificate(alpha, found.weights.numpy(), *found[2:])
     rows, labels = np.flatnonzero(np.diff(alpha.indptr)), problem.labels
     weights = sparse_adjoint(problem.features, rows, alpha[rows], np.float64).T
     slack, gaps = slack_and_gaps(problem.features, labels, alpha, weights)

@@ -36,6 +36,10 @@ def test_both_devices_compute(found):
     assert found["facts"]["devices"] == ["CPU:0", "CPU:1"]
 
 
+def test_the_solver_computes_on_the_device_of_its_scope(found):
+    assert found["facts"]["devices of the solver"] == ["CPU:1"]
+
+
 def test_each_example_goes_through_the_network_as_often_as_on_one_device(found):
     one, two = found["facts"]["examples through the network"]
     assert one == two

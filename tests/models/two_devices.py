@@ -13,10 +13,12 @@ import numpy as np  # noqa: E402
 from cost_cases import Counting  # noqa: E402
 from keras import layers  # noqa: E402
 
-from deel_dualview import FeatureSimilarity, InfluenceModel, MemoryStore, PerExampleGradients  # noqa: E402
+from deel_dualview import DualSVMSolver, FeatureSimilarity, InfluenceModel, MemoryStore, PerExampleGradients  # noqa: E402
 from deel_dualview.linalg import blocks  # noqa: E402
 from deel_dualview.models.hidden import HiddenLayers  # noqa: E402
 from deel_dualview.stores import stored_features  # noqa: E402
+from deel_dualview.svm import proximal  # noqa: E402
+from deel_dualview.svm.working_set import WorkingSet  # noqa: E402
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(24, 6, 6, 1)).astype("float32")
@@ -53,6 +55,27 @@ def passes(model, counter):
     return stored_features(MemoryStore(), model, TRAIN).array("features"), counter.num_examples
 
 
+def solver_devices():
+    """Return where the solver's iterates and the certified weights are, in a scope of the second device."""
+    devices = set()
+
+    class Recorded(WorkingSet):
+        def step(self):
+            super().step()
+            devices.update(tensor.device[-5:] for tensor in self._state)
+
+        def certify(self):
+            found = super().certify()
+            devices.add(found[0].device[-5:])
+            return found
+
+    rows = np.maximum(RNG.normal(size=(40, 6)), 0)
+    proximal.WorkingSet = Recorded
+    with tf.device("CPU:1"):
+        solution = DualSVMSolver().solve(rows, RNG.integers(0, 3, 40), 3, 0.5)
+    return sorted(devices) if solution.converged else "not converged"
+
+
 def main():
     (plain, counter), outside = network(), tagger()
     with STRATEGY.scope():
@@ -78,6 +101,7 @@ def main():
     results["influence values"] = difference(tops[0].influence_values, tops[1].influence_values)
     facts = {
         "devices": sorted(devices),
+        "devices of the solver": solver_devices(),
         "examples through the network": [count for _, count in found],
         "fingerprints are equal": one.fingerprint == two.fingerprint,
         "indices are equal": np.array_equal(tops[0].training_indices, tops[1].training_indices),

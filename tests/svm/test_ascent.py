@@ -1,5 +1,7 @@
 """Blocked dual ascent, on problems small enough for naive twins."""
 
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +11,7 @@ from test_simplex import twin
 from deel_dualview import ConvergenceWarning, DualSVMSolver
 from deel_dualview.svm.ascent import Ascent
 from deel_dualview.svm.block_visits import Form, _project_by_pairs, padded_size, rows_of_call, visitor
+from deel_dualview.svm.features import Features
 from deel_dualview.svm.problem import check_problem
 from deel_dualview.svm.proximal import ProximalPoint
 
@@ -118,6 +121,21 @@ def test_a_cycle_passes_over_its_rows_again_while_its_goal_is_far():
     ascent = Ascent(problem, 1e-4, 100, lambda *_: None)
     ascent._cycle(np.ones(len(labels)), goal=0.0, least=2.0 * len(labels))
     assert ascent.num_iterations > 1
+
+
+def test_the_host_computes_nothing_of_features_that_a_gpu_holds(monkeypatch):
+    """A GPU is pretended: the host reads the features to hand them over and to find equal rows, no more."""
+    readers, read = set(), Features.__getitem__
+
+    def recorded(features, rows):
+        readers.add(sys._getframe(1).f_code.co_name)
+        return read(features, rows)
+
+    monkeypatch.setattr(Features, "__getitem__", recorded)
+    monkeypatch.setattr(Features, "is_on_gpu", True)
+    problem = make_problem("duplicates")
+    check_certificate(problem, DualSVMSolver().solve(*problem, relative_penalty(problem[0], 1.0)))
+    assert readers == {"tensor", "_keys", "first_equal_rows"}
 
 
 def _visit(num_classes, num_rows, form=None, seed=0):
