@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
-from deel_dualview._checks import check_count, check_k, describe, require
+from deel_dualview._checks import check_count, check_instance, check_k, describe, require
 from deel_dualview.auditing import data_checks, grouping, input_checks, leaks, pairs
 from deel_dualview.auditing.audited import Audited, AuditedClasses, Read
 from deel_dualview.auditing.collecting import Splits
@@ -40,7 +41,9 @@ from deel_dualview.report import AuditReport
 from deel_dualview.report.changes import find_changes, read_earlier
 from deel_dualview.report.findings import Finding, Severity
 from deel_dualview.report.provenance import Steps
-from deel_dualview.stores import MemoryStore
+from deel_dualview.stores import MemoryStore, Store
+from deel_dualview.stores.features import FeatureStore
+from deel_dualview.stores.shared import shared_store
 
 _NUM_STEPS = 9
 
@@ -62,6 +65,7 @@ def audit(
     input_names: Sequence[str] | None = None,
     groups: Any = None,
     since: str | os.PathLike[str] | None = None,
+    store: Store | None = None,
     progress: bool = True,
 ) -> AuditReport:
     """Audit a trained model and the data that it was trained on.
@@ -105,6 +109,8 @@ def audit(
         groups: values of the test examples by which they are grouped to find groups that the model is weak in, beside
             those that it looks for itself: an array or a Series (m,), or a dict or DataFrame of several.
         since: the `audit.json` of an earlier audit of these classes: the report then says what has changed.
+        store: where the features of the training set are kept, for instance a `DiskStore`: an audit that was
+            interrupted goes on from them, and the workers of a cluster share the pass. In memory by default.
         progress: whether steps are shown by bars (on a terminal only).
 
     Returns:
@@ -117,6 +123,7 @@ def audit(
     check_count("k", k)
     earlier = None if since is None else read_earlier(since)
     pairs.check_rule(relevance)
+    check_instance("store", store, Store, "DiskStore(directory) or MemoryStore()")
     if known_label_errors is not None:
         checked_marks("known_label_errors", known_label_errors)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
@@ -157,8 +164,15 @@ def audit(
                 groups, len(splits.test.hashes), has_labels=splits.test.labels is not None
             )
         with steps.step("Features of both sets"):
-            store = MemoryStore(progress=progress)
+            store = (
+                MemoryStore(progress=progress)
+                if store is None
+                else FeatureStore(shared_store(store, used.workers))
+            )
             trained = read_training_layers(used, splits.train_set, store)
+            # The rest is done by each worker for itself: no other that fails can end it.
+            used = copy.copy(used)
+            used.workers = None
             tested = read_test_layers(used, splits.test_set)
         with steps.step("Set-up of the method"):
             made = spec.build(used, splits.train_set, store)

@@ -43,13 +43,22 @@ class Layers(NamedTuple):
 
 def read_training_layers(model: InfluenceModel, train_set: tf.data.Dataset, store: Store) -> Layers:
     """Run the network over the training set; its features are in `store` then, for any calculator that takes it."""
-    compute, kept = HiddenLayers(model, given=data.unpack(train_set.element_spec).inputs), _Kept(model)
+    compute = HiddenLayers(model, given=data.unpack(train_set.element_spec).inputs)
 
-    def features_of(inputs: Inputs) -> tf.Tensor:
-        return kept.keep(compute(inputs)).features
+    def arrays_of(inputs: Inputs) -> dict[str, tf.Tensor | np.ndarray]:
+        hidden = compute(inputs)
+        before = {} if hidden.before is None else {"before": hidden.before}
+        return {"features": hidden.features, "predictions": _predictions(model, hidden), **before}
 
-    stored = stored_features(store, model, train_set, features_of)
-    return kept.layers(stored.array("features"))
+    stored = stored_features(store, model, train_set, arrays_of)
+    if "predictions" not in stored.names:
+        # A calculator has kept the features alone: the network runs once more.
+        kept = _Kept(model)
+        for _ in data.map_batches(lambda batch: kept.keep(compute(batch.inputs)), train_set, "train"):
+            pass
+        return kept.layers(stored.array("features"))
+    before = stored.array("before") if "before" in stored.names else None
+    return Layers(stored.array("features"), before, stored.array("predictions"))
 
 
 def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers:
@@ -77,10 +86,15 @@ class _Kept:
     def keep(self, hidden: Hidden) -> Hidden:
         if hidden.before is not None:
             self._before.append(hidden.before.numpy())
-        outputs = hidden.logits.numpy()
-        self._predictions.append(outputs.argmax(axis=1) if self._model.is_classifier else outputs)
+        self._predictions.append(_predictions(self._model, hidden))
         return hidden
 
     def layers(self, features: np.ndarray, batches: tuple[Represented, ...] = ()) -> Layers:
         before = np.concatenate(self._before) if self._before else None
         return Layers(features, before, np.concatenate(self._predictions), batches)
+
+
+def _predictions(model: InfluenceModel, hidden: Hidden) -> np.ndarray:
+    """Return the predicted classes (b,), or the outputs (b, c) of a model that is no classifier."""
+    outputs = hidden.logits.numpy()
+    return outputs.argmax(axis=1) if model.is_classifier else outputs

@@ -168,7 +168,7 @@ class DualView(StoredInfluenceCalculator):
         # What is not stored is held, so that no query runs the network over the training set.
         rows_of = phi.__getitem__ if isinstance(self.store, NoStore) else self._kernel_rows
         self._support_vectors = SupportVectors(
-            self.surrogate.coefficients, rows_of, index, self.store.memory_budget
+            self.surrogate.coefficients, rows_of, index, self.store.memory_budget, self.model.workers
         )
         remedy = "Take a larger K." if self.kernel == "cosine" else "Take kernel='cosine', or a larger K."
         self._monitor = fidelity.AgreementMonitor({"kernel": self.kernel, "K": self.K}, remedy)
@@ -316,7 +316,8 @@ class DualView(StoredInfluenceCalculator):
                 solver = dataclasses.replace(solver, progress=bar.update)
             if solver.memory_budget is None and self.store.memory_budget is not None:
                 solver = dataclasses.replace(solver, memory_budget=max(self.store.memory_budget // 4, 1))
-            if solver.checkpoints is None and isinstance(self.store, DiskStore):
+            writes = self.model.workers is None or self.model.workers.is_chief
+            if solver.checkpoints is None and isinstance(self.store, DiskStore) and writes:
                 solver = dataclasses.replace(solver, checkpoints=self.store.directory / "fits")
             fit = functools.partial(
                 solver.fit_path,
@@ -386,7 +387,7 @@ class DualView(StoredInfluenceCalculator):
         for class_index in np.unique(classes):
             rows = np.flatnonzero(classes == class_index)
             values[rows], indices[rows] = self._support_vectors.top_k(phi[rows], int(class_index), k, order)
-        return values, indices
+        return self._support_vectors.merged((values, indices), order)
 
     def _sparse_values(self, represented: Represented) -> scipy.sparse.csr_array:
         return self._support_vectors.values(*self._explained(represented))

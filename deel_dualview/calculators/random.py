@@ -14,6 +14,7 @@ from deel_dualview.calculators.represented import Represented
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best, block_top_k
 from deel_dualview.stores import Store, StoredVectors
+from deel_dualview.stores.shared import shared_store
 from deel_dualview.typing import Target
 
 
@@ -82,7 +83,7 @@ class RandomInfluence(BaseInfluenceCalculator):
     @cached_property
     def _training(self) -> StoredVectors:
         key = {"contents": "order of examples", "examples": data.describe_elements(self.train_set)}
-        return self.store.open(key, self.train_set, self._labels)
+        return shared_store(self.store, self.model.workers).open(key, self.train_set, self._labels)
 
     def _labels(self, element: object) -> dict[str, np.ndarray]:
         return {"labels": self.model.to_targets(data.unpack(element).labels)}

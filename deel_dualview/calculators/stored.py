@@ -19,7 +19,9 @@ from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.search import ORDER, Best
 from deel_dualview.search.bounded import Exhaustive, Search
 from deel_dualview.search.faiss_index import FaissIndex, Indexed
+from deel_dualview.search.shared import Shared
 from deel_dualview.stores import StoredVectors, stored_features
+from deel_dualview.stores.shared import shared_store
 
 _KEPT_BYTES = 512 * 2**20
 
@@ -194,11 +196,13 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
         return np.concatenate(parts)
 
     def _top_k(self, represented: Represented, k: int, order: ORDER) -> Best:
-        found = []
+        found, search, workers = [], self.search, self.model.workers
+        if workers is not None and isinstance(search, Exhaustive):
+            search = Shared(self.num_train, workers)
         # Few queries at once are bounded more tightly, too.
         for part in self._parts(represented):
             queries = self._queries(part, self._explained_classes(part))
-            found.append(self.search.top_k(partial(self._scored, queries), queries, k, order))
+            found.append(search.top_k(partial(self._scored, queries), queries, k, order))
         values, indices = zip(*found, strict=True)
         return np.concatenate(values), np.concatenate(indices)
 
@@ -311,7 +315,7 @@ class StoredInfluenceCalculator(BaseInfluenceCalculator):
             "examples": data.describe_elements(self.train_set),
             **self._settings(),
         }
-        return self.store.open(key, self.train_set, self._named_vectors)
+        return shared_store(self.store, self.model.workers).open(key, self.train_set, self._named_vectors)
 
     def _named_vectors(self, element: Any) -> dict[str, np.ndarray]:
         represented = training_batch(self.model, data.unpack(element))

@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from deel_dualview.data import to_array
 from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.models.workers import Workers
 from deel_dualview.search import ORDER, Best, inner_product_blocks, streaming_top_k
 from deel_dualview.search.bounded import Search
 from deel_dualview.search.faiss_index import FaissIndex, Indexed
+from deel_dualview.search.shared import merged, part_top_k
 
 _CACHED_BYTES = 512 * 2**20
 _ROWS_AT_ONCE = 8192
@@ -42,6 +44,7 @@ class SupportVectors:
         kernel_features: from positions of training examples, increasing, (r,), to their phi, (r, d), float32.
         index: by which those of a class are searched; None for all of them.
         memory_budget: of which at most a quarter goes to rows that are kept for later queries, 512 MiB if that is less.
+        workers: who share the search without an index; None for this process alone.
     """
 
     def __init__(
@@ -50,8 +53,9 @@ class SupportVectors:
         kernel_features: Callable[[np.ndarray], np.ndarray],
         index: FaissIndex | None = None,
         memory_budget: int | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        self._index = index
+        self._index, self._workers = index, workers if index is None else None
         self._searches: dict[tuple[int, int], Search] = {}
         self.rows = np.flatnonzero(np.diff(coefficients.indptr))
         self.coefficients = scipy.sparse.csc_array(coefficients)
@@ -83,22 +87,33 @@ class SupportVectors:
             yield made
 
     def top_k(self, kernel_features: np.ndarray, class_index: int, k: int, order: ORDER) -> Best:
-        """Return the k first of all n training examples by their influence on a class at queries (m, d)."""
+        """Return the k first of all n training examples by their influence on a class at queries (m, d).
+
+        Where workers share the search, of those of this one; `merged` returns the first of all.
+        """
 
         def scored(is_wanted: np.ndarray | None) -> Iterator[tuple[np.ndarray, Any]]:
             start = 0
             for found in self.candidates(class_index, num_padding=k):
                 stop = start + len(found.indices)
-                rows = slice(None) if is_wanted is None else is_wanted[start:stop]
-                yield from inner_product_blocks(kernel_features, found.vectors[rows], found.indices[rows])
+                rows = slice(None) if is_wanted is None else np.flatnonzero(is_wanted[start:stop])
+                is_array = is_wanted is None or isinstance(found.vectors, np.ndarray)
+                vectors = found.vectors[rows] if is_array else tf.gather(found.vectors, rows)
+                yield from inner_product_blocks(kernel_features, vectors, found.indices[rows])
                 start = stop
 
+        if self._workers is not None:
+            return part_top_k(scored, len(self._entries(class_index, k)[0]), k, order, self._workers)
         if self._index is None:
             return streaming_top_k(scored(None), k, order)
         search = self._searches.setdefault(
             (class_index, k), Indexed(self._index, self._vectors(class_index, k))
         )
         return search.top_k(scored, (tf.constant(kernel_features),), k, order)
+
+    def merged(self, best: Best, order: ORDER) -> Best:
+        """Return the first of all workers, from the results of `top_k` of this one for a batch."""
+        return best if self._workers is None else merged(best, order, self._workers)
 
     def _vectors(self, class_index: int, k: int) -> Callable[[], Iterator[Blocks]]:
         return lambda: ((tf.constant(found.vectors),) for found in self.candidates(class_index, k))

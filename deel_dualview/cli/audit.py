@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from deel_dualview.calculators.methods import METHODS
+from deel_dualview.cli.cluster import find_worker
 from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
 from deel_dualview.cli.subject import (
     Subject,
@@ -28,6 +29,7 @@ from deel_dualview.quiet import silence
 
 if TYPE_CHECKING:
     from deel_dualview.report import AuditReport
+    from deel_dualview.stores import DiskStore
 
 _SURROGATE = "dualview"
 
@@ -101,6 +103,12 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     help="The audit.json of an earlier audit: say what has changed.",
 )
 @click.option(
+    "--store",
+    "store_path",
+    metavar="DIR",
+    help="Keep the features of the training set there: the next audit does not compute them again.",
+)
+@click.option(
     "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
 )
 @click.option(
@@ -121,6 +129,7 @@ def audit(
     label_unit: str,
     known_errors: str | None,
     since: str | None,
+    store_path: str | None,
     fail_on: tuple[str, ...],
     allow_cannot_tell: bool,
     output: str,
@@ -139,6 +148,9 @@ def audit(
 
     Shares for --fail-on: label-errors, wrong-predictions, leaks, duplicates-conflicting, not-finite,
     unfaithful (of dualview).
+
+    Workers of a cluster (TF_CONFIG) share the pass over the training set in the directory of --store, and the first
+    one writes the report.
     """
     from deel_dualview.report.thresholds import exceeded_thresholds, parse_thresholds
     from deel_dualview.report.writing import check_output_directory
@@ -148,7 +160,12 @@ def audit(
     settings = {name: value for name, value in {"K": penalty, "kernel": kernel}.items() if value is not None}
     check_subject(options, [method])
     _check_surrogate(method, settings, thresholds)
-    directory = check_output_directory(output, overwrite=overwrite)
+    worker = find_worker()
+    if not worker.is_alone and (store_path is None or options.model_path is None):
+        raise click.UsageError(
+            "Workers of a cluster (TF_CONFIG) need --model, and --store: a directory that all of them see."
+        )
+    directory = check_output_directory(output, overwrite=overwrite) if worker.is_chief else None
     names = None if input_names is None else read_lines(input_names, "--input-names")
     outputs = None if output_names is None else read_lines(output_names, "--output-names")
     known = _read_positions(known_errors)
@@ -158,7 +175,8 @@ def audit(
     silenced()
     import numpy as np
 
-    loaded = load_subject(options, [method])
+    with worker.scope():
+        loaded = load_subject(options, [method])
     _check_labels(thresholds, loaded)
     for line in loaded.planted:
         say(line)
@@ -167,11 +185,15 @@ def audit(
         "output_names": outputs,
         "label_unit": label_unit,
         "since": since,
+        "store": _open_store(store_path, progress=not no_progress),
         **rule,
     }
     if known is not None:
         loaded = loaded._replace(known_label_errors=np.array(known, np.int64))
     report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
+    if directory is None:
+        say(f"{worker.name.capitalize()} has done its part; the first worker writes the report.")
+        return 0
     report.to_html(directory, overwrite=overwrite, colours=colours, title=title)
     failures = exceeded_thresholds(report.rates, thresholds, allow_cannot_tell=allow_cannot_tell)
     _tell(report, directory)
@@ -210,6 +232,12 @@ def _chosen_rule(relevance: str | None, silenced: Callable[[], None]) -> dict[st
 
     check_rule(relevance)
     return {"relevance": relevance}
+
+
+def _open_store(path: str | None, *, progress: bool) -> DiskStore | None:
+    from deel_dualview.stores import DiskStore
+
+    return None if path is None else DiskStore(path, progress=progress)
 
 
 def _read_positions(path: str | None) -> list[int] | None:

@@ -24,6 +24,7 @@ from deel_dualview.models.parts import Composed
 from deel_dualview.models.positions import Position, check_position, rows_at
 from deel_dualview.models.replicas import strategy_of
 from deel_dualview.models.takes_labels import TakesLabels
+from deel_dualview.models.workers import workers_of
 from deel_dualview.typing import Inputs
 
 # Examples of the first batch that are kept, for models that take no made-up ones.
@@ -60,6 +61,7 @@ class InfluenceModel(TakesLabels):
     Attributes:
         model: the Keras model; of several outputs one that makes `output` only, of the same layers and weights.
         strategy: whose devices share each batch: the mirrored one in whose scope this, or the Keras model, was made.
+        workers: the processes of this strategy, which share passes and searches; None where there is only this one.
 
     Raises:
         TypeError: `model` is not a Keras model, `loss_function` no loss, or `class_weight` no mapping.
@@ -86,6 +88,7 @@ class InfluenceModel(TakesLabels):
             feature_layer = model.feature_layer if feature_layer is None else feature_layer
             loss_function = model.loss_function if loss_function is None else loss_function
         self.strategy = strategy_of(model)
+        self.workers = workers_of(self.strategy)
         self._output = None if output is None else find_output(model, output)
         self.model = model if self._output is None else self._output.alone()
         self._position = check_position(position)

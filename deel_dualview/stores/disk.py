@@ -32,6 +32,7 @@ from deel_dualview.stores.shards import (
     check_shards,
     leftovers,
     map_array,
+    part_paths,
     read_manifest,
     remedy,
     reporting_failed_writes,
@@ -150,7 +151,7 @@ class DiskStore(Store):
                 manifest = self._read(key)  # another process may have completed it meanwhile
                 if manifest is None or not manifest.complete:
                     return self._complete(manifest or self._start(key), dataset, compute)
-        vectors = _OnDisk(self.directory, manifest, self.memory_budget)
+        vectors = self._vectors(manifest)
         with self._naming_directory():
             check_examples(dataset, checked_arrays(vectors), self.bar(dataset, "Checking stored vectors"))
         return vectors
@@ -201,6 +202,7 @@ class DiskStore(Store):
 
     def _complete(self, manifest: Manifest, dataset: tf.data.Dataset, compute: Compute) -> "_OnDisk":
         """Compute and write the shards that are missing."""
+        self._forget_workers()
         self._clean(manifest)
         stored = _OnDisk(self.directory, manifest)
         known = checked_arrays(stored) if manifest.shards else {}
@@ -212,7 +214,17 @@ class DiskStore(Store):
             read_again(dataset, len(_OnDisk(self.directory, manifest)))
         manifest = Manifest(manifest.key, manifest.shards, complete=True)
         write_manifest(self.directory, manifest)
+        return self._vectors(manifest)
+
+    def _vectors(self, manifest: Manifest) -> "_OnDisk":
+        """Return the vectors of a complete store."""
         return _OnDisk(self.directory, manifest, self.memory_budget)
+
+    def _forget_workers(self) -> None:
+        """Delete the manifests of a cluster that was interrupted: a single process numbers its shards otherwise."""
+        with reporting_failed_writes(self.directory):
+            for path in part_paths(self.directory):
+                path.unlink()
 
     def _clean(self, manifest: Manifest) -> list[Path]:
         """Delete what a killed process left behind, and nothing else; return what was deleted."""

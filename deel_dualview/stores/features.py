@@ -1,6 +1,6 @@
 """Penultimate features of a dataset's examples: computed by one pass of the model, shared by all that need them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,13 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.models import InfluenceModel, tracing
-from deel_dualview.stores.base import Block, Store, StoredVectors
+from deel_dualview.stores.base import Block, Compute, Store, StoredVectors
+from deel_dualview.stores.memory import MemoryStore
 from deel_dualview.stores.positions import PositionRows, position_vectors
+from deel_dualview.stores.shared import shared_store
 from deel_dualview.typing import Inputs
 
+_FEATURES = "penultimate features"
 LEAVES = "leaves"
 """The place of the ones in each row of features, shape (n, T), in the place of the features themselves."""
 _NUMBERS_AT_ONCE = 2**24
@@ -23,7 +26,7 @@ def stored_features(
     store: Store,
     model: InfluenceModel,
     dataset: tf.data.Dataset,
-    features_of: Callable[[Inputs], tf.Tensor] | None = None,
+    arrays_of: Callable[[Inputs], Mapping[str, Any]] | None = None,
 ) -> StoredVectors:
     """Return features (n, d), and labels, ids and sample weights where there are any, of a dataset's examples.
 
@@ -37,15 +40,14 @@ def stored_features(
         store: where they are kept.
         model: whose features they are.
         dataset: batched.
-        features_of: computes the features of a batch of inputs, perhaps with more that the caller keeps; by default
-            `model.features`.
+        arrays_of: computes the `"features"` of a batch of inputs and more arrays by name, which are stored with them
+            unless the features are in the store already; `model.features` alone by default.
 
     Raises:
         ValueError: features that are not finite (the message says of which examples), a label that does not fit the
         objective.
         StoreError: see `Store.open`.
     """
-    features_of = features_of or model.features
     is_half = store.half_precision and not model.num_axes and model.num_leaves_of_example is None
 
     def compute(element: Any) -> dict[str, np.ndarray]:
@@ -53,7 +55,8 @@ def stored_features(
         if model.num_axes:
             computed = position_vectors(model, batch)
             return computed if batch.ids is None else computed | {"ids": np.asarray(batch.ids)}
-        features = features_of(batch.inputs).numpy()
+        more = {} if arrays_of is None else dict(arrays_of(batch.inputs))
+        features = np.asarray(more.pop("features") if more else model.features(batch.inputs))
         if is_half:
             features = _halved(features)
         if model.num_leaves_of_example is None:
@@ -61,6 +64,7 @@ def stored_features(
         else:
             places = np.nonzero(features)[1].astype(np.int32)
             computed = {LEAVES: places.reshape(len(features), model.num_leaves_of_example)}
+        computed |= more
         if batch.labels is not None:
             computed["labels"] = model.to_targets(batch.labels)
         if (weights := data.sample_weights(batch)) is not None:
@@ -69,14 +73,14 @@ def stored_features(
 
     side = "input" if model.split.takes_input else "output"
     key = {
-        "contents": "penultimate features",
+        "contents": _FEATURES,
         "model": model.fingerprint,
         "feature_layer": f"{side} of {tracing.place_of(model.model, model.split.layer)}",
         "examples": data.describe_elements(dataset),
     }
     if is_half:
         key["precision"] = "float16"
-    stored = store.open(key, dataset, compute)
+    stored = shared_store(store, model.workers).open(key, dataset, compute)
     if is_half:
         return _Widened(stored)
     if model.num_axes:
@@ -125,6 +129,27 @@ class _Widened(StoredVectors):
 
 def _wide(name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if name == "features" else array
+
+
+class FeatureStore(Store):
+    """Penultimate features in one store, whatever else a method keeps in memory: a store on disk holds one thing.
+
+    Args:
+        store: of the features.
+    """
+
+    def __init__(self, store: Store) -> None:
+        settings: dict[str, Any] = {
+            "progress": store.progress,
+            "memory_budget": store.memory_budget,
+            "half_precision": store.half_precision,
+        }
+        super().__init__(**settings)
+        self._features, self._others = store, MemoryStore(**settings)
+
+    def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
+        store = self._features if key.get("contents") == _FEATURES else self._others
+        return store.open(key, dataset, compute)
 
 
 class _Unpacked(StoredVectors):

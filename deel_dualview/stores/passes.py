@@ -1,6 +1,7 @@
 """Passes over a dataset: one that computes the vectors that a store lacks, and others that only check examples."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,20 +42,50 @@ def compute_blocks(dataset: tf.data.Dataset, compute: Compute, known: Block, bar
         ValueError: no example, or `compute` returned something that cannot be stored.
         ChangedError: the first examples are not those known.
     """
-    first: Block = {}
     num_known, num_seen = len(known.get(HASHES, ())), 0
-    for indices, hashes, element in _hashed_batches(dataset, bar):
-        start, num_seen = int(indices[0]), int(indices[-1]) + 1
-        skip = min(max(num_known - start, 0), len(indices))
-        if skip:
-            check_same(_rows(hashes, 0, skip), _rows(known, start, start + skip), start)
-        if skip < len(indices):
-            block = _compute_block(compute, element, hashes, skip, indices)
-            first = first or _rows(block, 0, 0)
-            _check_alike(block, first)
+
+    def run_of(position: int) -> tuple[float, bool]:
+        return (num_known, False) if position < num_known else (math.inf, True)
+
+    for start, block in compute_runs(dataset, compute, run_of, bar):
+        num_seen = start + len(block[HASHES])
+        if start < num_known:
+            check_same(block, _rows(known, start, num_seen), start)
+        else:
             yield block
     if num_seen < num_known:
         check_length(num_seen, num_known)
+
+
+def compute_runs(
+    dataset: tf.data.Dataset, compute: Compute, run_of: Callable[[int], tuple[float, bool]], bar: tqdm
+) -> Iterator[tuple[int, Block]]:
+    """Yield (position, block) of consecutive examples: hashes, and where they are wanted what `compute` returns.
+
+    Args:
+        dataset: batched.
+        compute: called with the wanted examples only.
+        run_of: gives, of a position, where the run of examples ends that it lies in, and whether that is wanted. A
+            block is part of one run and one batch.
+        bar: updated once a batch, and closed.
+
+    Raises:
+        ValueError: no example, or `compute` returned something that cannot be stored.
+    """
+    first: Block = {}
+    for indices, hashes, element in _hashed_batches(dataset, bar):
+        start, stop = int(indices[0]), int(indices[-1]) + 1
+        position = start
+        while position < stop:
+            end, is_wanted = run_of(position)
+            rows = slice(position - start, int(min(end, stop)) - start)
+            block = _rows(hashes, rows.start, rows.stop)
+            if is_wanted:
+                block = _compute_block(compute, element, block, rows, indices)
+                first = first or _rows(block, 0, 0)
+                _check_alike(block, first)
+            yield position, block
+            position = start + rows.stop
 
 
 def read_hashes(dataset: tf.data.Dataset, bar: tqdm) -> Block:
@@ -153,14 +184,14 @@ def _rows(block: Block, start: int, stop: int) -> Block:
     return {name: array[start:stop] for name, array in block.items()}
 
 
-def _compute_block(compute: Compute, element: Any, hashes: Block, skip: int, indices: np.ndarray) -> Block:
-    """Return the arrays of an element's examples from position `skip` on, checked."""
-    element = slice_examples(element, skip) if skip else element
-    indices = indices[skip:]
+def _compute_block(compute: Compute, element: Any, hashes: Block, rows: slice, indices: np.ndarray) -> Block:
+    """Return the arrays of some rows of an element, checked, with their hashes."""
+    element = element if rows == slice(0, len(indices)) else slice_examples(element, rows.start, rows.stop)
+    indices = indices[rows]
     with naming_positions(int(indices[0])):
         computed = compute(element)
     block = {name: _to_storable(name, array) for name, array in computed.items()}
-    block |= _rows(hashes, skip, len(hashes[HASHES]))
+    block |= hashes
     require(
         all(array.shape[:1] == indices.shape for array in block.values()),
         "One row per example must be computed.",

@@ -19,6 +19,7 @@ from deel_dualview.stores.text import LENGTHS, pack_texts, unpack_texts
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+_PART_NAME = re.compile(r"manifest-worker-\d+\.json")
 _SHARD_NAME = re.compile(r"\d{5,}-([^\W\d]\w*(?:\.lengths)?)\.npy")
 
 
@@ -55,31 +56,31 @@ class Manifest:
         return dataclasses.replace(self, shards=(*self.shards, shard))
 
 
-def read_manifest(directory: Path) -> Manifest | None:
+def read_manifest(directory: Path, name: str = MANIFEST) -> Manifest | None:
     """Return the manifest in a directory; None if there is none.
 
     Raises:
         StoreError: it cannot be read, one bit of it differs from what was written, or it is of another format.
     """
-    path = directory / MANIFEST
+    path = directory / name
     try:
         fields = _files.read_checked_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise damaged(directory, f"its {MANIFEST} cannot be read") from error
+        raise damaged(directory, f"its {name} cannot be read") from error
     except _files.DamagedFileError as error:
         _refuse_other_version(directory, _version_of(path))
-        raise damaged(directory, f"its {MANIFEST} cannot be read, or was changed") from error
+        raise damaged(directory, f"its {name} cannot be read, or was changed") from error
     _refuse_other_version(directory, fields.get("format_version"))
     try:
         shards = tuple(_to_shard(shard) for shard in fields["shards"])
         return Manifest(dict(fields["key"]), shards, bool(fields["complete"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(directory, f"its {MANIFEST} cannot be read") from error
+        raise damaged(directory, f"its {name} cannot be read") from error
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
+def write_manifest(directory: Path, manifest: Manifest, name: str = MANIFEST) -> None:
     """Replace the manifest in a directory atomically.
 
     Raises:
@@ -87,7 +88,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     """
     fields = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     with reporting_failed_writes(directory):
-        _files.write_checked_json(directory / MANIFEST, fields)
+        _files.write_checked_json(directory / name, fields)
 
 
 def write_shard(directory: Path, number: int, block: Block) -> Shard:
@@ -167,14 +168,47 @@ def map_array(directory: Path, file: ShardFile) -> np.ndarray:
         raise damaged(directory, f"{file.file} changed while it was in use") from error
 
 
+def part_name(worker: int) -> str:
+    """Return the name of the manifest of the shards that a worker of a cluster has written."""
+    return f"manifest-worker-{worker}.json"
+
+
+def part_paths(directory: Path) -> list[Path]:
+    """Return the manifests of workers, of which the chief has not yet made one."""
+    return sorted(path for path in directory.iterdir() if _PART_NAME.fullmatch(path.name))
+
+
+def read_parts(directory: Path, key: Mapping[str, str] | None = None) -> dict[int, Shard]:
+    """Return the shards that workers have written, by their number.
+
+    Args:
+        directory: of the store.
+        key: of the manifests that count; all do where it is None.
+
+    Raises:
+        StoreError: see `read_manifest`.
+    """
+    found = [read_manifest(directory, path.name) for path in part_paths(directory)]
+    parts = [part.shards for part in found if part is not None and key in (None, part.key)]
+    return {int(shard[HASHES].file.partition("-")[0]): shard for shards in parts for shard in shards}
+
+
 def leftovers(directory: Path, manifest: Manifest) -> list[Path]:
     """Return the files that a killed process left here: of a name that it writes, but not listed.
 
-    A user's own file, of another name or of an array that this store does not have, is none.
+    A user's own file, of another name or of an array that this store does not have, is none. Nor is what workers of a
+    cluster have written, as long as the store is not complete.
     """
-    listed = {file.file for shard in manifest.shards for file in shard.values()}
+    if manifest.complete:
+        listed, parts = (
+            {file.file for shard in manifest.shards for file in shard.values()},
+            part_paths(directory),
+        )
+    else:
+        shards = (*manifest.shards, *read_parts(directory).values())
+        listed, parts = {file.file for shard in shards for file in shard.values()}, []
     names = {name for shard in manifest.shards for name in shard}
-    return [
+    return parts + [
         path
         for path in directory.iterdir()
         if (match := _SHARD_NAME.fullmatch(path.name)) and match[1] in names and path.name not in listed
