@@ -2,7 +2,8 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,7 +19,11 @@ from deel_dualview.search.top_k import ORDER, Best, streaming_top_k
 IndexKind = Literal["flat", "inverted"]
 
 _CLUSTERS_A_ROOT, _LEAST_OF_CLUSTER = 4, 39
-"""FAISS advises 4 to 16 sqrt(n) clusters, and warns below 39 vectors a cluster."""
+"""FAISS advises 4 to 16 sqrt(n) clusters, and warns below 39 vectors a cluster: clusters are found from so many."""
+_CLUSTERINGS = 4  # steps of k-means: 10, its default, find 1 to 4 % more and take twice as long
+_PRODUCTS = (
+    20  # queries from which FAISS multiplies matrices; 128,000 in 1.15, which is 15 times slower for 128
+)
 _PROBED_SHARE = 16
 _LARGEST_SIZE = 16_384
 _NUM_COMPARED, _LEAST_RECALL = 32, 0.9
@@ -34,8 +39,8 @@ class FaissIndex(Summarised):
     it may miss some. How many is measured on the first 32 queries (of DualView, of each class), against all vectors,
     and kept as `recall`; a warning says when it is below .9.
 
-    The index takes 4 n p bytes, for vectors of p numbers; of DualView, 4 s d bytes for the s support vectors of a class
-    that is explained.
+    The index takes 4 n p bytes, for vectors of p numbers, and an inverted one as many again while it is built; of
+    DualView, 4 s d bytes for the s support vectors of a class that is explained.
 
     Args:
         kind: `"flat"` or `"inverted"`.
@@ -98,24 +103,36 @@ class FaissIndex(Summarised):
             received = {"recall": round(float(is_found.mean()), 3), "k": is_found.shape[1]}
             warnings.warn(describe(needed, received), UserWarning, stacklevel=2)
 
-    def build(self, vectors: np.ndarray) -> "BuiltIndex":
-        """Return an index of vectors (n, p), float32."""
+    def build(self, vectors: Iterable[np.ndarray]) -> "BuiltIndex":
+        """Return an index of vectors, in blocks (b, p) float32."""
         faiss = _import_faiss()
-        num_vectors, size = vectors.shape
-        if self.kind == "flat":
-            built = faiss.IndexFlatIP(size)
-        else:
-            most = max(num_vectors // _LEAST_OF_CLUSTER, 1)
-            wanted = self.num_clusters or min(round(_CLUSTERS_A_ROOT * num_vectors**0.5), most)
-            num_clusters = min(wanted, num_vectors)
-            built = faiss.IndexIVFFlat(
-                faiss.IndexFlatIP(size), size, num_clusters, faiss.METRIC_INNER_PRODUCT
-            )
-            built.cp.seed, built.cp.min_points_per_centroid = self.seed, 1
-            built.nprobe = min(self.num_probed or -(-num_clusters // _PROBED_SHARE), num_clusters)
-            built.train(vectors)
-        built.add(vectors)
+        built = None
+        if self.kind == "inverted":
+            waiting = deque(vectors)
+            built = self._clusters(faiss, waiting)
+            # A block goes as soon as the index has it: the vectors are never there twice.
+            vectors = (waiting.popleft() for _ in range(len(waiting)))
+        for rows in vectors:
+            built = faiss.IndexFlatIP(rows.shape[1]) if built is None else built
+            built.add(rows)
         return BuiltIndex(built)
+
+    def _clusters(self, faiss: Any, vectors: Sequence[np.ndarray]) -> Any:
+        """Return an index without vectors, its clusters found from a sample of these."""
+        num_vectors, size = sum(map(len, vectors)), vectors[0].shape[1]
+        most = max(num_vectors // _LEAST_OF_CLUSTER, 1)
+        wanted = self.num_clusters or min(round(_CLUSTERS_A_ROOT * num_vectors**0.5), most)
+        num_clusters = min(wanted, num_vectors)
+        built = faiss.IndexIVFFlat(faiss.IndexFlatIP(size), size, num_clusters, faiss.METRIC_INNER_PRODUCT)
+        built.cp.seed, built.cp.min_points_per_centroid, built.cp.niter = self.seed, 1, _CLUSTERINGS
+        built.nprobe = min(self.num_probed or -(-num_clusters // _PROBED_SHARE), num_clusters)
+        is_chosen = np.zeros(num_vectors, bool)
+        number = min(_LEAST_OF_CLUSTER * num_clusters, num_vectors)
+        is_chosen[np.random.default_rng(self.seed).choice(num_vectors, number, replace=False)] = True
+        ends = np.cumsum([len(rows) for rows in vectors])[:-1]
+        chosen = zip(vectors, np.split(is_chosen, ends), strict=True)
+        built.train(np.concatenate([rows[here] for rows, here in chosen]))
+        return built
 
 
 def check_index(index: object) -> None:
@@ -186,13 +203,12 @@ class Indexed(Search):
         return best
 
 
-def _dense(vectors: Iterable[Blocks]) -> np.ndarray:
-    """Return vectors as rows (n, p).
+def _dense(vectors: Iterable[Blocks]) -> Iterator[np.ndarray]:
+    """Yield vectors as rows (b, p).
 
     Raises:
         ValueError: p is too large.
     """
-    parts = []
     for part in vectors:
         rows = to_array(blocks.to_dense(part))
         require(
@@ -200,8 +216,7 @@ def _dense(vectors: Iterable[Blocks]) -> np.ndarray:
             "An index holds every number of an influence vector: take gradients with a `projection`, or no index.",
             {"numbers of a vector": rows.shape[1], "most": _LARGEST_SIZE},
         )
-        parts.append(rows)
-    return np.concatenate(parts)
+        yield rows
 
 
 def _import_faiss() -> Any:
@@ -210,4 +225,5 @@ def _import_faiss() -> Any:
     except ImportError as error:
         needed = "FaissIndex needs FAISS: pip install 'deel-dualview[faiss]'."
         raise ImportError(needed) from error
+    faiss.cvar.distance_compute_blas_threshold = min(faiss.cvar.distance_compute_blas_threshold, _PRODUCTS)
     return faiss
