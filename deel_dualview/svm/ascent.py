@@ -10,6 +10,7 @@ Lambda is sparse: a row stands on a vertex of its simplex, or has a few entries.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from deel_dualview.svm.solution import WEIGHT_SHARE
 from deel_dualview.svm.sparse_rows import SparseRows
 
 # Rows of the first level, the growth of levels, most cycles of one and the relative gap that it has to reach.
-_LEVEL, _GROWTH, _LEVEL_CYCLES, _LEVEL_GAP = 2048, 4, 2, 0.03
+_LEVEL, _GROWTH, _LEVEL_CYCLES, _LEVEL_GAP = 2048, 4, 2, 0.1
 _LONGEST_CYCLE = 12  # passes
 # Consecutive rows that are read together from the disk.
 _RUN = 64
@@ -37,11 +38,12 @@ _NUMBERS = 2**20
 # Rows whose class leads by more are not looked at between full certificates.
 _NEAR = 0.3
 # Where more rows than this share of them are near, all are looked at: a slice is no copy.
-_MOST = 0.6
+_MOST = 0.3
 # Flops that take as long as the small operations of a visit, and those of a row in a look.
 _VISIT_OVERHEAD, _LOOK_OVERHEAD = 2e5, 1e4
 # Newton steps from the ascent's point, on average, and tied differences up to which their systems are factorised.
 _NEWTON_STEPS, _DIRECT = 25, 768
+_ALIGNMENT = 64  # bytes
 # Cycles over which the rate is measured, the least gain in log(gap) over them, and cycles without any after which
 # float32 has nothing left to give; more where Newton steps cannot take over.
 _CYCLES_OF_A_RATE, _LEAST_GAIN, _STALLED, _PATIENCE = 3, 1e-3, 10, 10
@@ -100,6 +102,13 @@ class Ascent:
         self._max_iterations, self._report = max_iterations, report
         self._shape = padded_size(c), padded_size(d)
         self._offsets = tf.constant(np.where(np.arange(self._shape[0]) < c, 1.0, NEVER), tf.float32)
+        # What a call takes: written as arrays, read as tensors in the same memory.
+        size, (padded_c, padded_d) = rows_of_call(*self._shape), self._shape
+        shapes = (size, padded_d), (size,), (size,), (size, padded_c)
+        self._arrays = [_aligned(*spec) for spec in zip(shapes, ("f4", "i4", "f4", "f4"), strict=True)]
+        # Of rows that fill up a call lambda is on its simplex too.
+        self._arrays[2][:], self._arrays[3][:, 0] = 1.0, 1.0
+        self._tensors = [tf.experimental.dlpack.from_dlpack(array.__dlpack__()) for array in self._arrays]
         self._sizes = problem.penalties
         self._features, self._is_zero = problem.features, problem.features.is_zero
         # A row of zeros has no gap anywhere but on its label.
@@ -261,24 +270,19 @@ class Ascent:
 
     def _visit(self, rows: np.ndarray, weights: tf.Tensor, reach: tf.Tensor) -> tuple[np.ndarray, tf.Tensor]:
         """Give rows, in this order, a new lambda: their gaps as met, and the weights after it."""
-        (c, d), labels = self._shape, self._problem.labels
-        visit, size, gaps = visitor(c, d), rows_of_call(c, d), np.empty(len(rows))
+        visit, (features, targets, sizes, multipliers) = visitor(*self._shape), self._arrays
+        gaps, size, width = np.empty(len(rows)), len(targets), self._features.shape[1]
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             number, held = len(part), self._lambda[part]
-            features = self._features[part]
-            if features.shape != (size, d):
-                features = np.pad(features, [(0, size - number), (0, d - features.shape[1])])
-            multipliers = np.zeros((size, c), np.float32)
+            features[:number, :width] = self._features[part]
+            multipliers[:number] = 0.0
             multipliers[np.repeat(np.arange(number), np.diff(held.indptr)), held.indices] = held.data
-            multipliers[number:] = 1.0
-            targets, sizes = np.zeros(size, np.int32), np.ones(size, np.float32)
-            targets[:number], sizes[:number] = labels[part], self._sizes[part]
-            arrays = (tf.constant(x) for x in (features, targets, sizes, multipliers))
-            found = visit(*arrays, weights, self._offsets, tf.constant(number), reach)
+            targets[:number], sizes[:number] = self._problem.labels[part], self._sizes[part]
+            found = visit(*self._tensors, weights, self._offsets, tf.constant(number), reach)
             weights = found.weights
-            gaps[start : start + number] = np.asarray(found.gaps)[:number]
-            self._lambda[part] = _positive(np.asarray(found.multipliers)[:number], held.shape)
+            gaps[start : start + number] = found.gaps.numpy()[:number]
+            self._lambda[part] = _positive(found.multipliers.numpy()[:number], held.shape)
         return gaps, weights
 
     def _padded_weights(self) -> tf.Tensor:
@@ -318,6 +322,13 @@ class Ascent:
         tied = min(self._lambda.nnz - n, 0.5 * d * (c - 1))
         system = 4.0 * tied**3 if tied <= _DIRECT else 120.0 * min(tied, n) * d * c
         return _NEWTON_STEPS * (system + 8.0 * tied * d * c) + 24.0 * n * d * c
+
+
+def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Zeros where TensorFlow's kernels may read them in place."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + _ALIGNMENT, np.uint8)
+    return memory[-memory.ctypes.data % _ALIGNMENT :][:size].view(dtype).reshape(shape)
 
 
 def _positive(values: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_array:

@@ -138,6 +138,20 @@ def test_the_host_computes_nothing_of_features_that_a_gpu_holds(monkeypatch):
     assert readers == {"tensor", "_keys", "first_equal_rows"}
 
 
+def test_what_fills_up_a_call_moves_nothing():
+    generator, n, size = np.random.default_rng(0), 70, 17
+    features = np.maximum(generator.normal(size=(n, size)), 0).astype(np.float32)
+    problem = check_problem(features, np.arange(n) % size, size, 1.0)
+    ascent = Ascent(problem, 1e-4, 100, lambda *_: None)
+    assert ascent._padded_weights().shape == (18, 18)
+    for rows in (np.arange(n), np.arange(5)):
+        _, weights = ascent._visit(rows, ascent._padded_weights(), tf.constant(1.0))
+        ascent._weights = weights.numpy()[:size, :size]
+    alpha = np.eye(size)[problem.labels] - ascent._lambda[np.arange(n)].toarray()
+    expected = np.pad(alpha.T @ features, [(0, 1), (0, 1)])
+    np.testing.assert_allclose(weights.numpy(), expected, atol=1e-4)
+
+
 def _visit(num_classes, num_rows, form=None, seed=0):
     """A call at random weights: rows, labels, lambda before, weights before, and the result."""
     generator, d, K = np.random.default_rng(seed), 8, 0.5
