@@ -99,14 +99,16 @@ def top_of(calculator):
     return [[top.training_indices.numpy().tolist(), top.influence_values.numpy().tolist()] for top in found]
 
 
-def tops(model):
-    """Return the first training examples by two methods, the values of one with many ties."""
-    from deel_dualview import DualView, FeatureSimilarity
+def top_by_similarity(model):
+    from deel_dualview import FeatureSimilarity
 
-    return [
-        top_of(FeatureSimilarity(model, make_dataset(10))),
-        top_of(DualView(model, make_dataset(10), K=0.1)),
-    ]
+    return top_of(FeatureSimilarity(model, make_dataset(10)))
+
+
+def top_by_dualview(model):
+    from deel_dualview import DualView
+
+    return top_of(DualView(model, make_dataset(10), K=0.1))
 
 
 def work(what, folder):
@@ -123,7 +125,9 @@ def work(what, folder):
     found = {"index": model.workers.index, "examples": examples_of_pass(folder / "aligned", model, counter)}
     if what == "all":
         found["features"] = open_store(folder / "unaligned", model, 5).array("features").tolist()
-        found["tops"] = tops(model)
+        found["top"] = top_by_similarity(model)
+    if what == "resume":
+        found["top"] = top_by_dualview(model)
     sys.stdout.write(json.dumps(found))
 
 

@@ -140,7 +140,9 @@ class _Rounds:
                     message = (
                         states[index, 1:].astype(np.uint8).tobytes().rstrip(b"\0").decode(errors="replace")
                     )
-                    raise WorkerError(f"{self._workers.name(int(index))} failed: {message}".capitalize())
+                    raise WorkerError(
+                        f"An error in {self._workers.name(int(index))} ended the work: {message}"
+                    )
                 if (states[:, 0] == _DONE).all():
                     return
                 self._ended.wait(_SECONDS_BETWEEN_ROUNDS)

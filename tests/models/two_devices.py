@@ -13,7 +13,7 @@ import numpy as np  # noqa: E402
 from cost_cases import Counting  # noqa: E402
 from keras import layers  # noqa: E402
 
-from deel_dualview import DualSVMSolver, FeatureSimilarity, InfluenceModel, MemoryStore, PerExampleGradients  # noqa: E402
+from deel_dualview import DualSVMSolver, InfluenceModel, MemoryStore, PerExampleGradients  # noqa: E402
 from deel_dualview.linalg import blocks  # noqa: E402
 from deel_dualview.models.hidden import HiddenLayers  # noqa: E402
 from deel_dualview.stores import stored_features  # noqa: E402
@@ -97,14 +97,11 @@ def main():
         parts = [blocks.to_dense(part(IMAGES[:size], LABELS[:size])) for part in gradients]
         results[f"gradients of {size}"] = difference(*parts)
     results["a model of steps"] = difference(InfluenceModel(outside).forward(STEPS), inside.forward(STEPS))
-    tops = [next(iter(FeatureSimilarity(model, TRAIN).top_k(TRAIN.take(1), k=3))) for model in (one, two)]
-    results["influence values"] = difference(tops[0].influence_values, tops[1].influence_values)
     facts = {
         "devices": sorted(devices),
         "devices of the solver": solver_devices(),
         "examples through the network": [count for _, count in found],
         "fingerprints are equal": one.fingerprint == two.fingerprint,
-        "indices are equal": np.array_equal(tops[0].training_indices, tops[1].training_indices),
         "scope counts": inside.strategy is STRATEGY,
     }
     sys.stdout.write(json.dumps({"differences": results, "facts": facts}))

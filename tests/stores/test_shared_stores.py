@@ -1,12 +1,13 @@
 """Two workers on this machine fill a store together and search together: two processes do the work for all tests."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import worker_cases
 
-from deel_dualview import InfluenceModel
+from deel_dualview import DiskStore, InfluenceModel
 
 SCRIPT = str(worker_cases.FOLDER / "worker_cases.py")
 
@@ -27,7 +28,7 @@ def alone(folder):
     model = InfluenceModel(network)
     examples = worker_cases.examples_of_pass(folder / "alone", model, counter)
     features = worker_cases.open_store(folder / "alone", model, 4).array("features")
-    return {"examples": examples, "features": features, "tops": worker_cases.tops(model)}
+    return {"model": model, "examples": examples, "features": features}
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +54,17 @@ def test_each_example_goes_through_the_network_of_one_worker(found, alone):
 
 
 def test_workers_find_the_same_training_examples_first(found):
-    assert found[0]["tops"] == found[1]["tops"]
+    assert found[0]["top"] == found[1]["top"]
+
+
+def assert_same_top(found, expected):
+    for (indices, values), (expected_indices, expected_values) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(indices, expected_indices)
+        np.testing.assert_allclose(values, expected_values, atol=1e-6)
 
 
 def test_workers_find_what_one_process_finds_with_ties_by_the_lower_index(found, alone):
-    for ours, theirs in zip(found[0]["tops"], alone["tops"], strict=True):
-        for (indices, values), (expected_indices, expected_values) in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(indices, expected_indices)
-            np.testing.assert_allclose(values, expected_values, atol=1e-6)
+    assert_same_top(found[0]["top"], worker_cases.top_by_similarity(alone["model"]))
 
 
 @pytest.mark.reproduction
@@ -69,8 +73,15 @@ def test_a_killed_worker_ends_the_other_within_a_minute_and_the_next_run_goes_on
     assert (code, killed) == (1, -9)
     assert "connection to worker 1 is lost" in message
     assert "start all workers again" in message
+    DiskStore(tmp_path / "aligned").clean()
     kept = len(list((tmp_path / "aligned").glob("*-hashes.npy"))) * worker_cases.SHARD_SIZE
     assert kept >= 2 * worker_cases.SHARD_SIZE
+    shutil.copytree(tmp_path / "aligned", tmp_path / "by one process")
+    worker_cases.open_store(tmp_path / "by one process", alone["model"], 4)
     ended = worker_cases.run_workers(SCRIPT, "resume", str(tmp_path))
-    assert sum(json.loads(output)["examples"] for output, *_ in ended) == len(worker_cases.INPUTS) - kept
+    resumed = [json.loads(output) for output, *_ in ended]
+    assert sum(worker["examples"] for worker in resumed) == len(worker_cases.INPUTS) - kept
+    for worker in resumed:
+        assert_same_top(worker["top"], worker_cases.top_by_dualview(alone["model"]))
     assert files_of(tmp_path / "aligned") == files_of(folder / "alone")
+    assert files_of(tmp_path / "by one process") == files_of(folder / "alone")
