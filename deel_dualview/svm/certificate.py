@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import scipy.sparse
 
 from deel_dualview.svm.canonical import point_from_coefficients
 from deel_dualview.svm.passes import slack_and_gaps, sparse_adjoint
 from deel_dualview.svm.problem import Problem
-from deel_dualview.svm.proximal import certify, gap_scale
-from deel_dualview.svm.solution import resolved_gap
+from deel_dualview.svm.proximal import certify
+from deel_dualview.svm.solution import Certificate
 
 
-class Certificate(NamedTuple):
-    """A feasible alpha (n, c), the weights W_a = F' alpha (d, c) that belong to it, objectives and slacks (n,)."""
-
-    coefficients: scipy.sparse.csr_array
-    weights: np.ndarray
-    primal: float
-    dual: float
-    slack: np.ndarray
-
-    @property
-    def relative_gap(self) -> float:
-        """(P(W_a) - D) / P(W_a)."""
-        return (self.primal - self.dual) / self.primal
-
-    def is_within(self, tolerance: float) -> bool:
-        """Whether the gap is small both next to P(W_a) and next to ||W_a||^2."""
-        scale = gap_scale(self.primal, self.weights)
-        return resolved_gap(self.primal, self.dual, scale) <= tolerance * scale
-
-
-def certify_coefficients(problem: Problem, alpha: scipy.sparse.csr_array) -> Certificate:
+def certify_coefficients(
+    problem: Problem, alpha: scipy.sparse.csr_array
+) -> Certificate[scipy.sparse.csr_array]:
     """Certificate of a feasible alpha: P - D as a sum of terms that are never negative."""
     if problem.features.is_on_gpu:
-        found = certify(problem, point_from_coefficients(problem, alpha))
-        return Certificate(alpha, found.weights.numpy(), *found[2:])
+        return Certificate(alpha, *certify(problem, point_from_coefficients(problem, alpha))[1:])
     rows, labels = np.flatnonzero(np.diff(alpha.indptr)), problem.labels
     weights = sparse_adjoint(problem.features, rows, alpha[rows], np.float64).T
     slack, gaps = slack_and_gaps(problem.features, labels, alpha, weights)

@@ -16,8 +16,8 @@ import scipy.sparse
 
 from deel_dualview import _files
 from deel_dualview._checks import describe
-from deel_dualview.svm.certificate import Certificate
 from deel_dualview.svm.problem import Problem
+from deel_dualview.svm.solution import Certificate
 
 _FORMAT = 1
 # Rows that are compared whole, besides the lengths of all.
@@ -67,7 +67,7 @@ class Checkpoint:
             message = f"The checkpoint {self.path.name} of a fit is damaged: {error}. Delete it to fit anew."
             raise ValueError(describe(message, {"directory": str(self.path.parent)})) from error
 
-    def solution(self, problem: Problem) -> tuple[Certificate, int] | None:
+    def solution(self, problem: Problem) -> tuple[Certificate[scipy.sparse.csr_array], int] | None:
         """Return the result of a fit that ended, and its iterations; None where there is none."""
         saved = self.load()
         if saved is None or "alpha_data" not in saved:
@@ -77,9 +77,9 @@ class Checkpoint:
         primal, dual = saved["objectives"].tolist()
         return Certificate(alpha, saved["weights"], primal, dual, saved["slack"]), int(saved["iterations"])
 
-    def save_solution(self, found: Certificate, num_iterations: int) -> None:
+    def save_solution(self, found: Certificate[scipy.sparse.csr_array], num_iterations: int) -> None:
         """Keep the result of a fit in the place of its state."""
-        arrays = {f"alpha_{name}": getattr(found.coefficients, name) for name in CSR}
+        arrays = {f"alpha_{name}": getattr(found.point, name) for name in CSR}
         arrays |= {"weights": found.weights, "slack": found.slack, "iterations": np.array(num_iterations)}
         self.save(arrays | {"objectives": np.array([found.primal, found.dual])}, at_once=True)
 

@@ -24,17 +24,17 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-import tensorflow as tf
 
 from deel_dualview._checks import check_count, check_positive, require
 from deel_dualview.svm.ascent import Ascent
 from deel_dualview.svm.canonical import canonical_coefficients, point_from_coefficients, sparse_coefficients
-from deel_dualview.svm.certificate import Certificate, certify_coefficients
+from deel_dualview.svm.certificate import certify_coefficients
 from deel_dualview.svm.checkpoints import Checkpoint
 from deel_dualview.svm.problem import Problem, check_problem
-from deel_dualview.svm.proximal import Certified, ProximalPoint, certify
-from deel_dualview.svm.solution import ConvergenceWarning, DualSVMSolution, SolverProgress
+from deel_dualview.svm.proximal import ProximalPoint, certify
+from deel_dualview.svm.solution import Certificate, ConvergenceWarning, DualSVMSolution, SolverProgress
 from deel_dualview.svm.weighting import Weighting
+from deel_dualview.svm.working_set import DualPoint
 
 # A support vector has more than this share of the largest alpha_i,y_i: K itself at small K, far less at a hard margin.
 _SUPPORT = 1e-4
@@ -214,7 +214,7 @@ class DualSVMSolver:
         alpha: scipy.sparse.csr_array | None,
         report: Report,
         checkpoint: Checkpoint | None,
-    ) -> tuple[Certificate, int]:
+    ) -> tuple[Certificate[scipy.sparse.csr_array], int]:
         """Solve by ascent, and by Newton steps from where it ends; the number of iterations beside the result."""
         room = np.inf if problem.features.is_in_memory else _ROOM
         room = room if self.memory_budget is None else self.memory_budget
@@ -225,16 +225,21 @@ class DualSVMSolver:
         if is_over or not ascent.leaves_room:
             return found, num_iterations
         width = _FAR_WIDTH if found.relative_gap > _FAR else _NEAR_WIDTH
-        start = Certified(point_from_coefficients(problem, alpha), tf.constant(found.weights), *found[2:])
+        start = Certificate(point_from_coefficients(problem, alpha), *found[1:])
         return self._newton(problem, start, width, report, num_iterations)
 
     def _newton(
-        self, problem: Problem, start: Certified | None, width: float, report: Report, num_iterations: int
-    ) -> tuple[Certificate, int]:
+        self,
+        problem: Problem,
+        start: Certificate[DualPoint] | None,
+        width: float,
+        report: Report,
+        num_iterations: int,
+    ) -> tuple[Certificate[scipy.sparse.csr_array], int]:
         method = ProximalPoint(problem, self.tolerance, self.max_iterations, report, num_iterations)
         newton = method.run(start, width)
         alpha = sparse_coefficients(problem, newton.point)
-        found = Certificate(alpha, newton.weights.numpy(), *newton[2:])
+        found = Certificate(alpha, *newton[1:])
         canonical = canonical_coefficients(problem, alpha)
         if canonical is not alpha:
             found = certify_coefficients(problem, canonical)
@@ -273,8 +278,10 @@ def _starting_coefficients(problem: Problem, warm_start: DualSVMSolution) -> sci
     return warm_start.coefficients * scale
 
 
-def _solution(problem: Problem, found: Certificate, num_iterations: int, tolerance: float) -> DualSVMSolution:
-    coefficients = found.coefficients
+def _solution(
+    problem: Problem, found: Certificate[scipy.sparse.csr_array], num_iterations: int, tolerance: float
+) -> DualSVMSolution:
+    coefficients = found.point
     own = np.zeros(problem.num_examples)
     entry_rows = np.repeat(np.arange(problem.num_examples), np.diff(coefficients.indptr))
     is_own = coefficients.indices == problem.labels[entry_rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +10,7 @@ import tensorflow as tf
 from deel_dualview.svm.newton import complementarity
 from deel_dualview.svm.passes import RowScan, adjoint, margins, scan_rows
 from deel_dualview.svm.problem import Problem
-from deel_dualview.svm.solution import WEIGHT_SHARE, resolved_gap
+from deel_dualview.svm.solution import Certificate, gap_scale
 from deel_dualview.svm.working_set import (
     SETTLED,
     DualPoint,
@@ -40,35 +39,6 @@ _STEPS_PER_CERTIFICATE = 20
 _MAX_IDLE_STAGES = 5
 # Stages that settle, but gain nothing: as many may change the working set, and no more.
 _MAX_STUCK_STAGES = 12
-
-
-class Certified(NamedTuple):
-    """A dual point, the weights W_a that belong to it, and their objectives."""
-
-    point: DualPoint
-    weights: tf.Tensor
-    primal: float
-    dual: float
-    slack: np.ndarray
-
-    @property
-    def relative_gap(self) -> float:
-        """(P(W_a) - D) / P(W_a)."""
-        return (self.primal - self.dual) / self.primal
-
-    @property
-    def scale(self) -> float:
-        """The yardstick of the gap, see `gap_scale`."""
-        return gap_scale(self.primal, self.weights)
-
-    def is_within(self, tolerance: float) -> bool:
-        """Whether the gap is small both next to P(W_a) and next to ||W_a||^2."""
-        return resolved_gap(self.primal, self.dual, self.scale) <= tolerance * self.scale
-
-
-def gap_scale(primal: float, weights: tf.Tensor | np.ndarray) -> float:
-    """What the gap is measured against: the objective, or the weights where they are a small part of it."""
-    return min(primal, WEIGHT_SHARE * float(tf.reduce_sum(tf.square(weights))))
 
 
 def primal_objective(problem: Problem, weights: tf.Tensor, slack: np.ndarray) -> float:
@@ -109,11 +79,11 @@ class ProximalPoint:
         self._unit = min(1.0, problem.K * problem.total_squared_norm) or 1.0
         self._memory = SolverMemory()
         self.num_iterations = num_iterations
-        self.best: Certified | None = None
+        self.best: Certificate[DualPoint] | None = None
         # Relative gap of the last stage's iterate, certified or not: what is known before the first certificate.
         self._estimate = np.inf
 
-    def run(self, start: Certified | None, width: float) -> Certified:
+    def run(self, start: Certificate[DualPoint] | None, width: float) -> Certificate[DualPoint]:
         """Solve from scratch, or from a certified point at a smoothing of `width`.
 
         Returns:
@@ -124,7 +94,7 @@ class ProximalPoint:
             point, scale = _first_point(self._problem, weights, width)
         else:
             self.best, width = start, width * self._unit
-            weights, point, scale = start.weights, start.point, start.scale
+            weights, point, scale = tf.constant(start.weights), start.point, start.scale
             if start.is_within(self._tolerance):
                 return start
         return self._stages(weights, point, scale, width)
@@ -167,7 +137,9 @@ class ProximalPoint:
     def _is_exhausted(self) -> bool:
         return self.num_iterations >= self._max_iterations
 
-    def _stages(self, weights: tf.Tensor, point: DualPoint, scale: float, width: float) -> Certified:
+    def _stages(
+        self, weights: tf.Tensor, point: DualPoint, scale: float, width: float
+    ) -> Certificate[DualPoint]:
         problem, idle, stuck, last, lowest = self._problem, 0, 0, np.inf, np.inf
         support: np.ndarray | None = None
         while True:
@@ -235,7 +207,7 @@ class ProximalPoint:
         """Remember the best certificate."""
         if self.best is None or gap < self.best.primal - self.best.dual:
             point = inner.point._replace(multipliers=inner.multipliers.numpy())
-            self.best = Certified(point, weights, primal, primal - gap, scan.slack)
+            self.best = Certificate(point, weights.numpy(), primal, primal - gap, scan.slack)
 
     def _keep_stretched(self, inner: WorkingSet) -> None:
         """Remember the certificate of alpha, slightly longer, where W_a separates all but a rounding.
@@ -291,7 +263,7 @@ def stretched(problem: Problem, point: DualPoint, factor: float) -> DualPoint:
     return point._replace(multipliers=multipliers)
 
 
-def certify(problem: Problem, point: DualPoint) -> Certified:
+def certify(problem: Problem, point: DualPoint) -> Certificate[DualPoint]:
     """Certificate of a feasible lambda, everything in float64."""
     rows = problem.features.gather(point.active)
     labels = problem.labels[point.active]
@@ -302,4 +274,4 @@ def certify(problem: Problem, point: DualPoint) -> Certified:
     gap = float(complementarity(multipliers, margins(rows, labels, weights), masses))
     gap += float(frozen_gap(problem, point, scan).sum())
     primal = primal_objective(problem, weights, scan.slack)
-    return Certified(point, weights, primal, primal - gap, scan.slack)
+    return Certificate(point, weights.numpy(), primal, primal - gap, scan.slack)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import scipy.sparse
@@ -15,10 +15,49 @@ from deel_dualview._summaries import Summarised
 # ones, and the usual problems (K n of 30 and more) are no slower.
 WEIGHT_SHARE = 4.0
 
+Point = TypeVar("Point")
+
 
 def resolved_gap(primal: float, dual: float, scale: float) -> float:
     """P - D, but no less than float64 resolves of P; only weights of exact zeros (`scale` 0) may have no gap."""
     return max(primal - dual, float(np.finfo(np.float64).eps) * primal if scale > 0 else 0.0)
+
+
+def gap_scale(primal: float, weights: np.ndarray) -> float:
+    """What the gap is measured against: the objective, or the weights where they are a small part of it."""
+    return min(primal, WEIGHT_SHARE * float(np.square(weights).sum()))
+
+
+class Certificate(NamedTuple, Generic[Point]):
+    """A feasible dual point, the weights W_a = F' alpha that belong to it, and what they prove.
+
+    Attributes:
+        point: alpha, CSR (n, c), or lambda with the rows that may move apart.
+        weights: W_a, shape (d, c), float64.
+        primal: P(W_a).
+        dual: D(lambda).
+        slack: max_j c_ij at W_a for every example, shape (n,).
+    """
+
+    point: Point
+    weights: np.ndarray
+    primal: float
+    dual: float
+    slack: np.ndarray
+
+    @property
+    def relative_gap(self) -> float:
+        """(P(W_a) - D) / P(W_a)."""
+        return (self.primal - self.dual) / self.primal
+
+    @property
+    def scale(self) -> float:
+        """The yardstick of the gap, see `gap_scale`."""
+        return gap_scale(self.primal, self.weights)
+
+    def is_within(self, tolerance: float) -> bool:
+        """Whether the gap is small both next to P(W_a) and next to ||W_a||^2."""
+        return resolved_gap(self.primal, self.dual, self.scale) <= tolerance * self.scale
 
 
 class ConvergenceWarning(UserWarning):
