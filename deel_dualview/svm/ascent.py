@@ -40,7 +40,7 @@ _NEAR = 0.3
 # Where more rows than this share of them are near, all are looked at: a slice is no copy.
 _MOST = 0.3
 # Flops that take as long as the small operations of a visit, and those of a row in a look.
-_VISIT_OVERHEAD, _LOOK_OVERHEAD = 2e5, 1e4
+_VISIT_OVERHEAD, _LOOK_OVERHEAD = 1.2e5, 1e4
 # Newton steps from the ascent's point, on average, and tied differences up to which their systems are factorised.
 _NEWTON_STEPS, _DIRECT = 25, 768
 _ALIGNMENT = 64  # bytes
