@@ -1,4 +1,4 @@
-"""Kill stores, feature passes, reports, benchmarks and checkpoints at random times, and count what the next run misses.
+"""Kill all that writes (stores, passes, fits, reports, benchmarks, checkpoints) at random times; count what it costs.
 
 A round is five runs that are killed (SIGKILL) and one that may end. What a killed run had finished must be there
 at the end, nothing but the files of a run that was never killed may be there, and the results must be its results.
@@ -30,6 +30,7 @@ import tensorflow as tf
 from deel_dualview import DiskStore, DualView, SaveCheckpoints, load_checkpoints
 from deel_dualview.evaluation import Recipe, benchmark, read_benchmark
 from deel_dualview.report import check_output_directory, writing
+from deel_dualview.svm import DualSVMSolution, DualSVMSolver, checkpoints, dual
 
 KILLS_A_ROUND = 5
 ROWS, EPOCHS, VERSIONS = 400, 6, 12
@@ -91,6 +92,36 @@ def _attributions(folder: pathlib.Path) -> list[Any]:
     values = calculator.estimate_influence_values_in_batches(train.take(1))
     shards = sorted((folder / "store").glob("*.npy"))
     return [[value.numpy().tolist() for value in values], [path.read_bytes().hex() for path in shards]]
+
+
+def write_fit(folder: pathlib.Path) -> None:
+    """Fit a machine to features on the disk, which keeps its state after each cycle."""
+    _fit(folder)
+
+
+def _fit(folder: pathlib.Path) -> DualSVMSolution:
+    checkpoints._SECONDS = 0.0
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 8, 10 * ROWS)
+    features = rng.normal(size=(10 * ROWS, 24)) + rng.normal(size=(8, 24))[labels]
+    np.save(folder.parent / "features.npy", features.astype(np.float32))
+    rows = np.load(folder.parent / "features.npy", mmap_mode="r")
+    solver = DualSVMSolver(checkpoints=folder / "fits", memory_budget=1)
+    dual._LARGE = 0
+    return solver.solve(rows, labels, 8, 0.04)
+
+
+def _fit_bits(folder: pathlib.Path) -> list[str]:
+    solution = _fit(folder)
+    return [array.tobytes().hex() for array in (solution.weights, solution.coefficients.data)]
+
+
+def _read_fit(folder: pathlib.Path) -> dict[str, str]:
+    """Return that the fit ended, if it did; the next run reads its state."""
+    for path in (folder / "fits").glob("fit-*.npz"):
+        with np.load(path) as arrays:
+            return {"fit": "ended"} if "alpha_data" in arrays else {}
+    return {}
 
 
 def write_report(folder: pathlib.Path) -> None:
@@ -184,6 +215,7 @@ CASES = {
         write_store, _read_shards, lambda folder: {"squares": _open(folder).array("squares").tolist()}
     ),
     "features": Case(write_features, _read_shards, lambda folder: {"values": _attributions(folder)}),
+    "fit": Case(write_fit, _read_fit, lambda folder: {"bits": _fit_bits(folder)}),
     "report": Case(
         write_report, _read_report, lambda folder: {**_read_report(folder), "last": _last(folder)}
     ),

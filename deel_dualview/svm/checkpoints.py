@@ -89,6 +89,7 @@ class Checkpoint:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            _files.remove_unfinished(self.path.parent)
             with _files.written_aside(self.path) as aside:
                 np.savez(aside, allow_pickle=False, **arrays)
         except OSError as error:
