@@ -1,12 +1,12 @@
-"""What does a memory budget cost, and what does it keep to? DualView of a stream of features, on the disk and in memory.
+"""What does a memory budget cost, and is it kept? DualView of a stream of features, on the disk and in memory.
 
     python benchmarks/bench_out_of_core.py [--sizes 100000 1000000] [--width 512] [--classes 100] [--budget-mb 256]
         [--in-memory 100000] [--output benchmarks/results/out_of_core.json]
 
-The model is a Dense layer on made-up features of a dataset that makes them batch by batch, so that none are held by the
-data. Each line is a process of its own, of one thread: the pass over the data, the fit to a relative gap of 1e-3 with
-what it takes to compile, how often the fit read every row, the five first of 128 queries, and the peak memory above what
-TensorFlow and the model took.
+The model is a Dense layer on made-up features of a dataset that makes them batch by batch, so that none are held by
+the data. Each line is a process of its own, of one thread: the pass over the data, the fit to a relative gap of 1e-3
+with what it takes to compile, how often the fit read every row, the five first of 128 queries, and the peak memory
+above what TensorFlow and the model took.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def kernel_features(
         return all_features(stored, num_features)
     width = num_features + feature_map.has_bias
     if not stored.allows(4 * len(stored) * width, 0.25):
-        return StoredRows(stored, "features", width, feature_map.__call__)
+        return StoredRows(stored, "features", width, feature_map.of_array)
     phi, stop = np.empty((len(stored), width), np.float32), 0
     for block in stored:
         features = block["features"]

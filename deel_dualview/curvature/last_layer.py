@@ -93,17 +93,14 @@ class LastLayerCurvature(Curvature):
         )
 
     def sampled(self, batch_size: int, seed: int) -> Iterator[LinearOperator]:
-        features = self._stored.array("features")
-        targets, weights = (
-            self._stored.array(name) if name in self._stored.names else None
-            for name in ("labels", "sample_weight")
-        )
-        generator = np.random.default_rng(seed)
+        stored, generator = self._stored, np.random.default_rng(seed)
         while True:
-            rows = generator.integers(0, len(features), batch_size)
-            block = self._with_factor(
-                features[rows], *(None if part is None else part[rows] for part in (targets, weights))
+            rows = np.sort(generator.integers(0, len(stored), batch_size))
+            targets, weights = (
+                stored.rows(name, rows) if name in stored.names else None
+                for name in ("labels", "sample_weight")
             )
+            block = self._with_factor(stored.rows("features", rows), targets, weights)
             yield _BatchCurvature(*block, self._kind, self.size, self._step)
 
     @cached_property

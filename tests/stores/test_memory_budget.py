@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import DiskStore, DualView, FeatureSimilarity, GradDot, MemoryStore, RepresenterPointL2
+from deel_dualview.calculators.feature_maps import fit_feature_map
 from deel_dualview.stores.rows import StoredRows
 
 KEY = {"model": "abc"}
@@ -158,3 +159,12 @@ def test_features_too_large_for_half_precision_are_refused(model):
 def test_a_budget_is_a_number_of_bytes(budget):
     with pytest.raises((TypeError, ValueError), match="memory_budget"):
         MemoryStore(memory_budget=budget)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-25, 1e-3, 1.0, 1e25])
+@pytest.mark.parametrize("kernel", ["tempered", "cosine", "standardized", "linear"])
+def test_an_array_is_mapped_as_a_tensor_is(kernel, scale):
+    rows = INPUTS * np.float32(scale)
+    mapping = fit_feature_map(rows, kernel, bias=kernel == "linear")
+    found, expected = mapping.of_array(rows), mapping(rows).numpy()
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7 * np.abs(expected).max())
