@@ -35,7 +35,7 @@ from deel_dualview.linalg.rows import LazyRows
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best
 from deel_dualview.search.faiss_index import FaissIndex, check_index
-from deel_dualview.stores import DiskStore, NoStore, Store
+from deel_dualview.stores import NoStore, Store
 from deel_dualview.svm import DualSVMSolution, DualSVMSolver, PerOutputSVMSolver
 from deel_dualview.svm.progress import GapBar
 from deel_dualview.typing import Kernel, Target
@@ -317,8 +317,8 @@ class DualView(StoredInfluenceCalculator):
             if solver.memory_budget is None and self.store.memory_budget is not None:
                 solver = dataclasses.replace(solver, memory_budget=max(self.store.memory_budget // 4, 1))
             writes = self.model.workers is None or self.model.workers.is_chief
-            if solver.checkpoints is None and isinstance(self.store, DiskStore) and writes:
-                solver = dataclasses.replace(solver, checkpoints=self.store.directory / "fits")
+            if solver.checkpoints is None and writes:
+                solver = dataclasses.replace(solver, checkpoints=self.store.fits)
             fit = functools.partial(
                 solver.fit_path,
                 labels=self.train_labels,

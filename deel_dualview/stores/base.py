@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,11 @@ class Store(Summarised, ABC):
                 which examples) or shapes that do not fit.
             StoreError: this store holds something else, is damaged, or cannot be written to.
         """
+
+    @property
+    def fits(self) -> Path | None:
+        """Directory where long fits to the vectors keep how far they have come; None for none."""
+        return None
 
     def bar(self, dataset: tf.data.Dataset, description: str) -> tqdm:
         """Return a progress bar over the batches of a dataset."""

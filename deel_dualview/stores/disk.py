@@ -95,6 +95,10 @@ class DiskStore(Store):
         self.directory = Path(directory)
         self.shard_size = check_count("shard_size", shard_size)
 
+    @property
+    def fits(self) -> Path:
+        return self.directory / "fits"
+
     def describe(self) -> "StoreDescription":
         """Return what the store holds, by its manifest: no array is read.
 

@@ -1,6 +1,7 @@
 """Penultimate features of a dataset's examples: computed by one pass of the model, shared by all that need them."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,10 @@ class FeatureStore(Store):
         }
         super().__init__(**settings)
         self._features, self._others = store, MemoryStore(**settings)
+
+    @property
+    def fits(self) -> Path | None:
+        return self._features.fits
 
     def open(self, key: Mapping[str, str], dataset: tf.data.Dataset, compute: Compute) -> StoredVectors:
         store = self._features if key.get("contents") == _FEATURES else self._others

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from deel_dualview import DiskStore, DualView, FeatureSimilarity, GradDot, MemoryStore, RepresenterPointL2
 from deel_dualview.calculators.feature_maps import fit_feature_map
+from deel_dualview.stores.features import FeatureStore
 from deel_dualview.stores.rows import StoredRows
 
 KEY = {"model": "abc"}
@@ -168,3 +169,9 @@ def test_an_array_is_mapped_as_a_tensor_is(kernel, scale):
     mapping = fit_feature_map(rows, kernel, bias=kernel == "linear")
     found, expected = mapping.of_array(rows), mapping(rows).numpy()
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7 * np.abs(expected).max())
+
+
+def test_fits_go_on_in_the_folder_of_the_store_that_holds_the_features(tmp_path):
+    store = DiskStore(tmp_path / "store")
+    assert store.fits == FeatureStore(store).fits == tmp_path / "store" / "fits"
+    assert MemoryStore().fits is None
