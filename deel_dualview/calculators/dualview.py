@@ -164,7 +164,7 @@ class DualView(StoredInfluenceCalculator):
                 objective, cast(np.ndarray, phi), self.train_labels, absolute, self.solver, self.train_weights
             )
         else:
-            self.surrogate = self._fit([self.K], phi)[0]
+            self.surrogate = self._fit([self.K], phi, cast(DualSVMSolver, self.solver))[0]
         # What is not stored is held, so that no query runs the network over the training set.
         rows_of = phi.__getitem__ if isinstance(self.store, NoStore) else self._kernel_rows
         self._support_vectors = SupportVectors(
@@ -206,8 +206,10 @@ class DualView(StoredInfluenceCalculator):
         constant = self.surrogate.weights[-1] if self.feature_map.has_bias else 0.0
         return self._offset + constant
 
-    def fit_path(self, Ks: Sequence[float]) -> list[DualSVMSolution]:
+    def fit_path(self, Ks: Sequence[float], *, tolerance: float | None = None) -> list[DualSVMSolution]:
         """Fit the surrogate of a classifier for several scale-free K, each from the last, in the order given.
+
+        With a `tolerance`, to that relative gap in the place of the solver's own: 1e-3 is a preview.
 
         Raises:
             ValueError: the model is no classifier.
@@ -215,8 +217,9 @@ class DualView(StoredInfluenceCalculator):
         for K in Ks:
             check_positive("K", K)
         self.model.num_classes  # noqa: B018 (raises the error)
+        solver = self.solver if tolerance is None else dataclasses.replace(self.solver, tolerance=tolerance)
         self.check_unchanged()
-        return self._fit(Ks, self._kernel_features())
+        return self._fit(Ks, self._kernel_features(), solver)
 
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Return the influence vectors, lazily: `OuterProduct(alpha_i (b, c), phi_i (b, d))` for each batch."""
@@ -306,18 +309,18 @@ class DualView(StoredInfluenceCalculator):
         """Return phi of some training examples, at increasing positions, shape (r, d)."""
         return np.asarray(self.feature_map(self._stored().rows("features", positions)))
 
-    def _fit(self, Ks: Sequence[float], phi: np.ndarray | LazyRows) -> list[DualSVMSolution]:
+    def _fit(
+        self, Ks: Sequence[float], phi: np.ndarray | LazyRows, solver: DualSVMSolver
+    ) -> list[DualSVMSolution]:
         squared_norm = mean_squared_norm(phi, self.train_weights, self.model.feature_layer)
         absolute = [K / squared_norm for K in Ks]
         with GapBar(absolute, progress=self.store.progress) as bar:
             # A callback of the user's takes the place of the bar.
-            solver = cast(DualSVMSolver, self.solver)
             if not solver.progress:
                 solver = dataclasses.replace(solver, progress=bar.update)
             if solver.memory_budget is None and self.store.memory_budget is not None:
                 solver = dataclasses.replace(solver, memory_budget=max(self.store.memory_budget // 4, 1))
-            writes = self.model.workers is None or self.model.workers.is_chief
-            if solver.checkpoints is None and writes:
+            if solver.checkpoints is None and (self.model.workers is None or self.model.workers.is_chief):
                 solver = dataclasses.replace(solver, checkpoints=self.store.fits)
             fit = functools.partial(
                 solver.fit_path,
