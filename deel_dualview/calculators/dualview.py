@@ -99,9 +99,8 @@ class DualView(StoredInfluenceCalculator):
             index.
         solver: settings of the solver, for instance `DualSVMSolver(tolerance=1e-6)`; of other models than classifiers
             a `PerOutputSVMSolver`.
-        store: where the features are kept; in memory by default. Beyond its memory budget they stay on the disk, and
-            the solver reads them in blocks. With a `DiskStore` a fit that takes long can be interrupted: it keeps
-            how far it has come in the folder `fits` of the store.
+        store: where the features are kept; in memory by default. Beyond its memory budget the solver reads them in
+            blocks. With a `DiskStore` a long fit can be interrupted: its state is in the folder `fits` of the store.
         index: for millions of support vectors, see `FaissIndex`; every one is compared by default.
 
     Attributes:

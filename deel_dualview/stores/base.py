@@ -122,8 +122,8 @@ class Store(Summarised, ABC):
         progress: whether passes over a dataset are shown by a bar (only where the output is a terminal).
         memory_budget: bytes that arrays with a row for every example may take together: half of it stored vectors, the
             rest what a calculator makes of them; None for no limit. Beyond it they are read from the disk in blocks.
-        half_precision: whether features are kept as float16, which halves their size; values change by about 1e-3 of
-            the largest.
+        half_precision: whether features are kept as float16, which halves their size; values change by less than 1e-3
+            of the largest, those of a fitted surrogate by what its tolerance leaves open.
     """
 
     def __init__(
