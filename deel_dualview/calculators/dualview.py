@@ -152,11 +152,8 @@ class DualView(StoredInfluenceCalculator):
             require(
                 isinstance(phi, np.ndarray),
                 "The surrogate of a model that is no classifier is fitted in memory: raise the memory budget of the "
-                "store to four times the size of the features.",
-                {
-                    "size of the features": 4 * len(phi) * phi.shape[1],
-                    "memory_budget": self.store.memory_budget,
-                },
+                f"store to {16 * len(phi) * phi.shape[1]} bytes.",
+                {"memory_budget": self.store.memory_budget},
             )
             absolute = self.K / mean_squared_norm(phi, self.train_weights, self.model.feature_layer)
             self.surrogate, self._offset = fit_outputs(

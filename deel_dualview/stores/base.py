@@ -92,8 +92,8 @@ class StoredVectors(ABC):
         if num_bytes > _FEW_BYTES * len(self) and not self.allows(num_bytes):
             message = (
                 f"All `{name}` would be held at once, which takes more than half of the memory budget: raise it, or "
-                "take a method that reads them in blocks (DualView, GradDot, GradCos, FeatureSimilarity, "
-                "FirstOrderInfluenceCalculator)."
+                "take a method that reads them in blocks (DualView of a classifier, GradDot, GradCos, "
+                "FeatureSimilarity, FirstOrderInfluenceCalculator)."
             )
             raise ValueError(describe(message, {"bytes": num_bytes, "memory_budget": self.memory_budget}))
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import _files
-from deel_dualview._checks import check_count, describe
+from deel_dualview._checks import check_count, describe, require
 from deel_dualview.data import ChangedError
 from deel_dualview.stores.base import (
     HASHES,
@@ -309,11 +309,24 @@ class TemporaryVectors(_OnDisk):
     """
 
     def __init__(self, blocks: Iterator[Block], memory_budget: int | None) -> None:
+        named = os.environ.get("TMPDIR")
+        require(
+            not named or Path(named).is_dir(),
+            "Vectors beyond the memory budget go to a temporary directory, but TMPDIR names none.",
+            {"TMPDIR": named},
+        )
         directory, manifest = Path(tempfile.mkdtemp(prefix="deel-dualview-")), Manifest({})
         # Also when the interpreter ends.
         weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         for block in _resize(blocks, SHARD_SIZE):
-            manifest = manifest.with_shard(write_shard(directory, len(manifest.shards), block))
+            try:
+                manifest = manifest.with_shard(write_shard(directory, len(manifest.shards), block))
+            except StoreError as error:
+                raise StoreError(
+                    f"Vectors beyond the memory budget go to {tempfile.gettempdir()}, which does not take them "
+                    f"({error.__cause__}): set TMPDIR to a directory on a larger disk, or give "
+                    "DiskStore(directory, memory_budget=...)."
+                ) from error
         super().__init__(directory, manifest, memory_budget)
 
 

@@ -152,6 +152,7 @@ class Ascent:
             history.append((self._visits, min(gap, history[-1][1] if history else np.inf)))
             remaining = self._remaining_work(history)
             if remaining == np.inf or (remaining > self._newton_work() and self.leaves_room):
+                history.pop()  # for whoever goes on from here decides again
                 break
             self._cycle(seen.rows, self._tolerance * seen.scale, max(1.0, least))
             is_full = not is_full or bool(self._is_near.mean() > _MOST)

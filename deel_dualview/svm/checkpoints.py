@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,14 @@ import numpy as np
 import scipy.sparse
 
 from deel_dualview import _files
-from deel_dualview._checks import describe
+from deel_dualview._checks import describe, require
 from deel_dualview.svm.problem import Problem
 from deel_dualview.svm.solution import Certificate
 
-_FORMAT = 1
-# Rows that are compared whole, besides the lengths of all.
-_ROWS = 64
+_FORMAT = 2
 _SECONDS = 20.0
+_UNREADABLE = OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile
+_SOLUTION, _STATE = {"alpha_data", "objectives", "iterations"}, {"lambda_data", "history", "random", "counts"}
 # Arrays of a sparse matrix.
 CSR = ("data", "indices", "indptr")
 
@@ -41,16 +43,14 @@ class Checkpoint:
         digest = hashlib.sha256(
             json.dumps([_FORMAT, n, d, problem.num_classes, problem.K, settings]).encode()
         )
-        rows = np.unique(np.linspace(0, n - 1, _ROWS).astype(np.int64))
-        for array in (
-            problem.labels,
-            problem.penalties,
-            problem.features.squared_norms,
-            problem.features[rows],
-        ):
+        for array in (problem.labels, problem.penalties, problem.features.keys):
             digest.update(np.ascontiguousarray(array).tobytes())
         self.path = directory / f"fit-{digest.hexdigest()[:24]}.npz"
         self._saved = time.monotonic()
+        self._is_lost = False
+        with self._warning_of_failures():
+            directory.mkdir(parents=True, exist_ok=True)
+            _files.remove_unfinished(directory)
 
     def load(self) -> dict[str, np.ndarray] | None:
         """Return the arrays that were saved last; None where there are none.
@@ -59,12 +59,18 @@ class Checkpoint:
             ValueError: the file is damaged, or cannot be read.
         """
         try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+            if not any(names <= set(found) for names in (_SOLUTION, _STATE)):
+                raise ValueError("it is no state of a fit")
+            return found
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
-            message = f"The checkpoint {self.path.name} of a fit is damaged: {error}. Delete it to fit anew."
+        except _UNREADABLE as error:
+            message = (
+                f"The checkpoint {self.path.name} of a fit is damaged: {error}. Delete it to fit anew; nothing else is "
+                "lost."
+            )
             raise ValueError(describe(message, {"directory": str(self.path.parent)})) from error
 
     def solution(self, problem: Problem) -> tuple[Certificate[scipy.sparse.csr_array], int] | None:
@@ -85,17 +91,34 @@ class Checkpoint:
 
     def save(self, arrays: Mapping[str, np.ndarray], *, at_once: bool = False) -> None:
         """Save arrays, unless this was done a moment ago; a disk that does not take them is warned of."""
-        if not at_once and time.monotonic() - self._saved < _SECONDS:
+        if self._is_lost or (not at_once and time.monotonic() - self._saved < _SECONDS):
             return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _files.remove_unfinished(self.path.parent)
-            with _files.written_aside(self.path) as aside:
-                np.savez(aside, allow_pickle=False, **arrays)
-        except OSError as error:
-            message = (
-                f"The fit goes on, but would begin anew after an interruption: its checkpoint cannot be written, "
-                f"{error.strerror or error}."
-            )
-            warnings.warn(describe(message, {"checkpoint": str(self.path)}), UserWarning, stacklevel=2)
+        with self._warning_of_failures(), _files.written_aside(self.path) as aside:
+            np.savez(aside, allow_pickle=False, **arrays)
         self._saved = time.monotonic()
+
+    @contextmanager
+    def _warning_of_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._is_lost = True
+            warnings.warn(
+                f"The fit goes on, but would begin anew after an interruption: {self.path.parent} does not take its "
+                f"checkpoint, {error.strerror or error}.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def check_directory(name: str, path: str | os.PathLike[str]) -> None:
+    """Refuse what is no path, or one of something else than a directory.
+
+    Raises:
+        TypeError: it is no text and no path.
+        ValueError: there is a file of this name.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`{name}` must be the path of a directory. Received: {name}={path!r}.")
+    is_file = Path(path).exists() and not Path(path).is_dir()
+    require(not is_file, f"`{name}` must be a directory, and not a file.", {name: str(path)})

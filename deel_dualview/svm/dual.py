@@ -29,7 +29,7 @@ from deel_dualview._checks import check_count, check_positive, require
 from deel_dualview.svm.ascent import Ascent
 from deel_dualview.svm.canonical import canonical_coefficients, point_from_coefficients, sparse_coefficients
 from deel_dualview.svm.certificate import certify_coefficients
-from deel_dualview.svm.checkpoints import Checkpoint
+from deel_dualview.svm.checkpoints import Checkpoint, check_directory
 from deel_dualview.svm.problem import Problem, check_problem
 from deel_dualview.svm.proximal import ProximalPoint, certify
 from deel_dualview.svm.solution import Certificate, ConvergenceWarning, DualSVMSolution, SolverProgress
@@ -93,6 +93,8 @@ class DualSVMSolver:
     memory_budget: int | None = None
 
     def __post_init__(self) -> None:
+        if self.checkpoints is not None:
+            check_directory("checkpoints", self.checkpoints)
         if self.memory_budget is not None:
             check_count("memory_budget", self.memory_budget)
         check_positive("tolerance", self.tolerance)
@@ -204,7 +206,7 @@ class DualSVMSolver:
         ended = checkpoint.solution(problem) if checkpoint else None
         if ended is None:
             ended = self._ascend(problem, alpha, report, checkpoint)
-            if checkpoint:
+            if checkpoint and ended[1] < self.max_iterations:
                 checkpoint.save_solution(*ended)
         return _solution(problem, *ended, self.tolerance)
 
@@ -216,8 +218,7 @@ class DualSVMSolver:
         checkpoint: Checkpoint | None,
     ) -> tuple[Certificate[scipy.sparse.csr_array], int]:
         """Solve by ascent, and by Newton steps from where it ends; the number of iterations beside the result."""
-        room = np.inf if problem.features.is_in_memory else _ROOM
-        room = room if self.memory_budget is None else self.memory_budget
+        room = self._room(problem)
         ascent = Ascent(problem, self.tolerance, self.max_iterations, report, alpha, checkpoint, room)
         alpha = canonical_coefficients(problem, ascent.run())
         found, num_iterations = certify_coefficients(problem, alpha), ascent.num_iterations
@@ -245,11 +246,17 @@ class DualSVMSolver:
             found = certify_coefficients(problem, canonical)
         return found, method.num_iterations
 
+    def _room(self, problem: Problem) -> float:
+        if self.memory_budget is not None:
+            return self.memory_budget
+        return np.inf if problem.features.is_in_memory else _ROOM
+
     def _checkpoint(self, problem: Problem, alpha: scipy.sparse.csr_array | None) -> Checkpoint | None:
         if self.checkpoints is None:
             return None
         start = None if alpha is None else hashlib.sha256(alpha.data.tobytes() + alpha.indices.tobytes())
         settings = {"tolerance": self.tolerance, "start": start and start.hexdigest()}
+        settings["room"] = str(self._room(problem))
         return Checkpoint(Path(self.checkpoints), problem, settings)
 
 

@@ -13,6 +13,7 @@ from deel_dualview.linalg.rows import LazyRows
 
 # Numbers of a block of a pass.
 _NUMBERS = 2**22
+_KEYS_AT_ONCE = 2048
 
 
 class Features:
@@ -73,6 +74,11 @@ class Features:
         return self._first_look[1]
 
     @cached_property
+    def keys(self) -> np.ndarray:
+        """A number for every row, equal for equal rows, shape (n,) uint64."""
+        return row_keys(self._rows)
+
+    @cached_property
     def _first_look(self) -> tuple[np.ndarray, np.ndarray]:
         squares, zero = np.empty(self.shape[0], np.float32), np.empty(self.shape[0], bool)
         for rows, part in _blocks_of(self._rows):
@@ -108,3 +114,18 @@ def _blocks_of(rows: np.ndarray | LazyRows) -> Iterator[tuple[slice, np.ndarray]
     for start in range(0, n, size):
         block = slice(start, min(start + size, n))
         yield block, rows[block]
+
+
+def row_keys(rows: np.ndarray | LazyRows) -> np.ndarray:
+    """Return a number for every row, equal for equal rows; integer sums do not depend on their order."""
+    n, width = rows.shape
+    factors = np.random.default_rng(0).integers(2**63, size=width, dtype=np.uint64) * np.uint64(
+        2
+    ) + np.uint64(1)
+    keys = np.empty(n, np.uint64)
+    for start in range(0, n, _KEYS_AT_ONCE):
+        part = rows[start : start + _KEYS_AT_ONCE]
+        # + 0 turns -0.0 into 0.0, which is equal but has other bits.
+        integers = (part + part.dtype.type(0)).view(f"u{part.dtype.itemsize}").astype(np.uint64)
+        keys[start : start + _KEYS_AT_ONCE] = integers @ factors
+    return keys

@@ -175,3 +175,9 @@ def test_fits_go_on_in_the_folder_of_the_store_that_holds_the_features(tmp_path)
     store = DiskStore(tmp_path / "store")
     assert store.fits == FeatureStore(store).fits == tmp_path / "store" / "fits"
     assert MemoryStore().fits is None
+
+
+def test_a_temporary_directory_that_does_not_exist_is_refused(monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/no/such/directory")
+    with pytest.raises(ValueError, match="TMPDIR names none"):
+        MemoryStore(memory_budget=1).open(KEY, DATASET, compute)

@@ -95,6 +95,7 @@ def test_no_more_rows_than_a_block_are_asked_for_at_a_time(monkeypatch):
     monkeypatch.setattr("deel_dualview.svm.ascent._NUMBERS", 1200)
     monkeypatch.setattr("deel_dualview.svm.passes.CHUNK", 100)
     monkeypatch.setattr("deel_dualview.svm.duplicates._CHUNK", 100)
+    monkeypatch.setattr("deel_dualview.svm.features._KEYS_AT_ONCE", 100)
     # Of a call of visits and of a run that is read together.
     monkeypatch.setattr("deel_dualview.svm.ascent.rows_of_call", lambda c, d: 128)
     monkeypatch.setattr("deel_dualview.svm.block_visits.rows_of_call", lambda c, d: 128)
@@ -150,14 +151,37 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(source, tmp_path):
     assert min(seen) > last // 2
 
 
-def test_a_fit_interrupted_in_its_newton_steps_goes_on_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("strength", [3.0, 30.0])
+def test_a_fit_interrupted_in_its_newton_steps_goes_on_to_the_same_bits(strength, tmp_path):
     problem = blobs()
-    K = relative_penalty(problem[0], 30.0)
+    K = relative_penalty(problem[0], strength)
     expected = DualSVMSolver().solve(*on_disk(problem), K)
-    solver = DualSVMSolver(progress=interrupted_after(expected.num_iterations - 1), checkpoints=tmp_path)
-    with pytest.raises(Interrupted):
-        solver.solve(*on_disk(problem), K)
-    assert same_bits(DualSVMSolver(checkpoints=tmp_path).solve(*on_disk(problem), K), expected)
+    for number in (expected.num_iterations - 1, expected.num_iterations - 2):
+        solver = DualSVMSolver(progress=interrupted_after(number), checkpoints=tmp_path)
+        with pytest.raises(Interrupted):
+            solver.solve(*on_disk(problem), K)
+    found = DualSVMSolver(checkpoints=tmp_path).solve(*on_disk(problem), K)
+    assert same_bits(found, expected) and found.num_iterations == expected.num_iterations
+
+
+@pytest.mark.filterwarnings("ignore::deel_dualview.ConvergenceWarning")
+def test_a_fit_that_ran_out_of_iterations_goes_on_with_more(tmp_path):
+    problem = blobs()
+    K = relative_penalty(problem[0], 1.0)
+    first = DualSVMSolver(checkpoints=tmp_path, max_iterations=3, memory_budget=1).solve(*problem, K)
+    found = DualSVMSolver(checkpoints=tmp_path, memory_budget=1).solve(*problem, K)
+    assert not first.converged and found.converged
+    assert same_bits(found, DualSVMSolver(memory_budget=1).solve(*problem, K))
+
+
+def test_features_of_the_same_lengths_are_other_features(tmp_path):
+    features, labels, num_classes = blobs()
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    others, K = features.copy(), 0.05
+    others[20:50] *= -1
+    for rows in (features, others):
+        found = DualSVMSolver(checkpoints=tmp_path).solve(rows, labels, num_classes, K)
+        check_certificate((rows, labels, num_classes), found)
 
 
 def test_fits_that_ended_are_found_for_each_penalty(tmp_path):
@@ -207,9 +231,31 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
         DualSVMSolver(checkpoints=tmp_path).solve(*problem, K)
 
 
+def test_a_file_of_another_kind_is_refused_as_damaged(tmp_path):
+    problem = blobs()
+    K = relative_penalty(problem[0], 0.5)
+    DualSVMSolver(checkpoints=tmp_path).solve(*problem, K)
+    (file,) = tmp_path.iterdir()
+    np.savez(file, alpha_data=np.zeros(3))
+    with pytest.raises(ValueError, match="damaged: it is no state of a fit"):
+        DualSVMSolver(checkpoints=tmp_path).solve(*problem, K)
+
+
 def test_a_fit_goes_on_where_its_checkpoint_cannot_be_written(tmp_path):
     problem, place = blobs(), tmp_path / "file"
     place.write_text("no directory")
-    with pytest.warns(UserWarning, match="checkpoint cannot be written"):
+    with pytest.warns(UserWarning, match=rf"{place / 'fits'} does not take its checkpoint") as warned:
         found = DualSVMSolver(checkpoints=place / "fits").solve(*problem, relative_penalty(problem[0], 0.5))
-    assert found.converged
+    assert found.converged and len(warned) == 1
+
+
+@pytest.mark.parametrize("path", [True, b"fits", 5])
+def test_checkpoints_must_be_a_path(path):
+    with pytest.raises(TypeError, match="checkpoints"):
+        DualSVMSolver(checkpoints=path)
+
+
+def test_checkpoints_must_be_no_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="`checkpoints` must be a directory"):
+        DualSVMSolver(checkpoints=tmp_path / "file")
