@@ -76,7 +76,7 @@ class Features:
     @cached_property
     def keys(self) -> np.ndarray:
         """A number for every row, equal for equal rows, shape (n,) uint64."""
-        return row_keys(self._rows)
+        return row_keys(self)
 
     @cached_property
     def _first_look(self) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +116,7 @@ def _blocks_of(rows: np.ndarray | LazyRows) -> Iterator[tuple[slice, np.ndarray]
         yield block, rows[block]
 
 
-def row_keys(rows: np.ndarray | LazyRows) -> np.ndarray:
+def row_keys(rows: np.ndarray | Features) -> np.ndarray:
     """Return a number for every row, equal for equal rows; integer sums do not depend on their order."""
     n, width = rows.shape
     factors = np.random.default_rng(0).integers(2**63, size=width, dtype=np.uint64) * np.uint64(

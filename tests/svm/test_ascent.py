@@ -135,7 +135,7 @@ def test_the_host_computes_nothing_of_features_that_a_gpu_holds(monkeypatch):
     monkeypatch.setattr(Features, "is_on_gpu", True)
     problem = make_problem("duplicates")
     check_certificate(problem, DualSVMSolver().solve(*problem, relative_penalty(problem[0], 1.0)))
-    assert readers == {"tensor", "_keys", "first_equal_rows"}
+    assert readers == {"tensor", "row_keys", "first_equal_rows"}
 
 
 def test_what_fills_up_a_call_moves_nothing():
