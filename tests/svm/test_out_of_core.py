@@ -6,6 +6,9 @@ from svm_problems import check_certificate, make_problem, relative_penalty
 
 from deel_dualview import DualSVMSolver
 from deel_dualview.linalg.rows import LazyRows
+from deel_dualview.svm.ascent import Ascent
+from deel_dualview.svm.checkpoints import Checkpoint
+from deel_dualview.svm.problem import check_problem
 
 NUM_ROWS = 600
 
@@ -162,6 +165,22 @@ def test_a_fit_interrupted_in_its_newton_steps_goes_on_to_the_same_bits(strength
             solver.solve(*on_disk(problem), K)
     found = DualSVMSolver(checkpoints=tmp_path).solve(*on_disk(problem), K)
     assert same_bits(found, expected) and found.num_iterations == expected.num_iterations
+
+
+def test_a_fit_that_goes_on_from_a_hand_over_decides_on_the_same_history(tmp_path):
+    decided = []
+
+    class Recorded(Ascent):
+        def _remaining_work(self, history):
+            decided.append(list(history))
+            return super()._remaining_work(history)
+
+    rows, labels, num_classes = blobs()
+    problem = check_problem(rows, labels, num_classes, relative_penalty(rows, 30.0))
+    for _ in range(2):
+        checkpoint = Checkpoint(tmp_path, problem, {})
+        Recorded(problem, 1e-4, 5_000, lambda *_: None, checkpoint=checkpoint).run()
+    assert decided[-1] == decided[-2] and len(decided[-1]) > 3
 
 
 @pytest.mark.filterwarnings("ignore::deel_dualview.ConvergenceWarning")
