@@ -1,4 +1,4 @@
-"""A matrix whose rows are read when they are asked for."""
+"""A matrix whose rows are read on demand."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Workers:
 
 
 class _Rounds:
-    """Tells the other workers every second how far this one is, in a thread of its own, and hears from them."""
+    """Exchanges the state of the workers every second, in a thread of its own."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers

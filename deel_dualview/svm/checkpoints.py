@@ -90,7 +90,7 @@ class Checkpoint:
         self.save(arrays | {"objectives": np.array([found.primal, found.dual])}, at_once=True)
 
     def save(self, arrays: Mapping[str, np.ndarray], *, at_once: bool = False) -> None:
-        """Save arrays, unless this was done a moment ago; a disk that does not take them is warned of."""
+        """Save arrays, at most every 20 seconds unless `at_once`; a failed write gives a warning, once."""
         if self._is_lost or (not at_once and time.monotonic() - self._saved < _SECONDS):
             return
         with self._warning_of_failures(), _files.written_aside(self.path) as aside:

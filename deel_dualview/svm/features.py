@@ -20,7 +20,7 @@ class Features:
     """F, shape (n, d), float32: `features[rows]` is an array, `features.gather(rows)` a tensor.
 
     Args:
-        rows: in memory, or read when asked for; finite.
+        rows: in memory, or read on demand; finite.
 
     Attributes:
         shape: (n, d).
@@ -53,11 +53,10 @@ class Features:
 
     def parts(self) -> Iterator[tuple[slice, np.ndarray | tf.Tensor]]:
         """Yield (rows, features (b, d)) over all: one part where a GPU holds them."""
-        n, d = self.shape
-        size = n if self.is_on_gpu else max(_NUMBERS // d, 1)
-        for start in range(0, n, size):
-            rows = slice(start, min(start + size, n))
-            yield rows, self.tensor if self.is_on_gpu else self[rows]
+        if self.is_on_gpu:
+            yield slice(0, self.shape[0]), self.tensor
+        else:
+            yield from _blocks_of(self)
 
     def subset(self, rows: np.ndarray) -> Features:
         """Return the features of some rows, at increasing positions where these are not in memory."""
@@ -108,7 +107,7 @@ def check_finite_rows(rows: np.ndarray | LazyRows) -> None:
     )
 
 
-def _blocks_of(rows: np.ndarray | LazyRows) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks_of(rows: np.ndarray | LazyRows | Features) -> Iterator[tuple[slice, np.ndarray]]:
     n, d = rows.shape
     size = max(_NUMBERS // d, 1)
     for start in range(0, n, size):
