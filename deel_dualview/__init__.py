@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from deel_dualview.calculators.tracin import TracIn as TracIn
     from deel_dualview.calculators.trak import Trak as Trak
+    from deel_dualview.calculators.unrolled import UnrolledInfluenceCalculator as UnrolledInfluenceCalculator
     from deel_dualview.data.digits import load_digits as load_digits
     from deel_dualview.data.digits import swap_labels as swap_labels
     from deel_dualview.gradients import PerExampleGradients as PerExampleGradients
@@ -147,6 +148,7 @@ _HOMES = {
     "TracIn": "calculators.tracin",
     "Trak": "calculators.trak",
     "TreeEnsembleModel": "models.ensembles",
+    "UnrolledInfluenceCalculator": "calculators.unrolled",
     "WeightsBoundaryCalculator": "calculators.boundary",
     "audit": "auditing",
     "compare": "auditing.compare",

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import deel_dualview as dv
+from deel_dualview.evaluation import record_training
 
 BAD_NUMBERS = ("1", float("nan"), -1.0, np.array([1.0, 2.0]), None)
 BAD_COUNTS = (2.5, 0, -1, "3", True, np.array([2, 3]))
@@ -66,6 +67,8 @@ ARGUMENTS = {
     dv.RelatIF: WITH_INVERSE | {"normalisation": BAD_WORDS},
     dv.SampleBoundaryCalculator: BOUNDARY,
     dv.WeightsBoundaryCalculator: BOUNDARY | {"weights": BAD_WEIGHTS},
+    dv.UnrolledInfluenceCalculator: COMMON
+    | {"training": (None, "training", 3), "function": BAD_WORDS, "queries_at_once": BAD_COUNTS},
     dv.ExactIHVP: INVERSE,
     dv.IdentityIHVP: {name: INVERSE[name] for name in ("model", "store", "weights")},
     dv.ConjugateGradientDescentIHVP: INVERSE
@@ -103,6 +106,14 @@ def small_model():
     )
 
 
+@functools.cache
+def recorded():
+    """A recorded training of the small model, of one step."""
+    train = tf.data.Dataset.from_tensor_slices((np.eye(4, dtype=np.float32), np.arange(4) % 3)).batch(4)
+    settings = {"optimizer": keras.optimizers.SGD(0.1), "loss_function": "sparse_categorical_crossentropy"}
+    return record_training(small_model(), train, epochs=1, batch_size=4, **settings)
+
+
 def unreadable():
     """A training set of the right form that must not be read."""
 
@@ -119,6 +130,8 @@ def test_a_bad_argument_is_refused_before_data_is_read(cls, name, value):
     settings = {} if name == "model" else {name: value}
     if name == "rank":
         settings["num_iterations"] = 3
+    if cls is dv.UnrolledInfluenceCalculator:
+        settings = {"training": recorded()} | settings
     with pytest.raises((TypeError, ValueError), match=r"Received|must|Needed|needs"):
         cls(value if name == "model" else small_model(), unreadable(), **settings)
 

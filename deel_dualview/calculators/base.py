@@ -3,6 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import keras
@@ -23,6 +24,7 @@ from deel_dualview.models.train_sets import check_train_set, is_split, to_influe
 from deel_dualview.search import ORDER, TopK, to_order
 from deel_dualview.search.gathering import gather_examples, gathered_spec
 from deel_dualview.stores import MemoryStore, Store, StoredVectors
+from deel_dualview.stores.shared import shared_store
 from deel_dualview.typing import Target
 
 _Result = TypeVar("_Result")
@@ -110,6 +112,16 @@ class BaseInfluenceCalculator(RankingCalculator):
     @abstractmethod
     def _stored(self) -> StoredVectors:
         """Return the arrays that the pass over the training set has left, with the content hashes of its examples."""
+
+    @cached_property
+    def _examples_alone(self) -> StoredVectors:
+        """What methods without vectors store: the labels of the training examples, and their content hashes."""
+
+        def labels(element: Any) -> dict[str, np.ndarray]:
+            return {"labels": self.model.to_targets(data.unpack(element).labels)}
+
+        key = {"contents": "order of examples", "examples": data.describe_elements(self.train_set)}
+        return shared_store(self.store, self.model.workers).open(key, self.train_set, labels)
 
     def check_feature_contributions(self) -> None:
         """Refuse to take influence values apart by features where they are no sum over them.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import tensorflow as tf
 
@@ -14,7 +12,6 @@ from deel_dualview.calculators.represented import Represented
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search import ORDER, Best, block_top_k
 from deel_dualview.stores import Store, StoredVectors
-from deel_dualview.stores.shared import shared_store
 from deel_dualview.typing import Target
 
 
@@ -78,12 +75,4 @@ class RandomInfluence(BaseInfluenceCalculator):
         return block_top_k(self._values(represented), np.arange(self.num_train), k, order)
 
     def _stored(self) -> StoredVectors:
-        return self._training
-
-    @cached_property
-    def _training(self) -> StoredVectors:
-        key = {"contents": "order of examples", "examples": data.describe_elements(self.train_set)}
-        return shared_store(self.store, self.model.workers).open(key, self.train_set, self._labels)
-
-    def _labels(self, element: object) -> dict[str, np.ndarray]:
-        return {"labels": self.model.to_targets(data.unpack(element).labels)}
+        return self._examples_alone

@@ -7,6 +7,7 @@ from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Subset
 from deel_dualview.evaluation.runner import benchmark
 from deel_dualview.evaluation.tables import Benchmark
 from deel_dualview.evaluation.trained_models import ImageData, Subject, load_images, subject
+from deel_dualview.models.recorded_training import RecordedTraining, record_training
 
 __all__ = [
     "RECIPES",
@@ -16,6 +17,7 @@ __all__ = [
     "Marks",
     "PoisonedLabels",
     "Recipe",
+    "RecordedTraining",
     "Subject",
     "Subset",
     "Superclasses",
@@ -23,6 +25,7 @@ __all__ = [
     "load_ground_truth",
     "load_images",
     "read_benchmark",
+    "record_training",
     "subject",
 ]
 

@@ -311,3 +311,11 @@ def mask_of(outputs: tf.Tensor) -> tf.Tensor | None:
 def settings_of_loss(loss: Any) -> dict[str, Any]:
     """Return the settings of a Keras loss by the names of its arguments, such as the delta of a Huber loss."""
     return dict(getattr(loss, "_fn_kwargs", {}))
+
+
+def leaves_out_of_weight_decay(optimizer: Any) -> bool:
+    """Return whether `exclude_from_weight_decay` was called on an optimizer."""
+    return bool(
+        getattr(optimizer, "_exclude_from_weight_decay", None)
+        or getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    )

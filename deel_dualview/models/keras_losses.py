@@ -118,7 +118,7 @@ def _found(loss_function: LossFunction | None, compiled: Any, width: int, ending
         if loss_function is None and loss is not None and not is_used:
             _warn_of_another_loss(loss)
         return SoftmaxCrossEntropy(smoothing if is_cross_entropy else 0.0)
-    return CustomLoss(_per_example(loss), ending)
+    return CustomLoss(per_example(loss), ending)
 
 
 def _behind_activation(loss: Any, name: str, ending: Ending) -> Objective:
@@ -134,10 +134,10 @@ def _behind_activation(loss: Any, name: str, ending: Ending) -> Objective:
         "softmax or sigmoid.",
         {"loss_function": name or loss},
     )
-    return CustomLoss(_per_example(loss), ending)
+    return CustomLoss(per_example(loss), ending)
 
 
-def _per_example(loss: Any) -> Callable[..., Any]:
+def per_example(loss: Any) -> Callable[..., Any]:
     """Return a loss without its reduction over the batch."""
     found: Callable[..., Any] = loss.call if isinstance(loss, keras.losses.Loss) else loss
     return found

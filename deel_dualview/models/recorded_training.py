@@ -1,0 +1,333 @@
+"""Trainings that can be repeated bit for bit, with other weights of the examples, and differentiated by these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_dualview import data
+from deel_dualview._checks import check_count, check_seed, describe, require
+from deel_dualview.models import tracing
+from deel_dualview.models.determinism import check_eager
+from deel_dualview.models.keras_losses import check_loss_function, compiled_loss, per_example
+from deel_dualview.models.optimizer_steps import learning_rates, step_of
+from deel_dualview.models.recording import lock_of
+from deel_dualview.models.training_steps import Augment, TrainingSteps, as_plan, is_seed
+from deel_dualview.typing import Inputs
+
+_NUM_CHECKED = 8
+"""Examples on which the model is compared with itself before the training."""
+
+
+class RecordedTraining:
+    """A training of which everything is fixed but the weights of the examples; made by `record_training`.
+
+    "What if these five examples had not been there?" is then five weights of 0: initial weights, batches, their
+    order, dropout and augmentation stay as they were, and so does the denominator of each mean. All trainings share
+    one trace. On one machine, with as many threads, equal weights give equal bits; on GPUs call
+    `tf.config.experimental.enable_op_determinism()` first.
+
+    Attributes:
+        model: the trained Keras model.
+        hashes: of the training examples, in their order, shape (n,), uint64.
+        weights: of the examples in the training that `model` comes from, shape (n,).
+        parameters: all trainable weights of `model`, shape (p,), in the order of `model.trainable_variables`.
+    """
+
+    def __init__(
+        self, model: keras.Model, steps: TrainingSteps, weights: np.ndarray, hashes: np.ndarray
+    ) -> None:
+        self.model, self.hashes, self.weights = model, hashes, weights
+        self._steps = steps
+        self._start = steps.start([variable.value for variable in model.trainable_variables])
+        self.parameters = self.retrain(weights)
+
+    @property
+    def num_train(self) -> int:
+        """Number of training examples n."""
+        return len(self.hashes)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps T."""
+        return len(self._steps)
+
+    @property
+    def initial_parameters(self) -> np.ndarray:
+        """All trainable weights before the first step, shape (p,)."""
+        found: np.ndarray = self._start[0].numpy()
+        return found
+
+    def without(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the weights of the examples, shape (n,), with 0 for those at some positions.
+
+        Raises:
+            ValueError: a position that there is not.
+        """
+        positions = np.asarray(indices)
+        is_known = positions.size == 0 or (
+            positions.dtype.kind in "iu" and positions.min() >= 0 and positions.max() < self.num_train
+        )
+        require(
+            is_known,
+            f"`indices` must be positions of training examples, 0..{self.num_train - 1}.",
+            {"indices": indices},
+        )
+        weights = self.weights.copy()
+        weights[positions.astype(np.int64)] = 0
+        return weights
+
+    def retrain(self, weights: np.ndarray) -> np.ndarray:
+        """Train again with other weights of the examples; `model` stays as it is.
+
+        Args:
+            weights: shape (n,); see `without`.
+
+        Returns:
+            All trainable weights, shape (p,), for `outputs` and `model_with`.
+
+        Raises:
+            ValueError: weights of another shape or not finite, or a training that ends in NaN or infinity.
+        """
+        trained = self._steps.run(self._start, 0, self.num_steps, self._checked(weights))[0]
+        found: np.ndarray = trained.numpy()
+        require(
+            bool(np.isfinite(found).all()),
+            "The training diverged: weights of the model are NaN or infinite. Lower the learning rate.",
+            {"steps": self.num_steps},
+        )
+        return found
+
+    def outputs(self, inputs: Inputs, parameters: np.ndarray | None = None) -> np.ndarray:
+        """Return the outputs of the model in inference mode, shape (m, ...).
+
+        Args:
+            inputs: of m examples, as the model takes them.
+            parameters: from `retrain`; those of `model` by default.
+        """
+        values = self._steps.values(tf.constant(self.parameters if parameters is None else parameters))
+        others = [variable.value for variable in self.model.non_trainable_variables]
+        found, _ = self.model.stateless_call(values, others, self._steps.arranged(inputs), training=False)
+        return tf.convert_to_tensor(found).numpy()
+
+    def model_with(self, parameters: np.ndarray) -> keras.Model:
+        """Return a copy of the model with the weights of another training, as `retrain` gives them."""
+        copy = keras.models.clone_model(self.model)
+        copy.set_weights(self.model.get_weights())
+        _assign(copy, self._steps.values(tf.constant(parameters)))
+        return copy
+
+    def derivatives(self, gradients: np.ndarray | tf.Tensor) -> np.ndarray:
+        """Return the exact derivatives of m functions of the trained weights by the weight of each example, (m, n).
+
+        It costs about two trainings and, for each function, about two more; it keeps 2 sqrt(T) states of the
+        training and, for each function, two.
+
+        Args:
+            gradients: of the functions in all trainable weights, at `parameters`, shape (m, p).
+
+        Raises:
+            ValueError: gradients of another width, or derivatives that are NaN or infinite.
+        """
+        rows = tf.cast(gradients, self._steps.dtype)
+        require(
+            rows.shape.rank == 2 and rows.shape[1] == len(self.parameters),
+            f"`gradients` must have one column for each of {len(self.parameters)} trainable weights.",
+            {"shape": tuple(rows.shape)},
+        )
+        found: np.ndarray = self._steps.pull_back(self._start, self._checked(self.weights), rows).numpy()
+        require(
+            bool(np.isfinite(found).all()),
+            "Derivatives through the training are NaN or infinite: it amplifies small changes too much. Lower the "
+            "learning rate, train for fewer steps, or give Adam a larger epsilon.",
+            {"steps": self.num_steps},
+        )
+        return found
+
+    def _checked(self, weights: np.ndarray) -> tf.Tensor:
+        array = np.asarray(weights)
+        require(
+            array.shape == (self.num_train,)
+            and array.dtype.kind in "biuf"
+            and bool(np.isfinite(array).all()),
+            f"`weights` must be one finite number for each of {self.num_train} training examples.",
+            {"shape": array.shape, "dtype": array.dtype},
+        )
+        return tf.constant(array, self._steps.dtype)
+
+
+def record_training(
+    model: keras.Model,
+    train_set: tf.data.Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    loss_function: keras.losses.Loss | str | Any = None,
+    weights: np.ndarray | None = None,
+    augment: Augment | None = None,
+) -> RecordedTraining:
+    """Train a model from the weights that it has, so that the training can be repeated without some examples.
+
+    As `model.fit`, it leaves the model trained. It reads `train_set` once and keeps all examples in memory.
+
+    Args:
+        model: a built Keras model with its initial weights.
+        train_set: batched, elements `(inputs, labels)`, with ids or sample weights or without. Its batches do not
+            matter.
+        epochs: passes over the training set, each in an order of its own.
+        batch_size: of a step.
+        seed: of the orders, of dropout and other random layers, and of augmentation; not of the initial weights.
+        optimizer: `SGD` (with momentum), `Adam` or `AdamW`, with a learning rate or schedule; by default the one
+            that the model was compiled with. Its settings are read, its state is not.
+        loss_function: a Keras loss, its name, or a function of labels and outputs without a reduction over the batch;
+            by default the one that the model was compiled with.
+        weights: of the examples, shape (n,); those of `train_set` by default, else 1.
+        augment: `augment(inputs, seed)` changes the inputs of one example; `seed`, two integers of epoch and example,
+            is for the stateless functions of TensorFlow, such as `tf.image.stateless_random_flip_left_right`.
+
+    Raises:
+        TypeError: no Keras model, another optimizer, no loss, or a call inside of a `tf.function`.
+        ValueError: a model that is not built; one that draws random numbers by other means than layers' seed
+            generators; one whose layers change variables while it trains, such as `BatchNormalization` that is not
+            frozen, and so depends on examples in ways that weights do not take out; or a training that diverges.
+
+    Example:
+        >>> training = record_training(model, train_set, epochs=5, batch_size=32, seed=0)
+        >>> trained = training.retrain(training.without([3, 14]))
+        >>> changed = training.outputs(test_inputs, trained) - training.outputs(test_inputs)
+    """
+    check_eager()
+    epochs, batch_size, seed = (
+        check_count("epochs", epochs),
+        check_count("batch_size", batch_size),
+        check_seed("seed", seed),
+    )
+    if not isinstance(model, keras.Model):
+        raise TypeError(describe("`model` must be a Keras model.", {"model": model}))
+    chosen = getattr(model, "optimizer", None) if optimizer is None else optimizer
+    step = step_of(chosen)
+    loss = _loss_of(model, loss_function)
+    _check_weights_of(model)
+    data.check_batched(train_set, "train_set")
+    data.check_bounded(train_set, "train_set")
+    inputs, labels, own_weights, hashes = _read(train_set)
+    batch_size = min(batch_size, len(hashes))
+    rates = learning_rates(chosen, epochs * -(-len(hashes) // batch_size))
+    orders = [np.random.default_rng([seed, 0, epoch]).permutation(len(hashes)) for epoch in range(epochs)]
+    num_generators = sum(map(is_seed, model.non_trainable_variables))
+    dtype = tf.as_dtype(model.trainable_variables[0].dtype)
+    plan = as_plan(orders, batch_size, rates, num_generators, seed, dtype)
+    steps = TrainingSteps(model, loss, step, inputs, labels, plan, augment, lock_of(model))
+    _check_repeatable(model, steps)
+    training = RecordedTraining(model, steps, own_weights if weights is None else np.asarray(weights), hashes)
+    _assign(model, steps.values(tf.constant(training.parameters)))
+    return training
+
+
+def _loss_of(model: keras.Model, loss_function: Any) -> Any:
+    """Return the loss, of labels and outputs, without a reduction over the batch."""
+    loss = compiled_loss(model) if loss_function is None else loss_function
+    if loss is None:
+        raise TypeError(
+            describe(
+                "The model is not compiled: give loss_function=keras.losses.SparseCategoricalCrossentropy("
+                "from_logits=True), or the loss that it is trained with.",
+                {"loss_function": loss},
+            )
+        )
+    check_loss_function(loss)
+    return per_example(keras.losses.get(loss) if isinstance(loss, str) else loss)
+
+
+def _check_weights_of(model: keras.Model) -> None:
+    """Refuse a model without trainable weights of one type, or whose layers penalise activations.
+
+    Raises:
+        ValueError: it is one.
+    """
+    require(
+        model.built and bool(model.trainable_variables),
+        "The model must be built and have trainable weights: call it once on a batch, or give it a keras.Input.",
+        {"model": model.name},
+    )
+    types = {variable.dtype for variable in model.trainable_variables}
+    require(len(types) == 1, "All trainable weights must be of one type.", {"types": sorted(types)})
+    penalising = [
+        layer.name
+        for layer in tracing.all_layers(model)
+        if getattr(layer, "activity_regularizer", None) is not None
+    ]
+    require(
+        not penalising,
+        "Penalties of activations depend on examples in a way that the examples' weights do not take out.",
+        {"layers": penalising},
+    )
+
+
+def _read(train_set: tf.data.Dataset) -> tuple[Inputs, tf.Tensor, np.ndarray, np.ndarray]:
+    """Return inputs, labels, weights (n,) and hashes (n,) of all examples."""
+    parts, weights, hashes = [], [], []
+    for _, own_hashes, element in data.compared_examples(train_set, "train_set"):
+        batch = data.unpack(element)
+        require(
+            batch.labels is not None,
+            "The training set needs labels.",
+            {"element_spec": train_set.element_spec},
+        )
+        own = data.sample_weights(batch)
+        parts.append((batch.inputs, batch.labels))
+        weights.append(np.ones(len(own_hashes), np.float32) if own is None else own)
+        hashes.append(own_hashes)
+    require(bool(parts), "`train_set` is empty: at least one example is needed.", {"num_examples": 0})
+    inputs, labels = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)
+    return inputs, labels, np.concatenate(weights), np.concatenate(hashes)
+
+
+def _check_repeatable(model: keras.Model, steps: TrainingSteps) -> None:
+    """Refuse a model that does not compute the same in two calls at one step, or that changes its other variables.
+
+    Raises:
+        ValueError: it does.
+    """
+    _, inputs, _ = steps.batch(0)
+    few = tf.nest.map_structure(lambda tensor: tensor[:_NUM_CHECKED], inputs)
+    row = steps.start([variable.value for variable in model.trainable_variables])[0]
+    first, others, _ = steps.call(row, 0, few)
+    # Another state of Keras' global generator, from which layers without a seed generator draw.
+    keras.random.uniform((1,))
+    second, _, _ = steps.call(row, 0, few)
+    is_equal = all(
+        np.asarray(one).tobytes() == np.asarray(other).tobytes()
+        for one, other in zip(tf.nest.flatten(first), tf.nest.flatten(second), strict=True)
+    )
+    require(
+        is_equal,
+        "Two calls of the model in training mode with the same weights and seeds gave other outputs, so that its "
+        "training cannot be repeated. Random layers must draw from a `keras.random.SeedGenerator` that they keep as an "
+        "attribute, as `keras.layers.Dropout` does.",
+        {"model": model.name},
+    )
+    variables = list(model.non_trainable_variables)
+    changed = [
+        variable.path
+        for variable, value in zip(variables, others, strict=True)
+        if not is_seed(variable) and np.asarray(value).tobytes() != np.asarray(variable.value).tobytes()
+    ]
+    require(
+        not changed,
+        "Layers change these variables while the model trains (as batch normalisation does), and with them what "
+        "other examples do: freeze such layers by `layer.trainable = False`, or use LayerNormalization or "
+        "GroupNormalization.",
+        {"variables": changed},
+    )
+
+
+def _assign(model: keras.Model, values: Sequence[tf.Tensor]) -> None:
+    for variable, value in zip(model.trainable_variables, values, strict=True):
+        variable.assign(value)
