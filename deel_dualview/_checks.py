@@ -115,6 +115,21 @@ def check_count(name: str, value: int) -> int:
     return int(value)
 
 
+def check_bytes(name: str, value: float) -> int:
+    """Return a number of bytes as an int; 2e9 is as good as 2_000_000_000.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not whole, or less than 1.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not is_integer(value):
+        message = f"`{name}` must be a whole number of bytes, such as 2e9 for 2 GB."
+        raise (ValueError if isinstance(value, float) else TypeError)(describe(message, {name: value}))
+    return check_count(name, int(value))
+
+
 def check_k(k: int, num_examples: int) -> int:
     """Return `k`, the number of training examples to keep, as an int.
 

@@ -41,7 +41,8 @@ from deel_dualview.report import AuditReport
 from deel_dualview.report.changes import find_changes, read_earlier
 from deel_dualview.report.findings import Finding, Severity
 from deel_dualview.report.provenance import Steps
-from deel_dualview.stores import MemoryStore, Store
+from deel_dualview.stores import Store
+from deel_dualview.stores.budget import MemoryShares
 from deel_dualview.stores.features import FeatureStore
 from deel_dualview.stores.shared import shared_store
 
@@ -66,6 +67,7 @@ def audit(
     groups: Any = None,
     since: str | os.PathLike[str] | None = None,
     store: Store | None = None,
+    memory_budget: int | None = None,
     progress: bool = True,
 ) -> AuditReport:
     """Audit a trained model and the data that it was trained on.
@@ -111,6 +113,10 @@ def audit(
         since: the `audit.json` of an earlier audit of these classes: the report then says what has changed.
         store: where the features of the training set are kept, for instance a `DiskStore`: an audit that was
             interrupted goes on from them, and the workers of a cluster share the pass. In memory by default.
+        memory_budget: bytes, for instance 2e9, that the audit of a classifier may take beside TensorFlow and a few
+            numbers of each example; None for no limit. Beyond it features and inputs are on the disk (of `store`, or a
+            temporary directory of `TMPDIR`) and read in blocks, the k strongest influence values on either side take
+            the place of all, and other values of K are not previewed.
         progress: whether steps are shown by bars (on a terminal only).
 
     Returns:
@@ -124,6 +130,9 @@ def audit(
     earlier = None if since is None else read_earlier(since)
     pairs.check_rule(relevance)
     check_instance("store", store, Store, "DiskStore(directory) or MemoryStore()")
+    if memory_budget is None and store is not None:
+        memory_budget = store.memory_budget
+    shares = MemoryShares.of(memory_budget)
     if known_label_errors is not None:
         checked_marks("known_label_errors", known_label_errors)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
@@ -144,7 +153,7 @@ def audit(
     steps = Steps(_NUM_STEPS, progress=progress)
     try:
         with steps.step("Contents of both sets"):
-            table = InputTable(has_token_ids=takes_token_ids(influence_model.model))
+            table = InputTable(has_token_ids=takes_token_ids(influence_model.model), most_bytes=shares.inputs)
             splits = Splits.read(train, test, table)
             used = method.model if isinstance(method, BaseInfluenceCalculator) else influence_model
             splits.check_labels(used)
@@ -164,11 +173,8 @@ def audit(
                 groups, len(splits.test.hashes), has_labels=splits.test.labels is not None
             )
         with steps.step("Features of both sets"):
-            store = (
-                MemoryStore(progress=progress)
-                if store is None
-                else FeatureStore(shared_store(store, used.workers))
-            )
+            limited = shares.limited(store, progress=progress)
+            store = limited if store is None else FeatureStore(shared_store(limited, used.workers))
             trained = read_training_layers(used, splits.train_set, store)
             # The rest is done by each worker for itself: no other that fails can end it.
             used = copy.copy(used)
@@ -190,7 +196,7 @@ def audit(
             _check_same_examples(made, splits)
             if earlier is not None:
                 earlier.check_classes(names)
-        read = Read(splits, trained, tested, names, k)
+        read = Read(splits, trained, tested, names, k, shares)
         audited: Audited[Any] = (
             AuditedClasses(made, read, steps)
             if kind == "classes"
@@ -234,6 +240,7 @@ def audit(
         relevance=related.maps,
         input_names=shown_names,
         changes=None if earlier is None else find_changes(earlier, findings),
+        holds_all_values=evidence.holds_all,
     )
 
 

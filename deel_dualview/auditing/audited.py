@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -26,12 +27,15 @@ from deel_dualview.labels import (
     find_label_issues,
     representation,
 )
+from deel_dualview.linalg.rows import Rows
 from deel_dualview.report.data_findings import InputScale
-from deel_dualview.report.findings import Finding, InfluentialExamples
+from deel_dualview.report.findings import Faithfulness, Finding, InfluentialExamples
 from deel_dualview.report.overview import Overview
 from deel_dualview.report.provenance import Steps
+from deel_dualview.stores.budget import MemoryShares
 
 NUM_STEPS_OF_SURROGATE = 2
+_NOT_PREVIEWED = "Other values of K were not tried, as the features are beyond the memory budget."
 _Evidence = TypeVar("_Evidence", bound=Evidence)
 
 
@@ -44,6 +48,7 @@ class Read(NamedTuple):
         tested: layers of the test set.
         names: of the classes, or of the outputs.
         k: how many proponents and opponents are shown.
+        shares: of the memory budget.
     """
 
     splits: Splits
@@ -51,11 +56,12 @@ class Read(NamedTuple):
     tested: Layers
     names: Sequence[str]
     k: int
+    shares: MemoryShares
 
     @property
-    def features(self) -> tuple[np.ndarray, np.ndarray]:
+    def features(self) -> tuple[Rows, np.ndarray]:
         """Penultimate features of both sets."""
-        return self.trained.features, self.tested.features
+        return self.trained.features, self.tested.features[:]
 
     def representations(self) -> Representations:
         """Return what heads for label issues are fitted to."""
@@ -76,7 +82,7 @@ class Audited(ABC, Generic[_Evidence]):
     """
 
     evidence: _Evidence
-    faithfulness: Finding | None = None
+    faithfulness: Faithfulness | None = None
     path: Finding | None = None
 
     def __init__(self, calculator: BaseInfluenceCalculator, read: Read, steps: Steps) -> None:
@@ -147,15 +153,23 @@ class AuditedClasses(Audited[Evidence]):
         read = self.read
         steps.expect(NUM_STEPS_OF_SURROGATE)
         with steps.step("Other values of K"):
-            solutions = surrogate.fit_path(calculator)
+            # Where K is small every example has coefficients for all classes, which many examples have no room for.
+            is_small = isinstance(read.trained.features, np.ndarray)
+            solutions = surrogate.fit_path(calculator) if is_small else {}
         with steps.step("Predictions and attributions"):
             evaluated = read.tested.represented(calculator, read.splits.test_set)
-            self.evidence, kernel_features = gather_from_surrogate(calculator, read.splits, evaluated, read.k)
+            self.evidence, kernel_features = gather_from_surrogate(
+                calculator, read.splits, evaluated, read.k, read.shares.block
+            )
         with steps.step("Fidelity"):
             self.faithfulness = surrogate.find_faithfulness(
                 cast(SurrogateFidelity, calculator.surrogate_fidelity(evaluated))
             )
-            self.path = surrogate.find_sparsity_path(self.evidence, kernel_features, solutions)
+            if solutions:
+                self.path = surrogate.find_sparsity_path(self.evidence, kernel_features, solutions)
+            else:
+                summary = f"{self.faithfulness.summary} {_NOT_PREVIEWED}"
+                self.faithfulness = dataclasses.replace(self.faithfulness, summary=summary)
 
     def find_label_errors(
         self, known: np.ndarray | None, pred_probs: np.ndarray | None
@@ -169,6 +183,7 @@ class AuditedClasses(Audited[Evidence]):
             class_names=read.names,
             ids=evidence.train_ids,
             pred_probs=pred_probs,
+            held_bytes=read.shares.block,
         )
         self._issues = labels.without_broken(found, read.splits.train.not_finite)
         return self._issues, labels.find_label_errors(evidence, self._issues, known)

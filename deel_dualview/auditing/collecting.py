@@ -25,6 +25,8 @@ from deel_dualview.models import InfluenceModel
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.search import ORDER
 
+_BYTES_OF_A_VALUE, _MOST_BYTES = 12, 2**30
+
 
 class Splits(NamedTuple):
     """Both datasets with what one pass over each has kept."""
@@ -78,16 +80,28 @@ class Splits(NamedTuple):
 
 
 def gather_from_surrogate(
-    calculator: DualView, splits: Splits, evaluated: RepresentedExamples, k: int
+    calculator: DualView,
+    splits: Splits,
+    evaluated: RepresentedExamples,
+    k: int,
+    most_bytes: int | None = None,
 ) -> tuple[Evidence, np.ndarray]:
     """Gather what findings are made of from DualView, with the kernel features (m, d) of the test set.
 
-    `evaluated` is the test set after one call of the model.
+    Args:
+        calculator: of the audit.
+        splits: both sets.
+        evaluated: the test set after one call of the model.
+        k: how many proponents and opponents are shown.
+        most_bytes: that all attributions may take, else the k strongest on either side are kept; 1 GiB by default.
     """
     model = calculator.model
     evaluations = list(calculator.evaluate(evaluated))
     kernel_features = np.concatenate([batch.kernel_features for batch in evaluations])
     predictions, confidences = _predictions(np.concatenate([batch.model_logits for batch in evaluations]))
+    found = surrogate_evidence(calculator, evaluations)
+    num_bytes = _BYTES_OF_A_VALUE * int(found.support_vectors[predictions].sum())
+    holds_all = num_bytes <= (_MOST_BYTES if most_bytes is None else most_bytes)
     evidence = Evidence(
         num_classes=model.num_classes,
         k=k,
@@ -100,8 +114,13 @@ def gather_from_surrogate(
         test_ids=splits.test.ids,
         predictions=predictions,
         confidences=confidences,
-        attributions=calculator.sparse_influence_values(evaluated),
-        surrogate=surrogate_evidence(calculator, evaluations),
+        attributions=(
+            calculator.sparse_influence_values(evaluated)
+            if holds_all
+            else strongest(calculator, evaluated, k)
+        ),
+        surrogate=found,
+        holds_all=holds_all,
     )
     return evidence, kernel_features
 
@@ -137,6 +156,7 @@ def gather_without_surrogate(
         confidences=confidences,
         attributions=strongest(calculator, evaluated, k),
         surrogate=None,
+        holds_all=False,
     )
 
 

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.labels import InputRange
+from deel_dualview.linalg.rows import Rows, mean_and_deviation, row_slices
 from deel_dualview.report.data_findings import (
     ClassAccuracy,
     InputScale,
@@ -32,7 +33,8 @@ NUM_NEIGHBOURS, NUM_RANGES, LEAST_RATIO = 10, 3.0, 2.0
 quartile (Tukey's far out) of those of the training set, and at least twice the median, which clusters of different
 density do not reach."""
 _LEAST_EXAMPLES = 50
-_MOST_REFERENCES = 10_000
+_MOST_REFERENCES, _LEAST_REFERENCES, _MOST_PAIRS = 10_000, 2_000, 2_000_000_000
+"""Training examples that all are compared with: fewer where there are more than 200,000."""
 NUM_SHOWN = 12
 IMBALANCED = 10.0
 
@@ -90,7 +92,7 @@ def check_scale(
     )
 
 
-def find_outliers(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterator[Outliers]:
+def find_outliers(evidence: Evidence, train: Rows, test: np.ndarray) -> Iterator[Outliers]:
     """Yield the finding about examples that resemble no training example; none for few examples.
 
     Args:
@@ -100,15 +102,20 @@ def find_outliers(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> It
     """
     if len(train) < _LEAST_EXAMPLES:
         return
-    center, scale = train.mean(axis=0), train.std(axis=0)
-    rows, test_rows = ((part - center) / np.where(scale == 0, 1, scale) for part in (train, test))
-    references = np.random.default_rng(0).permutation(len(rows))[:_MOST_REFERENCES]
-    neighbours = NearestNeighbors(n_neighbors=NUM_NEIGHBOURS + 1).fit(rows[references])
-    # A training example that is a reference is its own nearest one.
-    distances = neighbours.kneighbors(rows)[0]
-    is_reference = np.isin(np.arange(len(rows)), references)
-    own = np.where(is_reference, distances[:, NUM_NEIGHBOURS], distances[:, NUM_NEIGHBOURS - 1])
-    of_test = neighbours.kneighbors(test_rows, NUM_NEIGHBOURS)[0][:, -1]
+    center, scale = mean_and_deviation(train)
+    num_references = int(min(_MOST_REFERENCES, max(_MOST_PAIRS // len(train), _LEAST_REFERENCES)))
+    references = np.random.default_rng(0).permutation(len(train))[:num_references]
+    neighbours = NearestNeighbors(n_neighbors=NUM_NEIGHBOURS + 1)
+    neighbours.fit((train[np.sort(references)] - center) / scale)
+    is_reference = np.isin(np.arange(len(train)), references)
+    own = np.empty(len(train))
+    for part in row_slices(*train.shape):
+        distances = neighbours.kneighbors((train[part] - center) / scale)[0]
+        # A training example that is a reference is its own nearest one.
+        own[part] = np.where(
+            is_reference[part], distances[:, NUM_NEIGHBOURS], distances[:, NUM_NEIGHBOURS - 1]
+        )
+    of_test = neighbours.kneighbors((test - center) / scale, NUM_NEIGHBOURS)[0][:, -1]
     lower, middle, upper = np.quantile(own, [0.25, 0.5, 0.75])
     limit = max(upper + NUM_RANGES * (upper - lower), LEAST_RATIO * middle)
     found = [

@@ -62,7 +62,10 @@ class Neighbours(NamedTuple):
 
 
 class Sketches(NamedTuple):
-    """Sketches (n, SKETCH_SIZE) of a set, and those of its images mirrored; zero rows where there is nothing."""
+    """Sketches (n, SKETCH_SIZE) of a set, and those of its images mirrored.
+
+    Rows are zero where there is nothing to compare, and of no numbers where that holds of all.
+    """
 
     plain: np.ndarray
     mirrored: np.ndarray
@@ -77,9 +80,9 @@ class Sketcher:
         self._projections: dict[int, np.ndarray] = {}
 
     def sketch(self, inputs: Any) -> Sketches:
-        """Return unit sketches, each (b, SKETCH_SIZE) float32; zero where there is nothing to compare."""
+        """Return unit sketches, each (b, SKETCH_SIZE) float32; (b, 0) where there is nothing to compare."""
         leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(inputs)]
-        nothing = np.zeros((len(leaves[0]), SKETCH_SIZE), np.float32)
+        nothing = np.zeros((len(leaves[0]), 0), np.float32)
         size = sum(leaf[0].size for leaf in leaves if leaf.ndim > 2)
         if not all(leaf.ndim > 2 and leaf.dtype.kind in "biuf" for leaf in leaves) or size < MIN_INPUT_SIZE:
             return Sketches(nothing, nothing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -57,6 +57,7 @@ class Evidence:
         attributions: values of training examples on the prediction, shape (m, n), sparse: all that are not
             zero with a surrogate, else the k strongest for and against each prediction.
         surrogate: what only DualView has, or None.
+        holds_all: whether the attributions are all that are not zero.
     """
 
     num_classes: int
@@ -72,6 +73,7 @@ class Evidence:
     confidences: np.ndarray
     attributions: scipy.sparse.csr_array
     surrogate: SurrogateEvidence | None
+    holds_all: bool = field(default=True, kw_only=True)
 
     its_class: ClassVar[str] = "its class"
 

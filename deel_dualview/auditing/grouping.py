@@ -15,6 +15,7 @@ from deel_dualview._checks import require
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.predictions import top_proponents
 from deel_dualview.labels import InputTable
+from deel_dualview.linalg.rows import Rows, mean_and_deviation
 from deel_dualview.plots.formatting import name_column
 from deel_dualview.report.group_findings import GroupKind
 
@@ -131,7 +132,7 @@ def clusters(
             )
 
 
-def by_features(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> list[Group]:
+def by_features(evidence: Evidence, train: Rows, test: np.ndarray) -> list[Group]:
     """Return clusters of the test examples of each class, by the features of its training examples.
 
     Clusters of all classes together would be the classes themselves, and their errors what any confusion of classes
@@ -218,11 +219,10 @@ def check_groups(groups: Any, num_test: int, *, has_labels: bool) -> Values:
     return found
 
 
-def _in_classes(evidence: Evidence, train: np.ndarray, test: np.ndarray) -> Iterator[Group]:
+def _in_classes(evidence: Evidence, train: Rows, test: np.ndarray) -> Iterator[Group]:
     given = np.asarray(evidence.test_labels)
     labels = np.where(np.isin(np.arange(len(given)), evidence.broken_test), -1, given)
-    centre, scale = train.mean(axis=0), train.std(axis=0)
-    scale = np.where(scale == 0, 1, scale)
+    centre, scale = mean_and_deviation(train)
     num_wrong = np.bincount(labels[(labels >= 0) & (evidence.predictions != labels)], minlength=1)
     for label in np.argsort(-num_wrong, kind="stable")[:_MOST_CLASSES]:
         own_train = np.setdiff1d(np.flatnonzero(evidence.train_labels == label), evidence.broken_train)

@@ -13,6 +13,7 @@ from deel_dualview.auditing.columns import Column, Missing, find_column_problems
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.image_checks import Properties, find_image_problems
 from deel_dualview.auditing.order import find_order
+from deel_dualview.linalg.rows import LazyRows
 from deel_dualview.plots.formatting import name_column
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.input_findings import InputProblem, InputProblems
@@ -75,7 +76,8 @@ def _find_problems_of_order(evidence: Evidence, splits: Splits) -> Iterator[Inpu
         ("test", test_rows, evidence.test_labels, evidence.broken_test),
     ):
         kept = np.setdiff1d(np.arange(len(own)), broken)
-        yield from find_order(own[kept], None if labels is None else labels[kept], split)
+        contents = own.subset(kept) if isinstance(own, LazyRows) else own[kept]
+        yield from find_order(contents, None if labels is None else labels[kept], split)
 
 
 def _find_problems_of_columns(

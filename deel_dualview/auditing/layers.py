@@ -10,25 +10,30 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
+from deel_dualview.linalg.rows import Rows
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.hidden import Hidden, HiddenLayers
 from deel_dualview.stores import Store
 from deel_dualview.stores.features import stored_features
+from deel_dualview.stores.growing import GrowingRows
+from deel_dualview.stores.rows import all_rows
 from deel_dualview.typing import Inputs
+
+_ROWS_OF_A_BATCH = 4096
 
 
 class Layers(NamedTuple):
     """What a pass over a set has kept of its n examples.
 
     Attributes:
-        features: shape (n, d).
+        features: shape (n, d); of the training set rows that are read, beyond the memory budget of its store.
         before: the layer before, shape (n, g), or None; see `Hidden`.
         predictions: classes, shape (n,); of a model that is no classifier its outputs, shape (n, c).
         batches: the same examples for a calculator; none of the training set, whose features are in a store.
     """
 
-    features: np.ndarray
-    before: np.ndarray | None
+    features: Rows
+    before: Rows | None
     predictions: np.ndarray
     batches: tuple[Represented, ...] = ()
 
@@ -53,12 +58,12 @@ def read_training_layers(model: InfluenceModel, train_set: tf.data.Dataset, stor
     stored = stored_features(store, model, train_set, arrays_of)
     if "predictions" not in stored.names:
         # A calculator has kept the features alone: the network runs once more.
-        kept = _Kept(model)
+        kept = _Kept(model, None if store.memory_budget is None else store.memory_budget // 4)
         for _ in data.map_batches(lambda batch: kept.keep(compute(batch.inputs)), train_set, "train"):
             pass
-        return kept.layers(stored.array("features"))
-    before = stored.array("before") if "before" in stored.names else None
-    return Layers(stored.array("features"), before, stored.array("predictions"))
+        return kept.layers(all_rows(stored, "features"))
+    before = all_rows(stored, "before") if "before" in stored.names else None
+    return Layers(all_rows(stored, "features"), before, stored.array("predictions"))
 
 
 def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers:
@@ -72,15 +77,17 @@ def read_test_layers(model: InfluenceModel, test_set: tf.data.Dataset) -> Layers
         return represented.check_finite()
 
     batches = tuple(data.map_batches(represent, test_set, "test"))
-    return kept.layers(np.concatenate([batch.features.numpy() for batch in batches]), batches)
+    features = np.concatenate([batch.features.numpy() for batch in batches])
+    # Every question reads the training set once a batch: few large ones.
+    return kept.layers(features, tuple(Represented.joined(batches, _ROWS_OF_A_BATCH)))
 
 
 class _Kept:
     """Collects what a pass does not store: the layer before, and predictions."""
 
-    def __init__(self, model: InfluenceModel) -> None:
+    def __init__(self, model: InfluenceModel, most_bytes: int | None = None) -> None:
         self._model = model
-        self._before: list[np.ndarray] = []
+        self._before = GrowingRows(most_bytes)
         self._predictions: list[np.ndarray] = []
 
     def keep(self, hidden: Hidden) -> Hidden:
@@ -89,8 +96,8 @@ class _Kept:
         self._predictions.append(_predictions(self._model, hidden))
         return hidden
 
-    def layers(self, features: np.ndarray, batches: tuple[Represented, ...] = ()) -> Layers:
-        before = np.concatenate(self._before) if self._before else None
+    def layers(self, features: Rows, batches: tuple[Represented, ...] = ()) -> Layers:
+        before = self._before.in_memory() if len(self._before) else None
         return Layers(features, before, np.concatenate(self._predictions), batches)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.stats
 from sklearn.neighbors import NearestNeighbors
 
+from deel_dualview.linalg.rows import Rows
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.input_findings import InputProblem
 from deel_dualview.report.wording import joined
@@ -33,7 +34,7 @@ class OrderTest(NamedTuple):
     chance: float
 
 
-def find_order(rows: np.ndarray, labels: np.ndarray | None, split: str) -> Iterator[InputProblem]:
+def find_order(rows: Rows, labels: np.ndarray | None, split: str) -> Iterator[InputProblem]:
     """Yield the problem that a set is not in random order.
 
     Three tests: nearest neighbours in content stand nearer to each other than others do, classes are not spread evenly
@@ -67,7 +68,7 @@ def find_order(rows: np.ndarray, labels: np.ndarray | None, split: str) -> Itera
         )
 
 
-def neighbours_test(rows: np.ndarray, seed: int = 0) -> OrderTest:
+def neighbours_test(rows: Rows, seed: int = 0) -> OrderTest:
     """Test whether nearest neighbours are nearer in position than others, against permutations of the positions.
 
     The effect is the largest distance by which the distribution of |i - j| over pairs of neighbours lies above that

@@ -24,6 +24,7 @@ from deel_dualview.auditing.grouping import (
     without_overlaps,
 )
 from deel_dualview.auditing.weak_groups import FALSE_ALARMS, NUM_GROUPS, NUM_SHOWN
+from deel_dualview.linalg.rows import Rows
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.output_findings import ErrorGroup, ErrorGroups
 
@@ -39,7 +40,7 @@ class _Tested(Tested):
 
 
 def find_error_groups(
-    evidence: OutputEvidence, features: tuple[np.ndarray, np.ndarray], *, columns: Values, given: Values
+    evidence: OutputEvidence, features: tuple[Rows, np.ndarray], *, columns: Values, given: Values
 ) -> Iterator[ErrorGroups]:
     """Yield the finding about groups with large errors; none without test labels.
 
@@ -59,7 +60,7 @@ def find_error_groups(
         axis=1
     )
     groups = [
-        *_by_features(*features),
+        *_by_features(features[0][:], features[1]),
         *by_proponents(evidence),
         *by_values("column", columns),
         *by_values("given", given),

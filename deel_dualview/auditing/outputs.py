@@ -97,6 +97,7 @@ class AuditedOutputs(Audited[OutputEvidence]):
                 else cast(DualView, calculator).sparse_influence_values(evaluated)
             ),
             surrogate=surrogate,
+            holds_all=surrogate is not None,
             words=words_of("numbers" if has_numbers else "labels", self.read.names, train_rows, self._unit),
             train_rows=train_rows,
             test_rows=test_rows,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from deel_dualview.auditing.evidence import Evidence, severity_of
+from deel_dualview.linalg.rows import Rows, mean_and_deviation
 from deel_dualview.report.findings import (
     ClassInfluence,
     CommonProponent,
@@ -62,7 +63,7 @@ def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPr
 _Explained = TypeVar("_Explained", bound=WrongPredictions | UncertainPredictions | PredictionErrors)
 
 
-def with_likeness(finding: _Explained, train_features: np.ndarray, test_features: np.ndarray) -> _Explained:
+def with_likeness(finding: _Explained, train_features: Rows, test_features: np.ndarray) -> _Explained:
     """Return a finding with the likeness of each of its pairs.
 
     Args:
@@ -70,9 +71,12 @@ def with_likeness(finding: _Explained, train_features: np.ndarray, test_features
         train_features: penultimate features, shape (n, d).
         test_features: shape (m, d).
     """
-    centre = train_features.mean(axis=0, dtype=np.float64)
-    scale = train_features.std(axis=0, dtype=np.float64)
-    scale[scale == 0] = 1  # a unit that is dead on the training set counts as it is
+    # A unit that is dead on the training set counts as it is.
+    centre, scale = mean_and_deviation(train_features)
+    places = sorted(
+        {own.example.index for item in finding.predictions for own in (*item.proponents, *item.opponents)}
+    )
+    rows = dict(zip(places, train_features[np.array(places, np.int64)], strict=True))
 
     def unit(row: np.ndarray) -> np.ndarray:
         scaled = (row - centre) / scale
@@ -83,7 +87,7 @@ def with_likeness(finding: _Explained, train_features: np.ndarray, test_features
         query = unit(test_features[item.example.index])
         pairs = [
             tuple(
-                dataclasses.replace(own, likeness=float(query @ unit(train_features[own.example.index])))
+                dataclasses.replace(own, likeness=float(query @ unit(rows[own.example.index])))
                 for own in group
             )
             for group in (item.proponents, item.opponents)
@@ -228,7 +232,11 @@ def _class_influence(
             InfluentialExample(
                 example=evidence.reference("train", indices[position]),
                 num_predictions=int(counts[position]),
-                mean_share=float(values[:, [indices[position]]].sum()) / total if total > 0 else None,
+                mean_share=(
+                    float(values[:, [indices[position]]].sum()) / total
+                    if total > 0 and evidence.holds_all
+                    else None
+                ),
             )
             for position in order
         ),

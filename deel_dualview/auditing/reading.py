@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,11 +63,19 @@ def read_contents(
             ids.append(data.to_array(batch.ids))
     return SplitContents(
         np.concatenate(hashes),
-        Sketches(*map(np.concatenate, zip(*sketches, strict=True))),
+        Sketches(*map(_as_wide, zip(*sketches, strict=True))),
         np.concatenate(labels) if labels else None,
         np.concatenate(ids) if ids else None,
         np.concatenate(broken),
         columns,
+    )
+
+
+def _as_wide(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Join rows; those without numbers become zeros where others have some."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [part if part.shape[1] == width else np.zeros((len(part), width), part.dtype) for part in parts]
     )
 
 

@@ -38,7 +38,7 @@ def summarise(
         certificate=_certificate(surrogate) if surrogate else None,
         classes=_class_counts(evidence),
         num_support_vectors=_num_support_vectors(surrogate) if surrogate else None,
-        mean_nonzero_attributions=evidence.attributions.nnz / evidence.num_test,
+        mean_nonzero_attributions=_mean_nonzero(evidence),
         settings=tuple(_settings(calculator, method, evidence.k)),
         versions=versions(),
         steps=tuple(steps.times),
@@ -49,6 +49,13 @@ def summarise(
         method=method.title,
         value_meaning=method.value,
     )
+
+
+def _mean_nonzero(evidence: Evidence) -> float:
+    """Return how many training examples influence a prediction, in the mean."""
+    if evidence.holds_all or evidence.surrogate is None:
+        return evidence.attributions.nnz / evidence.num_test
+    return float(evidence.surrogate.support_vectors[evidence.predictions].mean())
 
 
 def _settings(calculator: BaseInfluenceCalculator, method: MethodDescription, k: int) -> list[Setting]:

@@ -23,6 +23,7 @@ from deel_dualview.auditing.grouping import (
     by_values,
     without_overlaps,
 )
+from deel_dualview.linalg.rows import Rows
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.group_findings import GroupMember, WeakGroup, WeakGroups
 
@@ -50,7 +51,7 @@ class _Tested(Tested):
 
 
 def find_weak_groups(
-    evidence: Evidence, features: tuple[np.ndarray, np.ndarray], *, columns: Values, given: Values
+    evidence: Evidence, features: tuple[Rows, np.ndarray], *, columns: Values, given: Values
 ) -> Iterator[WeakGroups]:
     """Yield the finding about weak groups; none without test labels.
 

@@ -265,22 +265,15 @@ class DualView(StoredInfluenceCalculator):
             Of a classifier agreement of decisions and logits, of another model that of the outputs.
         """
         batches = self._evaluate_all(dataset)
-        is_classifier = self.model.is_classifier
-        explained = [batch.model_logits.argmax(axis=1) * is_classifier for batch in batches]
-        sums = [
-            self._support_vectors.values(batch.kernel_features, classes).sum(axis=1, dtype=np.float64)
-            for batch, classes in zip(batches, explained, strict=True)
-        ]
-        if not is_classifier:
-            return fidelity.measure_outputs(
-                np.concatenate([batch.model_logits for batch in batches]),
-                np.concatenate([batch.surrogate_logits for batch in batches]),
-                np.concatenate(sums) + self.surrogate_bias[0],
-            )
+        phi, model_logits, logits = map(np.concatenate, zip(*batches, strict=True))
+        explained = model_logits.argmax(axis=1) * self.model.is_classifier
+        sums = self._support_vectors.sums(phi, explained)
+        if not self.model.is_classifier:
+            return fidelity.measure_outputs(model_logits, logits, sums + self.surrogate_bias[0])
         return fidelity.measure(
-            model_logits=np.concatenate([batch.model_logits for batch in batches]),
-            surrogate_logits=np.concatenate([batch.surrogate_logits for batch in batches]),
-            contributions=(np.concatenate(explained), np.concatenate(sums)),
+            model_logits=model_logits,
+            surrogate_logits=logits,
+            contributions=(explained, sums),
             kernel=None if self.model.head is None else self.model.head.kernel,
             weights=self.feature_map.weights_on_features(self.surrogate.weights),
         )

@@ -6,7 +6,7 @@ from deel_dualview._checks import require
 from deel_dualview.calculators.feature_maps import FeatureMap
 from deel_dualview.linalg.rows import LazyRows
 from deel_dualview.stores import StoredVectors
-from deel_dualview.stores.rows import StoredRows
+from deel_dualview.stores.rows import StoredRows, all_rows
 
 _LARGEST_SQUARED_NORM = 1e30
 _ROWS = 8192  # of a block
@@ -14,9 +14,7 @@ _ROWS = 8192  # of a block
 
 def all_features(stored: StoredVectors, num_features: int) -> np.ndarray | LazyRows:
     """Return the stored features, shape (n, d)."""
-    if stored.allows(4 * len(stored) * num_features):
-        return stored.array("features")
-    return StoredRows(stored, "features", num_features)
+    return all_rows(stored, "features", num_features)
 
 
 def kernel_features(

@@ -95,6 +95,23 @@ class Represented:
             return [self]
         return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
 
+    @staticmethod
+    def joined(batches: Iterable[Represented], size: int) -> Iterator[Represented]:
+        """Yield the examples of batches that are known by their features in batches of at least `size`, but the last.
+
+        Args:
+            batches: of evaluated examples of one model.
+            size: number of examples.
+        """
+        waiting: list[Represented] = []
+        for batch in batches:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= size:
+                yield _join(waiting)
+                waiting = []
+        if waiting:
+            yield _join(waiting)
+
     def check_finite(self) -> Represented:
         """Return the batch itself.
 
@@ -125,6 +142,18 @@ class Represented:
             if name in vars(self) or "_called" in vars(self):
                 vars(part)[name] = getattr(self, name)[rows]
         return part
+
+
+def _join(batches: list[Represented]) -> Represented:
+    if len(batches) == 1:
+        return batches[0]
+    labels = None
+    if batches[0].labels is not None:
+        labels = np.concatenate([np.asarray(batch.labels) for batch in batches])
+    features = tf.concat([batch.features for batch in batches], axis=0)
+    joined = Represented(batches[0].model, labels, features=features)
+    joined.logits = tf.concat([batch.logits for batch in batches], axis=0)
+    return joined
 
 
 def weighted(

@@ -147,14 +147,32 @@ class SupportVectors:
             return scipy.sparse.csr_array((0, self.coefficients.shape[0]), dtype=np.float32)
         return scipy.sparse.csr_array(scipy.sparse.vstack(blocks, format="csr")[np.argsort(order)])
 
+    def sums(self, kernel_features: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Return the sums of the rows of `values`, shape (m,), float64.
+
+        Args:
+            kernel_features: phi(x), shape (m, d), float32.
+            classes: j of every query, shape (m,).
+        """
+        found = np.zeros(len(classes))
+        for class_index in np.unique(classes):
+            rows = np.flatnonzero(classes == class_index)
+            for part in self.candidates(int(class_index)):
+                values = kernel_features[rows] @ to_array(part.vectors).T
+                found[rows] += values.sum(axis=1, dtype=np.float64)
+        return found
+
     def _values_of_class(self, kernel_features: np.ndarray, class_index: int) -> scipy.sparse.csr_array:
-        found = list(self.candidates(class_index))
+        found = [
+            (part.indices, kernel_features @ to_array(part.vectors).T)
+            for part in self.candidates(class_index)
+        ]
         if not found:
             return scipy.sparse.csr_array(
                 (len(kernel_features), self.coefficients.shape[0]), dtype=np.float32
             )
-        indices = np.concatenate([part.indices for part in found])
-        values = np.concatenate([kernel_features @ to_array(part.vectors).T for part in found], axis=1)
+        indices = np.concatenate([own for own, _ in found])
+        values = np.concatenate([own for _, own in found], axis=1)
         pointers = np.arange(len(values) + 1) * len(indices)
         shape = (len(values), self.coefficients.shape[0])
         return scipy.sparse.csr_array((values.ravel(), np.tile(indices, len(values)), pointers), shape=shape)

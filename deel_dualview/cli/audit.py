@@ -12,7 +12,7 @@ import click
 
 from deel_dualview.calculators.methods import METHODS
 from deel_dualview.cli.cluster import find_worker
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, say
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, Size, say
 from deel_dualview.cli.subject import (
     Subject,
     check_files,
@@ -109,6 +109,11 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     help="Keep the features of the training set there: the next audit does not compute them again.",
 )
 @click.option(
+    "--memory-budget",
+    type=Size(),
+    help="Memory beside TensorFlow, such as 2GB: beyond it features are read from the disk in blocks.",
+)
+@click.option(
     "--fail-on", metavar="NAME=SHARE", multiple=True, help="Exit with 1 above this share; repeatable."
 )
 @click.option(
@@ -130,6 +135,7 @@ def audit(
     known_errors: str | None,
     since: str | None,
     store_path: str | None,
+    memory_budget: int | None,
     fail_on: tuple[str, ...],
     allow_cannot_tell: bool,
     output: str,
@@ -186,6 +192,7 @@ def audit(
         "label_unit": label_unit,
         "since": since,
         "store": _open_store(store_path, progress=not no_progress),
+        "memory_budget": memory_budget,
         **rule,
     }
     if known is not None:
@@ -283,7 +290,7 @@ def _tell(report: AuditReport, directory: pathlib.Path) -> None:
         say(f"- {finding.title}")
     if report.changes is not None:
         say(str(report.changes))
-    values = "all influence values" if report.overview.certificate else "the strongest influence values"
+    values = "all influence values" if report.holds_all_values else "the strongest influence values"
     for name, meaning in (
         ("index.html", "the report, for a browser"),
         ("audit.json", "the same as data"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -121,3 +122,22 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, (ValueError, TypeError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where.)"
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: 500MB, 2GB, 1.5GiB, 2e9."""
+
+    name = "SIZE"
+    _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)", str(value).strip(), re.IGNORECASE)
+        unit = None if found is None else self._UNITS.get(found[2].upper())
+        try:
+            size = None if found is None or unit is None else int(float(found[1]) * unit)
+        except (ValueError, OverflowError):
+            size = None
+        if size is None or size < 1:
+            self.fail(f"{value!r} is no size, such as 500MB or 2GB.", param, ctx)
+        return size

@@ -39,6 +39,12 @@ def info(directory: str, debug: bool) -> None:
     )
     for name, (*shape, dtype) in described.arrays.items():
         say(f"  {name:16}{dtype:10}{' x '.join(map(str, shape))}")
+    if described.num_waiting:
+        say(
+            f"  {described.num_waiting:,} shards of workers of a cluster are not listed yet: opening it does that"
+        )
+    if described.num_fits:
+        say(f"  {described.num_fits:,} fits to them, {described.fit_bytes / 2**20:,.1f} MiB (folder fits)")
     for name, value in described.key.items():
         say(f"  {name}: {value}")
 

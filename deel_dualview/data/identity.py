@@ -15,14 +15,15 @@ _KEEP_ORDER = (
 )
 
 
-def changed_message(name: str, found: str) -> str:
+def changed_message(name: str, found: str, remedy: str = _KEEP_ORDER) -> str:
     """Return the message for a second pass over a dataset that yields something else.
 
     Args:
         name: the argument it came by.
         found: what the second pass yielded.
+        remedy: what to do.
     """
-    return f"`{name}` changes between two passes: the second one yielded {found}. {_KEEP_ORDER}"
+    return f"`{name}` changes between two passes: the second one yielded {found}. {remedy}"
 
 
 class ChangedError(ValueError):

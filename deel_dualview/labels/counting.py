@@ -48,20 +48,36 @@ class LabelCount(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """A count, and how likely each label is wrong by the model of the count.
+    """A count, and the model of it.
 
     Attributes:
         number: how many are wrong.
-        posteriors: probability that a label is wrong, shape (n,).
-        log_probabilities: calibrated, shape (n, c).
+        rate: the share of wrong labels.
+        calibration: from scores of the head to probabilities.
     """
 
     number: LabelCount
-    posteriors: np.ndarray
-    log_probabilities: np.ndarray
+    rate: float
+    calibration: Calibration
+
+    def wrong_as(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the probability that each label is wrong and each other class right, shape (b, c).
+
+        Args:
+            scores: of the head, shape (b, c).
+            labels: given classes, shape (b,).
+        """
+        rows, num_classes = np.arange(len(labels)), scores.shape[1]
+        others = np.exp(self.calibration.log_probabilities(scores))
+        posteriors = wrong_posteriors(others[rows, labels], self.rate, num_classes)
+        others[rows, labels] = 0
+        others *= (posteriors / np.maximum(others.sum(axis=1), 1e-300))[:, None]
+        return others
 
 
-def count_wrong_labels(scores: HeadScores, problem: Problem, rng: np.random.Generator) -> Counted:
+def count_wrong_labels(
+    scores: HeadScores, problem: Problem, rng: np.random.Generator, num_train: int | None = None
+) -> Counted:
     """Count the wrong labels of a training set by a head on its inputs, left out in closed form.
 
     Each label is wrong with probability q, and then any other class is as likely: q maximises
@@ -72,11 +88,15 @@ def count_wrong_labels(scores: HeadScores, problem: Problem, rng: np.random.Gene
         scores: of a head on what was not made with the training labels in view.
         problem: labels; those of the test set, which it must have, are taken as right.
         rng: resamples both sets, for the standard deviation of the count.
+        num_train: size n of the training set, where scores and labels are those of examples drawn from it at random.
     """
     labels, test_labels, num_classes = problem
-    num_train, rows = len(labels), np.arange(len(labels))
+    num_train, rows = num_train or len(labels), np.arange(len(labels))
     calibration = calibrate(scores.test, test_labels)
-    logs, test_logs = calibration.log_probabilities(scores.train), calibration.log_probabilities(scores.test)
+    logs, test_logs = (
+        calibration.log_probabilities(scores.train[:]),
+        calibration.log_probabilities(scores.test),
+    )
     given = np.exp(logs[rows, labels])
     of_test = np.exp(test_logs[np.arange(len(test_labels)), test_labels])
     rate = wrong_rate(given, num_classes)
@@ -84,7 +104,7 @@ def count_wrong_labels(scores: HeadScores, problem: Problem, rng: np.random.Gene
     number, surplus = num_train * rate, num_train * largest_excess(given, of_test)
     most = max(number, surplus, num_train * rate_by_noise_matrix(np.exp(logs), labels))
     at_most = min(num_train, max(_RULE_OF_THREE, int(np.ceil(most + 2 * deviation))))
-    if min(num_train, len(test_labels)) < LEAST_EXAMPLES:
+    if min(len(labels), len(test_labels)) < LEAST_EXAMPLES:
         count = _cannot_tell(
             f"a count needs {LEAST_EXAMPLES} training and {LEAST_EXAMPLES} test labels at least"
         )
@@ -98,7 +118,7 @@ def count_wrong_labels(scores: HeadScores, problem: Problem, rng: np.random.Gene
         count = LabelCount("at most", at_most=at_most)
     else:
         count = _cannot_tell("right and wrong labels look too much alike in these data")
-    return Counted(count, wrong_posteriors(given, rate, num_classes), logs)
+    return Counted(count, rate, calibration)
 
 
 def _cannot_tell(reason: str) -> LabelCount:
@@ -140,11 +160,14 @@ def rate_by_noise_matrix(probabilities: np.ndarray, labels: np.ndarray) -> float
     matrix = np.full((num_classes, num_classes), 0.05 / (num_classes - 1))
     np.fill_diagonal(matrix, 0.95)
     counts = np.zeros_like(matrix)
+    order = np.argsort(labels, kind="stable")
+    given, starts = np.unique(labels[order], return_index=True)
+    groups = [probabilities[part] for part in np.split(order, starts[1:])]
     for _ in range(_NUM_ROUNDS):
-        posteriors = probabilities * matrix.T[labels]
-        posteriors /= np.maximum(posteriors.sum(axis=1, keepdims=True), 1e-300)
-        for label in range(num_classes):
-            counts[:, label] = posteriors[labels == label].sum(axis=0)
+        # Posteriors are probabilities times entries of the matrix, over their sum; their sums over examples are wanted.
+        for label, own in zip(given, groups, strict=True):
+            shares = 1 / np.maximum(own @ matrix[:, label], 1e-300)
+            counts[:, label] = matrix[:, label] * (shares @ own)
         before, matrix = matrix, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
         if np.abs(matrix - before).max() < 1e-5:
             break

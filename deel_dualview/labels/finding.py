@@ -19,8 +19,17 @@ from deel_dualview.labels.counting import (
     likeliest_others,
     margins,
 )
-from deel_dualview.labels.heads import Distance, HeadScores, Problem, logistic_head, ridge_head
+from deel_dualview.labels.heads import (
+    HELD_BYTES,
+    Distance,
+    HeadScores,
+    Problem,
+    logistic_head,
+    ridge_head,
+    some_rows,
+)
 from deel_dualview.labels.issues import ClassPair, HeadWeight, LabelIssues
+from deel_dualview.linalg.rows import Rows, row_slices
 
 _LEAST_PROBABILITY = 1e-12
 _FEW = 10_000
@@ -39,13 +48,13 @@ class Representation(NamedTuple):
         test: shape (m, d); no rows without a test set.
     """
 
-    train: np.ndarray
+    train: Rows
     test: np.ndarray
 
 
-def representation(train: np.ndarray | None, test: np.ndarray | None) -> Representation | None:
+def representation(train: Rows | None, test: Rows | None) -> Representation | None:
     """Return rows of both sets, None where one has none."""
-    return None if train is None or test is None else Representation(train, test)
+    return None if train is None or test is None else Representation(train, test[:])
 
 
 class Representations(NamedTuple):
@@ -84,6 +93,7 @@ def find_label_issues(
     ids: np.ndarray | None = None,
     pred_probs: np.ndarray | None = None,
     seed: int = 0,
+    held_bytes: int | None = None,
 ) -> LabelIssues:
     """Rank training labels by heads that have not seen them, and count the wrong ones; see `label_issues`.
 
@@ -96,32 +106,34 @@ def find_label_issues(
         ids: of the training examples.
         pred_probs: probabilities of the training examples by a model that has not seen their labels, shape (n, c).
         seed: of random rows, folds and resampling.
+        held_bytes: up to which a head holds what has a row for every training example; `HELD_BYTES` by default.
     """
+    held = HELD_BYTES if held_bytes is None else min(held_bytes, HELD_BYTES)
     rng = np.random.default_rng(seed)
     problem = Problem(labels, labels[:0] if test_labels is None else test_labels, len(class_names))
     with limited_threads(len(labels)):
-        heads = _fit_heads(representations, problem, rng)
-        logs, weights = _stack(heads, problem, pred_probs)
+        heads = _fit_heads(representations, problem, rng, held)
+        stack = _Stack.fit(heads, problem, pred_probs)
         counted = _count(heads, problem, predictions[1], rng)
-    scores = -margins(logs, labels)
+        found = _score(stack, problem, counted)
+    scores, suggested = found.scores, found.suggested
     flagged = np.zeros(len(labels), bool)
     if counted is not None and counted.number.estimate:
         flagged[np.argsort(-scores, kind="stable")[: counted.number.estimate]] = True
-    suggested = likeliest_others(logs, labels)
     easier = None
     if test_labels is not None:
-        easier = deviations_easier(*(_given(*pair) for pair in _of_features(heads, problem)))
+        easier = deviations_easier(found.given, stack.given_by_features_of_test(problem.test_labels))
     return LabelIssues(
         given_labels=labels,
         suggested_labels=suggested,
         scores=scores,
         flagged=flagged,
         count=_WITHOUT_TEST_LABELS if counted is None else counted.number,
-        class_pairs=_class_pairs(counted, labels, suggested, flagged, num_classes=problem.num_classes),
+        class_pairs=_class_pairs(found, labels, flagged),
         training_accuracy=float((predictions[0] == labels).mean()),
         test_accuracy=None if test_labels is None else float((predictions[1] == test_labels).mean()),
         deviations_easier=easier,
-        heads=tuple(HeadWeight(name, float(weight)) for name, weight in weights.items()),
+        heads=stack.weights_by_name,
         ids=ids,
         class_names=tuple(class_names),
     )
@@ -140,46 +152,134 @@ class _Head(NamedTuple):
     scores: HeadScores
 
 
-def _fit_heads(representations: Representations, problem: Problem, rng: np.random.Generator) -> list[_Head]:
+def _fit_heads(
+    representations: Representations, problem: Problem, rng: np.random.Generator, held_bytes: int
+) -> list[_Head]:
     heads = []
     for on, (train, test) in representations.named().items():
         distance: Distance = "euclidean" if on == "inputs" else "cosine"
-        scores = ridge_head(train, test, problem, distance=distance, by_test=on != "inputs", rng=rng)
+        by_test = on != "inputs"
+        scores = ridge_head(
+            train, test, problem, distance=distance, by_test=by_test, rng=rng, held_bytes=held_bytes
+        )
         heads.append(_Head(f"kernel ridge on {on}", on, scores))
         if on != "inputs":
-            scores = logistic_head(train, test, problem, rng=rng)
+            scores = logistic_head(train, test, problem, rng=rng, held_bytes=held_bytes)
             heads.append(_Head(f"logistic regression on {on}", on, scores))
     return heads
 
 
-def _stack(
-    heads: Sequence[_Head], problem: Problem, pred_probs: np.ndarray | None
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Return log-probabilities (n, c) of the weighted mean of the heads, and the weights by name.
+class _Stack(NamedTuple):
+    """The weighted mean of the probabilities of heads.
 
-    Temperatures and weights are those of the smallest log loss on the test labels. Without them every head counts
-    alike: by the given labels those would win whose features were made with these in view.
+    Attributes:
+        heads: in their order.
+        temperatures: by which the scores of each are divided.
+        weights: of each, and of the given probabilities, if there are any.
+        pred_probs: given probabilities (n, c), or None.
     """
-    is_tested = problem.is_tested
-    labels = problem.test_labels if is_tested else problem.labels
-    rows, trained, tested = np.arange(len(labels)), [], []
-    for head in heads:
-        temperature = best_temperature(head.scores.test if is_tested else head.scores.train, labels)[0]
-        trained.append(_probabilities(head.scores.train, temperature))
-        if is_tested:
-            tested.append(_probabilities(head.scores.test, temperature)[rows, labels])
-    weights = mixture_weights(np.array(tested)) if is_tested else np.full(len(heads), 1 / len(heads))
-    names = [head.name for head in heads]
-    if pred_probs is not None:
-        trained.append(pred_probs)
-        names.append("given probabilities")
-        weights = np.append(weights / 2, 0.5)
-    mean = sum(weight * probabilities for weight, probabilities in zip(weights, trained, strict=True))
-    return np.log(np.maximum(mean, _LEAST_PROBABILITY)), dict(zip(names, weights, strict=True))
+
+    heads: Sequence[_Head]
+    temperatures: Sequence[float]
+    weights: np.ndarray
+    pred_probs: np.ndarray | None
+
+    @classmethod
+    def fit(cls, heads: Sequence[_Head], problem: Problem, pred_probs: np.ndarray | None) -> _Stack:
+        """Choose temperatures and weights of the smallest log loss on the test labels.
+
+        Without them every head counts alike: by the given labels those would win whose features were made with these
+        in view.
+        """
+        labels = problem.test_labels
+        if problem.is_tested:
+            temperatures = [best_temperature(head.scores.test, labels)[0] for head in heads]
+            tested = [
+                _given(head.scores.test, temperature, labels)
+                for head, temperature in zip(heads, temperatures, strict=True)
+            ]
+            weights = mixture_weights(np.array(tested))
+        else:
+            rows = some_rows(len(problem.labels))
+            temperatures = [
+                best_temperature(head.scores.train[rows], problem.labels[rows])[0] for head in heads
+            ]
+            weights = np.full(len(heads), 1 / len(heads))
+        if pred_probs is not None:
+            weights = np.append(weights / 2, 0.5)
+        return cls(heads, temperatures, weights, pred_probs)
+
+    @property
+    def weights_by_name(self) -> tuple[HeadWeight, ...]:
+        names = [head.name for head in self.heads]
+        names += [] if self.pred_probs is None else ["given probabilities"]
+        return tuple(
+            HeadWeight(name, float(weight)) for name, weight in zip(names, self.weights, strict=True)
+        )
+
+    def log_probabilities(self, scores: Sequence[np.ndarray], rows: slice) -> np.ndarray:
+        """Return log-probabilities (b, c) of training examples, of the scores of each head (b, c)."""
+        parts = [
+            _probabilities(own, temperature)
+            for own, temperature in zip(scores, self.temperatures, strict=True)
+        ]
+        if self.pred_probs is not None:
+            parts.append(np.asarray(self.pred_probs[rows]))
+        mean = sum(weight * probabilities for weight, probabilities in zip(self.weights, parts, strict=True))
+        return np.asarray(np.log(np.maximum(mean, _LEAST_PROBABILITY)))
+
+    def place(self, on: str) -> int:
+        """Return the place of the ridge on a representation."""
+        return next(place for place, head in enumerate(self.heads) if head.on == on)
+
+    def given_by_features_of_test(self, labels: np.ndarray) -> np.ndarray:
+        """Return the probabilities of the test labels (m,) by the ridge on the features."""
+        place = self.place("features")
+        return _given(self.heads[place].scores.test, self.temperatures[place], labels)
+
+
+class _Scored(NamedTuple):
+    """What is found of every training example.
+
+    Attributes:
+        scores: shape (n,).
+        suggested: the likeliest other class, shape (n,).
+        given: probability of the label by the ridge on the features, shape (n,).
+        expected: numbers of wrong labels by given and right class, shape (c, c); None where they are not counted.
+    """
+
+    scores: np.ndarray
+    suggested: np.ndarray
+    given: np.ndarray
+    expected: np.ndarray | None
+
+
+def _score(stack: _Stack, problem: Problem, counted: Counted | None) -> _Scored:
+    """Score all training examples, in blocks."""
+    labels, num_classes = problem.labels, problem.num_classes
+    scores, given = np.empty(len(labels)), np.empty(len(labels))
+    suggested = np.empty(len(labels), np.int64)
+    expected = None
+    if counted is not None and counted.number.status == "counted":
+        expected = np.zeros((num_classes, num_classes))
+    on_features, on_inputs = stack.place("features"), stack.place("inputs")
+    for rows in row_slices(len(labels), num_classes):
+        own, parts = labels[rows], [head.scores.train[rows] for head in stack.heads]
+        logs = stack.log_probabilities(parts, rows)
+        scores[rows], suggested[rows] = -margins(logs, own), likeliest_others(logs, own)
+        given[rows] = _given(parts[on_features], stack.temperatures[on_features], own)
+        if expected is not None and counted is not None:
+            np.add.at(expected, own, counted.wrong_as(parts[on_inputs], own))
+    return _Scored(scores, suggested, given, expected)
 
 
 def _probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
     return scipy.special.softmax(scores.astype(np.float64) / temperature, axis=1)
+
+
+def _given(scores: np.ndarray, temperature: float, labels: np.ndarray) -> np.ndarray:
+    """Return the probability of each label, shape (b,)."""
+    return _probabilities(scores, temperature)[np.arange(len(labels)), labels]
 
 
 def _count(
@@ -187,53 +287,30 @@ def _count(
 ) -> Counted | None:
     if not problem.is_tested:
         return None
-    counted = count_wrong_labels(next(head for head in heads if head.on == "inputs").scores, problem, rng)
+    scores, rows = next(head for head in heads if head.on == "inputs").scores, some_rows(len(problem.labels))
+    counted = count_wrong_labels(
+        HeadScores(scores.train[rows], scores.test),
+        problem._replace(labels=problem.labels[rows]),
+        rng,
+        num_train=len(problem.labels),
+    )
     if are_off_by_one(test_predictions, problem.test_labels, problem.num_classes):
         return counted._replace(number=_OFF_BY_ONE)
     return counted
 
 
-def _of_features(heads: Sequence[_Head], problem: Problem) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Return (scores, labels) of the training and of the test set by the ridge on the features."""
-    scores = next(head for head in heads if head.on == "features").scores
-    temperature = best_temperature(scores.test, problem.test_labels)[0]
-    return (
-        (scores.train / temperature, problem.labels),
-        (scores.test / temperature, problem.test_labels),
-    )
-
-
-def _given(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the probability of each label, shape (b,)."""
-    return _probabilities(scores, 1.0)[np.arange(len(labels)), labels]
-
-
-def _class_pairs(
-    counted: Counted | None,
-    labels: np.ndarray,
-    suggested: np.ndarray,
-    flagged: np.ndarray,
-    *,
-    num_classes: int,
-) -> tuple[ClassPair, ...]:
+def _class_pairs(found: _Scored, labels: np.ndarray, flagged: np.ndarray) -> tuple[ClassPair, ...]:
     """Return the pairs of classes with flagged labels, or with one wrong label at least by the count."""
-    num_flagged = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(num_flagged, (labels[flagged], suggested[flagged]), 1)
-    expected = None
-    if counted is not None and counted.number.status == "counted":
-        others = np.exp(counted.log_probabilities)
-        others[np.arange(len(labels)), labels] = 0
-        others *= (counted.posteriors / np.maximum(others.sum(axis=1), 1e-300))[:, None]
-        expected = np.zeros((num_classes, num_classes))
-        np.add.at(expected, labels, others)
-    kept = num_flagged > 0 if expected is None else (num_flagged > 0) | (expected >= 1)
+    flags = np.unique(
+        np.stack([labels[flagged], found.suggested[flagged]], axis=1), axis=0, return_counts=True
+    )
+    num_flagged = {(int(given), int(other)): int(count) for (given, other), count in zip(*flags, strict=True)}
+    expected = found.expected
+    kept = set(num_flagged)
+    if expected is not None:
+        kept |= {(int(given), int(other)) for given, other in np.argwhere(expected >= 1)}
     pairs = [
-        ClassPair(
-            int(given),
-            int(other),
-            None if expected is None else float(expected[given, other]),
-            int(num_flagged[given, other]),
-        )
-        for given, other in np.argwhere(kept)
+        ClassPair(*pair, None if expected is None else float(expected[pair]), num_flagged.get(pair, 0))
+        for pair in sorted(kept)
     ]
     return tuple(sorted(pairs, key=lambda pair: (-(pair.estimate or 0), -pair.num_flagged)))

@@ -8,18 +8,20 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
-from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from deel_dualview import data
+from deel_dualview.linalg.rows import MappedRows, Rows, row_slices
+from deel_dualview.stores.growing import GrowingRows
 
 NUM_COMPONENTS, NUM_TEXT_COMPONENTS = 50, 100
 _MOST_COLUMNS = 100
 """Numbers of an example up to which each is a column of its own; more are reduced to principal components."""
 _MOST_NUMBERS = 1024
 """Numbers that are kept of a large example: its image averaged over squares, or random projections of it."""
-_MOST_WORDS = 8
-"""A text of more words is none of a few categories."""
+_MOST_WORDS, _FIRST_TEXTS = 8, 256
+"""A text of more words is none of a few categories, of which the first texts show whether they are."""
 _WORD = re.compile(r"\w+")
 
 
@@ -81,14 +83,16 @@ class InputTable:
     Args:
         has_token_ids: whether whole numbers stand for tokens, as an Embedding takes them.
         seed: of random projections and components.
+        most_bytes: of numbers that are kept in memory, beyond which they go to the temporary directory; None for no
+            limit. Words of texts, and tokens, are always in memory.
     """
 
-    def __init__(self, *, has_token_ids: bool, seed: int = 0):
-        self._has_token_ids, self._seed = has_token_ids, seed
-        self._parts: dict[str, list[list[_Part]]] = {}
+    def __init__(self, *, has_token_ids: bool, seed: int = 0, most_bytes: int | None = None):
+        self._has_token_ids, self._seed, self._most_bytes = has_token_ids, seed, most_bytes
+        self._kept: dict[str, list[_Kept]] = {}
         self._ranges: dict[tuple[str, int], tuple[float, float]] = {}
         self._are_tokens: list[bool] = []
-        self._rows: tuple[np.ndarray, np.ndarray] | None = None
+        self._rows: tuple[Rows, np.ndarray] | None = None
         self._are_rows: list[bool] = []
         self._projections: dict[int, np.ndarray] = {}
 
@@ -99,16 +103,21 @@ class InputTable:
             self._are_tokens = [self._holds_tokens(leaf, is_alone=len(leaves) == 1) for leaf in leaves]
             self._are_rows = [leaf.ndim <= 2 and leaf.size <= _MOST_COLUMNS * len(leaf) for leaf in leaves]
         self._rows = None
-        own = self._parts.setdefault(split, [[] for _ in leaves])
-        for number, (parts, leaf) in enumerate(zip(own, leaves, strict=True)):
-            if self._are_tokens[number]:
-                # 0 is padding by Keras' convention.
-                parts.append([Counter(row[row != 0].tolist()) for row in leaf.astype(np.int64)])
-            elif leaf.dtype.kind in "OSU":
-                parts.append(_count_words(leaf))
-            else:
+        if split not in self._kept:
+            most = None if self._most_bytes is None else self._most_bytes // len(leaves)
+            self._kept[split] = [
+                [] if are_tokens or leaf.dtype.kind in "OSU" else GrowingRows(most)
+                for leaf, are_tokens in zip(leaves, self._are_tokens, strict=True)
+            ]
+        for number, (kept, leaf) in enumerate(zip(self._kept[split], leaves, strict=True)):
+            if isinstance(kept, GrowingRows):
                 self._widen((split, number), leaf)
-                parts.append(self._shortened(leaf))
+                kept.append(self._shortened(leaf))
+            elif self._are_tokens[number]:
+                # 0 is padding by Keras' convention.
+                kept += [Counter(row[row != 0].tolist()) for row in leaf.astype(np.int64)]
+            else:
+                kept += _count_words(leaf)
 
     def _holds_tokens(self, values: np.ndarray, *, is_alone: bool) -> bool:
         """Return whether an input holds token ids, by its first batch; floats do only where there is no other input."""
@@ -146,18 +155,19 @@ class InputTable:
 
     def columns(self) -> Iterator[Column]:
         """Yield the columns of inputs that are rows of up to 100 numbers, or texts of few words, as they were given."""
-        train, test = self._parts["train"], self._parts.get("test")
+        train, test = self._kept["train"], self._kept.get("test")
         for number, is_row in enumerate(self._are_rows):
             if self._are_tokens[number] or not is_row or test is None:
                 continue
-            if any(len(words) > _MOST_WORDS for words in train[number][0] if isinstance(words, Counter)):
+            own = train[number]
+            if isinstance(own, list) and any(len(words) > _MOST_WORDS for words in own[:_FIRST_TEXTS]):
                 continue
             rows = [_as_given(split[number]) for split in (train, test)]
             width = min(part.shape[1] for part in rows)
             for place in range(width):
                 yield Column(number, place, width, rows[0][:, place], rows[1][:, place])
 
-    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self) -> tuple[Rows, np.ndarray]:
         """Return the rows of the training set (n, r) and of the test set (m, r), float32."""
         if self._rows is None:
             self._rows = self._make_rows()
@@ -165,46 +175,54 @@ class InputTable:
 
     def tables(self) -> list[InputColumns]:
         """Return the inputs that are tables of up to 100 columns of numbers, as they are."""
-        train, test = self._parts["train"], self._parts.get("test")
-        found = []
-        for number, parts in enumerate(train):
-            if self._are_rows[number] and not self._are_tokens[number] and isinstance(parts[0], np.ndarray):
-                both = _stacked(cast(list[np.ndarray], [*parts, *(test[number] if test else [])]))
-                num_train = sum(map(len, parts))
-                found.append(InputColumns(number, both[:num_train], both[num_train:]))
-        return found
-
-    def _make_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        train, test = self._parts["train"], self._parts.get("test")
-        columns, num_train = [], sum(len(part) for part in train[0])
-        for number, parts in enumerate(train):
-            both = [*parts, *(test[number] if test else [])]
-            columns.append(_to_columns(both, self._seed))
-        table = np.concatenate(columns, axis=1).astype(np.float32)
-        return table[:num_train], table[num_train:]
-
-
-_Part = np.ndarray | list[Counter[Any]]
-"""Of a batch: numbers (b, w), or how often each of its words or tokens occurs in each example."""
-
-
-def _as_given(parts: Sequence[_Part]) -> np.ndarray:
-    """Return the values of an input, shape (n, w); texts, of which their words are left, are one column."""
-    if isinstance(parts[0], list):
-        texts = [
-            " ".join(map(str, words.elements())) for part in parts for words in cast(list[Counter[Any]], part)
+        return [
+            InputColumns(number, *(rows[:] for rows in self._numbers(number)))
+            for number, kept in enumerate(self._kept["train"])
+            if self._are_rows[number] and isinstance(kept, GrowingRows)
         ]
-        return np.array(texts)[:, np.newaxis]
-    return _stacked(cast(list[np.ndarray], parts))
+
+    def _numbers(self, number: int) -> tuple[Rows, Rows]:
+        """Return the rows of an input of numbers of both sets; shorter ones are filled up with zeros."""
+        kept = [
+            cast(GrowingRows, self._kept[name][number]) for name in ("train", "test") if name in self._kept
+        ]
+        width = max(rows.shape[1] for rows in kept)
+        train, *test = (_as_wide(rows, width) for rows in kept)
+        return train, (test[0] if test else np.empty((0, width), np.float32))
+
+    def _make_rows(self) -> tuple[Rows, np.ndarray]:
+        columns = [
+            _number_columns(*self._numbers(number))
+            if isinstance(kept, GrowingRows)
+            else _text_columns(
+                kept, cast(list[Counter[Any]], self._kept.get("test", {number: []})[number]), self._seed
+            )
+            for number, kept in enumerate(self._kept["train"])
+        ]
+        tables = []
+        for own in zip(*columns, strict=True):
+            table, width = GrowingRows(self._most_bytes), sum(rows.shape[1] for rows in own)
+            for part in row_slices(len(own[0]), width):
+                table.append(np.concatenate([rows[part] for rows in own], axis=1))
+            tables.append(table.in_memory() if len(own[0]) else np.empty((0, width), np.float32))
+        return tables[0], tables[1][:]
 
 
-def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the rows (b, w) of all batches; shorter ones are filled up with zeros, as `padded_batch` does."""
-    width = max(part.shape[1] for part in parts)
-    missing = [width - part.shape[1] for part in parts]
-    return np.concatenate(
-        [np.pad(part, ((0, 0), (0, own))) if own else part for part, own in zip(parts, missing, strict=True)]
-    )
+_Kept = GrowingRows | list[Counter[Any]]
+"""Of all examples: numbers (n, w), or how often each of its words or tokens occurs in each."""
+
+
+def _as_given(kept: _Kept) -> np.ndarray:
+    """Return the values of an input, shape (n, w); texts, of which their words are left, are one column."""
+    if isinstance(kept, GrowingRows):
+        return kept[:]
+    return np.array([" ".join(map(str, words.elements())) for words in kept])[:, np.newaxis]
+
+
+def _as_wide(kept: GrowingRows, width: int) -> Rows:
+    rows = kept.in_memory()
+    missing = width - rows.shape[1]
+    return rows if not missing else MappedRows(rows, lambda part: np.pad(part, ((0, 0), (0, missing))), width)
 
 
 def _count_words(values: np.ndarray) -> list[Counter[Any]]:
@@ -237,26 +255,57 @@ def _averaged(images: np.ndarray) -> np.ndarray:
     return cut.reshape(shape).mean(axis=(2, 4))
 
 
-def _to_columns(parts: Sequence[_Part], seed: int) -> np.ndarray:
-    """Return the columns of one input of all examples, shape (n + m, w)."""
-    if isinstance(parts[0], list):
-        return _text_columns([row for part in parts for row in part], seed)
-    rows = _stacked(cast(list[np.ndarray], parts))
-    finite = np.isfinite(rows)
-    if not finite.all():
-        means = np.where(finite, rows, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
-        rows = np.where(finite, rows, means)
-    if rows.shape[1] > _MOST_COLUMNS:
-        num_components = min(NUM_COMPONENTS, *rows.shape)
-        # The covariance of up to 1,024 numbers: exact, and one pass over the rows.
-        rows = PCA(num_components, svd_solver="covariance_eigh").fit_transform(rows)
-        return rows / max(float(rows.std(axis=0).max()), 1e-12)
-    scale = rows.std(axis=0)
-    return (rows - rows.mean(axis=0)) / np.where(scale == 0, 1, scale)
+def _number_columns(train: Rows, test: Rows) -> tuple[Rows, Rows]:
+    """Return the columns of an input of numbers of both sets: standardised, or principal components of many."""
+    both, width = (train, test), train.shape[1]
+    total, count = np.zeros(width), np.zeros(width)
+    for part in _parts_of(both):
+        is_finite = np.isfinite(part)
+        total += np.where(is_finite, part, 0).sum(axis=0, dtype=np.float64)
+        count += is_finite.sum(axis=0)
+    mean = total / np.maximum(count, 1)
+    mean = mean.astype(np.float32)
+
+    def centred(part: np.ndarray) -> np.ndarray:
+        part = part - mean
+        # A missing number counts as the mean.
+        return np.where(np.isfinite(part), part, 0)
+
+    num_rows = len(train) + len(test)
+    if width <= _MOST_COLUMNS:
+        squares = sum(np.square(centred(part)).sum(axis=0, dtype=np.float64) for part in _parts_of(both))
+        deviation = np.sqrt(squares / num_rows)
+        scale = np.where(deviation == 0, 1, deviation).astype(np.float32)
+        found = [MappedRows(rows, lambda part: centred(part) / scale, width) for rows in both]
+        return found[0], found[1]
+    # The covariance of up to 1,024 numbers: exact, and one pass over the rows.
+    covariance = np.zeros((width, width))
+    for part in _parts_of(both):
+        rows = centred(part)
+        covariance += rows.T @ rows
+    values, vectors = np.linalg.eigh(covariance / num_rows)
+    num_components = min(NUM_COMPONENTS, num_rows, width)
+    largest = max(float(np.sqrt(max(values[-1], 0))), 1e-12)
+    components = (vectors[:, ::-1][:, :num_components] / largest).astype(np.float32)
+    found = [MappedRows(rows, lambda part: centred(part) @ components, num_components) for rows in both]
+    return found[0], found[1]
 
 
-def _text_columns(counters: Sequence[Counter[Any]], seed: int) -> np.ndarray:
-    """Return components of the TF-IDF of texts; of few different ones, a column each (a category)."""
+def _parts_of(both: Sequence[Rows]) -> Iterator[np.ndarray]:
+    for rows in both:
+        for part in row_slices(*rows.shape):
+            yield rows[part]
+
+
+def _text_columns(
+    train: Sequence[Counter[Any]], test: Sequence[Counter[Any]], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return components of the TF-IDF of texts of both sets; of few different ones, a column each (a category)."""
+    columns = _words_columns([*train, *test], seed)
+    return columns[: len(train)], columns[len(train) :]
+
+
+def _words_columns(counters: Sequence[Counter[Any]], seed: int) -> np.ndarray:
     names: dict[Any, int] = {}
     indices = [names.setdefault(word, len(names)) for counter in counters for word in counter]
     starts = np.cumsum([0, *(len(counter) for counter in counters)])

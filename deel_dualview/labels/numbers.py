@@ -88,7 +88,8 @@ def _fit_heads(
 ) -> tuple[dict[str, HeadScores], Ridge]:
     """Return what each head predicts of both sets, (n, c) and (m, c), and the kernel ridge on the inputs."""
     heads: dict[str, HeadScores] = {}
-    for on, (train, test) in representations.named().items():
+    for on, (rows, test) in representations.named().items():
+        train = rows[:]
         # Features were made with the labels in view, so that these cannot choose the penalty.
         chosen_by = None if on == "inputs" else tested
         straight = _standardised(train, test)
@@ -173,7 +174,7 @@ def _score(
     output: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return predictions (n,) and scores (n,) of one output, and the weights of the heads."""
-    own, trained = labels[:, output], np.stack([head.train[:, output] for head in heads.values()])
+    own, trained = labels[:, output], np.stack([head.train[:][:, output] for head in heads.values()])
     weights = np.full(len(heads), 1 / len(heads))
     if tested is not None:
         weights = _weights(np.stack([head.test[:, output] for head in heads.values()]), tested[:, output])

@@ -23,12 +23,15 @@ from deel_dualview.labels.inputs import InputTable
 from deel_dualview.labels.issues import LabelIssues
 from deel_dualview.labels.numbers import find_number_issues
 from deel_dualview.labels.output_issues import OutputLabelIssues
+from deel_dualview.linalg.rows import Rows
 from deel_dualview.models import InfluenceModel, tracing
 from deel_dualview.models.arrays import Data, label_names, to_datasets
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.hidden import HiddenLayers
 from deel_dualview.models.label_kinds import LabelKind, check_label_kind, label_kind
 from deel_dualview.models.labels import check_class_names, check_output_names
+from deel_dualview.stores.budget import MemoryShares
+from deel_dualview.stores.growing import GrowingRows
 
 _EARLY_PART = 5
 
@@ -43,6 +46,7 @@ def label_issues(
     pred_probs: np.ndarray | None = None,
     checkpoints: Checkpoints | Sequence[keras.Model | InfluenceModel] | None = None,
     seed: int = 0,
+    memory_budget: int | None = None,
     progress: bool = True,
 ) -> LabelIssues | OutputLabelIssues:
     """Find the labels of a training set that are likely wrong, and of classes how many are.
@@ -72,6 +76,9 @@ def label_issues(
         checkpoints: the model at earlier moments of its training, in their order, for instance of `load_checkpoints`:
             the features of the one at a fifth of the way, which has memorised less, get heads of their own.
         seed: of random rows, folds and resampling.
+        memory_budget: bytes, for instance 2e9, beyond which rows of a classifier's training set are in a temporary
+            directory (of `TMPDIR`) and read in blocks; None for no limit. A few numbers of each example, and words of
+            texts, are in memory in any case.
         progress: whether a bar is shown (on a terminal only).
 
     Returns:
@@ -88,6 +95,7 @@ def label_issues(
         found.to_csv("label_issues.csv")
     """
     check_seed("seed", seed)
+    shares = MemoryShares.of(memory_budget)
     influence_model = model if isinstance(model, InfluenceModel) else InfluenceModel(model)
     check_label_kind(influence_model)
     given, columns = (
@@ -99,15 +107,17 @@ def label_issues(
         data.check_bounded(dataset, name)
         data.check_same_twice(dataset, name)
     early = _early(checkpoints)
-    table = InputTable(has_token_ids=takes_token_ids(influence_model.model), seed=seed)
+    table = InputTable(
+        has_token_ids=takes_token_ids(influence_model.model), seed=seed, most_bytes=shares.inputs
+    )
     read = {
-        name: _read(influence_model, early, dataset, name, table, seed=seed, progress=progress)
+        name: _read(influence_model, early, dataset, name, table, shares.block, seed=seed, progress=progress)
         for name, dataset in splits.items()
     }
     kind = label_kind(influence_model)
     trained, tested = read["train"], read.get("test", _nothing(read["train"]))
     representations = Representations(
-        Representation(trained.features, tested.features),
+        Representation(trained.features, tested.features[:]),
         representation(trained.before, tested.before),
         Representation(*table.rows()),
         representation(trained.early, tested.early),
@@ -132,6 +142,7 @@ def label_issues(
         ids=trained.ids,
         pred_probs=pred_probs,
         seed=seed,
+        held_bytes=shares.block,
     )
 
 
@@ -174,12 +185,12 @@ def _early(checkpoints: Checkpoints | Sequence[keras.Model | InfluenceModel] | N
 class _Read(NamedTuple):
     """What a pass over a set has kept: arrays of all its examples."""
 
-    features: np.ndarray
-    before: np.ndarray | None
+    features: Rows
+    before: Rows | None
     predictions: np.ndarray
     labels: np.ndarray
     ids: np.ndarray | None
-    early: np.ndarray | None
+    early: Rows | None
 
 
 def takes_token_ids(model: keras.Model) -> bool:
@@ -229,6 +240,7 @@ def _read(
     dataset: tf.data.Dataset,
     name: str,
     table: InputTable,
+    most_bytes: int | None,
     *,
     seed: int,
     progress: bool,
@@ -245,34 +257,37 @@ def _read(
     )
     layers = HiddenLayers(model, seed, data.unpack(dataset.element_spec).inputs)
     columns: dict[str, list[Any]] = {}
+    rows = {key: GrowingRows(most_bytes) for key in ("features", "before", "early")}
 
     def keep(batch: data.Batch) -> None:
         hidden = layers(batch.inputs)
         kept = {
-            "features": hidden.features,
-            "before": hidden.before,
             "predictions": tf.argmax(hidden.logits, axis=1),
             "labels": model.to_targets(batch.labels),
             "ids": batch.ids,
         }
-        if early is not None:
-            kept["early"] = early.features(batch.inputs)
         for key, part in kept.items():
             if part is not None:
                 columns.setdefault(key, []).append(data.to_array(part))
+        rows["features"].append(data.to_array(hidden.features))
+        if hidden.before is not None:
+            rows["before"].append(data.to_array(hidden.before))
+        if early is not None:
+            rows["early"].append(data.to_array(early.features(batch.inputs)))
         table.add(batch.inputs, name)
 
     with tqdm(total=None, desc=f"Reading {name}", unit="batch", disable=None if progress else True) as bar:
         for _ in data.map_batches(keep, dataset, name):
             bar.update()
     arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
+    found = {key: own.in_memory() for key, own in rows.items() if len(own)}
     return _Read(
-        arrays["features"],
-        arrays.get("before"),
+        found["features"],
+        found.get("before"),
         arrays["predictions"],
         arrays["labels"],
         arrays.get("ids"),
-        arrays.get("early"),
+        found.get("early"),
     )
 
 

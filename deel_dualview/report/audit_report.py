@@ -48,13 +48,15 @@ class AuditReport:
         findings: in the order of the page, by subject; a surrogate that is not to be trusted comes first.
         attributions: influence values (m, n) of every training example on the explained logit of every test
             example; zero but for support vectors. A row sums to the surrogate's logit. Of any other method
-            than DualView, only the k strongest values on either side of every row.
+            than DualView, and of DualView beyond the memory budget or 1 GiB, only the k strongest values on either
+            side of every row.
         label_issues: of every training label: scores, suggestions, the count.
         arrays: what goes with the attributions into `attributions.npz`, by name.
         shown: contents of the examples that the page shows, by split and index: nests of arrays.
         relevance: heatmaps of the pairs that the page shows, by the index of the test and of the training example.
         input_names: of columns, or words of tokens by their number; empty for neither.
         changes: what is different from an earlier audit, where one was given.
+        holds_all_values: whether the attributions are all that are not zero.
     """
 
     overview: Overview
@@ -66,6 +68,7 @@ class AuditReport:
     relevance: Mapping[tuple[int, int], PairMaps] = field(default_factory=dict)
     input_names: Sequence[str] = ()
     changes: Changes | None = None
+    holds_all_values: bool = True
 
     @property
     def rates(self) -> dict[str, float | None]:

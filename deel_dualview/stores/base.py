@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deel_dualview._checks import check_count, check_flag, describe, require
+from deel_dualview._checks import check_bytes, check_flag, describe, require
 from deel_dualview._summaries import Summarised
 from deel_dualview.data import array_bytes
 
@@ -130,7 +130,7 @@ class Store(Summarised, ABC):
         self, *, progress: bool = True, memory_budget: int | None = None, half_precision: bool = False
     ):
         self.progress = progress
-        self.memory_budget = None if memory_budget is None else check_count("memory_budget", memory_budget)
+        self.memory_budget = None if memory_budget is None else check_bytes("memory_budget", memory_budget)
         self.half_precision = check_flag("half_precision", half_precision)
 
     @abstractmethod

@@ -34,6 +34,7 @@ from deel_dualview.stores.shards import (
     map_array,
     part_paths,
     read_manifest,
+    read_parts,
     remedy,
     reporting_failed_writes,
     write_manifest,
@@ -41,7 +42,7 @@ from deel_dualview.stores.shards import (
 )
 from deel_dualview.stores.text import LENGTHS
 
-_LOCK = ".lock"
+_LOCK, _NOT_SET = ".lock", "(as usual)"
 SHARD_SIZE = 8192
 
 
@@ -55,6 +56,9 @@ class StoreDescription(NamedTuple):
         num_shards: files of each array.
         num_bytes: of all arrays.
         is_complete: whether the whole dataset is stored; else opening it computes the rest.
+        num_waiting: shards that workers of a cluster have written, which opening it lists.
+        num_fits: fits to the vectors, ended or interrupted, that the next one of the same settings goes on from.
+        fit_bytes: of their files.
     """
 
     key: dict[str, str]
@@ -63,6 +67,9 @@ class StoreDescription(NamedTuple):
     num_shards: int
     num_bytes: int
     is_complete: bool
+    num_waiting: int
+    num_fits: int
+    fit_bytes: int
 
 
 class DiskStore(Store):
@@ -113,9 +120,17 @@ class DiskStore(Store):
                 StoredShard(self.directory, manifest.shards[0]) if manifest.shards else {}
             ).items()
         }
-        stored = _OnDisk(self.directory, manifest)
+        stored, fits = _OnDisk(self.directory, manifest), list(self.fits.glob("fit-*.npz"))
         return StoreDescription(
-            dict(manifest.key), arrays, len(stored), len(manifest.shards), stored.num_bytes, manifest.complete
+            key=dict(manifest.key),
+            arrays=arrays,
+            num_examples=len(stored),
+            num_shards=len(manifest.shards),
+            num_bytes=stored.num_bytes,
+            is_complete=manifest.complete,
+            num_waiting=0 if manifest.complete else len(read_parts(self.directory, manifest.key)),
+            num_fits=len(fits),
+            fit_bytes=sum(path.stat().st_size for path in fits),
         )
 
     def verify(self) -> None:
@@ -183,8 +198,8 @@ class DiskStore(Store):
 
     def _foreign(self, stored: Mapping[str, str], key: Mapping[str, str]) -> StoreError:
         names = sorted(name for name in {*stored, *key} if stored.get(name) != key.get(name))
-        received = {name: key.get(name) for name in names}
-        received |= {f"stored {name}": stored.get(name) for name in names}
+        received = {name: key.get(name, _NOT_SET) for name in names}
+        received |= {f"stored {name}": stored.get(name, _NOT_SET) for name in names}
         others = ", ".join("other examples" if name == "examples" else f"another {name}" for name in names)
         message = f"The store holds vectors of {others}. {remedy(self.directory)}"
         return StoreError(describe(message, received))
@@ -309,25 +324,41 @@ class TemporaryVectors(_OnDisk):
     """
 
     def __init__(self, blocks: Iterator[Block], memory_budget: int | None) -> None:
-        named = os.environ.get("TMPDIR")
-        require(
-            not named or Path(named).is_dir(),
-            "Vectors beyond the memory budget go to a temporary directory, but TMPDIR names none.",
-            {"TMPDIR": named},
-        )
+        check_temporary_directory()
         directory, manifest = Path(tempfile.mkdtemp(prefix="deel-dualview-")), Manifest({})
         # Also when the interpreter ends.
         weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         for block in _resize(blocks, SHARD_SIZE):
-            try:
+            with reporting_full_temporary_directory():
                 manifest = manifest.with_shard(write_shard(directory, len(manifest.shards), block))
-            except StoreError as error:
-                raise StoreError(
-                    f"Vectors beyond the memory budget go to {tempfile.gettempdir()}, which does not take them "
-                    f"({error.__cause__}): set TMPDIR to a directory on a larger disk, or give "
-                    "DiskStore(directory, memory_budget=...)."
-                ) from error
         super().__init__(directory, manifest, memory_budget)
+
+
+def check_temporary_directory() -> None:
+    """Refuse a TMPDIR that is no directory.
+
+    Raises:
+        ValueError: it is none.
+    """
+    named = os.environ.get("TMPDIR")
+    require(
+        not named or Path(named).is_dir(),
+        "Vectors beyond the memory budget go to a temporary directory, but TMPDIR names none.",
+        {"TMPDIR": named},
+    )
+
+
+@contextmanager
+def reporting_full_temporary_directory() -> Iterator[None]:
+    """Turn errors of writing to the temporary directory into a `StoreError` that says what to do."""
+    try:
+        yield
+    except (OSError, StoreError) as error:
+        raise StoreError(
+            f"Vectors beyond the memory budget go to {tempfile.gettempdir()}, which does not take them "
+            f"({error.__cause__ or error}): set TMPDIR to a directory on a larger disk, or give "
+            "DiskStore(directory, memory_budget=...)."
+        ) from error
 
 
 def _resize(blocks: Iterator[Block], size: int) -> Iterator[Block]:

@@ -26,6 +26,7 @@ from deel_dualview.stores.base import CHECKED, HASHES, ID_HASHES, Block, Column,
 # So much reading costs little beside the network's pass, and finds any reshuffling.
 _SHARE_READ_AGAIN = 0.05
 _LEAST_BATCHES = 2
+_KEEP_LENGTH = "Every pass must yield the same examples: a filter, a generator or files have changed, or another part was taken."
 
 
 def compute_blocks(dataset: tf.data.Dataset, compute: Compute, known: Block, bar: tqdm) -> Iterator[Block]:
@@ -160,7 +161,7 @@ def check_length(num_examples_now: int, num_examples_before: int) -> None:
     if num_examples_now != num_examples_before:
         found = "more examples" if num_examples_now > num_examples_before else "fewer examples"
         received = {"num_examples before": num_examples_before, "num_examples now": num_examples_now}
-        raise ChangedError(describe(changed_message("dataset", found), received))
+        raise ChangedError(describe(changed_message("dataset", found, _KEEP_LENGTH), received))
 
 
 def _hashed_batches(dataset: tf.data.Dataset, bar: tqdm) -> Iterator[tuple[np.ndarray, Block, Any]]:

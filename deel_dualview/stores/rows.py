@@ -5,8 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from deel_dualview.linalg.rows import LazyRows
+from deel_dualview.linalg.rows import LazyRows, Rows
 from deel_dualview.stores.base import StoredVectors
+
+
+def all_rows(stored: StoredVectors, name: str, num_columns: int | None = None) -> Rows:
+    """Return an array (n, d) of a store: in memory, or beyond half of the memory budget as rows that are read.
+
+    Args:
+        stored: the vectors.
+        name: of the array.
+        num_columns: d; by default that of the first block.
+    """
+    if num_columns is None:
+        num_columns = next(iter(stored))[name].shape[1]
+    if stored.allows(4 * len(stored) * num_columns):
+        return stored.array(name)
+    return StoredRows(stored, name, num_columns)
 
 
 class StoredRows(LazyRows):

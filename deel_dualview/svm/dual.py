@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from deel_dualview._checks import check_count, check_positive, require
+from deel_dualview._checks import check_bytes, check_count, check_positive, require
 from deel_dualview.svm.ascent import Ascent
 from deel_dualview.svm.canonical import canonical_coefficients, point_from_coefficients, sparse_coefficients
 from deel_dualview.svm.certificate import certify_coefficients
@@ -96,7 +96,7 @@ class DualSVMSolver:
         if self.checkpoints is not None:
             check_directory("checkpoints", self.checkpoints)
         if self.memory_budget is not None:
-            check_count("memory_budget", self.memory_budget)
+            object.__setattr__(self, "memory_budget", check_bytes("memory_budget", self.memory_budget))
         check_positive("tolerance", self.tolerance)
         check_count("max_iterations", self.max_iterations)
 

@@ -8,6 +8,7 @@ import pytest
 from cli_cases import DATA, refused, run, save_model
 
 from deel_dualview.cli import main
+from deel_dualview.cli.running import Size
 
 MAPPING = """
 import tensorflow as tf
@@ -133,3 +134,16 @@ def test_a_second_audit_says_what_has_changed(folder):
 def test_another_file_than_an_audit_is_refused_before_the_audit(folder):
     assert refused(own("--since", "names.txt"), "audit.json of an earlier audit")
     assert not (folder / "audit").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500MB", 5e8), ("2 GB", 2e9), ("1.5GiB", 1.5 * 2**30), ("2e9", 2e9), ("64kib", 65536)]
+)
+def test_a_size_is_a_number_of_bytes_with_a_unit(text, size):
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "2 TBs", "1.2.3GB", "1e999", "nan"])
+def test_a_size_that_is_none_is_refused(text):
+    result = run("--memory-budget", text)
+    assert result.exit_code == 2 and "is no size, such as 500MB or 2GB" in result.output

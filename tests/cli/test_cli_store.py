@@ -1,5 +1,7 @@
 """`deel-dualview store`: what is said of stores that are whole, unfinished, damaged or none, and what is deleted."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +9,7 @@ from click.testing import CliRunner
 
 from deel_dualview import DiskStore
 from deel_dualview.cli import main
+from deel_dualview.stores.shards import Manifest, part_name, read_manifest, write_manifest
 
 KEY = {"model": "abc", "layer": "dense"}
 
@@ -30,6 +33,18 @@ def test_info_lists_examples_arrays_and_what_they_depend_on(directory):
     for part in ("23 examples in 5 shards", "complete", "features", "float32", "hashes", "model: abc"):
         assert part in said.output
     assert "not complete" not in said.output
+
+
+def test_info_names_fits_and_shards_of_workers(directory):
+    assert "fits" not in run("info", directory).output
+    (directory / "fits").mkdir()
+    (directory / "fits" / "fit-0123.npz").write_bytes(bytes(2**20))
+    assert "1 fits to them, 1.0 MiB" in run("info", directory).output
+    # As a cluster leaves it that was killed before its first worker listed the shards.
+    manifest = read_manifest(directory)
+    write_manifest(directory, dataclasses.replace(manifest, complete=False), part_name(1))
+    write_manifest(directory, Manifest(manifest.key))
+    assert "5 shards of workers of a cluster" in run("info", directory).output
 
 
 def test_a_store_without_its_end_is_not_complete(tmp_path):
