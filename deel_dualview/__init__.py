@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from deel_dualview.calculators.boundary import SampleBoundaryCalculator as SampleBoundaryCalculator
     from deel_dualview.calculators.boundary import WeightsBoundaryCalculator as WeightsBoundaryCalculator
     from deel_dualview.calculators.dualview import DualView as DualView
+    from deel_dualview.calculators.ensemble import Ensemble as Ensemble
     from deel_dualview.calculators.feature_similarity import FeatureSimilarity as FeatureSimilarity
     from deel_dualview.calculators.first_order import (
         FirstOrderInfluenceCalculator as FirstOrderInfluenceCalculator,
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from deel_dualview.gradients import PerExampleGradients as PerExampleGradients
     from deel_dualview.ihvp import ArnoldiIHVP as ArnoldiIHVP
     from deel_dualview.ihvp import ConjugateGradientDescentIHVP as ConjugateGradientDescentIHVP
+    from deel_dualview.ihvp import EkfacConjugateGradientIHVP as EkfacConjugateGradientIHVP
     from deel_dualview.ihvp import EkfacIHVP as EkfacIHVP
     from deel_dualview.ihvp import ExactIHVP as ExactIHVP
     from deel_dualview.ihvp import IdentityIHVP as IdentityIHVP
+    from deel_dualview.ihvp import LayerwiseDamping as LayerwiseDamping
     from deel_dualview.ihvp import LissaIHVP as LissaIHVP
     from deel_dualview.ihvp import RelativeDamping as RelativeDamping
     from deel_dualview.labels import Correction as Correction
@@ -113,7 +116,9 @@ _HOMES = {
     "DualSVMSolution": "svm",
     "DualSVMSolver": "svm",
     "DualView": "calculators.dualview",
+    "EkfacConjugateGradientIHVP": "ihvp",
     "EkfacIHVP": "ihvp",
+    "Ensemble": "calculators.ensemble",
     "ExactIHVP": "ihvp",
     "FactoredProjection": "linalg.projections",
     "FeatureSimilarity": "calculators.feature_similarity",
@@ -126,6 +131,7 @@ _HOMES = {
     "InfluenceModel": "models.influence_model",
     "KroneckerProjection": "linalg.projections",
     "LabelIssues": "labels",
+    "LayerwiseDamping": "ihvp",
     "LeverageCorrectedInfluenceCalculator": "calculators.leverage",
     "LissaIHVP": "ihvp",
     "MemoryStore": "stores",

@@ -94,7 +94,7 @@ PICTURES: dict[str, dict[str, Build]] = {
     "trak": {
         "Trak, last layer": lambda s: dd.Trak(*s.one),
         "Trak, all weights, 512 projections": lambda s: dd.Trak(
-            *s.one, weights="all", projection=dd.FactoredProjection(512)
+            *s.one, weights="all", projection=dd.FactoredProjection(512), relative_damping=1e-3
         ),
     },
     "tracin": {"TracIn, all weights": tracin},

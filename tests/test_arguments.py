@@ -57,7 +57,7 @@ ARGUMENTS = {
     | {
         "weights": BAD_WEIGHTS,
         "projection": (128,),
-        "relative_damping": BAD_NUMBERS,
+        "relative_damping": BAD_NUMBERS[:-1],
         "index": BAD_INDICES,
     },
     dv.FirstOrderInfluenceCalculator: WITH_INVERSE,
@@ -90,6 +90,16 @@ ARGUMENTS = {
     },
     dv.EkfacIHVP: {name: INVERSE[name] for name in ("model", "store", "weights", "damping", "regularisation")}
     | {"num_samples": BAD_COUNTS, "seed": ("0", -1, 1.5)},
+    dv.EkfacConjugateGradientIHVP: {
+        name: INVERSE[name] for name in ("model", "store", "weights", "damping", "regularisation")
+    }
+    | {
+        "num_samples": BAD_COUNTS,
+        "num_curvature_examples": BAD_COUNTS,
+        "max_iterations": BAD_COUNTS,
+        "tolerance": BAD_NUMBERS,
+        "seed": ("0", -1, 1.5),
+    },
 }
 CASES = [
     pytest.param(cls, name, value, id=f"{cls.__name__}-{name}-{value!r}")
@@ -150,7 +160,8 @@ def test_all_calculators_and_inverses_are_tried():
     kinds = (dv.BaseInfluenceCalculator, dv.ExactIHVP.__base__)
     classes = [value for value in (getattr(dv, name) for name in dv.__all__) if isinstance(value, type)]
     missing = [cls for cls in classes if issubclass(cls, kinds) and cls not in ARGUMENTS]
-    assert missing == [dv.BaseInfluenceCalculator]
+    # An ensemble takes calculators, and no training set.
+    assert missing == [dv.BaseInfluenceCalculator, dv.Ensemble]
 
 
 @pytest.mark.parametrize("k", [2.5, 0, "3", None, True, 61])

@@ -21,6 +21,7 @@ PAGES = sorted(page for page in (DOCS / "methods").glob("*.md") if page.name != 
 GUIDES = [
     DOCS / "how_to" / name
     for name in (
+        "ensembles.md",
         "explain_a_prediction.md",
         "fix_labels.md",
         "large_datasets.md",

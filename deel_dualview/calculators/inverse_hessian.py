@@ -2,6 +2,7 @@
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 
 import keras
@@ -16,6 +17,7 @@ from deel_dualview.gradients import check_finite
 from deel_dualview.ihvp import ExactIHVP, InverseHessianVectorProduct
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
+from deel_dualview.linalg.solvers import LinearSolution
 from deel_dualview.models import InfluenceModel
 from deel_dualview.search.bounded import NUM_FIRST, Bounded, Search
 from deel_dualview.stores import Store
@@ -92,6 +94,19 @@ class InverseHessianCalculator(StoredInfluenceCalculator):
                     {"type": type(ihvp).__name__},
                 )
             )
+
+    def solve_queries(self, dataset_to_evaluate: tf.data.Dataset) -> Iterator[LinearSolution]:
+        """Yield how well the inverse Hessian was applied to the gradients of evaluated examples, by `LinearSolution`.
+
+        One solution for a batch of queries, or for each part of it where a batch of dense queries takes more than
+        32 MiB. The inverse is applied again.
+        """
+        self._check_queries(dataset_to_evaluate)
+        data.check_bounded(dataset_to_evaluate, "dataset_to_evaluate")
+        self.check_unchanged()
+        for represented in self._represented(dataset_to_evaluate):
+            for part in self._parts(represented):
+                yield self.ihvp.solve(self._query_gradients(part, self._explained_classes(part)))
 
     def _prepare(self) -> None:
         """Check or compute what influence vectors need, before the pass over the training set."""

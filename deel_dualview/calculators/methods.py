@@ -86,6 +86,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "FirstOrderInfluenceCalculator",
             inverse="EkfacIHVP",
         ),
+        "ekfac-cg": Method(
+            "Influence functions, EK-FAC and conjugate gradients",
+            _REMOVAL,
+            "calculators.first_order",
+            "FirstOrderInfluenceCalculator",
+            inverse="EkfacConjugateGradientIHVP",
+        ),
         "arnoldi": Method(
             "Influence functions, Arnoldi",
             _REMOVAL,
@@ -167,7 +174,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
     }
 )
-"""Every method by its name; gradients are those of the last layer."""
+"""Every method by its name; gradients are those of the last layer, of "ekfac-cg" those of all."""
 
 AUDIT_SETTINGS: Mapping[str, Mapping[str, object]] = MappingProxyType({"dualview": {"kernel": "cosine"}})
 """What an audit sets: under this kernel the surrogate is sparse, and agrees with the model best."""

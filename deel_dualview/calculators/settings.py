@@ -10,7 +10,7 @@ from typing import Any
 
 from deel_dualview._checks import describe, require
 from deel_dualview.calculators.methods import METHODS, split_settings
-from deel_dualview.ihvp import RelativeDamping
+from deel_dualview.ihvp import LayerwiseDamping, RelativeDamping
 from deel_dualview.linalg.projections import FactoredProjection, GaussianProjection, KroneckerProjection
 from deel_dualview.svm import DualSVMSolver
 
@@ -21,6 +21,7 @@ _MADE = {
         FactoredProjection,
         GaussianProjection,
         KroneckerProjection,
+        LayerwiseDamping,
         RelativeDamping,
     )
 }

@@ -19,6 +19,8 @@ from deel_dualview.stores import Store
 from deel_dualview.typing import Function, Target
 
 _LARGEST_SIZE = 16384
+_LAST_LAYER, _OTHER_WEIGHTS = 1e-3, 1.0
+"""Defaults of the damping; the second was chosen on one network and confirmed on two (`bench_retraining_lds.py`)."""
 
 
 class Trak(StoredInfluenceCalculator):
@@ -49,7 +51,8 @@ class Trak(StoredInfluenceCalculator):
         train_set: the training set, batched, elements `(inputs, labels)` or `(inputs, labels, ids)`.
         weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
         projection: a random projection of the gradients, needed for many weights; none by default.
-        relative_damping: lambda in units of the mean eigenvalue of Phi' Phi.
+        relative_damping: lambda in units of the mean eigenvalue of Phi' Phi; by default 1e-3 for the last layer and
+            1 for other weights, which predicts retraining better there.
         target: which class of an evaluated example is explained.
         store: where features of the training examples are kept.
         index: for millions of training examples, see `FaissIndex`; every example is compared by default.
@@ -71,13 +74,17 @@ class Trak(StoredInfluenceCalculator):
         *,
         weights: Weights = "last",
         projection: Projection | None = None,
-        relative_damping: float = 1e-3,
+        relative_damping: float | None = None,
         target: Target = "prediction",
         store: Store | None = None,
         index: FaissIndex | None = None,
     ) -> None:
         check_index(index)
         checkpoints = check_models(models)
+        if relative_damping is None:
+            relative_damping = (
+                _LAST_LAYER if isinstance(weights, str) and weights == "last" else _OTHER_WEIGHTS
+            )
         self.relative_damping = check_positive("relative_damping", relative_damping)
         self.gradients = CheckpointGradients(
             checkpoints, weights=weights, function=_function_of(checkpoints[0]), projection=projection

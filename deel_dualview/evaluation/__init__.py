@@ -5,6 +5,7 @@ from deel_dualview.evaluation.networks import RECIPES, Recipe
 from deel_dualview.evaluation.pages import read_benchmark
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Subset, Superclasses
 from deel_dualview.evaluation.runner import benchmark
+from deel_dualview.evaluation.subset_training import SubsetModel, train_on_subsets
 from deel_dualview.evaluation.tables import Benchmark
 from deel_dualview.evaluation.trained_models import ImageData, Subject, load_images, subject
 from deel_dualview.models.recorded_training import RecordedTraining, record_training
@@ -20,6 +21,7 @@ __all__ = [
     "RecordedTraining",
     "Subject",
     "Subset",
+    "SubsetModel",
     "Superclasses",
     "benchmark",
     "load_ground_truth",
@@ -27,6 +29,7 @@ __all__ = [
     "read_benchmark",
     "record_training",
     "subject",
+    "train_on_subsets",
 ]
 
 

@@ -12,7 +12,13 @@ from deel_dualview.curvature.ekfac import KroneckerCurvature
 from deel_dualview.curvature.ekfac_layers import EkfacLayer, ekfac_layer
 from deel_dualview.curvature.ekfac_passes import estimate_curvature
 from deel_dualview.gradients import Weights
-from deel_dualview.ihvp.base import Damping, InverseHessianVectorProduct
+from deel_dualview.ihvp.base import (
+    Damping,
+    InverseHessianVectorProduct,
+    LayerwiseDamping,
+    RelativeDamping,
+    check_layerwise,
+)
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.operators import DampedOperator, LinearOperator
 from deel_dualview.linalg.solvers import LinearSolution
@@ -21,6 +27,8 @@ from deel_dualview.models.train_sets import is_split, to_influence_model
 from deel_dualview.stores import Store
 
 _LARGEST_FACTOR = 16_384
+_LEAST_SHARE = 1e-3
+"""Of the mean damping of all layers, at least this is that of a layer whose gradients are next to zero."""
 
 
 class EkfacIHVP(InverseHessianVectorProduct):
@@ -45,7 +53,9 @@ class EkfacIHVP(InverseHessianVectorProduct):
         model: see `InverseHessianVectorProduct`, as all others.
         train_set: batched.
         weights: `"last"`, `"all"` or names of layers.
-        damping: absolute, or `RelativeDamping`: a multiple of the mean eigenvalue over all these layers.
+        damping: absolute; or `RelativeDamping`, a multiple of the mean eigenvalue over all these layers; or
+            `LayerwiseDamping`, of that of each layer. By default none where there is a `regularisation`, else
+            `RelativeDamping(0.1)` in any weights.
         regularisation: lambda of a penalty lambda / 2 ||w||^2 of the training objective.
         num_samples: for each example, of how many random directions of the logits the curvature is a mean; None
             for the exact expectation over the model's predicted classes, at c backward passes.
@@ -70,7 +80,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
         train_set: tf.data.Dataset,
         *,
         weights: Weights = "last",
-        damping: Damping = None,
+        damping: Damping | LayerwiseDamping = None,
         regularisation: float = 0.0,
         num_samples: int | None = 1,
         seed: int = 0,
@@ -78,6 +88,7 @@ class EkfacIHVP(InverseHessianVectorProduct):
     ) -> None:
         self.num_samples = None if num_samples is None else check_count("num_samples", num_samples)
         self.seed = check_seed("seed", seed)
+        layerwise = check_layerwise(damping)
         model = to_influence_model(model)
         if is_split(model):
             model.refuse_positions("EkfacIHVP")
@@ -86,10 +97,13 @@ class EkfacIHVP(InverseHessianVectorProduct):
             train_set,
             weights=weights,
             curvature="gauss-newton",
-            damping=damping,
+            damping=None if isinstance(damping, LayerwiseDamping) else damping,
             regularisation=regularisation,
             store=store,
         )
+        if damping is None and not self.regularisation:
+            self._damping = RelativeDamping(0.1)
+        self._damping = layerwise or self._damping
         self.model.refuse_positions("EkfacIHVP")
         self.approximation: KroneckerCurvature = estimate_curvature(
             self.model, self._layers(), train_set, num_samples=self.num_samples, seed=seed
@@ -103,7 +117,12 @@ class EkfacIHVP(InverseHessianVectorProduct):
     @cached_property
     def hessian(self) -> LinearOperator:
         """The damped approximation, which this operator inverts."""
-        return DampedOperator(self.approximation, self.regularisation + self.damping)
+        return DampedOperator(self.approximation, self.added)
+
+    @property
+    def added(self) -> tf.Tensor:
+        """What is added to the diagonal of the curvature, regularisation and damping, shape (p,), float32."""
+        return self.approximation.diagonal(self._added)
 
     def coordinates(self, gradients: Blocks) -> Blocks:
         """Return gradients in the eigenbasis; an outer product of a Dense layer stays one.
@@ -115,22 +134,22 @@ class EkfacIHVP(InverseHessianVectorProduct):
 
     def solve_coordinates(self, coordinates: Blocks) -> Blocks:
         """Return the inverse times vectors in the eigenbasis, as matrices (n, p_k)."""
-        return self.approximation.solve_rotated(coordinates, self.regularisation + self.damping)
+        return self.approximation.solve_rotated(coordinates, self._added)
 
     def vector_norms(self, coordinates: Blocks) -> tf.Tensor:
         """Return sqrt(v' H^-1 v): with it and its dual, Cauchy and Schwarz bound influence tightly."""
-        return self.approximation.inverse_norms(coordinates, self.regularisation + self.damping)
+        return self.approximation.inverse_norms(coordinates, self._added)
 
     def solution_norms(self, solutions: Blocks) -> tf.Tensor:
         """Return sqrt(q' H q)."""
-        return self.approximation.norms(solutions, self.regularisation + self.damping)
+        return self.approximation.norms(solutions, self._added)
 
     def describe_coordinates(self) -> dict[str, str]:
         return self.describe() | {"basis": self.approximation.fingerprint()}
 
     def _solve(self, rows: tf.Tensor) -> LinearSolution:
         num_rows = tf.shape(rows)[0]
-        value = self.approximation.solve(rows, self.regularisation + self.damping)
+        value = self.approximation.solve(rows, self._added)
         return LinearSolution(value, tf.ones(num_rows, tf.bool), 0, tf.zeros(num_rows, rows.dtype))
 
     def _describe_algorithm(self) -> dict[str, str]:
@@ -138,6 +157,15 @@ class EkfacIHVP(InverseHessianVectorProduct):
 
     def _mean_eigenvalue(self) -> float:
         return self.approximation.trace() / self.size
+
+    @cached_property
+    def _added(self) -> list[float]:
+        """What is added to the eigenvalues of every layer."""
+        if not isinstance(self._damping, LayerwiseDamping):
+            return [self.regularisation + self.damping] * len(self.approximation.layers)
+        least = _LEAST_SHARE * self.damping
+        means = self.approximation.means()
+        return [self.regularisation + max(self._damping.factor * mean, least) for mean in means]
 
     def _layers(self) -> list[EkfacLayer]:
         """Return the layers of the chosen weights, all of them known and of moderate size."""
@@ -165,10 +193,17 @@ class EkfacIHVP(InverseHessianVectorProduct):
         return known
 
     def _check_positive_definite(self) -> None:
-        smallest = min(float(tf.reduce_min(values)) for values in self.approximation.eigenvalues)
-        largest = max(float(tf.reduce_max(values)) for values in self.approximation.eigenvalues)
-        total = self.regularisation + self.damping
-        if not smallest + total > 1e-7 * largest:
+        eigenvalues = self.approximation.eigenvalues
+        smallest = min(
+            float(tf.reduce_min(values)) + added
+            for values, added in zip(eigenvalues, self._added, strict=True)
+        )
+        largest = max(float(tf.reduce_max(values)) for values in eigenvalues)
+        if not smallest > 1e-7 * largest:
             needed = "The curvature is singular and there is no damping: give `damping`, for instance "
-            received = {"smallest eigenvalue": smallest, "largest eigenvalue": largest, "damping": total}
+            received = {
+                "smallest damped eigenvalue": smallest,
+                "largest eigenvalue": largest,
+                "damping": self._damping,
+            }
             raise np.linalg.LinAlgError(describe(f"{needed}RelativeDamping(0.1).", received))

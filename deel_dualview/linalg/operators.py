@@ -68,14 +68,14 @@ class DenseOperator(LinearOperator):
 
 
 class DampedOperator(LinearOperator):
-    """A + damping * I.
+    """A + damping * I, or A + diag(damping).
 
     Args:
         operator: A.
-        damping: what is added to every eigenvalue, >= 0.
+        damping: >= 0, what is added to every eigenvalue; or to every entry of the diagonal, shape (p,).
     """
 
-    def __init__(self, operator: LinearOperator, damping: float) -> None:
+    def __init__(self, operator: LinearOperator, damping: float | tf.Tensor) -> None:
         self.operator = operator
         self.damping = damping
 
@@ -95,7 +95,7 @@ class DampedOperator(LinearOperator):
         return tf.linalg.set_diag(dense, tf.linalg.diag_part(dense) + tf.cast(self.damping, dense.dtype))
 
     def trace(self) -> float:
-        return self.operator.trace() + self.damping * self.size
+        return self.operator.trace() + float(tf.reduce_mean(self.damping)) * self.size
 
 
 def largest_eigenvalue(operator: LinearOperator, *, num_iterations: int = 30, seed: int = 0) -> float:

@@ -25,6 +25,8 @@ class LinearSolution(NamedTuple):
         relative_residual: ||b - A x|| / ||b|| of each row, 0 for a zero row, shape (n,).
         negative_curvature: the least d'Ad / d'd < 0 that conjugate gradients met, which bounds the smallest
             eigenvalue from above; None where A looked positive definite.
+        row_iterations: products with A that each row took part in, shape (n,), int64; None of other solvers than
+            conjugate gradients.
     """
 
     value: tf.Tensor
@@ -32,6 +34,7 @@ class LinearSolution(NamedTuple):
     num_iterations: int
     relative_residual: tf.Tensor
     negative_curvature: float | None = None
+    row_iterations: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return to_text("LinearSolution", briefly(self._asdict()))
@@ -57,7 +60,8 @@ def conjugate_gradient(
         rows: right-hand sides, shape (n, p), of the operator's dtype.
         max_iterations: stop after this many products with A, converged or not.
         tolerance: relative to the norm of each right-hand side.
-        preconditioner: an approximation of the inverse of A, symmetric positive definite; none by default.
+        preconditioner: an approximation P of the inverse of A, symmetric positive definite; none by default. The first
+            iterate is P b, times the length that is best in the norm of A.
 
     Source: Hestenes and Stiefel (1952), section 3.
     """
@@ -67,8 +71,10 @@ def conjugate_gradient(
     state = (tf.zeros_like(rows), rows, direction, tf.reduce_sum(rows * preconditioned, axis=1))
     state = unsolved.retire(state, tf.norm(rows, axis=1))
     num_iterations, least, largest = 0, 0.0, 0.0
+    row_iterations = np.zeros(len(rows), np.int64)
     while num_iterations < max_iterations and unsolved:
         num_iterations += 1
+        row_iterations[unsolved.indices] += 1
         value, residual, direction, inner = state
         product = operator.matmul(direction)
         value, residual, sizes, curvatures = _step(value, residual, direction, inner, product)
@@ -77,6 +83,7 @@ def conjugate_gradient(
         direction, inner = _next_direction(residual, direction, inner, preconditioned)
         state = unsolved.retire((value, residual, direction, inner), sizes)
     solution = _judge(operator, rows, unsolved.finish(state[0]), num_iterations, tolerance)
+    solution = solution._replace(row_iterations=row_iterations)
     # Less is rounding.
     is_negative = least < -_ROUNDING * largest or (largest == 0 and least < 0)
     return solution._replace(negative_curvature=float(least)) if is_negative else solution
@@ -228,16 +235,20 @@ class _Unsolved:
     Args:
         rows: right-hand sides, shape (n, p).
         tolerance: relative to the norm of each.
+
+    Attributes:
+        indices: of the rows that still move.
+        norms: of their right-hand sides.
     """
 
     def __init__(self, rows: tf.Tensor, tolerance: float) -> None:
         self.norms = tf.norm(rows, axis=1).numpy()
         self._tolerance = tolerance
-        self._indices = np.arange(len(self.norms))
+        self.indices = np.arange(len(self.norms))
         self._found = np.zeros(rows.shape, rows.dtype.as_numpy_dtype)
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def retire(self, state: tuple[tf.Tensor, ...], sizes: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Return the state of the rows whose residuals are still too large; NaN retires a row too.
@@ -249,13 +260,13 @@ class _Unsolved:
         moves = sizes.numpy() > self._tolerance * self.norms
         if moves.all():
             return state
-        self._found[self._indices[~moves]] = tf.boolean_mask(state[0], ~moves)
-        self._indices, self.norms = self._indices[moves], self.norms[moves]
+        self._found[self.indices[~moves]] = tf.boolean_mask(state[0], ~moves)
+        self.indices, self.norms = self.indices[moves], self.norms[moves]
         return tuple(tf.boolean_mask(part, moves) for part in state)
 
     def finish(self, values: tf.Tensor) -> tf.Tensor:
         """Return the values of all rows, given those of the rows that still move."""
-        self._found[self._indices] = values
+        self._found[self.indices] = values
         return tf.constant(self._found)
 
 

@@ -71,7 +71,7 @@ def draw_examples(
                 {"num_examples": num_examples, "there are": sum(sizes)},
             )
         )
-    drawn = np.sort(np.random.default_rng(seed).choice(sum(sizes), num_examples, replace=False))
+    drawn = drawn_positions(sum(sizes), num_examples, seed)
     parts = []
     for indices, element in enumerate_examples(dataset):
         check_finite(unpack(element).inputs, int(indices[0]), "dataset")
@@ -84,6 +84,11 @@ def draw_examples(
         return tf.data.Dataset.from_generator(lambda: iter(parts), output_signature=dataset.element_spec)
     arrays = tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
     return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+
+
+def drawn_positions(num_examples: int, num_drawn: int, seed: int) -> np.ndarray:
+    """Return the positions that `draw_examples` draws with a seed, ascending, shape (num_drawn,), int64."""
+    return np.sort(np.random.default_rng(seed).choice(num_examples, num_drawn, replace=False))
 
 
 def gather_examples(

@@ -6,8 +6,10 @@ from cost_cases import BATCH, NUM_TEST, NUM_TRAIN, TEST, TRAIN, counting_model
 from deel_dualview import (
     ArnoldiInfluenceCalculator,
     ConjugateGradientDescentIHVP,
+    ConvergenceWarning,
     DiskStore,
     DualView,
+    EkfacConjugateGradientIHVP,
     ExactIHVP,
     FeatureSimilarity,
     FirstOrderInfluenceCalculator,
@@ -106,3 +108,16 @@ def test_calculators_share_the_pass_through_a_store_on_disk(name, model, counter
     )
     assert num_examples <= 5 * BATCH
     assert cost(counter, lambda: ask(calculator))[0] <= NUM_TEST + BATCH
+
+
+def test_steps_of_ekfac_and_conjugate_gradients_run_the_network_over_the_drawn_examples_alone(model, counter):
+    num_drawn, num_steps = 20, 2
+    inverse = EkfacConjugateGradientIHVP(
+        model, TRAIN, num_curvature_examples=num_drawn, max_iterations=num_steps, tolerance=1e-9
+    )
+    num_examples, calculator = cost(counter, lambda: FirstOrderInfluenceCalculator(model, TRAIN, inverse))
+    assert num_examples <= NUM_TRAIN + 5 * BATCH
+    with pytest.warns(ConvergenceWarning):
+        num_examples, _ = cost(counter, lambda: ask(calculator))
+    # Of each query its class, its gradient, its steps and the residual at the end, whatever n.
+    assert num_examples <= NUM_TEST * (2 + (num_steps + 1) * num_drawn) + BATCH

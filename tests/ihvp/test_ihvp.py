@@ -129,6 +129,17 @@ def test_the_default_damping_is_a_tenth_of_the_mean_eigenvalue(
     np.testing.assert_allclose(inverse.damping, 0.1 * np.trace(hessian) / len(hessian), rtol=1e-5)
 
 
+def test_the_default_damping_of_other_weights_is_three_mean_eigenvalues(algorithm, model, train_set):
+    found = [
+        algorithm(model, train_set, weights="all", curvature="gauss-newton", **one)
+        for one in ({}, {"damping": RelativeDamping(1.0)})
+    ]
+    np.testing.assert_allclose(found[0].damping, 3 * found[1].damping, rtol=1e-5)
+    assert (
+        algorithm(model, train_set, weights="all", curvature="gauss-newton", regularisation=0.1).damping == 0
+    )
+
+
 def test_relative_damping_scales_with_its_factor(model, train_set):
     half, tenth = (
         ExactIHVP(model, train_set, damping=RelativeDamping(factor)).damping for factor in (0.5, 0.1)
