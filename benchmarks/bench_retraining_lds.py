@@ -11,7 +11,7 @@ of these two means.
 
 Every method explains the labels of all evaluated examples, of 3 models trained on all examples (1 of fashion_mnist and
 mnist) and, where the row says so, of 8 models trained on random halves that have nothing to do with those of the ground
-truth. `Ensemble` averages them. Trained models are kept in FOLDER, results row by row in RESULTS.json: both go on where
+truth, and averaged as an `Ensemble` does. Trained models are kept in FOLDER, results row by row in RESULTS.json: both go on where
 they were.
 """
 
@@ -35,7 +35,7 @@ import tensorflow as tf
 from memory import peak, reset_peak
 from retraining_networks import LEARNING_RATE, Network, Trainer, network
 
-from deel_dualview import Checkpoints, Ensemble, InfluenceModel, NamedMethod, RelativeDamping, _files
+from deel_dualview import Checkpoints, InfluenceModel, NamedMethod, RelativeDamping, _files
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.tracin import TracIn
 from deel_dualview.evaluation import train_on_subsets
@@ -214,14 +214,21 @@ def _values(calculator: BaseInfluenceCalculator, test: tf.data.Dataset) -> np.nd
     return np.concatenate(list(calculator.estimate_influence_values_in_batches(test)))
 
 
+def _averaged(members: Sequence[np.ndarray], scale: str) -> np.ndarray:
+    """Return what an `Ensemble` of the members gives, whose values are known already."""
+    if scale == "query":
+        members = [values / values.std(axis=1, keepdims=True) for values in members]
+    return np.mean(members, axis=0)
+
+
 def _measure(trained: _Models, method: str, settings: dict[str, Any], score: Score) -> dict[str, float]:
     """Return scores of one model and of all of them together, CPU seconds and memory of the first."""
-    scores, calculators, figures = [], [], {}
+    found, figures = [], {}
     for checkpoints in trained.full:
         before, start = reset_peak(), time.process_time()
-        calculators.append(_make(method, settings, checkpoints, trained))
+        calculator = _make(method, settings, checkpoints, trained)
         made = time.process_time()
-        scores.append(score(_values(calculators[-1], trained.test)))
+        found.append(_values(calculator, trained.test))
         figures = figures or {
             "set-up CPU seconds": round(made - start, 2),
             "CPU ms a query": round(
@@ -229,9 +236,8 @@ def _measure(trained: _Models, method: str, settings: dict[str, Any], score: Sco
             ),
             "peak MB": round(peak() - before),
         }
-    together = (
-        score(_values(Ensemble(calculators, target="label"), trained.test)) if len(scores) > 1 else scores[0]
-    )
+    scores = [score(values) for values in found]
+    together = score(_averaged(found, "none"))
     return {
         "one": float(np.mean(scores)),
         "lowest": min(scores),
@@ -242,15 +248,12 @@ def _measure(trained: _Models, method: str, settings: dict[str, Any], score: Sco
 
 def _measure_halves(trained: _Models, method: str, settings: dict[str, Any], score: Score) -> dict[str, Any]:
     """Return scores of one model of a half and of ensembles of them, by both scales."""
-    calculators = [_make(method, settings, one, trained) for one in trained.halves]
-    found: dict[str, Any] = {
-        "one half": float(np.mean([score(_values(one, trained.test)) for one in calculators])),
-    }
+    found = [_values(_make(method, settings, one, trained), trained.test) for one in trained.halves]
+    measured: dict[str, Any] = {"one half": float(np.mean([score(values) for values in found]))}
     for number in (3, 5, NUM_OF_HALVES):
         for scale in ("none", "query"):
-            ensemble = Ensemble(calculators[:number], target="label", scale=scale)
-            found[f"{number} halves, scale {scale}"] = score(_values(ensemble, trained.test))
-    return found
+            measured[f"{number} halves, scale {scale}"] = score(_averaged(found[:number], scale))
+    return measured
 
 
 def table(results: dict[str, Any]) -> str:
