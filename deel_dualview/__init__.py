@@ -83,6 +83,9 @@ if TYPE_CHECKING:
     from deel_dualview.svm import DualSVMSolver as DualSVMSolver
     from deel_dualview.svm import PerOutputSVMSolution as PerOutputSVMSolution
     from deel_dualview.svm import PerOutputSVMSolver as PerOutputSVMSolver
+    from deel_dualview.verification import smallest_flip as smallest_flip
+    from deel_dualview.verification import verify as verify
+    from deel_dualview.verification import what_if as what_if
 
 __version__ = "0.1.0"
 _PUBLIC_MODULES = (
@@ -95,6 +98,7 @@ _PUBLIC_MODULES = (
     "report",
     "stores",
     "svm",
+    "verification",
 )
 
 # TensorFlow takes seconds to import; the command line answers --help without it.
@@ -168,7 +172,10 @@ _HOMES = {
     "SquaredError": "models.objectives",
     "label_issues": "labels",
     "load_digits": "data.digits",
+    "smallest_flip": "verification",
     "swap_labels": "data.digits",
+    "verify": "verification",
+    "what_if": "verification",
     "read_corrections": "labels",
     "load_checkpoints": "models.checkpoints",
     "to_dataset": "models.arrays",

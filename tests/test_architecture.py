@@ -25,6 +25,7 @@ ROOMS = [
     "calculators",
     "relevance",
     "labels",
+    "verification",
     "metrics",
     "plots",
     "report",

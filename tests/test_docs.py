@@ -29,6 +29,7 @@ GUIDES = [
         "tables.md",
         "texts.md",
         "trees.md",
+        "verify.md",
     )
 ]
 HOW_GOOD = DOCS / "measurements" / "how_good.md"

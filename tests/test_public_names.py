@@ -15,6 +15,7 @@ MODULES = [
     "report",
     "stores",
     "svm",
+    "verification",
 ]
 
 

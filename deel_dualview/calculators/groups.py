@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import require
-from deel_dualview.calculators.represented import training_batch
+from deel_dualview.calculators.represented import RepresentedExamples, training_batch
 from deel_dualview.gradients import check_finite
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
@@ -49,7 +49,7 @@ class InfluenceOfGroups(_Calculator):
         return self._group_vector(_checked(group))
 
     def estimate_influence_values_group(
-        self, dataset_to_evaluate: tf.data.Dataset, group: tf.data.Dataset
+        self, dataset_to_evaluate: tf.data.Dataset | RepresentedExamples, group: tf.data.Dataset
     ) -> tf.data.Dataset:
         """Return the influence of a group as a whole on every query, lazily, elements of shape (m,), float32.
 

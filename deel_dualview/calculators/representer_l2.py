@@ -55,6 +55,48 @@ class _OutputLoss:
 output_loss = functools.cache(_OutputLoss)
 
 
+def fit_last_layer(
+    model: InfluenceModel,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    penalty: float,
+    sample_weight: np.ndarray | None = None,
+    initial_weights: np.ndarray | None = None,
+) -> PenalisedLayer:
+    """Fit a last layer to the objective of a model, without offset; see `fit_penalised_layer`.
+
+    Args:
+        model: whose objective it is; of a binary one with one output one column is fitted.
+        features: phi, shape (n, d), float32.
+        labels: in the form of the objective; of a classifier classes (n,), or probabilities (n, c).
+        penalty: lambda of lambda ||W||^2 beside the mean loss.
+        sample_weight: shape (n,), not negative; 1 by default.
+        initial_weights: where the iteration starts, shape (d, c).
+    """
+    if not model.is_classifier:
+        return fit_penalised_layer(
+            features,
+            labels,
+            output_loss(model.objective),
+            penalty=penalty,
+            num_outputs=model.num_outputs,
+            sample_weight=sample_weight,
+            initial_weights=initial_weights,
+        )
+    if labels.ndim == 1:
+        labels = cast(SoftmaxCrossEntropy, model.objective).soft_labels(labels, model.num_classes)
+    targets = labels[:, 1:] if has_one_logit(model) else labels
+    return fit_softmax_regression(
+        features, targets, penalty=penalty, sample_weight=sample_weight, initial_weights=initial_weights
+    )
+
+
+def weights_of_outputs(model: InfluenceModel, weights: np.ndarray) -> np.ndarray:
+    """Return the weights (d, c) of the outputs to explain: of one logit z of two classes those of (-z / 2, z / 2)."""
+    return np.hstack([-weights, weights]) / 2 if has_one_logit(model) else weights
+
+
 class RepresenterPointL2(StoredInfluenceCalculator):
     """Representer points: alpha of a last layer that is retrained with an L2 penalty.
 
@@ -174,28 +216,14 @@ class RepresenterPointL2(StoredInfluenceCalculator):
         features = self._stored().array("features")
         if self._has_constant_feature:
             features = np.hstack([features, np.ones((len(features), 1), np.float32)])
-        penalty = self.lambda_regularization
-        if self.model.is_classifier:
-            return fit_softmax_regression(
-                features, self._targets(features), penalty=penalty, sample_weight=self.train_weights
-            )
-        loss, num_outputs = output_loss(self.model.objective), self.model.num_outputs
-        return fit_penalised_layer(
+        labels = self.train_labels if self.fit_to == "labels" else self._model_probabilities(features)
+        return fit_last_layer(
+            self.model,
             features,
-            self.train_labels,
-            loss,
-            penalty=penalty,
-            num_outputs=num_outputs,
+            labels,
+            penalty=self.lambda_regularization,
             sample_weight=self.train_weights,
         )
-
-    def _targets(self, features: np.ndarray) -> np.ndarray:
-        if self.fit_to == "labels":
-            objective = cast(SoftmaxCrossEntropy, self.model.objective)
-            targets = objective.soft_labels(self.train_labels, self.model.num_classes)
-        else:
-            targets = self._model_probabilities(features)
-        return targets[:, 1:] if has_one_logit(self.model) else targets
 
     def _model_probabilities(self, features: np.ndarray) -> np.ndarray:
         head = cast(LinearHead, self.model.head)
@@ -204,8 +232,7 @@ class RepresenterPointL2(StoredInfluenceCalculator):
 
     @property
     def _class_weights(self) -> np.ndarray:
-        weights = self.surrogate.weights
-        return np.hstack([-weights, weights]) / 2 if has_one_logit(self.model) else weights
+        return weights_of_outputs(self.model, self.surrogate.weights)
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         return self._vectors_of_features(rows, represented.features)

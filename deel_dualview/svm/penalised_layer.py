@@ -115,6 +115,7 @@ def fit_softmax_regression(
     tolerance: float = 1e-7,
     max_iterations: int = 100,
     sample_weight: np.ndarray | None = None,
+    initial_weights: np.ndarray | None = None,
 ) -> PenalisedLayer:
     """Fit a softmax regression without offset; append a constant feature for one, penalised like the rest.
 
@@ -126,6 +127,8 @@ def fit_softmax_regression(
         tolerance: on the relative residual of W = features' @ alpha.
         max_iterations: most Newton steps; fewer than 20 are usual.
         sample_weight: w, shape (n,), not negative; 1 by default.
+        initial_weights: where the iteration starts, shape (d, c), such as the optimum of nearly the same data; 0 by
+            default.
 
     Raises:
         ValueError: bad settings, or shapes that do not fit.
@@ -142,6 +145,7 @@ def fit_softmax_regression(
         tolerance=tolerance,
         max_iterations=max_iterations,
         sample_weight=sample_weight,
+        initial_weights=initial_weights,
     )
 
 
@@ -155,6 +159,7 @@ def fit_penalised_layer(
     max_iterations: int = 100,
     num_outputs: int | None = None,
     sample_weight: np.ndarray | None = None,
+    initial_weights: np.ndarray | None = None,
 ) -> PenalisedLayer:
     """Fit a linear layer without offset for any loss of its outputs; see `fit_softmax_regression`.
 
@@ -167,10 +172,12 @@ def fit_penalised_layer(
         max_iterations: most Newton steps.
         num_outputs: c; by default the width of the targets.
         sample_weight: w, shape (n,), not negative; 1 by default.
+        initial_weights: where the iteration starts, shape (d, c); 0 by default.
     """
     problem = _Problem(features, targets, loss, check_positive("penalty", penalty), sample_weight)
     check_positive("tolerance", tolerance)
-    point = problem.evaluate(np.zeros((num_outputs or targets.shape[1], features.shape[1])))
+    shape = num_outputs or targets.shape[1], features.shape[1]
+    point = problem.evaluate(np.zeros(shape) if initial_weights is None else initial_weights.T)
     num_iterations, moved = 0, True
     while (
         moved
