@@ -11,8 +11,8 @@ of these two means.
 
 Every method explains the labels of all evaluated examples, of 3 models trained on all examples (1 of fashion_mnist and
 mnist) and, where the row says so, of 8 models trained on random halves that have nothing to do with those of the ground
-truth, and averaged as an `Ensemble` does. Trained models are kept in FOLDER, results row by row in RESULTS.json: both go on where
-they were.
+truth, and averaged as an `Ensemble` does. Trained models are kept in FOLDER, results row by row in RESULTS.json: both
+go on where they were.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.layers import read_test_layers, read_training_layers
 from deel_dualview.auditing.outputs import AuditedOutputs
 from deel_dualview.auditing.reading import gather_inputs, references_in
+from deel_dualview.auditing.verifying import find_verified
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.method_specs import Given, resolve
 from deel_dualview.calculators.methods import AUDIT_SETTINGS, METHODS
@@ -45,6 +46,7 @@ from deel_dualview.stores import Store
 from deel_dualview.stores.budget import MemoryShares
 from deel_dualview.stores.features import FeatureStore
 from deel_dualview.stores.shared import shared_store
+from deel_dualview.verification.retraining import check_retraining
 
 _NUM_STEPS = 9
 
@@ -66,6 +68,7 @@ def audit(
     input_names: Sequence[str] | None = None,
     groups: Any = None,
     since: str | os.PathLike[str] | None = None,
+    verify: int = 0,
     store: Store | None = None,
     memory_budget: int | None = None,
     progress: bool = True,
@@ -111,6 +114,8 @@ def audit(
         groups: values of the test examples by which they are grouped to find groups that the model is weak in, beside
             those that it looks for itself: an array or a Series (m,), or a dict or DataFrame of several.
         since: the `audit.json` of an earlier audit of these classes: the report then says what has changed.
+        verify: how many predictions are checked, the explained ones first: the last layer is trained again without the
+            proponents, without the opponents and without random examples, see `deel_dualview.verify`; 0 for none.
         store: where the features of the training set are kept, for instance a `DiskStore`: an audit that was
             interrupted goes on from them, and the workers of a cluster share the pass. In memory by default.
         memory_budget: bytes, for instance 2e9, that the audit of a classifier may take beside TensorFlow and a few
@@ -127,6 +132,8 @@ def audit(
         ValueError: data that cannot be audited, or arguments that do not fit each other.
     """
     check_count("k", k)
+    if verify != 0:
+        check_count("verify", verify)
     earlier = None if since is None else read_earlier(since)
     pairs.check_rule(relevance)
     check_instance("store", store, Store, "DiskStore(directory) or MemoryStore()")
@@ -150,7 +157,7 @@ def audit(
     pairs.check_fit(shown_names, inputs_spec, influence_model)
     check_label_kind(influence_model)
     resolve(method).check_checkpoints()
-    steps = Steps(_NUM_STEPS, progress=progress)
+    steps = Steps(_NUM_STEPS + (verify > 0), progress=progress)
     try:
         with steps.step("Contents of both sets"):
             table = InputTable(has_token_ids=takes_token_ids(influence_model.model), most_bytes=shares.inputs)
@@ -183,6 +190,8 @@ def audit(
         with steps.step("Set-up of the method"):
             made = spec.build(used, splits.train_set, store)
             _check_settings(made, influence_model, k)
+            if verify:
+                check_retraining(made, None, None, "audit(verify=)")
             names = (
                 check_class_names(class_names, used.num_classes, label_columns)
                 if kind == "classes"
@@ -217,8 +226,13 @@ def audit(
         with steps.step("Wrong predictions"):
             explained = audited.explain()
             influential = audited.find_influential()
+        checked: list[Finding] = []
+        if verify:
+            with steps.step("Training again"):
+                checked.append(find_verified(made, splits.test_set, evidence, explained, names, verify))
         with steps.step("Duplicates and pictures"):
-            found, shown = _find_leaks(evidence, splits, [label_errors, explained, influential, *others])
+            shown_in = [label_errors, explained, influential, *checked, *others]
+            found, shown = _find_leaks(evidence, splits, shown_in)
         with steps.step("Relevance of pairs"):
             related = pairs.relate(made, relevance, explained, shown)
         described = spec.describe(made)
@@ -228,7 +242,7 @@ def audit(
     findings: list[Finding] = [
         *scale,
         *splits.not_finite(),
-        *_in_order(audited, [label_errors, related.finding, *found, *others, influential]),
+        *_in_order(audited, [label_errors, related.finding, *checked, *found, *others, influential]),
     ]
     return AuditReport(
         overview=pairs.tell(head, relevance, related),

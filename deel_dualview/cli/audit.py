@@ -103,6 +103,12 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     help="The audit.json of an earlier audit: say what has changed.",
 )
 @click.option(
+    "--verify",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Check N predictions: train the last layer again without the examples named.",
+)
+@click.option(
     "--store",
     "store_path",
     metavar="DIR",
@@ -134,6 +140,7 @@ def audit(
     label_unit: str,
     known_errors: str | None,
     since: str | None,
+    verify: int | None,
     store_path: str | None,
     memory_budget: int | None,
     fail_on: tuple[str, ...],
@@ -191,6 +198,7 @@ def audit(
         "output_names": outputs,
         "label_unit": label_unit,
         "since": since,
+        "verify": verify or 0,
         "store": _open_store(store_path, progress=not no_progress),
         "memory_budget": memory_budget,
         **rule,

@@ -43,6 +43,7 @@ from deel_dualview.report.input_findings import InputProblem, InputProblems, Odd
 from deel_dualview.report.maps import PairMaps
 from deel_dualview.report.overview import Certificate, ClassCounts, Overview, Setting, StepTime
 from deel_dualview.report.thresholds import RATES, exceeded_thresholds, parse_threshold, parse_thresholds
+from deel_dualview.report.verified import VerifiedPrediction, VerifiedPredictions, VerifiedRemoval
 from deel_dualview.report.writing import check_output_directory
 
 __all__ = [
@@ -94,6 +95,9 @@ __all__ = [
     "Outlier",
     "Outliers",
     "ValueRange",
+    "VerifiedPrediction",
+    "VerifiedPredictions",
+    "VerifiedRemoval",
     "WeakClasses",
     "GroupMember",
     "WeakGroup",

@@ -43,7 +43,9 @@ from deel_dualview.report.review import (
     short_id,
 )
 from deel_dualview.report.verdict import ABOUT_METHOD, find_verdict, tile_of
+from deel_dualview.report.verified import VerifiedPredictions
 from deel_dualview.report.wording import describe_influences
+from deel_dualview.verification.results import probability_text
 
 if TYPE_CHECKING:
     from deel_dualview.report.audit_report import AuditReport
@@ -71,6 +73,7 @@ _SECTIONS: dict[type[kinds.Finding], str] = {
     WrongLabelPredictions: "errors",
     SuspectLabels: "suspects",
     ErrorGroups: "error_groups",
+    VerifiedPredictions: "verified",
 }
 _SHADES = 4
 
@@ -236,6 +239,7 @@ def make_environment(
         ),
         "exactly": lambda value: f"{value:.9g}",
         "raw": lambda value, output: f"{value:.{outputs.decimals[output] if outputs else 0}f}",
+        "probability": probability_text,
         "measure_names": _measure_names,
         "measure": lambda score, name: next((own.text for own in score.measures if own.name == name), "–"),
         "slug": lambda severity: severity.value.replace(" ", "-"),

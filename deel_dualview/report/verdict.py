@@ -18,6 +18,7 @@ from deel_dualview.report.output_findings import (
     SuspectLabels,
     WrongLabelPredictions,
 )
+from deel_dualview.report.verified import VerifiedPredictions
 
 ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
 """Findings that are about the method: the page has them in its last section."""
@@ -136,6 +137,11 @@ def tile_of(finding: Finding) -> Tile:
         )
     if isinstance(finding, WeakGroups):
         return Tile(f"{finding.count:,}", "groups of test examples predicted worse than their classes")
+    if isinstance(finding, VerifiedPredictions):
+        is_known = finding.severity is not Severity.CANNOT_TELL
+        return Tile(
+            f"{finding.rank_correlation:.2f}" if is_known else "?", "of 1: predicted against actual changes"
+        )
     if isinstance(finding, NotFiniteInputs):
         return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")
     return Tile(f"{finding.count:,}", finding.title)
@@ -149,7 +155,15 @@ def _subject(finding: Finding) -> int:
         return 0 if finding.severity is Severity.ACT else 2
     if isinstance(
         finding,
-        (Outliers, WeakClasses, WeakGroups, ErrorGroups, kinds.Duplicates, kinds.InfluentialExamples),
+        (
+            Outliers,
+            WeakClasses,
+            WeakGroups,
+            ErrorGroups,
+            kinds.Duplicates,
+            kinds.InfluentialExamples,
+            VerifiedPredictions,
+        ),
     ):
         return 2
     return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions, PredictionErrors)))
@@ -195,9 +209,8 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
 
     `most_wrong` is the upper bound of the number of wrong labels where there is no estimate of it, else 0.
     """
-    if finding.severity is Severity.CANNOT_TELL and not isinstance(
-        finding, kinds.LabelErrors | SuspectLabels
-    ):
+    is_count = isinstance(finding, kinds.LabelErrors | SuspectLabels)
+    if isinstance(finding, VerifiedPredictions) or finding.severity is Severity.CANNOT_TELL and not is_count:
         return None
     if isinstance(finding, SuspectLabels):
         return _suspects_verdict(finding, num_train)

@@ -26,7 +26,10 @@ from deel_dualview.stores.base import CHECKED, HASHES, ID_HASHES, Block, Column,
 # So much reading costs little beside the network's pass, and finds any reshuffling.
 _SHARE_READ_AGAIN = 0.05
 _LEAST_BATCHES = 2
-_KEEP_LENGTH = "Every pass must yield the same examples: a filter, a generator or files have changed, or another part was taken."
+_KEEP_LENGTH = (
+    "Every pass must yield the same examples: a filter, a generator or files have changed, or another part was "
+    "taken."
+)
 
 
 def compute_blocks(dataset: tf.data.Dataset, compute: Compute, known: Block, bar: tqdm) -> Iterator[Block]:

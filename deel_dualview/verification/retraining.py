@@ -209,8 +209,8 @@ def check_retraining(
     model.refuse_positions(f"`{name}`")
     require(
         train_fn is not None or model.head is not None,
-        "Only a linear last layer can be trained again on stored features, and this model has none: give "
-        "`train_fn=`, a function that trains the network on the examples at some positions.",
+        f"`{name}` trains a linear last layer again, on the features as they are, and this model has none: "
+        "`deel_dualview.verify(..., train_fn=)` takes a function that trains the whole network.",
         {"feature_layer": model.feature_layer},
     )
     require(

@@ -57,10 +57,11 @@ def test_the_page_has_the_title_that_was_given(named):
     assert "<title>Colours &lt;1&gt;</title>" in (named / "index.html").read_text()
 
 
-def test_known_errors_are_looked_for(folder):
+def test_known_errors_are_looked_for_and_explanations_checked(folder):
     (folder / "known.txt").write_text("3\n7\n\n20\n")
-    result = own("--known-errors", "known.txt")
+    result = own("--known-errors", "known.txt", "--verify", "5")
     assert result.exit_code == 0, result.output
+    assert "- The explanations h" in result.stdout or "- Explanations of" in result.stdout
     findings = json.loads((folder / "audit" / "audit.json").read_text())["findings"]
     (labels,) = [finding for finding in findings if finding["name"] == "label-errors"]
     assert labels["detection"]["points"][0]["known"] == 3
