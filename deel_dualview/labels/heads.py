@@ -120,7 +120,7 @@ def ridge_head(
     """
     targets = OneHot(problem.labels, problem.num_classes)
     rows, test_rows = kernel_rows(train, test, distance=distance, rng=rng, held_bytes=held_bytes)
-    fitted = Ridge(rows, test_rows).fit(targets)
+    fitted = Ridge(rows, test_rows, targets).fit(targets)
     if by_test and problem.is_tested:
         errors = [best_temperature(fitted.of_test(penalty), problem.test_labels)[1] for penalty in PENALTIES]
     else:
@@ -177,18 +177,25 @@ class Ridge:
     Args:
         rows: of the training set, shape (n, r), the constant among them.
         test_rows: of the test set, shape (m, r).
+        targets: that it will be fitted to, shape (n, t): rows that are computed are so once less.
     """
 
-    def __init__(self, rows: Rows, test_rows: np.ndarray):
+    def __init__(self, rows: Rows, test_rows: np.ndarray, targets: Rows | None = None):
         size = rows.shape[1]
+        self._targets, self._target_products = targets, np.empty(0)
         if isinstance(rows, np.ndarray):
-            products = rows.T @ rows
+            self._targets, products = None, rows.T @ rows
         else:
             products = np.zeros((size, size))
+            by_targets = np.zeros((size, 0 if targets is None else targets.shape[1]))
             for part in row_slices(*rows.shape):
                 block = rows[part]
                 products += block.T @ block
+                if targets is not None:
+                    by_targets += block.T @ targets[part]
         values, vectors = np.linalg.eigh(products)
+        if self._targets is not None:
+            self._target_products = vectors.T @ by_targets
         self._rows: Rows = (
             rows @ vectors
             if isinstance(rows, np.ndarray)
@@ -199,6 +206,8 @@ class Ridge:
 
     def fit(self, targets: Rows) -> "FittedRidge":
         """Fit to targets, shape (n, t)."""
+        if targets is self._targets:
+            return FittedRidge(self, targets, self._target_products)
         if isinstance(self._rows, np.ndarray) and isinstance(targets, np.ndarray):
             return FittedRidge(self, targets, self._rows.T @ targets)
         products = np.zeros((self._rows.shape[1], targets.shape[1]))
