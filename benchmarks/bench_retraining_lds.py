@@ -159,6 +159,7 @@ class _Models:
         self.test = tf.data.Dataset.from_tensor_slices((arrays.test_inputs, arrays.test_labels)).batch(300)
         trainer, every = Trainer(chosen, arrays.inputs, arrays.labels), np.arange(len(arrays.labels))
         self.full = [self._checkpoints(trainer.train(every, _FULL_SEED + one)) for one in range(num_full)]
+        self.indices_of_halves: list[np.ndarray] = []
         self._halves: list[Checkpoints] = []
 
     @property
@@ -176,6 +177,7 @@ class _Models:
             record = self.folder / "halves-seconds.txt"
             if not record.exists():
                 _files.write_file(record, str(time.process_time() - start).encode())
+            self.indices_of_halves = [one.indices for one in found]
             self._halves = [Checkpoints([InfluenceModel(one.model)], [LEARNING_RATE], [1]) for one in found]
         return self._halves
 
@@ -253,6 +255,10 @@ def _measure_halves(trained: _Models, method: str, settings: dict[str, Any], sco
     for number in (3, 5, NUM_OF_HALVES):
         for scale in ("none", "query"):
             measured[f"{number} halves, scale {scale}"] = score(_averaged(found[:number], scale))
+    # What it would be if a model gave no value to the examples that it has not seen.
+    for indices, values in zip(trained.indices_of_halves, found, strict=True):
+        values[:, np.setdiff1d(np.arange(values.shape[1]), indices)] = np.nan
+    measured[f"{NUM_OF_HALVES} halves, seen examples alone"] = score(np.nan_to_num(np.nanmean(found, axis=0)))
     return measured
 
 

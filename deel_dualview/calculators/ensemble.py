@@ -97,6 +97,11 @@ class Ensemble(BaseInfluenceCalculator):
         """Number of training examples n."""
         return self.calculators[0].num_train
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the stores of all members hold of the training examples."""
+        return sum(member.stored_bytes for member in self.calculators)
+
     def compute_influence_vector(self, train_set: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Refuse: each member has vectors of its own.
 

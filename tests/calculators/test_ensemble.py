@@ -83,6 +83,10 @@ def test_one_member_is_itself(members, queries, train_set):
     np.testing.assert_array_equal(found, np.concatenate(list(members[1].compute_influence_values())))
 
 
+def test_bytes_are_those_of_all_members(members):
+    assert Ensemble(members).stored_bytes == sum(member.stored_bytes for member in members) > 0
+
+
 def test_members_keep_their_own_targets(members):
     Ensemble(members, target="label")
     assert [member.target for member in members] == ["prediction"] * 2
