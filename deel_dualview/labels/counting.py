@@ -25,6 +25,9 @@ _RULE_OF_THREE = 3
 """Where no event is seen in many trials, three may be expected (95 %)."""
 _NUM_ROUNDS, _TOLERANCE = 500, 1e-7
 _MOSTLY = 0.5
+# Of a noise matrix: where it has come to rest, and rates that have vanished. With many classes most soon do,
+# and the few that are left are then kept alone.
+_LEAST_CHANGE, _LEAST_RATE, _FEW_LEFT = 1e-5, 1e-9, 1 / 8
 
 
 class LabelCount(NamedTuple):
@@ -163,15 +166,45 @@ def rate_by_noise_matrix(probabilities: np.ndarray, labels: np.ndarray) -> float
     order = np.argsort(labels, kind="stable")
     given, starts = np.unique(labels[order], return_index=True)
     groups = [probabilities[part] for part in np.split(order, starts[1:])]
-    for _ in range(_NUM_ROUNDS):
+    for number in range(_NUM_ROUNDS):
         # Posteriors are probabilities times entries of the matrix, over their sum; their sums over examples are wanted.
         for label, own in zip(given, groups, strict=True):
             shares = 1 / np.maximum(own @ matrix[:, label], 1e-300)
             counts[:, label] = matrix[:, label] * (shares @ own)
         before, matrix = matrix, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
-        if np.abs(matrix - before).max() < 1e-5:
+        if np.abs(matrix - before).max() < _LEAST_CHANGE:
             break
+        is_left = matrix > _LEAST_RATE
+        if np.count_nonzero(is_left) < _FEW_LEFT * matrix.size:
+            return _rate_by_sparse_matrix(probabilities, labels, np.where(is_left, matrix, 0.0), number + 1)
     return float(1 - np.trace(counts) / len(labels))
+
+
+def _rate_by_sparse_matrix(
+    probabilities: np.ndarray, labels: np.ndarray, matrix: np.ndarray, num_rounds: int
+) -> float:
+    """Go on with `rate_by_noise_matrix` after some rounds, where most of its entries have vanished, without these."""
+    num_examples, num_classes = probabilities.shape
+    # An entry for each example and class that it may belong to, and a pair for each rate.
+    row, true = np.nonzero(matrix.T[labels])
+    joint, given = probabilities[row, true], labels[row]
+    pairs, pair = np.unique(true * num_classes + given, return_inverse=True)
+    true, given = np.divmod(pairs, num_classes)
+    rates = matrix[true, given]
+    for _ in range(num_rounds, _NUM_ROUNDS):
+        posteriors = joint * rates[pair]
+        posteriors /= np.maximum(np.bincount(row, posteriors, num_examples), 1e-300)[row]
+        counts = np.bincount(pair, posteriors, len(rates))
+        totals = np.bincount(true, counts, num_classes)
+        before, rates = rates, counts / np.maximum(totals, 1e-12)[true]
+        if np.abs(rates - before).max() < _LEAST_CHANGE:
+            break
+        is_left = posteriors > _LEAST_RATE
+        if np.count_nonzero(is_left) < len(is_left) / 2:
+            row, joint = row[is_left], joint[is_left]
+            found, pair = np.unique(pair[is_left], return_inverse=True)
+            true, given, rates, counts = true[found], given[found], rates[found], counts[found]
+    return float(1 - counts[true == given].sum() / num_examples)
 
 
 def largest_excess(given: np.ndarray, of_test: np.ndarray) -> float:
@@ -256,6 +289,6 @@ def _rate_deviation(
         tested = rng.integers(len(test_labels), size=len(test_labels))
         again = calibrate(scores.test[tested], test_labels[tested], calibration)
         rows = rng.integers(len(labels), size=len(labels))
-        logs = again.log_probabilities(scores.train[rows])
-        rates.append(wrong_rate(np.exp(logs[np.arange(len(rows)), labels[rows]]), num_classes))
+        given = again.probabilities_of(labels[rows], scores.train[rows])
+        rates.append(wrong_rate(given, num_classes))
     return float(np.std(rates, ddof=1))

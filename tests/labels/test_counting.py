@@ -5,6 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from deel_dualview.labels import counting
+from deel_dualview.labels.calibration import Calibration
 from deel_dualview.labels.counting import are_off_by_one
 from deel_dualview.labels.heads import HeadScores, Problem
 
@@ -84,6 +85,41 @@ def test_a_noise_matrix_finds_labels_that_go_one_way(rng):
     given[changed] = 1
     rate = counting.rate_by_noise_matrix(softmax(scores, axis=1), given)
     assert rate == pytest.approx(changed.mean(), abs=0.02)
+
+
+def noise_rate(probabilities, labels, num_rounds):
+    """The rate by dense posteriors, (n, c), one after the other."""
+    num_classes = probabilities.shape[1]
+    matrix = np.full((num_classes, num_classes), 0.05 / (num_classes - 1))
+    np.fill_diagonal(matrix, 0.95)
+    for _ in range(num_rounds):
+        posteriors = probabilities * matrix.T[labels]
+        posteriors /= posteriors.sum(axis=1, keepdims=True)
+        counts = posteriors.T @ np.eye(num_classes)[labels]
+        before, matrix = matrix, counts / counts.sum(axis=1, keepdims=True)
+        if np.abs(matrix - before).max() < 1e-5:
+            break
+    return 1 - np.trace(counts) / len(labels)
+
+
+def test_the_noise_matrix_of_many_classes_is_that_of_all_its_entries(rng, monkeypatch):
+    """From where most have vanished, those that are left go on alone."""
+    scores, labels = population(rng, 400, num_classes=60)
+    probabilities, given = softmax(scores, axis=1), with_wrong(rng, labels, 40, 60)
+    calls, sparse = [], counting._rate_by_sparse_matrix
+    monkeypatch.setattr(
+        counting, "_rate_by_sparse_matrix", lambda *arguments: calls.append(0) or sparse(*arguments)
+    )
+    rate = counting.rate_by_noise_matrix(probabilities, given)
+    assert calls and rate == pytest.approx(noise_rate(probabilities, given, 500), abs=1e-6)
+
+
+def test_probabilities_of_labels_are_those_of_the_softmax(rng):
+    scores, labels = rng.normal(size=(50, 7)).astype(np.float32), rng.integers(0, 7, 50)
+    calibration = Calibration(0.3, rng.normal(size=7))
+    expected = softmax(scores.astype(float) / 0.3 + calibration.biases, axis=1)
+    np.testing.assert_allclose(np.exp(calibration.log_probabilities(scores)), expected)
+    np.testing.assert_allclose(calibration.probabilities_of(labels, scores), expected[np.arange(50), labels])
 
 
 def test_the_excess_is_the_largest_difference_of_the_distribution_functions():
