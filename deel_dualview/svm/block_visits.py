@@ -26,6 +26,9 @@ _NUMBERS, _MOST_ROWS = 2**20, 4096
 NEVER = -1e30  # scores of classes that may not move
 _MANY_CLASSES = 64  # from here, groups of rows hinder each other little
 _GROUP = 8
+# From here a row has so many entries that groups of them hinder each other: after as many visits of single rows the gap
+# is a fourth to a sixth (1,000 and 2,000 classes). Single rows read all of a block's changes, so blocks are short.
+_VERY_MANY_CLASSES, _SHORT_BLOCK = 512, 16
 # Up to here, a projection by comparing all pairs of classes is exact, and half as many small operations.
 _PAIRS = 20
 _FEW_CLASSES = 32  # up to here, a second sweep over the block's rows costs less than another visit
@@ -89,6 +92,8 @@ class Form(NamedTuple):
 
 def form_of_call(num_classes: int, size: int) -> Form:
     """Return the sizes that are fastest on a CPU."""
+    if num_classes >= _VERY_MANY_CLASSES:
+        return Form(rows_of_call(num_classes, size), _SHORT_BLOCK, 1, 1)
     width = _GROUP if num_classes >= _MANY_CLASSES else 1
     return Form(rows_of_call(num_classes, size), BLOCK, width, 1 if num_classes >= _FEW_CLASSES else 2)
 

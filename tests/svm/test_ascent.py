@@ -169,7 +169,9 @@ WHOLE_BLOCKS = Form(rows_of_call(64, 8), 64, 64, 4)  # a block moves together: w
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "form"), [(5, None), (64, None), (64, WHOLE_BLOCKS)], ids=["rows", "groups", "blocks"]
+    ("num_classes", "form"),
+    [(5, None), (64, None), (64, WHOLE_BLOCKS), (512, None)],
+    ids=["rows", "groups", "blocks", "short blocks"],
 )
 def test_a_visit_raises_the_dual_and_keeps_lambda_on_its_simplex(num_classes, form):
     rows, labels, before, K, found = _visit(num_classes, 192, form)
