@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from deel_dualview.svm import DualSVMSolver as DualSVMSolver
     from deel_dualview.svm import PerOutputSVMSolution as PerOutputSVMSolution
     from deel_dualview.svm import PerOutputSVMSolver as PerOutputSVMSolver
+    from deel_dualview.verification import diagnose as diagnose
     from deel_dualview.verification import smallest_flip as smallest_flip
     from deel_dualview.verification import verify as verify
     from deel_dualview.verification import what_if as what_if
@@ -172,6 +173,7 @@ _HOMES = {
     "SquaredError": "models.objectives",
     "label_issues": "labels",
     "load_digits": "data.digits",
+    "diagnose": "verification",
     "smallest_flip": "verification",
     "swap_labels": "data.digits",
     "verify": "verification",

@@ -55,10 +55,7 @@ def find_verified(
     return VerifiedPredictions(
         severity=_severity(correlation.value),
         title=_title(found),
-        summary=(
-            "An explanation says what would be without some training examples. Here they were left out: "
-            f"{found.num_trainings - 1:,} times, in {found.seconds:.0f} s."
-        ),
+        summary=_summary(found),
         count=len(predictions),
         share=share,
         retrained=found.retrained,
@@ -113,9 +110,25 @@ def _title(found: Verification) -> str:
     correlation = found.rank_correlation
     if math.isnan(correlation.value):
         return f"Explanations of {correlation.num_queries} predictions were checked, too few to say how far they hold"
-    holds = "hold" if correlation.value >= WEAK_CORRELATION else "hardly hold"
     low, high = correlation.interval
+    only = "" if correlation.value >= WEAK_CORRELATION else "only "
     return (
-        f"The explanations {holds} when the {found.retrained} is trained again: rank correlation "
-        f"{correlation.value:.2f} ({low:.2f} to {high:.2f}) of predicted and actual changes"
+        f"With the {found.retrained} trained again, predicted and actual changes have a rank correlation of "
+        f"{only}{correlation.value:.2f} ({low:.2f} to {high:.2f})"
+    )
+
+
+def _summary(found: Verification) -> str:
+    summary = (
+        "An explanation says what would be without some training examples. Here they were left out: "
+        f"{found.num_trainings - 1:,} times, in {found.seconds:.0f} s."
+    )
+    among = found.correlation("proponents")
+    if math.isnan(among.value):
+        return summary
+    low, high = among.interval
+    return (
+        f"{summary} The rank correlation is mostly about telling proponents, random examples and opponents apart. "
+        "Over the proponents alone (which predictions depend on theirs most?) it is "
+        f"{among.value:.2f} ({low:.2f} to {high:.2f})."
     )

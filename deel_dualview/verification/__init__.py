@@ -2,15 +2,18 @@
 
 from deel_dualview.verification.checking import verify
 from deel_dualview.verification.counterfactuals import Flip, WhatIf, smallest_flip, what_if
+from deel_dualview.verification.diagnosis import Diagnosis, diagnose
 from deel_dualview.verification.results import Correlation, Removal, State, Verification
 
 __all__ = [
     "Correlation",
+    "Diagnosis",
     "Flip",
     "Removal",
     "State",
     "Verification",
     "WhatIf",
+    "diagnose",
     "smallest_flip",
     "verify",
     "what_if",

@@ -230,17 +230,18 @@ def _correlation(removals: list[Removal]) -> Correlation:
     by_query = [
         np.array([(one.predicted, one.actual) for one in removals if one.query == query]) for query in queries
     ]
-    value = _spearman(np.concatenate(by_query))
+    value = rank_correlation(np.concatenate(by_query))
     if math.isnan(value):
         return Correlation(value, nothing, *counts)
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(queries), (_NUM_RESAMPLES, len(queries)))
-    found = [_spearman(np.concatenate([by_query[row] for row in rows])) for rows in drawn]
+    found = [rank_correlation(np.concatenate([by_query[row] for row in rows])) for rows in drawn]
     low, high = np.nanpercentile(found, [2.5, 97.5])
     return Correlation(value, (float(low), float(high)), *counts)
 
 
-def _spearman(pairs: np.ndarray) -> float:
+def rank_correlation(pairs: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two columns (n, 2), NaN where one of them is constant."""
     ranks = scipy.stats.rankdata(pairs, axis=0)
     ranks -= ranks.mean(axis=0)
     norms = np.linalg.norm(ranks, axis=0)

@@ -62,7 +62,8 @@ def test_the_removed_are_those_that_the_page_names(report, finding):
 
 def test_influence_functions_hold_for_the_last_layer(finding):
     assert finding.severity is Severity.FINE and finding.rank_correlation > 0.8
-    assert "hold when the last layer is trained again" in finding.title
+    assert f"rank correlation of {finding.rank_correlation:.2f}" in finding.title
+    assert "Over the proponents alone" in finding.summary
     assert tile_of(finding).number == f"{finding.rank_correlation:.2f}"
 
 
