@@ -111,8 +111,9 @@ def least_certain():
     return int((logits[:, -1] - logits[:, -2]).argmin())
 
 
-def test_the_smallest_set_that_flips_a_prediction_does_so_and_one_fewer_does_not():
-    position = least_certain()
+@pytest.mark.parametrize("position", [0, 4, 7, None])
+def test_the_smallest_set_that_flips_a_prediction_does_so_and_one_fewer_does_not(position):
+    position = least_certain() if position is None else position
     found = smallest_flip(first_order(), query(position), penalty=PENALTY)
     order = np.argsort(-values_of(first_order(), position), kind="stable")
     inputs, labels = (part[:NUM_TRAIN] for part in examples())
