@@ -22,6 +22,7 @@ from PIL import Image
 
 import deel_dualview as dd
 from deel_dualview.cli.demo import make_demo
+from deel_dualview.evaluation import record_training
 from deel_dualview.plots import BLUE, GREY, VERMILLION
 
 INK, NUM_SHOWN, EPOCHS = "#1b1f24", 7, 12
@@ -75,6 +76,18 @@ def tracin(scene: Scene) -> dd.BaseInfluenceCalculator:
     return dd.TracIn(models, scene.train, learning_rates=rates, weights="all")
 
 
+def unrolled(scene: Scene) -> dd.BaseInfluenceCalculator:
+    """Return derivatives of the loss of the network's prediction through a recorded training of its like."""
+    keras.utils.set_random_seed(0)
+    network = keras.models.clone_model(scene.checkpoints.models[-1].model)
+    training = record_training(
+        network, scene.train, epochs=EPOCHS, batch_size=32,
+        optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-4),
+        loss_function=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )  # fmt: skip
+    return dd.UnrolledInfluenceCalculator(network, scene.train, training=training, target=scene.predicted)
+
+
 PICTURES: dict[str, dict[str, Build]] = {
     "dualview": {"DualView": lambda s: dd.DualView(*s.one)},
     "representer_points": {
@@ -98,6 +111,7 @@ PICTURES: dict[str, dict[str, Build]] = {
         ),
     },
     "tracin": {"TracIn, all weights": tracin},
+    "unrolled": {"Unrolled differentiation, all weights": unrolled},
     "gradient_products": {
         "GradDot": lambda s: dd.GradDot(*s.one),
         "GradCos": lambda s: dd.GradCos(*s.one),

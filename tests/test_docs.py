@@ -191,3 +191,11 @@ def test_the_table_of_label_issues_is_that_of_the_results():
     ]
     assert len(rows) > 30
     assert [row for row in rows if row not in results] == []
+
+
+def test_the_tables_of_recorded_trainings_are_those_of_the_results():
+    results = read(DOCS.parent / "benchmarks" / "results" / "recorded-training.md").splitlines()
+    section = read(HOW_GOOD).partition("\n## Recorded trainings\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    assert [row for row in rows if row not in results] == []

@@ -102,6 +102,18 @@ class RecordedTraining:
         )
         return found
 
+    def parameters_after(self, num_steps: int) -> np.ndarray:
+        """Return all trainable weights after the first steps, shape (p,), as a checkpoint for `TracIn`.
+
+        Raises:
+            ValueError: less than 1 or more than there are.
+        """
+        check_count("num_steps", num_steps)
+        require(num_steps <= self.num_steps, "The training has fewer steps.", {"num_steps": num_steps})
+        state = self._steps.run(self._start, 0, num_steps, self._checked(self.weights))
+        found: np.ndarray = state[0].numpy()
+        return found
+
     def outputs(self, inputs: Inputs, parameters: np.ndarray | None = None) -> np.ndarray:
         """Return the outputs of the model in inference mode, shape (m, ...).
 

@@ -149,6 +149,16 @@ def test_outputs_and_copies_are_of_the_training_that_is_given(recorded):
     assert not np.allclose(recorded.outputs(inputs, trained), recorded.outputs(inputs))
 
 
+def test_checkpoints_are_states_on_the_way(recorded):
+    np.testing.assert_array_equal(recorded.parameters_after(recorded.num_steps), recorded.parameters)
+    # The plan of the first step does not depend on how many follow.
+    one_step = record(with_dropout(), batch_size=NUM, epochs=1)
+    first = record(with_dropout(), batch_size=NUM, epochs=3).parameters_after(1)
+    np.testing.assert_array_equal(first, one_step.parameters)
+    with pytest.raises(ValueError, match="num_steps=10"):
+        recorded.parameters_after(10)
+
+
 def test_sample_weights_of_the_training_set_are_the_weights():
     weights = np.linspace(0.5, 1.5, NUM).astype(np.float32)
     from_set = record(train=make_train((*make_arrays(), weights)))
