@@ -122,11 +122,13 @@ def check_bytes(name: str, value: float) -> int:
         TypeError: it is no number.
         ValueError: it is not whole, or less than 1.
     """
-    if isinstance(value, float) and value.is_integer():
+    given: object = value
+    is_float = isinstance(given, numbers.Real) and not isinstance(given, numbers.Integral)
+    if is_float and float(value).is_integer():
         value = int(value)
     if not is_integer(value):
         message = f"`{name}` must be a whole number of bytes, such as 2e9 for 2 GB."
-        raise (ValueError if isinstance(value, float) else TypeError)(describe(message, {name: value}))
+        raise (ValueError if is_float else TypeError)(describe(message, {name: value}))
     return check_count(name, int(value))
 
 

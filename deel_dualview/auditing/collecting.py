@@ -183,7 +183,10 @@ def self_influence(calculator: BaseInfluenceCalculator, splits: Splits) -> np.nd
 def strongest(
     calculator: BaseInfluenceCalculator, evaluated: RepresentedExamples, k: int
 ) -> scipy.sparse.csr_array:
-    """Return the k strongest values for and against each prediction, shape (m, n); all would not fit memory."""
+    """Return the k strongest values for and against each prediction, shape (m, n), without zeros.
+
+    All would not fit into memory.
+    """
     ends = [
         list(calculator.top_k_indices(evaluated, k, order).as_numpy_iterator())
         for order in (ORDER.DESCENDING, ORDER.ASCENDING)
@@ -192,7 +195,10 @@ def strongest(
         np.concatenate([np.concatenate([batch[part] for batch in end]) for end in ends], axis=1)
         for part in (0, 1)
     )
-    kept = [np.unique(row, return_index=True) for row in indices]
+    kept = []
+    for row, own in zip(indices, values, strict=True):
+        columns, first = np.unique(row, return_index=True)
+        kept.append((columns[own[first] != 0], first[own[first] != 0]))
     return scipy.sparse.csr_array(
         (
             np.concatenate([row[first] for row, (_, first) in zip(values, kept, strict=True)]),

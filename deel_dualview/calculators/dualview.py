@@ -152,7 +152,7 @@ class DualView(StoredInfluenceCalculator):
             require(
                 isinstance(phi, np.ndarray),
                 "The surrogate of a model that is no classifier is fitted in memory: raise the memory budget of the "
-                f"store to {16 * len(phi) * phi.shape[1]} bytes.",
+                f"store to {16 * len(phi) * phi.shape[1]} bytes, or that of an audit to twice as many.",
                 {"memory_budget": self.store.memory_budget},
             )
             absolute = self.K / mean_squared_norm(phi, self.train_weights, self.model.feature_layer)

@@ -268,8 +268,9 @@ def check_checkpoints(names: Iterable[str], *, has_checkpoints: bool) -> None:
     require(
         has_checkpoints or not needy,
         f"{' and '.join(needy)} needs checkpoints of the training run: train with "
-        "`fit(..., callbacks=[SaveCheckpoints(DIR)])`, then give --checkpoints DIR, or in Python "
-        "checkpoints=load_checkpoints(DIR, model).",
+        "`fit(..., callbacks=[SaveCheckpoints(DIR)])`, then give --checkpoints DIR; in Python "
+        "checkpoints=load_checkpoints(DIR, model), or of an audit "
+        "method=functools.partial(TracIn, checkpoints=load_checkpoints(DIR, model)).",
         {},
     )
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import click
 
@@ -125,19 +125,25 @@ def _one_line(error: BaseException) -> str:
 
 
 class Size(click.ParamType[int]):
-    """A number of bytes: 500MB, 2GB, 1.5GiB, 2e9."""
+    """A number of bytes: 500MB, 2G, 1.5GiB, 2e9; without a unit a million at least, since "2" means no 2 bytes."""
 
     name = "SIZE"
-    _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    _LEAST_ALONE = 10**6
+    _UNITS: ClassVar = {"": 1, "B": 1} | {
+        prefix + unit: size**power
+        for power, prefix in enumerate("KMGT", start=1)
+        for unit, size in {"": 10**3, "B": 10**3, "I": 2**10, "IB": 2**10}.items()
+    }
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number of bytes."""
         found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)", str(value).strip(), re.IGNORECASE)
         unit = None if found is None else self._UNITS.get(found[2].upper())
+        least = 1 if found is not None and found[2] else self._LEAST_ALONE
         try:
             size = None if found is None or unit is None else int(float(found[1]) * unit)
         except (ValueError, OverflowError):
             size = None
-        if size is None or size < 1:
+        if size is None or size < least:
             self.fail(f"{value!r} is no size, such as 500MB or 2GB.", param, ctx)
         return size

@@ -88,8 +88,10 @@ class StoredVectors(ABC):
     def _check_fits(self, name: str) -> None:
         if self.memory_budget is None:
             return
-        num_bytes = len(self) * array_bytes(next(iter(self))[name][:1])
-        if num_bytes > _FEW_BYTES * len(self) and not self.allows(num_bytes):
+        row = next(iter(self))[name][:1]
+        num_bytes = len(self) * array_bytes(row)
+        # A text of each example, such as its id, counts as little.
+        if row.ndim > 1 and num_bytes > _FEW_BYTES * len(self) and not self.allows(num_bytes):
             message = (
                 f"All `{name}` would be held at once, which takes more than half of the memory budget: raise it, or "
                 "take a method that reads them in blocks (DualView of a classifier, GradDot, GradCos, "

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_dualview import DiskStore, audit, label_issues
+from deel_dualview import DiskStore, DualView, audit, label_issues
+from deel_dualview.auditing.collecting import strongest
 from deel_dualview.labels import heads
 
 NUM_TRAIN, NUM_CLASSES = 400, 4
@@ -142,6 +143,21 @@ def test_a_store_on_disk_takes_its_share_of_the_budget(model, tmp_path, on_disk)
     report = within(model, 40_000, store=DiskStore(tmp_path / "store", shard_size=64, progress=False))
     np.testing.assert_allclose(report.label_issues.scores, on_disk.label_issues.scores, rtol=1e-3, atol=1e-3)
     assert not report.holds_all_values
+
+
+def test_ids_that_are_texts_fit_any_budget(model):
+    train, test = (*TRAIN, np.array([f"image-{number:05}" for number in range(NUM_TRAIN)])), TEST
+    report = audit(model, train, test, memory_budget=40_000, relevance=None, progress=False)
+    np.testing.assert_array_equal(report.label_issues.ids[:2], [b"image-00000", b"image-00001"])
+
+
+def test_values_of_0_are_no_strongest_ones(model):
+    train, test = datasets()
+    calculator = DualView(model, train, kernel="cosine", K=10.0)
+    evaluated, k = calculator.represent(test), NUM_TRAIN // 2
+    found, expected = strongest(calculator, evaluated, k), calculator.sparse_influence_values(evaluated)
+    assert found.nnz == np.count_nonzero(found.toarray()) < 2 * k * 150
+    np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=1e-5)
 
 
 def test_a_bad_budget_is_refused_before_any_work(model):

@@ -138,13 +138,24 @@ def test_another_file_than_an_audit_is_refused_before_the_audit(folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("500MB", 5e8), ("2 GB", 2e9), ("1.5GiB", 1.5 * 2**30), ("2e9", 2e9), ("64kib", 65536)]
+    ("text", "size"),
+    [
+        ("500MB", 5e8),
+        ("2 GB", 2e9),
+        ("1.5GiB", 1.5 * 2**30),
+        ("2e9", 2e9),
+        ("64kib", 65536),
+        ("2G", 2e9),
+        ("50k", 5e4),
+    ],
 )
 def test_a_size_is_a_number_of_bytes_with_a_unit(text, size):
     assert Size().convert(text, None, None) == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "2 TBs", "1.2.3GB", "1e999", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "much", "-1GB", "0", "2", "1.5", "0GB", "2 TBs", "1.2.3GB", "1e999", "nan"]
+)
 def test_a_size_that_is_none_is_refused(text):
     result = run("--memory-budget", text)
     assert result.exit_code == 2 and "is no size, such as 500MB or 2GB" in result.output

@@ -108,3 +108,4 @@ def test_a_budget_is_a_whole_number_of_bytes(value, error):
 
 def test_a_budget_may_be_written_with_an_exponent():
     assert MemoryStore(memory_budget=2e9).memory_budget == 2_000_000_000
+    assert MemoryStore(memory_budget=np.float32(5e4)).memory_budget == 50_000
