@@ -68,6 +68,7 @@ class Case(NamedTuple):
         batch_size: of a step.
         num_subsets: that are left out, of each size.
         shares: sizes of these subsets.
+        num_removals: test examples whose strongest proponents are left out; 0 where that takes too long.
     """
 
     data: str
@@ -79,10 +80,11 @@ class Case(NamedTuple):
     batch_size: int
     num_subsets: int = 40
     shares: tuple[float, ...] = SHARES
+    num_removals: int = 0
 
 
 CASES: Mapping[str, Case] = {
-    "digits-mlp": Case("digits", 1_000, 100, mlp, descent, 15, 50),
+    "digits-mlp": Case("digits", 1_000, 100, mlp, descent, 15, 50, num_removals=100),
     "digits-mlp-adam": Case("digits", 1_000, 100, mlp, adam, 15, 50),
     "mnist-cnn": Case("mnist", 10_000, 24, paper_cnn, descent, 2, 100),
     "mnist-cnn-smooth": Case("mnist", 10_000, 8, gelu_cnn, slow_descent, 3, 500, 24, (0.01,)),

@@ -84,3 +84,10 @@ def shorten(text: str) -> str:
     """Return text on one line, cut where it is long."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 3]}..."
+
+
+def probability_text(probability: float) -> str:
+    """Return a probability with as many digits as distinguish it from 0 and 1, at most 6."""
+    margin = min(probability, 1 - probability)
+    digits = 2 if margin >= 0.01 else min(6, math.ceil(-math.log10(max(margin, 1e-9))) + 1)
+    return f"{probability:.{digits}f}"

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deel_dualview import plots
+from deel_dualview._summaries import probability_text
 from deel_dualview.plots.formatting import brief, visible
 from deel_dualview.plots.panels import Colours, cancellation_note
 from deel_dualview.report import findings as kinds
@@ -45,7 +46,6 @@ from deel_dualview.report.review import (
 from deel_dualview.report.verdict import ABOUT_METHOD, find_verdict, tile_of
 from deel_dualview.report.verified import VerifiedPredictions
 from deel_dualview.report.wording import describe_influences
-from deel_dualview.verification.results import probability_text
 
 if TYPE_CHECKING:
     from deel_dualview.report.audit_report import AuditReport

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview import data
 from deel_dualview._checks import check_instance, check_k, require
 from deel_dualview._summaries import to_html, to_text
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.unrolled import UnrolledInfluenceCalculator
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.search import block_top_k
 from deel_dualview.stores import MemoryStore
@@ -18,6 +20,7 @@ from deel_dualview.stores.features import stored_features
 from deel_dualview.verification.results import rank_correlation
 
 _FEWEST_CHECKPOINTS = 3
+_NUM_REMOVALS, _SHARE_REMOVED = 3, 0.01
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +38,8 @@ class Diagnosis:
         rank_correlation: Spearman's, of all influence values with those of the other calculator; mean over queries.
         overlap: share of the k strongest proponents that both calculators name.
         k: of the overlap.
+        smoothness: of a recorded training, rank correlation of the changes of the outputs without some random examples
+            and with half their weight: 1 where a derivative says what a removal does, 0 where it says nothing.
     """
 
     repeatability: float
@@ -43,6 +48,7 @@ class Diagnosis:
     rank_correlation: float | None
     overlap: float | None
     k: int
+    smoothness: float | None = None
 
     def summary(self) -> dict[str, str]:
         """Return what stands in the text and in the table of a notebook, by name."""
@@ -53,6 +59,10 @@ class Diagnosis:
             )
         if self.last_change is not None:
             shown["last change of the weights"] = f"{self.last_change:.2g} of the mean one (0 at rest)"
+        if self.smoothness is not None:
+            shown["smoothness of the training"] = (
+                f"{self.smoothness:.2f} (1 where half a removal is half the change, 0 where it says nothing)"
+            )
         if self.rank_correlation is not None:
             text = f"rank correlation {self.rank_correlation:.2f}, {self.overlap:.0%} of {self.k} proponents in common"
             shown["other seed"] = text
@@ -74,6 +84,8 @@ def diagnose(
     k: int = 5,
 ) -> Diagnosis:
     """Measure whether what a method assumes holds here: in seconds, and before training again by `verify`.
+
+    Of an `UnrolledInfluenceCalculator` the recorded training is run six times more, for its smoothness.
 
     Args:
         calculator: of any method.
@@ -120,7 +132,32 @@ def diagnose(
         rank_correlation=float(np.nanmean(correlations)) if correlations else None,
         overlap=float(np.mean(overlaps)) if overlaps else None,
         k=k,
+        smoothness=(
+            _smoothness(calculator, queries) if isinstance(calculator, UnrolledInfluenceCalculator) else None
+        ),
     )
+
+
+def _smoothness(calculator: UnrolledInfluenceCalculator, queries: tf.data.Dataset) -> float | None:
+    """Return the mean rank correlation of the changes of outputs without random examples, and with half of each.
+
+    None where no output changes.
+    """
+    training, rng, found = calculator.training, np.random.default_rng(0), []
+    batches = [data.unpack(element).inputs for element in queries]
+
+    def outputs(weights: np.ndarray | None) -> np.ndarray:
+        trained = None if weights is None else training.retrain(weights)
+        return np.concatenate([training.outputs(inputs, trained).reshape(-1) for inputs in batches])
+
+    before = outputs(None)
+    for _ in range(_NUM_REMOVALS):
+        count = max(1, round(_SHARE_REMOVED * training.num_train))
+        without = training.without(rng.choice(training.num_train, count, replace=False))
+        halved = (without + training.weights) / 2
+        changes = [outputs(weights) - before for weights in (without, halved)]
+        found.append(rank_correlation(np.stack(changes, axis=1)))
+    return None if np.isnan(found).all() else float(np.nanmean(found))
 
 
 def _values(calculator: BaseInfluenceCalculator, queries: tf.data.Dataset) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats
 
 from deel_dualview._checks import check_choice
-from deel_dualview._summaries import to_html, to_text
+from deel_dualview._summaries import probability_text, to_html, to_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,13 +213,6 @@ class Verification:
 
     def _repr_html_(self) -> str:
         return to_html(f"Verification of {self.method}", self.summary())
-
-
-def probability_text(probability: float) -> str:
-    """Return a probability with as many digits as distinguish it from 0 and 1, at most 6."""
-    margin = min(probability, 1 - probability)
-    digits = 2 if margin >= 0.01 else min(6, math.ceil(-math.log10(max(margin, 1e-9))) + 1)
-    return f"{probability:.{digits}f}"
 
 
 def _correlation(removals: list[Removal]) -> Correlation:

@@ -446,9 +446,11 @@ def test_label_issues_show_given_and_suggested_label_with_their_score(report, tm
     assert 'data-pair="1-0"' in text
 
 
-def test_thresholds_are_read_without_tensorflow():
+@pytest.mark.parametrize("module", ["thresholds", "html", "comparison"])
+def test_a_report_is_prepared_without_tensorflow(module):
+    """Commands read it before they silence TensorFlow's log."""
     """A command reads them before it silences TensorFlow."""
-    code = "import sys, deel_dualview.report.thresholds; print('tensorflow' in sys.modules)"
+    code = f"import sys, deel_dualview.report.{module}; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

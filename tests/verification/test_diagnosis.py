@@ -1,5 +1,6 @@
 """Whether what a method assumes holds: repeatable, at an optimum, at rest, the same with another seed."""
 
+import keras
 import numpy as np
 import pytest
 import scipy.special
@@ -19,7 +20,16 @@ from verification_cases import (
     train_set,
 )
 
-from deel_dualview import Checkpoints, GradDot, InfluenceModel, NamedMethod, diagnose
+from deel_dualview import (
+    Checkpoints,
+    GradDot,
+    InfluenceModel,
+    NamedMethod,
+    UnrolledInfluenceCalculator,
+    diagnose,
+)
+from deel_dualview.evaluation import record_training
+from deel_dualview.verification import diagnosis
 
 
 def naive_gradient(weights, sample_weight=None):
@@ -103,3 +113,47 @@ def test_a_calculator_of_another_training_set_is_refused():
     inputs, labels = examples()
     with pytest.raises(ValueError, match="same training set"):
         diagnose(first_order(), queries(1), other=GradDot(optimal_model(), batched(inputs[:9], labels[:9])))
+
+
+def recorded(rate, activation):
+    inputs, labels = (part[:NUM_TRAIN] for part in examples())
+    model = keras.Sequential(
+        [keras.Input((inputs.shape[1],)), keras.layers.Dense(32, activation), keras.layers.Dense(CLASSES)]
+    )
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    training = record_training(
+        model,
+        batched(inputs, labels),
+        epochs=6,
+        batch_size=8,
+        optimizer=keras.optimizers.SGD(rate),
+        loss_function=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return UnrolledInfluenceCalculator(training.model, batched(inputs, labels), training=training)
+
+
+def test_a_smooth_training_is_told_from_one_that_amplifies_small_changes():
+    smooth, rough = (
+        diagnose(recorded(*settings), queries(12)).smoothness for settings in ((0.02, "tanh"), (4.0, "relu"))
+    )
+    assert smooth > 0.99 and rough < 0.9
+
+
+def test_smoothness_is_the_rank_correlation_of_the_changes(monkeypatch):
+    monkeypatch.setattr(diagnosis, "_NUM_REMOVALS", 1)
+    calculator = recorded(4.0, "relu")
+    training = calculator.training
+    removed = np.random.default_rng(0).choice(NUM_TRAIN, max(1, round(NUM_TRAIN / 100)), replace=False)
+    inputs = np.concatenate([np.asarray(batch[0]) for batch in queries(12)])
+    half = np.ones(NUM_TRAIN, np.float32)
+    half[removed] = 0.5
+    changes = [
+        (training.outputs(inputs, training.retrain(weights)) - training.outputs(inputs)).ravel()
+        for weights in (training.without(removed), half)
+    ]
+    expected = scipy.stats.spearmanr(*changes).statistic
+    found = diagnose(calculator, queries(12))
+    assert found.smoothness == pytest.approx(expected, abs=1e-6)
+    assert "smoothness of the training" in str(found)

@@ -33,9 +33,9 @@ from deel_dualview import (
     NamedMethod,
     verify,
 )
+from deel_dualview._summaries import probability_text
 from deel_dualview.calculators.representer_l2 import fit_last_layer
 from deel_dualview.verification import Removal, State, Verification
-from deel_dualview.verification.results import probability_text
 
 
 @pytest.fixture(scope="module")
