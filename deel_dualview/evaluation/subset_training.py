@@ -45,7 +45,7 @@ def train_on_subsets(
     """Train models on random subsets of a training set, each drawn without replacement, for an `Ensemble`.
 
     It costs as much as `num_models` trainings on `share` of the examples. With a directory every finished model is
-    kept, and an interrupted call goes on where it was; more models may be asked for later.
+    kept, and an interrupted call goes on where it was; a later call may add models.
 
     Args:
         train_function: trains a model from scratch on a batched dataset of a subset, in the order of the training set

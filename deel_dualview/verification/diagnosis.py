@@ -25,7 +25,7 @@ _NUM_REMOVALS, _SHARE_REMOVED = 3, 0.01
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What `diagnose` finds; None where it was not asked for, or cannot be known.
+    """What `diagnose` finds; None where it was not requested, or cannot be known.
 
     Attributes:
         repeatability: largest difference between two computations of the same influence values, as a share of the
