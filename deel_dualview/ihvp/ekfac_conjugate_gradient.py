@@ -34,7 +34,7 @@ class EkfacConjugateGradientIHVP(InverseHessianVectorProduct):
 
     Every step is a product with the curvature, for all queries of a batch that have not converged: four gradients of
     each of `num_curvature_examples`, which stay the same in every solve. Memory is that of `EkfacIHVP`, these
-    examples, and some five vectors of p numbers a query. `solve` tells of each row the residual and the number of
+    examples, and some five vectors of p numbers a query. `solve` reports for each row the residual and the number of
     steps, and warns once of rows that have not reached the tolerance.
 
     Args:
