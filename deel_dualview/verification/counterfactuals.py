@@ -276,13 +276,13 @@ def _only(calculator: BaseInfluenceCalculator, query: tf.data.Dataset) -> tuple[
 
 
 def _checked_positions(remove: Sequence[int] | np.ndarray, num_train: int) -> np.ndarray:
-    positions = list(remove)
+    positions = list(remove) if isinstance(remove, Sequence | np.ndarray) else []
     require(
         len(positions) > 0
         and all(is_integer(position) and 0 <= position < num_train for position in positions)
         and len(set(positions)) == len(positions) < num_train,
         f"`remove` must be positions in the training set, 0..{num_train - 1}, each once, one or more and not all.",
-        {"remove": positions},
+        {"remove": remove},
     )
     return np.asarray(positions, np.int64)
 

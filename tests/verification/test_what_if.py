@@ -85,6 +85,7 @@ def test_too_few_removals_give_no_error_bar(verified):
     ("change", "error"),
     [
         ({"remove": []}, "remove"),
+        ({"remove": None}, "remove"),
         ({"remove": [1, 1]}, "remove"),
         ({"remove": [NUM_TRAIN]}, "remove"),
         ({"remove": [0.5]}, "remove"),
