@@ -13,7 +13,7 @@ from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.verified import VerifiedPrediction, VerifiedPredictions, VerifiedRemoval
-from deel_dualview.verification import Removal, State, Verification, verify
+from deel_dualview.verification import Removal, Verification, verify
 from deel_dualview.verification.retraining import examples_where
 
 WEAK_CORRELATION = 0.5
@@ -90,14 +90,10 @@ def _prediction(
 
 
 def _removal(item: Removal) -> VerifiedRemoval:
-    before, after = (_shown(state) for state in (item.before, item.after))
+    before, after = item.before.shown, item.after.shown
     return VerifiedRemoval(
         item.group, item.removed, item.predicted, item.actual, before, after, item.is_flipped
     )
-
-
-def _shown(state: State) -> float:
-    return state.output if state.probability is None else state.probability
 
 
 def _severity(correlation: float) -> Severity:

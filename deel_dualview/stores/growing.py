@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
@@ -75,17 +74,6 @@ class GrowingRows(LazyRows):
             whole = self[:]
             self._parts, self._starts = [whole], [0, len(whole)]
         return self._parts[0]
-
-    def parts(self) -> Iterator[np.ndarray]:
-        """Yield consecutive rows, each (b, d), not to be written to."""
-        self._flush()
-        for number in range(len(self._starts) - 1):
-            part = self._part(number)
-            yield (
-                part
-                if part.shape[1] == self.shape[1]
-                else self[self._starts[number] : self._starts[number + 1]]
-            )
 
     def _part(self, number: int) -> np.ndarray:
         if self._file is None:

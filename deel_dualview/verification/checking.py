@@ -106,7 +106,7 @@ def verify(
         retrained=retraining.what,
         penalty=retraining.penalty,
         agreement=float(np.mean([a.prediction == b.prediction for a, b in pairs])) if is_classifier else None,
-        difference=float(np.mean([abs(_shown(a) - _shown(b)) for a, b in pairs])),
+        difference=float(np.mean([abs(a.shown - b.shown) for a, b in pairs])),
         num_trainings=retraining.num_trainings,
         seconds=time.perf_counter() - started,
     )
@@ -175,7 +175,3 @@ def state_of(outputs: np.ndarray, explained: int, objective: Objective, *, is_cl
     if isinstance(objective, IndependentSigmoids):
         return State(value, float(scipy.special.log_expit(value)), None)
     return State(value, None, None)
-
-
-def _shown(state: State) -> float:
-    return state.output if state.probability is None else state.probability

@@ -43,6 +43,11 @@ class State(NamedTuple):
         return None if self.log_probability is None else math.exp(self.log_probability)
 
     @property
+    def shown(self) -> float:
+        """What a reader is shown: the probability, or the predicted number."""
+        return self.output if self.probability is None else self.probability
+
+    @property
     def value(self) -> float:
         """What influence is compared with: the log-probability, or the predicted number."""
         return self.output if self.log_probability is None else self.log_probability

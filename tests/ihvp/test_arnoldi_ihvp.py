@@ -1,36 +1,11 @@
 """The low-rank inverse: exact at full rank, the paper's formula below, and what it refuses."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
 
-from deel_dualview import ArnoldiIHVP, ExactIHVP, InfluenceModel, RelativeDamping
+from deel_dualview import ArnoldiIHVP, ExactIHVP, RelativeDamping
 from deel_dualview.linalg import blocks
-
-
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 41)
-    return (rng.normal(size=(41, 4)) + np.eye(4)[labels]).astype(np.float32), labels
-
-
-@pytest.fixture(scope="module")
-def model(data):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [keras.Input((4,)), layers.Dense(5, activation="tanh", name="hidden"), layers.Dense(3, name="head")]
-    )
-    model.compile(keras.optimizers.Adam(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(*data, epochs=5, verbose=0)
-    return InfluenceModel(model)
-
-
-@pytest.fixture(scope="module")
-def train_set(data):
-    return tf.data.Dataset.from_tensor_slices(data).batch(7)
 
 
 @pytest.fixture(scope="module")
