@@ -22,6 +22,9 @@ from deel_dualview.search import ORDER, Best, block_top_k
 from deel_dualview.stores import Store, StoredVectors
 from deel_dualview.typing import Function, Target
 
+_MOST_AT_ONCE, _BYTES_AT_ONCE = 64, 2**30
+"""Default of `queries_at_once`: of 64, each pays 1/32 of a training for the replays, so that more gain nothing."""
+
 
 class UnrolledInfluenceCalculator(BaseInfluenceCalculator):
     """Derivative of an output by the weight of each training example, exactly, through a recorded training.
@@ -35,17 +38,18 @@ class UnrolledInfluenceCalculator(BaseInfluenceCalculator):
     The derivative is exact; the prediction is of first order, and good where the training is smooth. It explains this
     one training: another seed gives other values.
 
-    A batch of queries costs about two trainings, and each of its queries about two more (see `docs/methods/unrolled.md`
-    for seconds). Values of queries are kept, n numbers each, so that the same ones cost nothing again; to take many
-    queries at a time, batch them. Self-influence costs as much as n queries. There are no influence vectors.
+    The queries of a batch share the replays of the training, which cost about two trainings; each query costs about one
+    to three more (see `docs/methods/unrolled.md` for seconds). To take many queries at a time, batch them. Values of
+    queries are kept, n numbers each, so that the same ones cost nothing again. Self-influence costs as much as n
+    queries. There are no influence vectors.
 
     Args:
         model: that the training left, with its trained weights.
         train_set: the recorded training set, batched.
         training: from `record_training`.
         function: what is differentiated: `"loss"`, or of a classifier `"logit"` or `"margin"`.
-        queries_at_once: that one replay of the training takes at most; each holds two copies of the weights and of
-            what the optimizer keeps.
+        queries_at_once: that one replay of the training takes at most; by default 64, or as many as hold 1 GiB, of
+            `training.bytes_per_function` each. Values do not depend on it beyond rounding.
         target: which class of an evaluated example is explained.
         store: where the order of the training examples is kept.
 
@@ -64,12 +68,16 @@ class UnrolledInfluenceCalculator(BaseInfluenceCalculator):
         *,
         training: RecordedTraining,
         function: Function = "loss",
-        queries_at_once: int = 32,
+        queries_at_once: int | None = None,
         target: Target = "prediction",
         store: Store | None = None,
     ) -> None:
         self.training = _checked_training(training)
-        self.queries_at_once = check_count("queries_at_once", queries_at_once)
+        self.queries_at_once = (
+            max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // training.bytes_per_function))
+            if queries_at_once is None
+            else check_count("queries_at_once", queries_at_once)
+        )
         self.gradients = PerExampleGradients(model, "all", function=function)
         self._check_trained(self.gradients.model.model)
         super().__init__(self.gradients.model, train_set, target=target, store=store)

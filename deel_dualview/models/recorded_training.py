@@ -57,6 +57,11 @@ class RecordedTraining:
         return len(self._steps)
 
     @property
+    def bytes_per_function(self) -> int:
+        """Bytes that `derivatives` holds for each function at most: about four states of weights and optimizer."""
+        return 4 * self._steps.num_rows * self._steps.num_parameters * self._steps.dtype.size
+
+    @property
     def initial_parameters(self) -> np.ndarray:
         """All trainable weights before the first step, shape (p,)."""
         found: np.ndarray = self._start[0].numpy()
@@ -136,8 +141,9 @@ class RecordedTraining:
     def derivatives(self, gradients: np.ndarray | tf.Tensor) -> np.ndarray:
         """Return the exact derivatives of m functions of the trained weights by the weight of each example, (m, n).
 
-        It costs about two trainings and, for each function, about two more; it keeps 2 sqrt(T) states of the
-        training and, for each function, two.
+        All functions share one replay of the training: two trainings, and about one to three more for each function.
+        It keeps 2 sqrt(T) states of the training and, for each function, `bytes_per_function`; networks of `Dense`
+        layers alone, whose functions go through each step together, also the activations of a batch.
 
         Args:
             gradients: of the functions in all trainable weights, at `parameters`, shape (m, p).

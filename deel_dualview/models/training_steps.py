@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deel_dualview.models import tracing
 from deel_dualview.models.inputs import arranged, structure_of
 from deel_dualview.models.optimizer_steps import OptimizerStep
 from deel_dualview.typing import Inputs
@@ -18,6 +19,23 @@ Augment = Callable[[Any, tf.Tensor], Any]
 """From the inputs of one example and a seed, two integers (2,), to its inputs of an epoch."""
 SEED_STATE = "seed_generator_state"
 """How Keras calls the variable of a `SeedGenerator`."""
+_MATRIX_PRODUCTS = frozenset(
+    {
+        keras.layers.Activation,
+        keras.layers.Add,
+        keras.layers.Concatenate,
+        keras.layers.Dense,
+        keras.layers.Dropout,
+        keras.layers.Flatten,
+        keras.layers.InputLayer,
+        keras.layers.LayerNormalization,
+        keras.layers.LeakyReLU,
+        keras.layers.ReLU,
+        keras.layers.Rescaling,
+        keras.layers.Reshape,
+        keras.layers.Softmax,
+    }
+)
 
 
 class Plan(NamedTuple):
@@ -74,6 +92,7 @@ class TrainingSteps:
         self._inputs, self._labels, self.plan = inputs, labels, plan
         self._augment, self._lock = augment, lock
         self._structure = structure_of(model)
+        self._is_vectorised = has_only_matrix_products(model)
         self._shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self.dtype = tf.as_dtype(model.trainable_variables[0].dtype)
         self.num_rows, self.num_parameters = 1 + optimizer.num_slots, sum(map(_size, self._shapes))
@@ -189,15 +208,20 @@ class TrainingSteps:
         mean = tf.reduce_sum(weights * losses) / tf.cast(self.plan.sizes[number], self.dtype)
         return tf.add_n([mean, *(tf.cast(penalty, self.dtype) for penalty in penalties)])
 
-    def _step(
-        self, state: tf.Tensor, number: tf.Tensor, inputs: Inputs, labels: tf.Tensor, weights: tf.Tensor
+    def _gradient(
+        self, parameters: tf.Tensor, number: tf.Tensor, inputs: Inputs, labels: tf.Tensor, weights: tf.Tensor
     ) -> tf.Tensor:
-        """Return the state after a step on a batch, whose examples have these weights (b,)."""
-        parameters = state[0]
+        """Return the gradient of the loss of a step on a batch, whose examples have these weights (b,), (p,)."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             loss = self._losses(parameters, number, inputs, labels, weights)
-        gradient = tf.convert_to_tensor(tape.gradient(loss, parameters))
+        return tf.convert_to_tensor(tape.gradient(loss, parameters))
+
+    def _step(
+        self, state: tf.Tensor, number: tf.Tensor, inputs: Inputs, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the state after a step."""
+        gradient = self._gradient(state[0], number, inputs, labels, weights)
         return self._optimizer(state, gradient, self.plan.rates[number], number + 1)
 
     def _segment(self, state: tf.Tensor, first: tf.Tensor, stop: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -240,30 +264,46 @@ class TrainingSteps:
         adjoints: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return adjoints (m, rows, p) before a step, and the derivatives by its examples' weights (m, b)."""
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch([state, weights])
-            after = self._step(state, number, inputs, labels, weights)
-
-        def back(adjoint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            before, found = tape.gradient(
-                after,
-                [state, weights],
-                output_gradients=adjoint,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-            return tf.convert_to_tensor(before), found
-
-        signature = (
-            tf.TensorSpec(state.shape, self.dtype),
-            tf.TensorSpec([None], self.dtype),
+        parameters = state[0]
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as of_model:
+            of_model.watch([parameters, weights])
+            gradient = self._gradient(parameters, number, inputs, labels, weights)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as of_optimizer:
+            of_optimizer.watch([state, gradient])
+            after = self._optimizer(state, gradient, self.plan.rates[number], number + 1)
+        # Entry by entry, so that all adjoints go together at no cost, whatever the model is.
+        kept, adjoints_of_gradient = tf.vectorized_map(
+            lambda adjoint: _pulled_back(of_optimizer, after, [state, gradient], adjoint), adjoints
         )
-        # One after the other: vectorised, convolutions whose kernels differ would take far more memory.
-        return tf.map_fn(back, adjoints, fn_output_signature=signature, parallel_iterations=1)
+
+        def back(adjoint: tf.Tensor) -> list[tf.Tensor]:
+            return _pulled_back(of_model, gradient, [parameters, weights], adjoint)
+
+        if self._is_vectorised:
+            through, found = tf.vectorized_map(back, adjoints_of_gradient)
+        else:
+            signature = [tf.TensorSpec(parameters.shape, self.dtype), tf.TensorSpec([None], self.dtype)]
+            through, found = tf.map_fn(
+                back, adjoints_of_gradient, fn_output_signature=signature, parallel_iterations=1
+            )
+        first = kept[:, :1] + through[:, tf.newaxis]
+        return tf.concat([first, kept[:, 1:]], axis=1), found
 
 
 def is_seed(variable: keras.Variable) -> bool:
     """Return whether a variable is the state of a `SeedGenerator`."""
     return variable.path.split("/")[-1] == SEED_STATE
+
+
+def has_only_matrix_products(model: keras.Model) -> bool:
+    """Return whether products with the Hessian of a model are those of matrices: all its layers are known ones.
+
+    Several such products with different vectors are one product of batches of matrices. Convolutions whose kernels
+    differ are none: they would run one after the other all the same, and take more memory.
+    """
+    parts = [model, *tracing.all_layers(model)]
+    graphs = [part for part in parts if isinstance(part, keras.Model) and structure_of(part) is not None]
+    return model in graphs and all(type(part) in _MATRIX_PRODUCTS for part in parts if part not in graphs)
 
 
 def as_plan(
@@ -298,6 +338,16 @@ def as_plan(
         tf.constant(seeds, tf.int64),
         tf.constant(np.repeat(epochs, per_epoch), tf.int32),
     )
+
+
+def _pulled_back(
+    tape: tf.GradientTape, result: tf.Tensor, sources: list[tf.Tensor], adjoint: tf.Tensor
+) -> list[tf.Tensor]:
+    """Return the adjoints of sources by that of what a persistent tape saw made of them."""
+    found = tape.gradient(
+        result, sources, output_gradients=adjoint, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return [tf.convert_to_tensor(one) for one in found]
 
 
 def _size(shape: tuple[int, ...]) -> int:

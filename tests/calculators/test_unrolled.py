@@ -84,6 +84,16 @@ def test_batches_of_queries_change_no_value(make, values, problem):
         np.testing.assert_allclose(other, values, rtol=1e-4, atol=1e-6)
 
 
+def test_queries_at_once_hold_a_gibibyte_unless_chosen(make, training, monkeypatch):
+    assert make().queries_at_once == 64
+    assert training.bytes_per_function == 4 * 2 * len(training.parameters) * 4
+    monkeypatch.setattr(type(training), "bytes_per_function", 2**28 + 1)
+    assert make().queries_at_once == 3
+    monkeypatch.setattr(type(training), "bytes_per_function", 2**31)
+    assert make().queries_at_once == 1
+    assert make(queries_at_once=5).queries_at_once == 5
+
+
 def test_top_k_agrees_with_sorting_all_values(calculator, values, problem):
     (top,) = calculator.top_k(problem.test(15), k=3)
     order = np.argsort(-values, axis=1, kind="stable")[:, :3]

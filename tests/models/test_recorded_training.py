@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from deel_dualview.evaluation import record_training
+from deel_dualview.models.training_steps import has_only_matrix_products
 
 NUM, WIDTH, CLASSES = 14, 3, 3
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -69,6 +70,29 @@ def test_derivatives_are_finite_differences(optimizer):
         expected[:, example] = functions @ difference / 2e-5
     found = training.derivatives(functions)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("is_vectorised", [True, False])
+def test_derivatives_together_are_those_alone_and_finite_differences(is_vectorised):
+    """Through layers whose products go together, and through one that is not known to allow it."""
+    inputs = keras.Input((WIDTH,), dtype="float64")
+    hidden = layers.LayerNormalization(dtype="float64")(layers.Dense(WIDTH, dtype="float64")(inputs))
+    joined = layers.Add(dtype="float64")([inputs, layers.Activation("gelu", dtype="float64")(hidden)])
+    other = layers.LeakyReLU() if is_vectorised else layers.ELU()
+    other.dtype_policy = keras.DTypePolicy("float64")
+    model = keras.Model(inputs, layers.Dense(CLASSES, dtype="float64")(other(joined)))
+    generator = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign(generator.normal(size=variable.shape))
+    assert has_only_matrix_products(model) == is_vectorised
+    training = record(model, "nesterov", epochs=2)
+    functions = generator.normal(size=(3, len(training.parameters)))
+    together = training.derivatives(functions)
+    alone = np.concatenate([training.derivatives(function[np.newaxis]) for function in functions])
+    np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-12 * np.abs(alone).max())
+    change = 1e-5 * np.eye(NUM)[4]
+    difference = training.retrain(training.weights + change) - training.retrain(training.weights - change)
+    np.testing.assert_allclose(together[:, 4], functions @ difference / 2e-5, rtol=1e-5)
 
 
 def unrolled_by_hand(weights, rate, momentum, orders):
