@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
 import tensorflow as tf
 
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.verified import VerifiedPrediction, VerifiedPredictions, VerifiedRemoval
-from deel_dualview.verification import Removal, Verification, verify
+from deel_dualview.verification import Removal, Share, Verification, verify
 from deel_dualview.verification.retraining import examples_where
 
-WEAK_CORRELATION = 0.5
-"""Below this rank correlation of predicted and actual changes explanations should not be relied on."""
+CHANCE = 0.5
+"""Share of predictions that lose more without some random training examples than without some others."""
+SIGNIFICANCE = 0.05
+"""Of the one-sided sign test by which more than that share do."""
 
 
 def find_verified(
@@ -53,12 +56,14 @@ def find_verified(
     is_probability = found.removals[0].before.probability is not None
     share = found.share_flipped if found.agreement is not None else math.nan
     return VerifiedPredictions(
-        severity=_severity(correlation.value),
+        severity=_severity(found.above_random),
         title=_title(found),
         summary=_summary(found),
         count=len(predictions),
         share=share,
         retrained=found.retrained,
+        num_above_random=found.above_random.count,
+        num_compared=found.above_random.total,
         rank_correlation=correlation.value,
         low=correlation.interval[0],
         high=correlation.interval[1],
@@ -96,22 +101,24 @@ def _removal(item: Removal) -> VerifiedRemoval:
     )
 
 
-def _severity(correlation: float) -> Severity:
-    if math.isnan(correlation):
+def _severity(above: Share) -> Severity:
+    if not above.total:
         return Severity.CANNOT_TELL
-    return Severity.FINE if correlation >= WEAK_CORRELATION else Severity.LOOK
+    if scipy.stats.binomtest(above.count, above.total, CHANCE, "greater").pvalue <= SIGNIFICANCE:
+        return Severity.FINE
+    return Severity.LOOK if above.value <= CHANCE else Severity.CANNOT_TELL
 
 
 def _title(found: Verification) -> str:
-    correlation = found.rank_correlation
-    if math.isnan(correlation.value):
-        return f"Explanations of {correlation.num_queries} predictions were checked, too few to say how far they hold"
-    low, high = correlation.interval
-    only = "" if correlation.value >= WEAK_CORRELATION else "only "
-    return (
-        f"With the {found.retrained} trained again, predicted and actual changes have a rank correlation of "
-        f"{only}{correlation.value:.2f} ({low:.2f} to {high:.2f})"
-    )
+    above = found.above_random
+    if not above.total:
+        return "No explained prediction has a proponent that could be left out"
+    of = f"{above.count} of {above.total} predictions"
+    if above.total == 1:
+        of = "A single prediction" if above.count else "Not even the one prediction"
+    loses = "loses" if above.total == 1 else "lose"
+    rest = f"{loses} more without the proponents than without random examples, with the {found.retrained} trained again"
+    return f"{'Only ' if above.value <= CHANCE and above.total > 1 else ''}{of} {rest}"
 
 
 def _summary(found: Verification) -> str:
@@ -119,12 +126,24 @@ def _summary(found: Verification) -> str:
         "An explanation says what would be without some training examples. Here they were left out: "
         f"{found.num_trainings - 1:,} times, in {found.seconds:.0f} s."
     )
+    severity, above = _severity(found.above_random), found.above_random
+    if severity is Severity.CANNOT_TELL and above.total:
+        summary += " That may be chance: check more predictions."
+    elif severity is Severity.LOOK:
+        summary += " Chance gives a half: do not rely on these explanations as reasons."
+    everywhere = found.rank_correlation
+    if math.isnan(everywhere.value):
+        return summary
+    low, high = everywhere.interval
+    summary += (
+        " Over all removals, predicted and actual changes have a rank correlation of "
+        f"{everywhere.value:.2f} ({low:.2f} to {high:.2f})"
+    )
     among = found.correlation("proponents")
     if math.isnan(among.value):
-        return summary
+        return f"{summary}."
     low, high = among.interval
     return (
-        f"{summary} The rank correlation is mostly about telling proponents, random examples and opponents apart. "
-        "Over the proponents alone (which predictions depend on theirs most?) it is "
+        f"{summary}; over the proponents alone (which predictions depend on theirs most?) "
         f"{among.value:.2f} ({low:.2f} to {high:.2f})."
     )

@@ -138,9 +138,11 @@ def tile_of(finding: Finding) -> Tile:
     if isinstance(finding, WeakGroups):
         return Tile(f"{finding.count:,}", "groups of test examples predicted worse than their classes")
     if isinstance(finding, VerifiedPredictions):
-        is_known = finding.severity is not Severity.CANNOT_TELL
+        if not finding.num_compared:
+            return Tile("?", "checked explanations: no prediction has a proponent")
         return Tile(
-            f"{finding.rank_correlation:.2f}" if is_known else "?", "of 1: predicted against actual changes"
+            f"{finding.num_above_random} of {finding.num_compared}",
+            "checked predictions lose more without their proponents than without random examples",
         )
     if isinstance(finding, NotFiniteInputs):
         return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")

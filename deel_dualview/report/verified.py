@@ -42,6 +42,9 @@ class VerifiedPredictions(Finding):
     """Explanations checked by training again; only in audits with `verify=`.
 
     `count` is the number of predictions, `share` that of those which flip without their proponents (NaN of numbers).
+    `num_above_random` of `num_compared` predictions lose more without their proponents than without random examples.
+    The severity follows that: "fine" where it is more than chance gives (a half; one-sided sign test, 5 %), "look"
+    where it is at most a half, "cannot tell" in between.
     `rank_correlation` is Spearman's of predicted and actual changes, from `low` to `high` with 95 % confidence: NaN of
     fewer than 5 predictions. `agreement` is the share of these predictions that the model trained again on everything
     shares with the model that is explained, None of numbers; `difference` their mean difference in the probability (in
@@ -50,6 +53,8 @@ class VerifiedPredictions(Finding):
 
     name: ClassVar[str] = "verified-predictions"
     retrained: str
+    num_above_random: int
+    num_compared: int
     rank_correlation: float
     low: float
     high: float

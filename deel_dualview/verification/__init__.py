@@ -3,13 +3,14 @@
 from deel_dualview.verification.checking import verify
 from deel_dualview.verification.counterfactuals import Flip, WhatIf, smallest_flip, what_if
 from deel_dualview.verification.diagnosis import Diagnosis, diagnose
-from deel_dualview.verification.results import Correlation, Removal, State, Verification
+from deel_dualview.verification.results import Correlation, Removal, Share, State, Verification
 
 __all__ = [
     "Correlation",
     "Diagnosis",
     "Flip",
     "Removal",
+    "Share",
     "State",
     "Verification",
     "WhatIf",

@@ -81,6 +81,31 @@ class Correlation(NamedTuple):
         return f"{self.value:.2f} ({low:.2f} to {high:.2f}; {self.num_removals} removals)"
 
 
+class Share(NamedTuple):
+    """A share of evaluated examples.
+
+    Attributes:
+        count: examples that have the property.
+        total: examples that were looked at.
+        interval: exact 95 % interval of the share (Clopper and Pearson); from 0 to 1 without any.
+    """
+
+    count: int
+    total: int
+    interval: tuple[float, float]
+
+    @property
+    def value(self) -> float:
+        """The share; NaN without any example."""
+        return self.count / self.total if self.total else math.nan
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "of none"
+        low, high = self.interval
+        return f"{self.count} of {self.total} ({low:.0%} to {high:.0%})"
+
+
 @dataclass(frozen=True)
 class Removal:
     """A group of training examples that was removed, and what became of one prediction.
@@ -167,6 +192,25 @@ class Verification:
         return _correlation([item for item in self.removals if group in (None, item.group)])
 
     @property
+    def above_random(self) -> Share:
+        """Predictions that lose more without their strongest proponents than without random training examples.
+
+        Chance gives a half. It compares removals of one prediction with each other, so that it does not depend, as
+        the rank correlation over all removals does, on which predictions change easily.
+        """
+        actual = {(item.query, item.group): item.actual for item in self.removals}
+        pairs = [
+            (actual[query, "proponents"], actual[query, "random"])
+            for query, group in actual
+            if group == "proponents"
+        ]
+        count = sum(named > drawn for named, drawn in pairs)
+        if not pairs:
+            return Share(0, 0, (0.0, 1.0))
+        low, high = scipy.stats.binomtest(count, len(pairs)).proportion_ci(method="exact")
+        return Share(count, len(pairs), (float(low), float(high)))
+
+    @property
     def share_flipped(self) -> float:
         """Share of the predictions that are others without their strongest proponents; NaN without any."""
         flips = [item.is_flipped for item in self.removals if item.group == "proponents"]
@@ -209,6 +253,7 @@ class Verification:
         return {
             "trained again": trained,
             "on everything, against the model": agrees,
+            "lose more without proponents than without random examples": str(self.above_random),
             "rank correlation of predicted and actual": str(self.rank_correlation),
             **shown,
         }

@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 
 from deel_dualview import InfluenceModel, audit
+from deel_dualview.auditing.verifying import _severity, _summary, _title
 from deel_dualview.report import Severity, VerifiedPredictions
 from deel_dualview.report.verdict import find_verdict, tile_of
+from deel_dualview.verification import Removal, State, Verification
 
 NAMES = ["red", "green", "blue"]
 
@@ -62,9 +64,44 @@ def test_the_removed_are_those_that_the_page_names(report, finding):
 
 def test_influence_functions_hold_for_the_last_layer(finding):
     assert finding.severity is Severity.FINE and finding.rank_correlation > 0.8
-    assert f"rank correlation of {finding.rank_correlation:.2f}" in finding.title
-    assert "Over the proponents alone" in finding.summary
-    assert tile_of(finding).number == f"{finding.rank_correlation:.2f}"
+    assert (finding.num_above_random, finding.num_compared) == (8, 8)
+    assert finding.title.startswith("8 of 8 predictions lose more without the proponents than without random")
+    assert f"rank correlation of {finding.rank_correlation:.2f}" in finding.summary
+    assert "over the proponents alone" in finding.summary
+    assert tile_of(finding).number == "8 of 8"
+
+
+def verification(above, total):
+    """A real result's shape: proponents that lose 1 nat, random examples that lose 0 or 2."""
+    start, middle, low = (State(0.0, value, 0) for value in (0.0, -1.0, -2.0))
+    removals = []
+    for query in range(total):
+        removals.append(Removal(query, "proponents", (0,), 0, 1.0, start, middle))
+        removals.append(Removal(query, "random", (1,), 0, 0.1, start, start if query < above else low))
+    return Verification(tuple(removals), 1, "DualView", "last layer", 0.1, 1.0, 0.0, 2 * total + 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("above", "total", "severity"),
+    [
+        (0, 0, Severity.CANNOT_TELL),
+        (1, 1, Severity.CANNOT_TELL),
+        (0, 1, Severity.LOOK),
+        (4, 4, Severity.CANNOT_TELL),  # 1 / 16 by chance
+        (5, 5, Severity.FINE),  # 1 / 32
+        (6, 8, Severity.CANNOT_TELL),
+        (7, 8, Severity.FINE),  # 9 / 256
+        (4, 8, Severity.LOOK),
+        (14, 20, Severity.CANNOT_TELL),
+        (15, 20, Severity.FINE),
+    ],
+)
+def test_the_severity_is_that_of_a_sign_test(above, total, severity):
+    found = verification(above, total)
+    assert _severity(found.above_random) is severity
+    assert ("Only" in _title(found)) == (severity is Severity.LOOK and total > 1)
+    assert ("do not rely" in _summary(found)) == (severity is Severity.LOOK)
+    assert ("may be chance" in _summary(found)) == (severity is Severity.CANNOT_TELL and total > 0)
 
 
 def test_page_data_and_table_have_predicted_and_actual_changes(report, finding, tmp_path):
@@ -90,9 +127,11 @@ def test_an_audit_of_a_regression_has_numbers_and_too_few_cannot_tell(sets):
     train, test = (own.map(lambda x, y: (x, tf.cast(y, tf.float32) + x[:, 0])) for own in sets)
     report = audit(network, train, test, k=2, method="first-order", verify=2, relevance=None, progress=False)
     finding = report.finding("verified-predictions")
-    assert finding.severity is Severity.CANNOT_TELL and tile_of(finding).number == "?"
+    assert finding.severity in (Severity.CANNOT_TELL, Severity.LOOK) and tile_of(finding).number.endswith(
+        " of 2"
+    )
     assert not finding.is_probability and finding.agreement is None
-    assert "too few" in finding.title
+    assert np.isnan(finding.rank_correlation) and "rank correlation" not in finding.summary
 
 
 @pytest.mark.parametrize("verify", [-1, 1.5, "3"])

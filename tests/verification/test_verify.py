@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 import tensorflow as tf
 from verification_cases import (
     CLASSES,
@@ -35,7 +36,7 @@ from deel_dualview import (
 )
 from deel_dualview._summaries import probability_text
 from deel_dualview.calculators.representer_l2 import fit_last_layer
-from deel_dualview.verification import Removal, State, Verification
+from deel_dualview.verification import Removal, Share, State, Verification
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,35 @@ def test_too_few_predictions_have_no_rank_correlation(verified):
 def removal(group, before, after, number=5, query=0):
     states = (State(0.0, math.log(probability), 3) for probability in (before, after))
     return Removal(query, group, tuple(range(number)), 3, 1.0, *states)
+
+
+def test_predictions_that_lose_more_than_by_chance_are_counted_each_on_its_own(verified):
+    # The second prediction changes more in all, but less without its proponents than without random examples.
+    items = (
+        removal("proponents", 0.98, 0.97, query=0),
+        removal("random", 0.98, 0.98, query=0),
+        removal("opponents", 0.98, 0.99, query=0),
+        removal("proponents", 0.6, 0.4, query=1),
+        removal("random", 0.6, 0.3, query=1),
+        removal("proponents", 0.7, 0.7, query=2),
+        removal("random", 0.7, 0.7, query=2),
+        removal("random", 0.5, 0.4, query=3),
+    )
+    found = Verification(**{**vars(verified), "removals": items}).above_random
+    assert (found.count, found.total) == (1, 3) and found.value == 1 / 3
+    # Clopper and Pearson: at these shares one of three or more, or one or fewer, has a probability of 2.5 %.
+    low, high = found.interval
+    assert scipy.stats.binom.sf(0, 3, low) == pytest.approx(0.025, abs=1e-6)
+    assert scipy.stats.binom.cdf(1, 3, high) == pytest.approx(0.025, abs=1e-6)
+    assert "1 of 3" in str(Verification(**{**vars(verified), "removals": items}))
+    none = Verification(**{**vars(verified), "removals": items[1:3]}).above_random
+    assert none == Share(0, 0, (0.0, 1.0)) and math.isnan(none.value) and str(none) == "of none"
+
+
+def test_influence_functions_name_what_matters_and_random_numbers_do_not(verified):
+    assert verified.above_random.value == 1 and verified.above_random.total == NUM_TEST
+    random = verify(NamedMethod("random")(optimal_model(), train_set()), queries(), k=3, penalty=PENALTY)
+    assert random.above_random.interval[0] < 0.5
 
 
 @pytest.mark.parametrize(
