@@ -81,7 +81,8 @@ class Correlation(NamedTuple):
         return f"{self.value:.2f} ({low:.2f} to {high:.2f}; {self.num_removals} removals)"
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """A share of evaluated examples.
 
     Attributes:
