@@ -104,7 +104,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
 )
 @click.option(
     "--verify",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     metavar="N",
     help="Check N predictions: train the last layer again without the examples named.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,13 +62,15 @@ def train_on_subsets(
         The models in order, with the positions of their examples.
 
     Raises:
-        TypeError: `train_function` returns no Keras model.
-        ValueError: bad settings, or a directory of models of other data, shares or seeds.
+        TypeError: `train_function` is no function of a dataset and a seed, or returns no Keras model.
+        ValueError: bad settings, a directory of models of other data, shares or seeds, or a damaged model in it; a
+            model that cannot be kept, since it could not be loaded again.
 
     Example:
         >>> found = train_on_subsets(train_function, train, num_models=5)
         >>> Ensemble([FirstOrderInfluenceCalculator(one.model, train) for one in found])
     """
+    _check_function(train_function)
     num_models, seed = check_count("num_models", num_models), check_seed("seed", seed)
     require(check_positive("share", share) <= 1, "`share` must be at most 1, all examples.", {"share": share})
     data.check_bounded(train_set, "train_set")
@@ -83,7 +86,7 @@ def train_on_subsets(
         indices = drawn_positions(contents["num_examples"], num_drawn, own_seed)
         path = None if kept is None else kept / f"subset-{number}.keras"
         if path is not None and path.exists():
-            found.append(SubsetModel(keras.models.load_model(path), indices))
+            found.append(SubsetModel(_loaded(path), indices))
             continue
         subset = draw_examples(train_set, num_drawn, seed=own_seed, batch_size=batch_size)
         model = train_function(subset, own_seed)
@@ -92,10 +95,49 @@ def train_on_subsets(
                 describe("`train_function` must return a Keras model.", {"returned": type(model).__name__})
             )
         if path is not None:
-            with _files.written_aside(path) as aside:
-                model.save(aside)
+            _save(model, path)
         found.append(SubsetModel(model, indices))
     return found
+
+
+def _check_function(train_function: TrainFunction) -> None:
+    """Raise a TypeError for what cannot be called with a dataset and a seed."""
+    is_function = callable(train_function) and not isinstance(train_function, keras.Model)
+    try:
+        if is_function:
+            inspect.signature(train_function).bind(None, 0)
+    except (TypeError, ValueError):  # no signature is known of some that are built in
+        is_function = False
+    if not is_function:
+        raise TypeError(
+            describe(
+                "`train_function` must be a function of a batched dataset and a seed that returns a trained model.",
+                {"train_function": train_function},
+            )
+        )
+
+
+def _loaded(path: Path) -> keras.Model:
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be loaded: if it is damaged, delete it, and it is trained again; if it has classes of your "
+            "own, import them first, registered by keras.saving.register_keras_serializable."
+        ) from error
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    """Write a model whole or not at all, and one that cannot be loaded again not at all."""
+    with _files.written_aside(path) as aside:
+        model.save(aside)
+        try:
+            keras.models.load_model(aside)
+        except Exception as error:
+            raise ValueError(
+                "This model could not be loaded again from `directory`: register its classes by "
+                "keras.saving.register_keras_serializable, or train without a directory."
+            ) from error
 
 
 def _contents(train_set: tf.data.Dataset) -> dict[str, Any]:
@@ -113,6 +155,11 @@ def _prepared(directory: Path, settings: dict[str, Any]) -> Path:
     Raises:
         ValueError: it holds models of others.
     """
+    require(
+        directory.is_dir() or not directory.exists(),
+        "`directory` must be one, and a file is there.",
+        {"directory": str(directory)},
+    )
     directory.mkdir(parents=True, exist_ok=True)
     _files.remove_unfinished(directory)
     manifest = directory / _MANIFEST

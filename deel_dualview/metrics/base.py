@@ -217,7 +217,7 @@ def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarr
     """Return the first k of the positions of each test example, shape (m, k).
 
     Raises:
-        ValueError: fewer than k, or positions outside of the training set.
+        ValueError: fewer than k, positions outside of the training set, or one twice in a row.
     """
     indices = to_array(training_indices)
     require(
@@ -232,6 +232,13 @@ def checked_positions(training_indices: Any, k: int, num_train: int) -> np.ndarr
         "`training_indices` must be positions in the training set, "
         + ("0 or more." if num_train == UNKNOWN_SIZE else f"0..{num_train - 1}."),
         {"smallest": smallest, "largest": largest},
+    )
+    ordered = np.sort(first, axis=1)
+    repeated = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    require(
+        len(repeated) == 0,
+        "`training_indices` must name every proponent of a test example once.",
+        {"rows": repeated.tolist()},
     )
     return first
 

@@ -34,9 +34,13 @@ class TailPatch(MeanMetric):
 
     Example:
         ```python
+        kept = [variable.numpy() for variable in model.optimizer.variables]  # its moments are part of a step
+
+
         def step(position):
             model.set_weights(weights)
-            optimizer.build(model.trainable_variables)
+            for variable, value in zip(model.optimizer.variables, kept, strict=True):
+                variable.assign(value)
             model.train_on_batch(x[position], y[position])
             return np.log(model.predict(test_x, verbose=0)[np.arange(len(test_x)), predicted])
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from deel_dualview._checks import check_k, check_seed
+from deel_dualview._checks import check_count, check_seed, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.represented import Represented, RepresentedExamples
 from deel_dualview.calculators.second_order import SecondOrderInfluenceCalculator
@@ -73,7 +73,11 @@ def verify(
     Source: Koh and Liang (2017), section 4.1, for groups of examples.
     """
     check_retraining(calculator, train_fn, penalty, "verify")
-    check_k(k, calculator.num_train - 1)
+    require(
+        check_count("k", k) < calculator.num_train,
+        "`k` training examples are removed at once, and some must be left to train on.",
+        {"k": k, "num_train": calculator.num_train},
+    )
     check_seed("seed", seed)
     started = time.perf_counter()
     evaluated = calculator.represent(queries)
@@ -109,6 +113,7 @@ def verify(
         difference=float(np.mean([abs(a.shown - b.shown) for a, b in pairs])),
         num_trainings=retraining.num_trainings,
         seconds=time.perf_counter() - started,
+        num_train=calculator.num_train,
     )
 
 

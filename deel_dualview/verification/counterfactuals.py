@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from deel_dualview.verification.checking import explained_values, predicted_chan
 from deel_dualview.verification.results import State, Verification
 from deel_dualview.verification.retraining import TrainFunction, check_retraining, make_retraining
 
+_MOST_THINNED = 64
+"""Members of the largest set of which each one is put back to see whether it is needed: one training each."""
 # Of the errors of a verification the share that an error bar covers, and the fewest removals that it is taken from.
 _COVERED, _FEWEST_REMOVALS = 0.8, 10
 
@@ -58,7 +60,7 @@ class WhatIf:
         """Return what stands in the text and in the table of a notebook, by name."""
         shown = {
             "removed": f"{len(self.removed)} training examples",
-            "explained": f"{self.explained}, now {self.now}",
+            "explained": f"{self.explained}, now {self.now} by the model itself",
             "influence of the group": f"{self.predicted:.4g}",
         }
         if self.fall is None or self.error is None:
@@ -79,12 +81,13 @@ class WhatIf:
 
 @dataclass(frozen=True, repr=False)
 class Flip:
-    """The fewest proponents whose removal changed a prediction; what `smallest_flip` returns.
+    """A small set of proponents whose removal changed a prediction; what `smallest_flip` returns.
 
     Attributes:
         removed: positions of the training examples, in falling order of influence; empty where the model that is
             trained again on everything predicts another class already; None where no set that was tried flips it.
-        num_tried: size of `removed`; of the largest set that was tried where none flips it.
+        num_tried: number of the strongest proponents without which the prediction flips, before those of them were
+            put back that are not needed; of the largest set that was tried where none flips it.
         prediction: the class that the model predicts.
         before: by the model trained again on everything.
         after: by the model trained again without `removed` (without the largest set tried, where none flips it).
@@ -103,17 +106,16 @@ class Flip:
     def __str__(self) -> str:
         changes = f"its probability goes from {self.before} to {self.after}"
         if self.removed is None:
-            return f"No set of up to {self.num_tried} proponents flips class {self.prediction}: {changes}."
+            examples = _strongest(self.num_tried)
+            return f"Class {self.prediction} stays predicted without {examples}: {changes}. Other sets were not tried."
         if not self.removed:
             return (
                 f"The {self.retrained} trained again on everything predicts class {self.before.prediction} instead of "
-                f"{self.prediction}: this prediction depends on the training itself, not on a few examples."
+                f"{self.prediction}, without any removal: what this prediction depends on cannot be tried in this way."
             )
-        examples = (
-            "the strongest proponent"
-            if len(self.removed) == 1
-            else f"the {len(self.removed)} strongest proponents"
-        )
+        examples = _strongest(self.num_tried)
+        if len(self.removed) < self.num_tried:
+            examples = f"{len(self.removed)} of {examples}"
         return f"Without {examples} class {self.after.prediction} is predicted instead of {self.prediction}: {changes}."
 
     def __repr__(self) -> str:
@@ -127,10 +129,14 @@ class Flip:
         )
 
 
+def _strongest(number: int) -> str:
+    return "the strongest proponent" if number == 1 else f"the {number} strongest proponents"
+
+
 def what_if(
     calculator: BaseInfluenceCalculator,
     query: tf.data.Dataset,
-    remove: Sequence[int] | np.ndarray,
+    remove: Collection[int] | np.ndarray | tf.Tensor,
     *,
     verification: Verification | None = None,
 ) -> WhatIf:
@@ -140,13 +146,14 @@ def what_if(
         calculator: of any method. The prediction is the sum of the influence values; to second order in the size of
             the group with `SecondOrderInfluenceCalculator`.
         query: a batched dataset of one evaluated example, such as `test.unbatch().skip(7).take(1).batch(1)`.
-        remove: positions in the training set, each once.
-        verification: by the same method, of other predictions: gives the unit of the values, and the error bar.
+        remove: positions in the training set, each once: a list, a set, an array, a Series or a tensor.
+        verification: by the same method and on the same training set, of other predictions: gives the unit of the
+            values, and the error bar.
 
     Raises:
         TypeError: another calculator, or a `verification` of another type.
         ValueError: positions outside of the training set or named twice, more or fewer than one evaluated example, or
-            a verification of another method.
+            a verification of another method or training set.
 
     Example:
         ```python
@@ -163,6 +170,14 @@ def what_if(
         {
             "method": None if verification is None else verification.method,
             "calculator": type(calculator).__name__,
+        },
+    )
+    require(
+        verification is None or verification.num_train == calculator.num_train,
+        "`verification` must be on the same training set.",
+        {
+            "num_train": None if verification is None else verification.num_train,
+            "of the calculator": calculator.num_train,
         },
     )
     explained, values, single = _only(calculator, query)
@@ -187,11 +202,12 @@ def smallest_flip(
     train_fn: TrainFunction | None = None,
     penalty: float | None = None,
 ) -> Flip:
-    """Find the fewest proponents of a prediction without which another class is predicted, by training again.
+    """Find few proponents of a prediction without which another class is predicted, by training again.
 
     The proponents are removed in falling order of influence: 1, 2, 4... of them until the prediction flips, then by
-    bisection. The result is therefore the smallest such set in this order up to the bisection, and an upper bound of
-    the smallest set of all. Some 15 trainings of the last layer; see `verify` for what is trained.
+    bisection. Of up to 64 of them each is then put back, and stays in the training set if the prediction still flips.
+    So no member of the result can be left out; a set of other examples may be smaller. Some 15 trainings of the last
+    layer, and one for each of these members; see `verify` for what is trained.
 
     Args:
         calculator: of a classifier, with target "prediction".
@@ -218,14 +234,17 @@ def smallest_flip(
     retraining = make_retraining(calculator, query, [single], train_fn, penalty)
     proponents = np.argsort(-values, kind="stable")[: min(most, int((values > 0).sum()))]
 
-    def state(size: int) -> State:
-        outputs = retraining.outputs_without(proponents[:size])[0]
+    def without(removed: np.ndarray) -> State:
+        outputs = retraining.outputs_without(removed)[0]
         return state_of(outputs, explained, model.objective, is_classifier=True)
 
-    before = state(0)
-    size, after = _first_flip(state, before, len(proponents), explained)
+    before = without(proponents[:0])
+    size, after = _first_flip(lambda size: without(proponents[:size]), before, len(proponents), explained)
+    needed = proponents[:size]
+    if size is not None and 1 < size <= _MOST_THINNED:
+        needed, after = _needed(without, needed, after, explained)
     return Flip(
-        removed=None if size is None else tuple(map(int, proponents[:size])),
+        removed=None if size is None else tuple(map(int, needed)),
         num_tried=len(proponents) if size is None else size,
         prediction=explained,
         before=before,
@@ -263,6 +282,17 @@ def _first_flip(
     return size, known[size]
 
 
+def _needed(
+    without: Callable[[np.ndarray], State], removed: np.ndarray, after: State, explained: int
+) -> tuple[np.ndarray, State]:
+    """Return those of the removed examples, the strongest first, of which none can be put back, and the state."""
+    for example in removed:
+        fewer = removed[removed != example]
+        if len(fewer) and (found := without(fewer)).prediction != explained:
+            removed, after = fewer, found
+    return removed, after
+
+
 def _only(calculator: BaseInfluenceCalculator, query: tf.data.Dataset) -> tuple[int, np.ndarray, Represented]:
     """Return what is explained of the only evaluated example, the influence on it (n,), and itself."""
     evaluated = calculator.represent(query)
@@ -275,13 +305,15 @@ def _only(calculator: BaseInfluenceCalculator, query: tf.data.Dataset) -> tuple[
     return next(explained_values(calculator, evaluated))
 
 
-def _checked_positions(remove: Sequence[int] | np.ndarray, num_train: int) -> np.ndarray:
-    positions = list(remove) if isinstance(remove, Sequence | np.ndarray) else []
+def _checked_positions(remove: Collection[int] | np.ndarray | tf.Tensor, num_train: int) -> np.ndarray:
+    found = np.asarray(list(remove) if isinstance(remove, Set) else remove)
+    positions = found.tolist() if found.ndim == 1 else []
     require(
         len(positions) > 0
         and all(is_integer(position) and 0 <= position < num_train for position in positions)
         and len(set(positions)) == len(positions) < num_train,
-        f"`remove` must be positions in the training set, 0..{num_train - 1}, each once, one or more and not all.",
+        f"`remove` must be a list of positions in the training set, 0..{num_train - 1}, each once, one or more and not "
+        "all.",
         {"remove": remove},
     )
     return np.asarray(positions, np.int64)

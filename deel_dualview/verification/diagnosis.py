@@ -109,6 +109,14 @@ def diagnose(
         raise TypeError(f"`diagnose` needs a calculator. Received: calculator={type(calculator).__name__}.")
     check_instance("other", other, BaseInfluenceCalculator, "Trak(model, train_set)")
     check_instance("checkpoints", checkpoints, Checkpoints, "load_checkpoints(directory, model)")
+    require(
+        other is None or other.model.num_outputs == calculator.model.num_outputs,
+        "`other` must be of a model with the same outputs.",
+        {
+            "outputs": calculator.model.num_outputs,
+            "of the other": None if other is None else other.model.num_outputs,
+        },
+    )
     check_k(k, calculator.num_train)
     require(
         other is None or other.num_train == calculator.num_train,

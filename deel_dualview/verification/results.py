@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import scipy.stats
 
-from deel_dualview._checks import check_choice
+from deel_dualview._checks import check_choice, require
 from deel_dualview._summaries import probability_text, to_html, to_text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Correlation(NamedTuple):
     """Spearman's rank correlation of predicted and actual changes.
 
     Attributes:
-        value: the correlation; NaN where there are too few removals, or all are predicted the same.
+        value: the correlation; NaN where there are too few removals, or all changes are the same.
         interval: 95 % bootstrap interval, over evaluated examples; NaN where there are too few.
         num_queries: evaluated examples.
         num_removals: groups of training examples that were removed.
@@ -75,7 +75,9 @@ class Correlation(NamedTuple):
         if math.isnan(self.value):
             few = self.num_queries < FEWEST_QUERIES
             return (
-                f"too few predictions ({self.num_queries})" if few else "no order: all are predicted the same"
+                f"too few predictions ({self.num_queries})"
+                if few
+                else "no order: all changes are the same, the predicted or the actual ones"
             )
         low, high = self.interval
         return f"{self.value:.2f} ({low:.2f} to {high:.2f}; {self.num_removals} removals)"
@@ -159,6 +161,7 @@ class Verification:
             these two models.
         num_trainings: how often was trained.
         seconds: all of it took.
+        num_train: size of the training set.
     """
 
     removals: tuple[Removal, ...]
@@ -170,6 +173,7 @@ class Verification:
     difference: float
     num_trainings: int
     seconds: float
+    num_train: int
 
     @property
     def rank_correlation(self) -> Correlation:
@@ -203,7 +207,7 @@ class Verification:
         pairs = [
             (actual[query, "proponents"], actual[query, "random"])
             for query, group in actual
-            if group == "proponents"
+            if group == "proponents" and (query, "random") in actual
         ]
         count = sum(named > drawn for named, drawn in pairs)
         if not pairs:
@@ -231,6 +235,12 @@ class Verification:
         if not own:
             known = sorted({item.query for item in self.removals})
             raise ValueError(f"These evaluated examples were verified: {known}. Received: query={query!r}.")
+        explained = next(iter(own.values())).explained
+        require(
+            class_names is None or len(class_names) > explained,
+            "`class_names` must name every class.",
+            {"class_names": class_names, "explained": explained},
+        )
         return _sentence(own, class_names)
 
     def to_frame(self) -> pd.DataFrame:

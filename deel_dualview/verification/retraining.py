@@ -146,6 +146,7 @@ class NetworkRetraining(Retraining):
 
     Raises:
         TypeError: `train_fn` is no function, or returns something else than a model.
+        ValueError: it returns the model that is explained, or one with other outputs.
     """
 
     what = "network"
@@ -154,12 +155,18 @@ class NetworkRetraining(Retraining):
         self, calculator: BaseInfluenceCalculator, inputs: Sequence[Inputs], train_fn: TrainFunction
     ) -> None:
         super().__init__(calculator.num_train)
-        self._objective, self._inputs, self._train = calculator.model.objective, inputs, train_fn
+        self._explained, self._inputs, self._train = calculator.model, inputs, train_fn
 
     def _outputs(self, is_kept: np.ndarray) -> np.ndarray:
         trained = self._train(np.flatnonzero(is_kept))
+        own = trained.model if isinstance(trained, InfluenceModel) else trained
+        if own is self._explained.model:
+            raise ValueError(
+                "`train_fn` must train a model of its own: it returned the one that is explained, whose weights must "
+                "stay. Build another one, such as keras.models.clone_model(model)."
+            )
         if isinstance(trained, keras.Model):
-            trained = InfluenceModel(trained, loss_function=self._objective)
+            trained = InfluenceModel(trained, loss_function=self._explained.objective)
         if not isinstance(trained, InfluenceModel):
             raise TypeError(
                 describe(
@@ -167,7 +174,13 @@ class NetworkRetraining(Retraining):
                     {"returned": trained},
                 )
             )
-        return np.concatenate([trained.logits(inputs).numpy() for inputs in self._inputs]).astype(np.float64)
+        outputs = np.concatenate([trained.logits(inputs).numpy() for inputs in self._inputs])
+        require(
+            outputs.shape[1] == self._explained.num_outputs,
+            "`train_fn` must return a model with the outputs of the one that is explained.",
+            {"outputs": outputs.shape[1], "of the explained model": self._explained.num_outputs},
+        )
+        return outputs.astype(np.float64)
 
 
 def check_retraining(

@@ -78,7 +78,7 @@ def verification(above, total):
     for query in range(total):
         removals.append(Removal(query, "proponents", (0,), 0, 1.0, start, middle))
         removals.append(Removal(query, "random", (1,), 0, 0.1, start, start if query < above else low))
-    return Verification(tuple(removals), 1, "DualView", "last layer", 0.1, 1.0, 0.0, 2 * total + 1, 1.0)
+    return Verification(tuple(removals), 1, "DualView", "last layer", 0.1, 1.0, 0.0, 2 * total + 1, 1.0, 60)
 
 
 @pytest.mark.parametrize(

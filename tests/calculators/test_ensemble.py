@@ -182,3 +182,37 @@ def test_bad_settings_of_subsets_are_refused(settings, train_set):
 def test_what_is_no_model_is_refused(train_set):
     with pytest.raises(TypeError, match="returned='NoneType'"):
         train_on_subsets(lambda dataset, seed: None, train_set, num_models=1)
+
+
+@pytest.mark.parametrize(
+    "given", ["train", None, network(0), lambda dataset: None, lambda dataset, seed, more: None]
+)
+def test_what_cannot_train_on_a_subset_is_refused_before_any_work(given, train_set, tmp_path):
+    with pytest.raises(TypeError, match="a function of a batched dataset and a seed"):
+        train_on_subsets(given, train_set, directory=tmp_path / "subsets")
+    assert not (tmp_path / "subsets").exists()
+
+
+def test_a_damaged_model_of_a_directory_is_named(train_set, tmp_path):
+    train_on_subsets(Trainer(), train_set, num_models=1, directory=tmp_path)
+    (tmp_path / "subset-0.keras").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"subset-0.keras cannot be loaded: if it is damaged, delete it"):
+        train_on_subsets(Trainer(), train_set, num_models=1, directory=tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="a file is there"):
+        train_on_subsets(Trainer(), train_set, num_models=1, directory=file)
+
+
+def test_a_model_that_could_not_be_loaded_again_is_not_kept(train_set, tmp_path):
+    class Unregistered(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    def train(dataset, seed):
+        return keras.Sequential([keras.Input((4,)), Unregistered(), layers.Dense(3)])
+
+    with pytest.raises(ValueError, match="register its classes"):
+        train_on_subsets(train, train_set, num_models=1, directory=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["subsets.json"]
+    assert len(train_on_subsets(train, train_set, num_models=1)) == 1

@@ -261,6 +261,11 @@ def test_correlations_do_not_depend_on_the_scale(scale):
         (lambda: metrics.Pruning(np.mean, ["a"]), "`shares` must be numbers between 0 and 1"),
         (lambda: metrics.LabelErrorDetection(np.arange(20) < 5).recall_at("a"), "`share` must lie between"),
         (lambda: metrics.TopKCardinality(2).update_top_k([[0, -1]]), "training set, 0 or more.*smallest=-1"),
+        (lambda: metrics.TopKCardinality(2).update_top_k([[0, 1], [4, 4]]), r"proponent .* once.*rows=\[1\]"),
+        (
+            lambda: metrics.RecallAtK(2).update_top_k([[1, 1]], np.array([[False, True, False]])),
+            r"rows=\[0\]",
+        ),
         (lambda: metrics.TopKCardinality(2).update_top_k([[-3, -2]]), "smallest=-3, largest=-2"),
         (
             lambda: metrics.IdenticalClass().update_top_k([[7]], [0, 1], [0]),

@@ -109,6 +109,12 @@ def test_bad_arguments_are_refused(change, error):
         diagnose(arguments.pop("calculator"), queries(1), **arguments)
 
 
+def test_a_calculator_of_a_model_with_other_outputs_is_refused():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    with pytest.raises(ValueError, match="same outputs"):
+        diagnose(first_order(), queries(1), other=GradDot(network, train_set()))
+
+
 def test_a_calculator_of_another_training_set_is_refused():
     inputs, labels = examples()
     with pytest.raises(ValueError, match="same training set"):

@@ -218,6 +218,41 @@ def test_influence_functions_name_what_matters_and_random_numbers_do_not(verifie
     assert random.above_random.interval[0] < 0.5
 
 
+def test_a_name_is_needed_for_the_class_that_is_explained(verified):
+    found = Verification(**{**vars(verified), "removals": (removal("random", 0.5, 0.4),)})  # of class 3
+    with pytest.raises(ValueError, match="class_names"):
+        found.sentence(0, ["red", "green", "blue"])
+
+
+def other_network(units):
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)])
+
+
+@pytest.mark.parametrize("units", [2, 5])
+def test_a_train_fn_of_a_model_with_other_outputs_is_refused(units):
+    with pytest.raises(ValueError, match=f"outputs={units}"):
+        verify(first_order(), queries(1), k=1, train_fn=lambda kept: other_network(units))
+
+
+def test_a_train_fn_that_trains_the_explained_model_is_refused():
+    with pytest.raises(ValueError, match="a model of its own"):
+        verify(first_order(), queries(1), k=1, train_fn=lambda kept: first_order().model.model)
+    with pytest.raises(ValueError, match="a model of its own"):
+        verify(first_order(), queries(1), k=1, train_fn=lambda kept: first_order().model)
+
+
+def test_changes_that_are_all_the_same_have_no_order(verified):
+    items = tuple(removal("proponents", 0.5, 0.5, query=query) for query in range(6))
+    found = Verification(**{**vars(verified), "removals": items})
+    assert "all changes are the same" in str(found)
+
+
+@pytest.mark.parametrize("k", [NUM_TRAIN, NUM_TRAIN + 3])
+def test_as_many_as_the_training_set_holds_cannot_be_removed(k):
+    with pytest.raises(ValueError, match=f"k={k}, num_train={NUM_TRAIN}"):
+        verify(first_order(), queries(1), k=k)
+
+
 @pytest.mark.parametrize(
     ("items", "expected"),
     [
