@@ -21,6 +21,7 @@ COMMON = {
     "model": ("model.keras", None, 3),
 }
 GRADIENTS = {"weights": BAD_WEIGHTS, "function": BAD_WORDS, "projection": (128, "gaussian")}
+PRECONDITIONERS = ("sgd", "adam", 3)  # the model is not compiled
 INVERSE = {
     "model": COMMON["model"],
     "store": COMMON["store"],
@@ -50,9 +51,13 @@ ARGUMENTS = {
     dv.FeatureSimilarity: COMMON | {"similarity": BAD_WORDS, "index": BAD_INDICES},
     dv.RepresenterPointL2: COMMON | {"lambda_regularization": BAD_NUMBERS, "fit_to": BAD_WORDS},
     dv.RepresenterPointLJE: COMMON | {"gamma": BAD_NUMBERS, "damping": BAD_NUMBERS},
-    dv.GradDot: COMMON | GRADIENTS | {"index": BAD_INDICES},
-    dv.GradCos: COMMON | GRADIENTS | {"normalize": BAD_WORDS, "index": BAD_INDICES},
-    dv.TracIn: COMMON | GRADIENTS | {"learning_rates": RATES, "index": BAD_INDICES},
+    dv.GradDot: COMMON | GRADIENTS | {"preconditioner": PRECONDITIONERS, "index": BAD_INDICES},
+    dv.GradCos: COMMON
+    | GRADIENTS
+    | {"normalize": BAD_WORDS, "preconditioner": PRECONDITIONERS, "index": BAD_INDICES},
+    dv.TracIn: COMMON
+    | GRADIENTS
+    | {"learning_rates": RATES, "preconditioner": PRECONDITIONERS, "index": BAD_INDICES},
     dv.Trak: COMMON
     | {
         "weights": BAD_WEIGHTS,

@@ -12,7 +12,14 @@ from deel_dualview._checks import check_choice
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
 from deel_dualview.calculators.represented import Represented, weighted
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
-from deel_dualview.gradients import PerExampleGradients, UnitGradients, Weights, check_finite
+from deel_dualview.gradients import (
+    PerExampleGradients,
+    Preconditioner,
+    UnitGradients,
+    Weights,
+    check_finite,
+    preconditioner_of,
+)
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.linalg.projections import IdentityProjection, Projection
 from deel_dualview.models import InfluenceModel
@@ -40,12 +47,14 @@ class GradientSimilarity(StoredInfluenceCalculator):
         weights: Weights = "last",
         function: Function = "loss",
         projection: Projection | None = None,
+        preconditioner: Preconditioner | None = None,
         target: Target = "prediction",
         store: Store | None = None,
         index: FaissIndex | None = None,
     ) -> None:
         check_index(index)
         self.gradients = PerExampleGradients(model, weights, function=function, projection=projection)
+        self._preconditioner = preconditioner_of(self.gradients, preconditioner)
         super().__init__(self.gradients.model, train_set, target=target, store=store)
         first = data.unpack(data.first_batch(train_set, "train_set"))
         self.gradients.prepare(first.inputs, self.model.training_targets(first.labels))
@@ -65,7 +74,7 @@ class GradientSimilarity(StoredInfluenceCalculator):
 
     def check_feature_contributions(self) -> None:
         """Allow it for whole gradients in the last layer, which are outer products with the features."""
-        if not self._keeps_features:
+        if not self._keeps_features or self._preconditioner is not None:
             super().check_feature_contributions()
 
     def feature_contributions(self, pairs: Pairs) -> FeatureContributions:
@@ -91,7 +100,10 @@ class GradientSimilarity(StoredInfluenceCalculator):
         )
 
     def _settings(self) -> dict[str, str]:
-        return self.gradients.describe()
+        found = self.gradients.describe()
+        if self._preconditioner is not None:
+            found["preconditioner"] = self._preconditioner.describe()
+        return found
 
     def _vectors(self, rows: np.ndarray, represented: Represented) -> Blocks:
         if self._keeps_features:
@@ -102,10 +114,13 @@ class GradientSimilarity(StoredInfluenceCalculator):
         return represented.training_gradients(self._of_vectors)
 
     def _queries(self, represented: Represented, classes: np.ndarray) -> Blocks:
-        return check_finite(represented.gradients(self._of_queries, classes), "examples")
+        found = check_finite(represented.gradients(self._of_queries, classes), "examples")
+        return found if self._preconditioner is None else self._preconditioner(found)
 
     def _own_queries(self, vectors: Blocks) -> Blocks | None:
-        return vectors if self._of_queries is self._of_vectors else None
+        if self._of_queries is not self._of_vectors:
+            return None
+        return vectors if self._preconditioner is None else self._preconditioner(vectors)
 
 
 class GradDot(GradientSimilarity):
@@ -116,7 +131,7 @@ class GradDot(GradientSimilarity):
     where a small gradient step on the training example lowers the loss of the evaluated one. One unit is a
     decrease of the loss of one nat for each unit of learning rate. With `function="logit"`, <grad z_c(x),
     grad z_yi(x_i)>: by how much a step that raises the training example's own logit raises the explained one,
-    for each unit of learning rate.
+    for each unit of learning rate. With `preconditioner="adam"` the step is one of Adam, without its momentum.
 
     Holds d + c numbers of every training example for the last layer, its features and the other factor of its gradient;
     p in general, `projection.size` with a projection.
@@ -127,13 +142,15 @@ class GradDot(GradientSimilarity):
         weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
         function: `"loss"`, `"logit"` or `"margin"`.
         projection: a random projection of the gradients, for many weights; none by default.
+        preconditioner: `"adam"` for inner products <g, D g_i>, D = diag(1 / (sqrt(v_hat) + epsilon)) of the Adam that
+            the model was compiled and trained with; none by default.
         target: which class of an evaluated example is explained.
         store: where features or gradients of the training examples are kept; in memory by default.
         index: for millions of training examples, see `FaissIndex`; every example is compared by default.
 
     Raises:
-        ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite
-            (the message names the examples).
+        ValueError: an unknown choice, a layer without trainable parameters, gradients that are not finite (the
+            message names the examples), or a preconditioner of a model without an Adam that has trained it.
 
     Source: Charpiat et al. (2019), section 3; Pruthi et al. (2020) for random projections.
     """
@@ -148,7 +165,7 @@ class GradCos(GradientSimilarity):
     With `normalize="train"` only the training example's gradient is divided by its norm, so that values of
     different training examples compare as in the cosine while the scale of the query stays. That with
     `function="logit"` is SIM, equation 3 of the DualView paper; with `weights="all"` and a projection it is
-    the paper's SIM-rp.
+    the paper's SIM-rp. With `preconditioner="adam"` inner products and norms are those of the matrix D.
 
     The sign is that of `GradDot`. Norms are those of the projected gradients where there is a projection. A
     gradient that is zero has value 0 with everything; that of the loss of a confident prediction is not, however
@@ -162,13 +179,15 @@ class GradCos(GradientSimilarity):
         weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
         function: `"loss"`, `"logit"` or `"margin"`.
         projection: a random projection of the gradients, for many weights; none by default.
+        preconditioner: `"adam"` for inner products <g, D g_i>, D = diag(1 / (sqrt(v_hat) + epsilon)) of the Adam that
+            the model was compiled and trained with; none by default.
         target: which class of an evaluated example is explained.
         store: where features or gradients of the training examples are kept; in memory by default.
         index: for millions of training examples, see `FaissIndex`; every example is compared by default.
 
     Raises:
-        ValueError: an unknown choice, a layer without trainable parameters, or gradients that are not finite
-            (the message names the examples).
+        ValueError: an unknown choice, a layer without trainable parameters, gradients that are not finite (the
+            message names the examples), or a preconditioner of a model without an Adam that has trained it.
 
     Source: Charpiat et al. (2019), equation 6; DualView paper, equation 3.
     """
@@ -182,6 +201,7 @@ class GradCos(GradientSimilarity):
         weights: Weights = "last",
         function: Function = "loss",
         projection: Projection | None = None,
+        preconditioner: Preconditioner | None = None,
         target: Target = "prediction",
         store: Store | None = None,
         index: FaissIndex | None = None,
@@ -194,11 +214,12 @@ class GradCos(GradientSimilarity):
             weights=weights,
             function=function,
             projection=projection,
+            preconditioner=preconditioner,
             target=target,
             store=store,
             index=index,
         )
 
     def _sides(self) -> tuple[Side, Side]:
-        directions = UnitGradients(self.gradients)
+        directions = UnitGradients(self.gradients, self._preconditioner)
         return directions, directions if self.normalize == "both" else self.gradients

@@ -10,8 +10,8 @@ from deel_dualview._checks import describe, is_number, require
 from deel_dualview.calculators.checkpoints import CheckpointGradients, Models, check_models
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
-from deel_dualview.gradients import Weights
-from deel_dualview.linalg.blocks import Blocks, scaled
+from deel_dualview.gradients import Preconditioner, Weights, preconditioner_of
+from deel_dualview.linalg.blocks import Blocks, OuterProduct, scaled
 from deel_dualview.linalg.projections import Projection
 from deel_dualview.search.faiss_index import FaissIndex, check_index
 from deel_dualview.stores import Store
@@ -37,6 +37,8 @@ class TracIn(StoredInfluenceCalculator):
         weights: in which weights gradients are taken: `"last"`, `"all"` or names of layers.
         function: `"loss"` (as published), `"logit"` or `"margin"`.
         projection: a random projection of the gradients, for many weights; none by default.
+        preconditioner: `"adam"` for inner products <g, D_t g_i>, D_t = diag(1 / (sqrt(v_hat) + epsilon)) of the Adam of
+            each checkpoint, which `load_checkpoints` restores of a model that is compiled; none by default.
         target: which class of an evaluated example is explained.
         store: where vectors of the training examples are kept.
         index: for millions of training examples, see `FaissIndex`; every example is compared by default.
@@ -44,8 +46,8 @@ class TracIn(StoredInfluenceCalculator):
     Raises:
         TypeError: a checkpoint that is not a model, a learning rate that is not a number.
         ValueError: checkpoints of different architectures, another number of learning rates than checkpoints,
-            a learning rate that is negative or not finite, or gradients that are not finite (of which
-            examples).
+            a learning rate that is negative or not finite, a preconditioner of checkpoints without an Adam that has
+            trained them, or gradients that are not finite (of which examples).
 
     Source: Pruthi et al. (2020), section 3.3 (TracInCP) and 3.4 (projections).
     """
@@ -61,6 +63,7 @@ class TracIn(StoredInfluenceCalculator):
         weights: Weights = "last",
         function: Function = "loss",
         projection: Projection | None = None,
+        preconditioner: Preconditioner | None = None,
         target: Target = "prediction",
         store: Store | None = None,
         index: FaissIndex | None = None,
@@ -71,6 +74,7 @@ class TracIn(StoredInfluenceCalculator):
         self.gradients = CheckpointGradients(
             checkpoints, weights=weights, function=function, projection=projection
         )
+        self._preconditioners = [preconditioner_of(own, preconditioner) for own in self.gradients.of_models]
         super().__init__(checkpoints[-1], train_set, target=target, store=store)
         self.gradients.prepare(train_set)
         self._rely_on(*self.gradients.records)
@@ -95,8 +99,11 @@ class TracIn(StoredInfluenceCalculator):
 
     def _own_queries(self, vectors: Blocks) -> Blocks:
         num_blocks = len(vectors) // len(self.learning_rates)
-        rates = np.repeat(self.learning_rates, num_blocks)
-        return tuple(scaled((block,), float(rate))[0] for block, rate in zip(vectors, rates, strict=True))
+        found: list[tf.Tensor | OuterProduct] = []
+        for index, (rate, own) in enumerate(zip(self.learning_rates, self._preconditioners, strict=True)):
+            part = vectors[index * num_blocks : (index + 1) * num_blocks]
+            found += scaled(part if own is None else own(part), rate)
+        return tuple(found)
 
 
 def _check_learning_rates(learning_rates: float | Sequence[float], num_models: int) -> tuple[float, ...]:

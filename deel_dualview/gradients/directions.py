@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview.gradients.per_example import PerExampleGradients
+from deel_dualview.gradients.preconditioner import AdamPreconditioner
 from deel_dualview.linalg import blocks
 from deel_dualview.linalg.blocks import Blocks
 from deel_dualview.typing import Inputs
@@ -18,10 +19,13 @@ class UnitGradients:
 
     Args:
         gradients: what is divided by its norm: the weights, the function and the projection.
+        preconditioner: D of the norm sqrt(<g, D g>); by default the Euclidean one.
     """
 
-    def __init__(self, gradients: PerExampleGradients) -> None:
-        self._sign, self._gradients = 1.0, gradients
+    def __init__(
+        self, gradients: PerExampleGradients, preconditioner: AdamPreconditioner | None = None
+    ) -> None:
+        self._sign, self._gradients, self._preconditioner = 1.0, gradients, preconditioner
         objective = gradients.model.objective
         # With smoothed labels the gradient is no multiple of the margin's.
         if gradients.function == "loss" and gradients.model.is_classifier and not objective.label_smoothing:
@@ -41,4 +45,8 @@ class UnitGradients:
         return self._unit(self._gradients.from_features(features, logits, targets))
 
     def _unit(self, gradients: Blocks) -> Blocks:
-        return blocks.scaled(blocks.unit(gradients), self._sign)
+        found = blocks.scaled(blocks.unit(gradients), self._sign)
+        if self._preconditioner is None:
+            return found
+        norms = tf.sqrt(self._preconditioner.squared_norms(found))
+        return blocks.scaled(found, tf.math.divide_no_nan(tf.ones_like(norms), norms)[:, tf.newaxis])

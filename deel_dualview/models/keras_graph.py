@@ -313,9 +313,35 @@ def settings_of_loss(loss: Any) -> dict[str, Any]:
     return dict(getattr(loss, "_fn_kwargs", {}))
 
 
+def second_moments(optimizer: Any) -> dict[int, Any]:
+    """Return the averages of squared gradients by which a built Adam divides, by the ids of the trained variables."""
+    moments = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
+    return {id(own): moment for own, moment in zip(optimizer._trainable_variables, moments, strict=True)}
+
+
+def assign_slots(
+    optimizer: Any, variables: list[keras.Variable], slots: list[tf.Tensor], num_steps: int
+) -> None:
+    """Give SGD or Adam what it keeps for each of the trained variables, one slot after another, after some steps.
+
+    One that was built for other variables, such as those before a layer was frozen, stays as it is.
+    """
+    optimizer.build(variables)
+    if list(map(id, optimizer._trainable_variables)) != list(map(id, variables)):
+        return
+    optimizer.iterations.assign(num_steps)
+    kept = optimizer.momentums if isinstance(optimizer, keras.optimizers.SGD) else _slots_of_adam(optimizer)
+    for variable, value in zip(kept if slots else [], slots, strict=True):
+        variable.assign(value)
+
+
 def leaves_out_of_weight_decay(optimizer: Any) -> bool:
     """Return whether `exclude_from_weight_decay` was called on an optimizer."""
     return bool(
         getattr(optimizer, "_exclude_from_weight_decay", None)
         or getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
     )
+
+
+def _slots_of_adam(optimizer: Any) -> list[keras.Variable]:
+    return [*optimizer._momentums, *optimizer._velocities]

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import describe, require
-from deel_dualview.models.keras_graph import leaves_out_of_weight_decay
+from deel_dualview.models.keras_graph import leaves_out_of_weight_decay, second_moments
 
 _UNSUPPORTED = (
     "clipnorm",
@@ -128,6 +128,44 @@ def step_of(optimizer: Any) -> OptimizerStep:
     if isinstance(optimizer, keras.optimizers.SGD):
         return DescentStep(decay, float(settings["momentum"]), bool(settings["nesterov"]))
     return AdamStep(decay, *(float(settings[name]) for name in ("beta_1", "beta_2", "epsilon")))
+
+
+def adam_scales(model: keras.Model) -> dict[int, tf.Tensor]:
+    """Return what the Adam that trained a model multiplies the mean gradient of each weight by.
+
+    1 / (sqrt(v_hat) + epsilon), where v_hat is the average of squared gradients, corrected for its start at 0, and
+    epsilon is corrected alike, as Keras has it.
+
+    Args:
+        model: compiled with `Adam` or `AdamW`, and trained.
+
+    Returns:
+        By the ids of the trained variables, tensors of their shapes, float32.
+
+    Raises:
+        ValueError: another optimizer or none, or one that has taken no step.
+    """
+    optimizer: Any = getattr(model, "optimizer", None)
+    # Of a model in mixed precision.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    needed = "`preconditioner='adam'` needs a model that was compiled with Adam or AdamW, and trained with it"
+    require(
+        isinstance(optimizer, keras.optimizers.Adam),
+        f"{needed}: other optimizers keep no average of squared gradients.",
+        {"optimizer": type(optimizer).__name__},
+    )
+    num_steps = int(optimizer.iterations)
+    require(
+        bool(optimizer.built) and num_steps > 0,
+        f"{needed}: it has taken no step. `compile` after the training takes the averages away, as does loading "
+        "weights alone: train, or load the whole model by keras.models.load_model.",
+        {"steps": num_steps},
+    )
+    correction = (1 - optimizer.beta_2**num_steps) ** 0.5
+    return {
+        key: correction / (tf.sqrt(tf.cast(tf.convert_to_tensor(moment), tf.float32)) + optimizer.epsilon)
+        for key, moment in second_moments(optimizer).items()
+    }
 
 
 def learning_rates(optimizer: keras.optimizers.Optimizer, num_steps: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from deel_dualview import data
 from deel_dualview._checks import check_count, check_seed, describe, require
 from deel_dualview.models import tracing
 from deel_dualview.models.determinism import check_eager
+from deel_dualview.models.keras_graph import assign_slots
 from deel_dualview.models.keras_losses import check_loss_function, compiled_loss, per_example
 from deel_dualview.models.optimizer_steps import learning_rates, step_of
 from deel_dualview.models.recording import lock_of
@@ -42,9 +43,10 @@ class RecordedTraining:
         self, model: keras.Model, steps: TrainingSteps, weights: np.ndarray, hashes: np.ndarray
     ) -> None:
         self.model, self.hashes, self.weights = model, hashes, weights
-        self._steps = steps
+        self._steps, self._is_own_optimizer = steps, False
         self._start = steps.start([variable.value for variable in model.trainable_variables])
-        self.parameters = self.retrain(weights)
+        self._end = self._trained(weights)
+        self.parameters: np.ndarray = self._end[0].numpy()
 
     @property
     def num_train(self) -> int:
@@ -98,13 +100,7 @@ class RecordedTraining:
         Raises:
             ValueError: weights of another shape or not finite, or a training that ends in NaN or infinity.
         """
-        trained = self._steps.run(self._start, 0, self.num_steps, self._checked(weights))[0]
-        found: np.ndarray = trained.numpy()
-        require(
-            bool(np.isfinite(found).all()),
-            "The training diverged: weights of the model are NaN or infinite. Lower the learning rate.",
-            {"steps": self.num_steps},
-        )
+        found: np.ndarray = self._trained(weights)[0].numpy()
         return found
 
     def parameters_after(self, num_steps: int) -> np.ndarray:
@@ -113,11 +109,22 @@ class RecordedTraining:
         Raises:
             ValueError: less than 1 or more than there are.
         """
-        check_count("num_steps", num_steps)
-        require(num_steps <= self.num_steps, "The training has fewer steps.", {"num_steps": num_steps})
-        state = self._steps.run(self._start, 0, num_steps, self._checked(self.weights))
-        found: np.ndarray = state[0].numpy()
+        found: np.ndarray = self._state_after(num_steps)[0].numpy()
         return found
+
+    def model_after(self, num_steps: int) -> keras.Model:
+        """Return a copy of the model as it was after the first steps, as a checkpoint for `TracIn`.
+
+        Where the model was compiled with the optimizer of the training, so is the copy, with the state that it had.
+
+        Raises:
+            ValueError: less than 1 or more than there are.
+        """
+        state = self._state_after(num_steps)
+        copy = self.model_with(state[0].numpy())
+        if self._is_own_optimizer:
+            self._leave_optimizer(copy, state, num_steps)
+        return copy
 
     def outputs(self, inputs: Inputs, parameters: np.ndarray | None = None) -> np.ndarray:
         """Return the outputs of the model in inference mode, shape (m, ...).
@@ -166,6 +173,31 @@ class RecordedTraining:
         )
         return found
 
+    def _leave_trained(self, optimizer: Any) -> None:
+        """Assign the trained weights to the model, and to its own optimizer what it keeps, as `fit` does."""
+        _assign(self.model, self._steps.values(self._end[0]))
+        self._is_own_optimizer = optimizer is getattr(self.model, "optimizer", None)
+        if self._is_own_optimizer:
+            self._leave_optimizer(self.model, self._end, self.num_steps)
+
+    def _leave_optimizer(self, model: keras.Model, state: tf.Tensor, num_steps: int) -> None:
+        slots = [value for row in tf.unstack(state[1:]) for value in self._steps.values(row)]
+        assign_slots(model.optimizer, model.trainable_variables, slots, num_steps)
+
+    def _trained(self, weights: np.ndarray) -> tf.Tensor:
+        state = self._steps.run(self._start, 0, self.num_steps, self._checked(weights))
+        require(
+            bool(np.isfinite(state[0]).all()),
+            "The training diverged: weights of the model are NaN or infinite. Lower the learning rate.",
+            {"steps": self.num_steps},
+        )
+        return state
+
+    def _state_after(self, num_steps: int) -> tf.Tensor:
+        check_count("num_steps", num_steps)
+        require(num_steps <= self.num_steps, "The training has fewer steps.", {"num_steps": num_steps})
+        return self._steps.run(self._start, 0, num_steps, self._checked(self.weights))
+
     def _checked(self, weights: np.ndarray) -> tf.Tensor:
         array = np.asarray(weights)
         require(
@@ -192,7 +224,8 @@ def record_training(
 ) -> RecordedTraining:
     """Train a model from the weights that it has, so that the training can be repeated without some examples.
 
-    As `model.fit`, it leaves the model trained. It reads `train_set` once and keeps all examples in memory.
+    As `model.fit`, it leaves the model trained, and the optimizer that it was compiled with in the state that training
+    led to, where that is the one. It reads `train_set` once and keeps all examples in memory.
 
     Args:
         model: a built Keras model with its initial weights.
@@ -244,7 +277,7 @@ def record_training(
     steps = TrainingSteps(model, loss, step, inputs, labels, plan, augment, lock_of(model))
     _check_repeatable(model, steps)
     training = RecordedTraining(model, steps, own_weights if weights is None else np.asarray(weights), hashes)
-    _assign(model, steps.values(tf.constant(training.parameters)))
+    training._leave_trained(chosen)
     return training
 
 

@@ -45,6 +45,8 @@ OTHER_SETTINGS = {
     "Ensemble",
     "Arnoldi, hidden layer",
     "SIM-rp",
+    "GradDot, Adam",
+    "GradCos, Adam, all weights",
     "FirstOrder, conjugate gradients",
     "FirstOrder, hidden layer",
     "RelatIF by the loss",

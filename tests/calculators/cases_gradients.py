@@ -5,7 +5,13 @@ from deel_dualview import FactoredProjection, GradCos, GradDot, TracIn, Trak
 CASES = {
     "GradDot": GradDot,
     "GradDot, all weights": lambda model, train, **settings: GradDot(model, train, weights="all", **settings),
+    "GradDot, Adam": lambda model, train, **settings: GradDot(
+        model, train, preconditioner="adam", **settings
+    ),
     "GradCos": GradCos,
+    "GradCos, Adam, all weights": lambda model, train, **settings: GradCos(
+        model, train, preconditioner="adam", weights="all", **settings
+    ),
     "SIM-rp": lambda model, train, **settings: GradCos(
         model,
         train,
