@@ -1,12 +1,20 @@
-"""Train 100 models on half subsets of MNIST's first 10,000 examples: the ground truth that is shipped.
+"""Train hundreds of models without some of their examples: the ground truth that is shipped.
 
-    python benchmarks/make_ground_truth.py --data-dir TFDS_DIRECTORY --models mnist-logistic mnist-cnn \
-        --output DIRECTORY
+    python benchmarks/make_ground_truth.py --data-dir TFDS_DIRECTORY --output DIRECTORY \
+        [--models mnist-logistic digits-mlp ...]
 
 Writes NAME.npz, as `deel_dualview.evaluation.load_ground_truth(NAME)` reads it, and resumes where it was
-interrupted (NAME.partial.npz). Subset j is drawn by seed j; the CNN on it is trained with seed j, and, for
-j < 20, again with seed 1000 + j for the noise ceiling. On one machine, with as many threads, the files come
-out equal bit for bit; elsewhere the logistic regression's agree to rounding, as its optimum is unique.
+interrupted (NAME.partial.npz, DIRECTORY/trainings).
+
+"mnist-logistic" and "mnist-cnn": 100 halves of MNIST's first 10,000 examples. Subset j is drawn by seed j; the CNN
+on it is trained with seed j, and, for j < 20, again with seed 1000 + j for the noise ceiling.
+
+"digits-mlp", "digits-mlp-adam" and "mnist-cnn-smooth": recorded trainings without 100 (64) random sets of
+1 % (NAME-without-1.npz) and of 5 % of the examples (NAME-without-5.npz), all else being as it was.
+
+On one machine, with the same versions and as many threads (the shipped files: TF_NUM_INTRAOP_THREADS=1
+OMP_NUM_THREADS=1), the files come out equal bit for bit; elsewhere the logistic regression's agree to rounding, as its
+optimum is unique, and those of recorded trainings nearly (`GroundTruth.record` says how nearly).
 """
 
 from __future__ import annotations
@@ -23,6 +31,7 @@ from ground_truth_models import KINDS, log_probabilities
 from reproducing import make_parser
 
 from deel_dualview.evaluation import ImageData, Subset, load_images
+from deel_dualview.evaluation.ground_truth import RECORDED_TRUTHS, make_recorded
 
 NUM_TRAIN, NUM_SUBSETS, NUM_TEST = 10_000, 100, 256
 NUM_REPEATED, SECOND_SEED = 20, 1000
@@ -73,13 +82,17 @@ def make(name: str, images: ImageData, output: pathlib.Path) -> None:
 def main() -> None:
     """Make the files that are asked for."""
     parser = make_parser(__doc__)
-    parser.add_argument("--models", nargs="+", choices=list(KINDS), default=list(KINDS))
+    names = [*KINDS, *RECORDED_TRUTHS]
+    parser.add_argument("--models", nargs="+", choices=names, default=names)
+    parser.add_argument("--num-left-out", type=int, help="only the first so many sets of a recorded training")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     tf.config.experimental.enable_op_determinism()
-    images = load_images("mnist", options.data_dir)
     for name in options.models:
-        make(name, images, options.output)
+        if name in KINDS:
+            make(name, load_images("mnist", options.data_dir), options.output)
+        else:
+            make_recorded(name, options.output, options.data_dir, num_left_out=options.num_left_out)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from deel_dualview.calculators.methods import METHODS, NamedMethod, check_checkp
 from deel_dualview.calculators.settings import check_settings, read_value
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.checkpoints import Checkpoints
+from deel_dualview.models.recorded_training import RecordedTraining
 from deel_dualview.stores import Store
 
 Factory = Callable[..., BaseInfluenceCalculator]
@@ -92,6 +93,15 @@ class MethodSpec:
     def with_checkpoints(self, checkpoints: Checkpoints | None) -> MethodSpec:
         """Return the method with checkpoints of a training run."""
         return dataclasses.replace(self, checkpoints=checkpoints)
+
+    def with_training(self, training: RecordedTraining | None) -> MethodSpec:
+        """Return the method with a recorded training, if its factory takes one as `training` and was given none."""
+        if training is None or isinstance(self.method, str | BaseInfluenceCalculator):
+            return self
+        given = self.method.keywords if isinstance(self.method, functools.partial) else {}
+        if "training" in given or "training" not in inspect.signature(self.method).parameters:
+            return self
+        return dataclasses.replace(self, method=functools.partial(self.method, training=training))
 
     def build(
         self, model: InfluenceModel, train_set: tf.data.Dataset, store: Store | None

@@ -15,6 +15,7 @@ from deel_dualview.calculators.dualview import DualView
 from deel_dualview.calculators.fidelity import SurrogateFidelity
 from deel_dualview.evaluation.method_run import MethodRun, Queries
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels
+from deel_dualview.evaluation.recorded_tasks import RECORDED_TASKS
 from deel_dualview.evaluation.retraining_tasks import RETRAINING
 from deel_dualview.evaluation.tasks import Measure, Task, TaskResult, record
 
@@ -245,6 +246,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             settings={"num_examples": _NUM_RANDOMISED},
         ),
         **RETRAINING,
+        **RECORDED_TASKS,
     }
 )
 """Every task by its name."""

@@ -17,6 +17,7 @@ from deel_dualview import data
 from deel_dualview._checks import require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
 from deel_dualview.calculators.method_specs import MethodSpec
+from deel_dualview.evaluation.recorded_models import NUM_RECORDED, TrainingRetrainer, training_of
 from deel_dualview.evaluation.retraining import HeadRetrainer, KeptOutputs
 from deel_dualview.evaluation.trained_models import ImageData, Subject
 from deel_dualview.models import InfluenceModel
@@ -107,10 +108,13 @@ class MethodRun:
     @cached_property
     def calculator(self) -> BaseInfluenceCalculator:
         """The method's calculator, ready to answer: its graphs are traced by one batch of queries."""
-        first = self.images.test_images[self.tests[: self.batch_size]]
+        # What is differentiated through a training keeps its values: one test example, the last, is asked about.
+        is_recorded = self.subject.training is not None
+        first = self.images.test_images[self.tests[-1:] if is_recorded else self.tests[: self.batch_size]]
         self.model.prepare(next(iter(self.subject.train))[0])
         memory, start, start_cpu = PeakMemory(), time.perf_counter(), time.process_time()
         spec = self.spec.with_checkpoints(self._checkpoints() if self.spec.needs_checkpoints else None)
+        spec = spec.with_training(self.subject.training)
         made = spec.build(self.model, self.subject.train, MemoryStore(progress=self.progress))
         for _ in made.top_k_indices(self.batches(first), 1):
             pass
@@ -138,7 +142,7 @@ class MethodRun:
     @property
     def num_train(self) -> int:
         """Number of training examples n."""
-        return len(self.images.train_labels)
+        return len(self.subject.original_labels)
 
     @property
     def batch_size(self) -> int:
@@ -151,9 +155,22 @@ class MethodRun:
         return np.concatenate([np.asarray(data.unpack(batch).labels) for batch in self.subject.train]).ravel()
 
     @cached_property
-    def retrainer(self) -> HeadRetrainer:
-        """Trains the model's last layer on parts of the training set."""
+    def retrainer(self) -> HeadRetrainer | TrainingRetrainer:
+        """Trains on parts of the training set: the last layer, or the network where its training is recorded."""
+        if self.subject.training is not None:
+            return self.recorded
         return HeadRetrainer(self.model, self.subject.train, self.images.test_images)
+
+    @cached_property
+    def recorded(self) -> TrainingRetrainer:
+        """Runs the recorded training again, for the outputs of the first `NUM_RECORDED` test examples of the draw.
+
+        Raises:
+            ValueError: the model has none.
+        """
+        return TrainingRetrainer(
+            training_of(self.subject), self.images.test_images[self.tests[:NUM_RECORDED]]
+        )
 
     @cached_property
     def kept_outputs(self) -> KeptOutputs:
@@ -208,6 +225,7 @@ class MethodRun:
             "seconds_per_query": self.explaining.per_query,
             "cpu_seconds_per_query": self.explaining.cpu_per_query,
             "seconds_per_row_of_values": self.valuing.per_query,
+            "cpu_seconds_per_row_of_values": self.valuing.cpu_per_query,
             "additional_memory_bytes": self.added_bytes,
         }
 

@@ -56,6 +56,28 @@ def paper_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
     )
 
 
+def smooth_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """Return the DualView paper's network with GELU in the place of ReLU, whose slope has no jumps."""
+    model = paper_cnn(shape, num_classes)
+    for layer in model.layers:
+        if getattr(layer, "activation", None) is keras.activations.relu:
+            layer.activation = keras.activations.gelu
+    return model
+
+
+def mlp(shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """Return a network of one hidden layer of 32 units, 2,410 parameters at 8 x 8."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Flatten(),
+            layers.Dense(32, activation="relu", name="features"),
+            layers.Dense(num_classes, name="logits"),
+        ]
+    )
+
+
 def digits_cnn(shape: tuple[int, ...], num_classes: int) -> keras.Model:
     """Return a network for 8 x 8 images of 0 to 1 that trains in seconds."""
     layers = keras.layers
@@ -100,6 +122,8 @@ def resnet(num_blocks: int, shape: tuple[int, ...], num_classes: int) -> keras.M
 NETWORKS: Mapping[str, Callable[[tuple[int, ...], int], keras.Model]] = MappingProxyType(
     {
         "paper-cnn": paper_cnn,
+        "smooth-cnn": smooth_cnn,
+        "mlp": mlp,
         "digits-cnn": digits_cnn,
         "resnet8": functools.partial(resnet, 1),
         "resnet20": functools.partial(resnet, 3),

@@ -14,7 +14,7 @@ from deel_dualview import _files, plots
 from deel_dualview._checks import require
 from deel_dualview.evaluation.attribution_tasks import TASKS
 from deel_dualview.evaluation.results import FOLDER, read_results
-from deel_dualview.evaluation.tables import MEASURES, Benchmark
+from deel_dualview.evaluation.tables import MEASURES, REFERENCES, Benchmark
 from deel_dualview.plots.benchmark import plot_detection, plot_rank_against_time, short_name
 from deel_dualview.plots.comparison import plot_costs
 from deel_dualview.plots.formatting import format_seconds, visible
@@ -105,6 +105,7 @@ def render(benchmark: Benchmark, drawn: Mapping[str, Figure], *, title: str | No
         benchmark=benchmark,
         title=title,
         measures=MEASURES,
+        references=REFERENCES,
         tiles=_tiles(benchmark),
         models=_models(benchmark),
         style=read_style(),

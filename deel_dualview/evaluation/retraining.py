@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import keras
 import numpy as np
@@ -25,6 +25,12 @@ PENALTY = 1e-5
 """lambda of the last layer's lambda ||W||^2, in units of the mean squared norm of the features."""
 _BATCH = 512
 _ARCHITECTURE = "model.txt"
+
+
+class Retrainer(Protocol):
+    """What trains on some examples, for the log-probabilities (m, c) of test examples."""
+
+    def log_probabilities(self, kept: np.ndarray) -> np.ndarray: ...
 
 
 class HeadRetrainer:
@@ -125,12 +131,14 @@ class KeptOutputs:
         if not path.exists():  # other processes may read it just now
             _files.write_file(path, model.encode())
 
-    def get(self, kept: np.ndarray, retrainer: HeadRetrainer) -> np.ndarray:
+    def get(self, kept: np.ndarray, retrainer: Retrainer) -> np.ndarray:
         """Return the log-probabilities (m, c) of the model trained on some examples, trained now if need be."""
-        name = hashlib.blake2b(np.asarray(kept, np.int64).tobytes(), digest_size=8).hexdigest()
-        return _kept(
-            self.folder / f"{name}.npy", lambda: retrainer.log_probabilities(kept).astype(np.float32)
-        )
+        return self.get_by(np.asarray(kept, np.int64), lambda: retrainer.log_probabilities(kept))
+
+    def get_by(self, key: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the outputs, as float32, of the model that an array distinguishes, computed now if need be."""
+        name = hashlib.blake2b(key.tobytes(), digest_size=8).hexdigest()
+        return _kept(self.folder / f"{name}.npy", lambda: compute().astype(np.float32))
 
 
 def _kept(path: pathlib.Path, compute: Callable[[], np.ndarray]) -> np.ndarray:

@@ -20,6 +20,13 @@ MEASURES: Mapping[str, Measure] = {
     name: measure for protocol in TASKS.values() for name, measure in protocol.measures.items()
 }
 """Every metric of a benchmark by its name."""
+REFERENCES: Mapping[str, str] = {
+    "ceiling": "ceiling",
+    "at_random": "random examples",
+    "most_similar": "most similar examples",
+}
+"""What a metric is compared with, by its name in a result, and as tables call it: what a perfect method would reach,
+and what random or the most similar training examples do in the place of those that a method names."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,18 @@ class Benchmark:
         return {method for method, mean in means.items() if mean == first}
 
     @cached_property
+    def references(self) -> dict[str, dict[str, float]]:
+        """What metrics are compared with, by the names of `REFERENCES`: by metric the mean over all results."""
+        found: dict[str, dict[str, list[float]]] = {}
+        for cell in self.cells:
+            for measure, measured in cell.metrics.items():
+                for name in REFERENCES:
+                    if measured.get(name) is not None:
+                        found.setdefault(name, {}).setdefault(measure, []).append(float(measured[name]))
+        means = {name: {key: float(np.mean(one)) for key, one in by.items()} for name, by in found.items()}
+        return {name: means[name] for name in REFERENCES if name in means}
+
+    @cached_property
     def ranked_measures(self) -> list[str]:
         """The metrics whose ranks are averaged: those that all methods, and more than one, were asked about."""
         return [
@@ -182,6 +201,10 @@ class Benchmark:
         heads = [MEASURES[name].title for name in self.measures]
         rows = [["Method", *heads, "Rank", "Set-up", "A query", "Memory"]]
         rows += [[f"`{method}`", *self._texts(method)] for method in self.methods]
+        rows += [
+            [f"*{REFERENCES[name]}*", *_reference_texts(values, self.measures), "", "", "", ""]
+            for name, values in self.references.items()
+        ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [_line(row, widths) for row in rows]
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -194,6 +217,12 @@ class Benchmark:
         cells = [[" "] + row if len(row) == 1 else row for row in rows]
         lines = [[cell[0] for cell in cells], [cell[1] for cell in cells]]
         lines += [[method, *self._short_texts(method)] for method in self.methods]
+        shown = self.ranked_measures or self.measures
+        lines += [
+            [f"({REFERENCES[name]})", *_reference_texts(values, shown), "", "", ""]
+            for name, values in self.references.items()
+            if values.keys() & set(shown)
+        ]
         widths = [max(len(line[column]) for line in lines) for column in range(len(cells))]
         return "\n".join(
             "  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
@@ -217,7 +246,10 @@ class Benchmark:
         return "failed" if self.is_failed(method, name) else "–"
 
     def _seconds(self, method: str) -> list[str]:
-        seconds = [self.cost(method, name) for name in ("setup_seconds", "seconds_per_query")]
+        query = self.cost(method, "seconds_per_query")
+        # Some questions take all values, and no list of the strongest.
+        query = self.cost(method, "seconds_per_row_of_values") if query is None else query
+        seconds = [self.cost(method, "setup_seconds"), query]
         return ["–" if value is None else format_seconds(value) for value in seconds]
 
     def _texts(self, method: str) -> list[str]:
@@ -266,6 +298,10 @@ def _summary(results: Sequence[Mapping[str, object]]) -> Summary:
         return Summary(float(np.mean(values)), min(values), max(values), len(values))
     low, high = (float("nan") if end is None else float(end) for end in results[0]["interval"])  # type: ignore[attr-defined]
     return Summary(values[0] if values else float("nan"), low, high, len(values))
+
+
+def _reference_texts(values: Mapping[str, float], measures: Sequence[str]) -> list[str]:
+    return [f"{values[name]:.3f}" if name in values else "" for name in measures]
 
 
 def _line(texts: Sequence[str], widths: Sequence[int]) -> str:

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 from deel_dualview.evaluation.method_run import MethodRun
 from deel_dualview.metrics.base import Metric
 
-Kind = Literal["normal", "superclass", "poisoned", "marked", "converged"]
-"""On which model: trained as usual, on pairs of classes, on wrong labels, on marked images, or as usual with the last
-layer trained on to its optimum."""
+Kind = Literal["normal", "superclass", "poisoned", "marked", "converged", "recorded"]
+"""On which model: trained as usual, on pairs of classes, on wrong labels, on marked images, as usual with the last
+layer trained on to its optimum, or by a recorded training that can be repeated."""
 
 
 class TaskResult(NamedTuple):

@@ -24,8 +24,10 @@ from deel_dualview.evaluation.perturbation import Perturbation
 from deel_dualview.evaluation.perturbations import Marks, PoisonedLabels, Superclasses
 from deel_dualview.evaluation.waiting import made_once
 from deel_dualview.models.checkpoints import Checkpoints, SaveCheckpoints, load_checkpoints
+from deel_dualview.models.recorded_training import RecordedTraining
 
 Kind = Literal["normal", "superclass", "poisoned", "marked"]
+"""What models that are kept on disk are trained on."""
 MARKED_CLASS = 2
 MARKED_SHARE = 0.3
 _BATCH_SIZE = 512
@@ -63,7 +65,7 @@ class Subject:
     Attributes:
         data: name of the dataset.
         kind: "normal"; "superclass", on pairs of classes; "poisoned", on some wrong labels; "marked", with a mark in
-            some images of one class.
+            some images of one class; "recorded", with a recorded training.
         seed: of the weights, the order of training and the perturbation.
         model: ends in logits.
         train: batches of images and labels as the model saw them, in file order.
@@ -72,11 +74,12 @@ class Subject:
         original_labels: classes of the training examples in the dataset, shape (n,).
         test_accuracy: on `test`.
         seconds: that the training took.
-        checkpoints_directory: where the weights of every epoch are.
+        checkpoints_directory: where the weights of every epoch are, but of a recorded training.
+        training: of a "recorded" model.
     """
 
     data: str
-    kind: Kind
+    kind: Kind | Literal["recorded"]
     seed: int
     model: keras.Model
     train: tf.data.Dataset
@@ -86,6 +89,7 @@ class Subject:
     test_accuracy: float
     seconds: float
     checkpoints_directory: pathlib.Path
+    training: RecordedTraining | None = None
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -94,6 +98,8 @@ class Subject:
         Raises:
             ValueError: they cannot be read.
         """
+        if self.training is not None:
+            return self.training.checkpoints()
         with _named(self.checkpoints_directory.parent):
             return load_checkpoints(self.checkpoints_directory, self.model)
 
@@ -154,7 +160,7 @@ def subject(
     with _named(place):
         truth = None if kind == "normal" else _TRUTHS[kind].load(place / _TRUTH)
         model = keras.models.load_model(place / _MODEL, compile=False)
-    train, test = _datasets(images, truth)
+    train, test = datasets(images, truth)
     return Subject(
         data=data,
         kind=kind,
@@ -220,7 +226,7 @@ def _train(images: ImageData, kind: Kind, seed: int, recipe: Recipe, place: path
     truth = draw_truth(images, kind, seed, recipe.poisoned_share)
     if truth is not None:
         truth.save(unfinished / _TRUTH)
-    train, test = _datasets(images, truth)
+    train, test = datasets(images, truth)
     inputs, labels = _arrays(train)
     keras.utils.set_random_seed(seed)
     model = build(recipe, images, int(labels.max()) + 1)
@@ -273,7 +279,7 @@ def _named(place: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _datasets(images: ImageData, truth: Perturbation | None) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+def datasets(images: ImageData, truth: Perturbation | None) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     """Return the training and test batches of a model."""
     train = tf.data.Dataset.from_tensor_slices((images.train_images, images.train_labels)).batch(_BATCH_SIZE)
     test = tf.data.Dataset.from_tensor_slices((images.test_images, images.test_labels)).batch(_BATCH_SIZE)

@@ -19,6 +19,7 @@ from deel_dualview.calculators.method_specs import MethodSpec
 from deel_dualview.evaluation.attribution_tasks import TASKS
 from deel_dualview.evaluation.method_run import MethodRun, draw_tests
 from deel_dualview.evaluation.networks import RECIPES, Recipe
+from deel_dualview.evaluation.recorded_models import RECORDED, recorded_case, recorded_subject
 from deel_dualview.evaluation.results import Result, ResultKey
 from deel_dualview.evaluation.retraining import with_converged_head
 from deel_dualview.evaluation.trained_models import ImageData, Kind, Subject, build, load_images, subject
@@ -62,6 +63,9 @@ class Plan:
         if kind == CONVERGED:
             folder = self.models / self.data / f"{kind}-{seed}"
             return with_converged_head(self.load_subject("normal", seed), folder)
+        if kind == RECORDED:
+            case = recorded_case(self.data, self.recipe)
+            return recorded_subject(case, seed, directory=self.models, data_dir=self.data_dir)
         return subject(
             self.data,
             cast(Kind, kind),

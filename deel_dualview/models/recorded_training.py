@@ -12,7 +12,9 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_seed, describe, require
 from deel_dualview.models import tracing
+from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.determinism import check_eager
+from deel_dualview.models.influence_model import InfluenceModel
 from deel_dualview.models.keras_graph import assign_slots
 from deel_dualview.models.keras_losses import check_loss_function, compiled_loss, per_example
 from deel_dualview.models.optimizer_steps import learning_rates, step_of
@@ -125,6 +127,14 @@ class RecordedTraining:
         if self._is_own_optimizer:
             self._leave_optimizer(copy, state, num_steps)
         return copy
+
+    def checkpoints(self) -> Checkpoints:
+        """Return the model after every epoch, with the learning rate at which the epoch began, for `TracIn`."""
+        per_epoch = -(-self.num_train // self._steps.plan.rows.shape[1])
+        ends = range(per_epoch, self.num_steps + 1, per_epoch)
+        earlier = [InfluenceModel(self.model_after(end)) for end in ends[:-1]]
+        rates = self._steps.plan.rates.numpy()[::per_epoch].tolist()
+        return Checkpoints([*earlier, InfluenceModel(self.model)], rates, list(range(1, len(ends) + 1)))
 
     def outputs(self, inputs: Inputs, parameters: np.ndarray | None = None) -> np.ndarray:
         """Return the outputs of the model in inference mode, shape (m, ...).

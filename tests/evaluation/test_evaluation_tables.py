@@ -142,3 +142,16 @@ def test_titles_of_detection_panels_do_not_overlap():
 def test_a_failure_is_told_on_a_terminal_too():
     rows = [line.split() for line in two_seeds().to_text().splitlines()[2:]]
     assert {row[0]: "failed" in row for row in rows} == {"dualview": False, "random": False, "gradcos": True}
+
+
+def test_a_row_has_what_a_metric_is_compared_with_and_a_query_costs_its_row_of_values():
+    one = cell("random", "leave-few-out", lds_without_1=0.25)
+    one.metrics["lds-without-1"]["ceiling"] = 0.75
+    one.cost.pop("seconds_per_query")
+    one.cost["seconds_per_row_of_values"] = 2.0
+    found = made(one)
+    assert found.references == {"ceiling": {"lds-without-1": 0.75}}
+    assert re.search(r"^\| \*ceiling\* +\| 0\.750 ", found.to_markdown(), re.M)
+    text = found.to_text()
+    assert "(ceiling)" in text and "2 s" in text
+    assert "<em>ceiling</em>" in pages.render(found, {})
