@@ -31,7 +31,7 @@ class AdamPreconditioner:
         ValueError: another optimizer or none, one that has taken no step, weights that it did not train, or a
             projection.
 
-    Source: Kingma and Ba (2015), algorithm 1; Xia et al. (2024, LESS), section 2.2, for Adam in influence.
+    Source: Kingma and Ba (2015), algorithm 1; Xia et al. (2024, LESS) for Adam in influence.
     """
 
     def __init__(self, gradients: PerExampleGradients) -> None:

@@ -131,13 +131,19 @@ def test_derivatives_are_those_of_the_unrolled_loop():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_steps_are_those_of_keras(optimizer):
-    training = record(optimizer=optimizer, batch_size=NUM)
+    """The optimizer that a model was compiled with is left as `fit` leaves it, too."""
+    model = make_model()
+    model.compile(OPTIMIZERS[optimizer](), LOSS)
+    training = record(model, model.optimizer, batch_size=NUM)
     twin = make_model()
     twin.compile(OPTIMIZERS[optimizer](), LOSS)
     twin.fit(make_train(batch_size=NUM), epochs=3, verbose=0, shuffle=False)
     for own, other in zip(training.model.get_weights(), twin.get_weights(), strict=True):
         # Keras keeps learning rates in float32.
         np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-5)
+    assert int(model.optimizer.iterations) == 3
+    for own, other in zip(model.optimizer.variables, twin.optimizer.variables, strict=True):
+        np.testing.assert_allclose(own.numpy(), other.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_recording_repeats_to_the_bit_and_a_seed_changes_it(recorded):
