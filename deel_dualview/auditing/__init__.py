@@ -213,14 +213,17 @@ def audit(
         )
         evidence = audited.evidence
         with steps.step("Label issues"):
-            issues, label_errors = audited.find_label_errors(known, pred_probs)
+            inputs = input_checks.find_input_problems(
+                evidence, splits, evidence.class_names(names), shown_names
+            )
+            issues, label_errors = audited.find_label_errors(known, pred_probs, inputs.leaking_columns)
         with steps.step("Data"):
             scale = audited.check_scale()
             classes, weak = audited.find_weak(grouping.columns_of(table, inputs_spec, shown_names), given)
             others = [
                 *data_checks.find_outliers(evidence, *read.features),
                 *classes,
-                input_checks.find_input_problems(evidence, splits, evidence.class_names(names), shown_names),
+                inputs,
                 *weak,
             ]
         with steps.step("Wrong predictions"):

@@ -35,6 +35,7 @@ from deel_dualview.report.provenance import Steps
 from deel_dualview.stores.budget import MemoryShares
 
 NUM_STEPS_OF_SURROGATE = 2
+_MOST_NAMED = 5
 _NOT_PREVIEWED = "Other values of K were not tried, as the features are beyond the memory budget."
 _Evidence = TypeVar("_Evidence", bound=Evidence)
 
@@ -103,9 +104,15 @@ class Audited(ABC, Generic[_Evidence]):
 
     @abstractmethod
     def find_label_errors(
-        self, known: np.ndarray | None, pred_probs: np.ndarray | None
+        self, known: np.ndarray | None, pred_probs: np.ndarray | None, leaking: Sequence[str]
     ) -> tuple[LabelIssues | OutputLabelIssues, Finding]:
-        """Return label issues of all training examples, and the finding about them."""
+        """Return label issues of all training examples, and the finding about them.
+
+        Args:
+            known: positions of labels that are known to be wrong.
+            pred_probs: probabilities by a model that has not seen the labels.
+            leaking: names of the columns that give the label on their own.
+        """
 
     @abstractmethod
     def check_scale(self) -> list[InputScale]:
@@ -143,6 +150,17 @@ class Audited(ABC, Generic[_Evidence]):
         return arrays
 
 
+def _giving(columns: Sequence[str]) -> str:
+    """Return "column X gives", "columns X, Y give", or nothing."""
+    if not columns:
+        return ""
+    return (
+        f"column {columns[0]} gives"
+        if len(columns) == 1
+        else f"columns {', '.join(columns[:_MOST_NAMED])} give"
+    )
+
+
 class AuditedClasses(Audited[Evidence]):
     """Of a classifier."""
 
@@ -172,7 +190,7 @@ class AuditedClasses(Audited[Evidence]):
                 self.faithfulness = dataclasses.replace(self.faithfulness, summary=summary)
 
     def find_label_errors(
-        self, known: np.ndarray | None, pred_probs: np.ndarray | None
+        self, known: np.ndarray | None, pred_probs: np.ndarray | None, leaking: Sequence[str]
     ) -> tuple[LabelIssues | OutputLabelIssues, Finding]:
         read, evidence = self.read, self.evidence
         found = find_label_issues(
@@ -184,6 +202,7 @@ class AuditedClasses(Audited[Evidence]):
             ids=evidence.train_ids,
             pred_probs=pred_probs,
             held_bytes=read.shares.block,
+            leaking=_giving(leaking),
         )
         self._issues = labels.without_broken(found, read.splits.train.not_finite)
         return self._issues, labels.find_label_errors(evidence, self._issues, known)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from sklearn.tree import DecisionTreeClassifier
 
+from deel_dualview.labels.leaking import LEAST_EXAMPLES, gives_label
 from deel_dualview.report.findings import Severity
 from deel_dualview.report.input_findings import InputProblem, ProblemKind
 
@@ -17,10 +17,6 @@ CHANCE = 0.01
 DISTINCT_CHANCE = 1e-6
 """Whole numbers that were drawn from their own range would all differ so seldom."""
 LEAST_STEPS = 0.9
-LEAST_ACCURACY = 0.995
-"""Balanced accuracy from which on a column alone gives the label; the best single columns of iris (.95), breast
-cancer (.90) and wine stay below."""
-_LEAST_EXAMPLES, _LEAST_OF_CLASS, _MOST_FITTED = 50, 5, 4000
 _MOST_NAMED = 5
 
 
@@ -68,7 +64,7 @@ def find_column_problems(columns: Sequence[Column], train_labels: np.ndarray) ->
         columns: of the inputs.
         train_labels: of the same training examples, shape (n,).
     """
-    if not columns or len(columns[0].train) < _LEAST_EXAMPLES:
+    if not columns or len(columns[0].train) < LEAST_EXAMPLES:
         return
     chance = CHANCE / len(columns)
     yield from _problem(
@@ -94,7 +90,7 @@ def find_column_problems(columns: Sequence[Column], train_labels: np.ndarray) ->
     yield from _problem(
         "leaking-column",
         # In a sorted set a row number gives the label, too.
-        [own.name for own in columns if own.name not in identifiers and is_label(own.train, train_labels)],
+        [own.name for own in columns if own.name not in identifiers and gives_label(own.train, train_labels)],
         ("gives the label on its own", "give the label on their own"),
         "Is it known when the model is used? If it was made from the label, or after it, leave it out.",
     )
@@ -131,7 +127,7 @@ def is_identifier(values: np.ndarray) -> bool:
     Whole numbers count as all different by design if numbers drawn from their range would hardly be: n different ones
     of R have a chance of at most exp(-n (n - 1) / 2 R).
     """
-    if len(values) < _LEAST_EXAMPLES:
+    if len(values) < LEAST_EXAMPLES:
         return False
     steps = np.diff(values.astype(np.float64))
     if np.mean(steps != 0) >= LEAST_STEPS and ((steps >= 0).all() or (steps <= 0).all()):
@@ -140,24 +136,6 @@ def is_identifier(values: np.ndarray) -> bool:
         return False
     span = float(values.max()) - float(values.min()) + 1
     return len(values) * (len(values) - 1) / (2 * span) >= -np.log(DISTINCT_CHANCE)
-
-
-def is_label(values: np.ndarray, labels: np.ndarray) -> bool:
-    """Return whether a small tree predicts held-out labels from one column alone, all but perfectly."""
-    classes, counts = np.unique(labels, return_counts=True)
-    kept = np.flatnonzero(np.isin(labels, classes[counts >= _LEAST_OF_CLASS]))
-    kept = np.random.default_rng(0).permutation(kept)[:_MOST_FITTED]
-    values, labels = values[kept], labels[kept]
-    num_classes = len(np.unique(labels))
-    if len(values) < _LEAST_EXAMPLES or num_classes < 2 or len(np.unique(values)) < 2:
-        return False
-    half = len(values) // 2
-    tree = DecisionTreeClassifier(max_leaf_nodes=2 * num_classes, class_weight="balanced", random_state=0)
-    predicted = tree.fit(values[:half, np.newaxis], labels[:half]).predict(values[half:, np.newaxis])
-    # The mean recall of the classes; scikit-learn's own checks would take longer than the tree.
-    _, given = np.unique(labels[half:], return_inverse=True)
-    recalls = np.bincount(given, predicted == labels[half:]) / np.bincount(given)
-    return bool(recalls.mean() >= LEAST_ACCURACY)
 
 
 def _problem(

@@ -102,7 +102,10 @@ def _title(issues: LabelIssues) -> str:
         verb = "label is" if number.estimate == 1 else "labels are"
         return f"About {number.estimate:,} training {verb} wrong, perhaps more ({number.low:,} to {number.high:,})"
     if number.status == "at most":
-        return f"Too few wrong training labels to count, perhaps none: at most {number.at_most:,}"
+        return (
+            f"Too few wrong training labels to count, perhaps none: at most {number.at_most:,}, if the test labels are "
+            "right"
+        )
     return "Cannot tell how many training labels are wrong"
 
 
@@ -126,9 +129,11 @@ def _sentences(issues: LabelIssues, num_train: int) -> list[str]:
         ]
     if issues.has_memorised:
         said.append(
-            f"The network has learned its training labels ({issues.training_accuracy:.1%} of them are predicted"
+            f"The training labels look easier to the network than the test labels ({issues.training_accuracy:.1%} of "
+            "them are predicted"
             + (f", {issues.test_accuracy:.1%} of the test labels" if issues.test_accuracy is not None else "")
-            + "), so its own confidence says little about them; an earlier checkpoint says more."
+            + "): it has learned some of them one by one, wrong ones too, so that its own confidence says little about "
+            "them; an earlier checkpoint says more."
         )
     if number.status != "cannot tell":
         said.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -118,9 +119,9 @@ class AuditedOutputs(Audited[OutputEvidence]):
             self.faithfulness = find_output_faithfulness(fidelity, self.evidence)
 
     def find_label_errors(
-        self, known: np.ndarray | None, pred_probs: np.ndarray | None
+        self, known: np.ndarray | None, pred_probs: np.ndarray | None, leaking: Sequence[str]
     ) -> tuple[LabelIssues | OutputLabelIssues, Finding]:
-        del pred_probs
+        del pred_probs, leaking  # of classes
         evidence = self.evidence
         find = find_number_issues if evidence.has_numbers else find_independent_issues
         found = find(

@@ -21,6 +21,9 @@ difference of the distribution functions of their margins)."""
 _LOWER, _UPPER, _QUANTILE = 0.8, 1.25, 1.64
 LEAST_EXAMPLES = 50
 """A count needs so many training and so many test labels: it was judged on sets of 60 and more."""
+MOST_ABSENT = 0.05
+"""Where classes that the test set lacks have more than this share of the training labels, nothing says how often right
+labels of these look wrong."""
 _RULE_OF_THREE = 3
 """Where no event is seen in many trials, three may be expected (95 %)."""
 _NUM_ROUNDS, _TOLERANCE = 500, 1e-7
@@ -111,8 +114,12 @@ def count_wrong_labels(
         count = _cannot_tell(
             f"a count needs {LEAST_EXAMPLES} training and {LEAST_EXAMPLES} test labels at least"
         )
+    elif (absent := float(np.mean(~np.isin(labels, test_labels)))) > MOST_ABSENT:
+        count = _cannot_tell(
+            f"the test set has no example of the classes of {absent:.0%} of the training labels"
+        )
     elif number > num_train / 2:
-        count = _cannot_tell("most labels differ from those of the test set: are the classes numbered alike?")
+        count = _cannot_tell("most labels differ from those of the test set: are the classes numbered alike")
     elif number > DEVIATIONS_OF_A_COUNT * deviation and round(number):
         low = _LOWER * (min(number, surplus) - _QUANTILE * deviation)
         high = _UPPER * (most + _QUANTILE * deviation)
@@ -120,7 +127,7 @@ def count_wrong_labels(
     elif distance_of_wrong_labels(test_logs, test_labels, rng) >= APART and at_most <= num_train / 2:
         count = LabelCount("at most", at_most=at_most)
     else:
-        count = _cannot_tell("right and wrong labels look too much alike in these data")
+        count = _cannot_tell("the inputs alone do not distinguish wrong labels from right ones well enough")
     return Counted(count, rate, calibration)
 
 

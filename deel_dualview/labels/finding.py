@@ -29,6 +29,7 @@ from deel_dualview.labels.heads import (
     some_rows,
 )
 from deel_dualview.labels.issues import ClassPair, HeadWeight, LabelIssues
+from deel_dualview.labels.leaking import has_leaking_column
 from deel_dualview.linalg.rows import Rows, row_slices
 
 _LEAST_PROBABILITY = 1e-12
@@ -94,6 +95,7 @@ def find_label_issues(
     pred_probs: np.ndarray | None = None,
     seed: int = 0,
     held_bytes: int | None = None,
+    leaking: str | None = None,
 ) -> LabelIssues:
     """Rank training labels by heads that have not seen them, and count the wrong ones; see `label_issues`.
 
@@ -107,6 +109,8 @@ def find_label_issues(
         pred_probs: probabilities of the training examples by a model that has not seen their labels, shape (n, c).
         seed: of random rows, folds and resampling.
         held_bytes: up to which a head holds what has a row for every training example; `HELD_BYTES` by default.
+        leaking: in words which columns give the label alone, such as "column id gives"; "" for none. By default they
+            are looked for in tables of up to 100 columns.
     """
     held = HELD_BYTES if held_bytes is None else min(held_bytes, HELD_BYTES)
     rng = np.random.default_rng(seed)
@@ -115,6 +119,11 @@ def find_label_issues(
         heads = _fit_heads(representations, problem, rng, held)
         stack = _Stack.fit(heads, problem, pred_probs)
         counted = _count(heads, problem, predictions[1], rng)
+        if counted is not None:
+            if leaking is None:
+                is_leaking = has_leaking_column(representations.inputs.train, labels)
+                leaking = "a column of the inputs gives" if is_leaking else ""
+            counted = counted._replace(number=_as_far_as_known(counted.number, leaking))
         found = _score(stack, problem, counted)
     scores, suggested = found.scores, found.suggested
     flagged = np.zeros(len(labels), bool)
@@ -137,6 +146,14 @@ def find_label_issues(
         ids=ids,
         class_names=tuple(class_names),
     )
+
+
+def _as_far_as_known(number: LabelCount, leaking: str) -> LabelCount:
+    """Return a count, or "cannot tell" where columns give the label: wrong labels fit such inputs like right ones."""
+    if not leaking:
+        return number
+    reason = f"{leaking} the label alone, so that wrong labels fit the inputs as well as right ones do"
+    return LabelCount("cannot tell", reason=reason)
 
 
 def limited_threads(num_train: int) -> threadpool_limits:

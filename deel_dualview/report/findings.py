@@ -299,6 +299,13 @@ class LabelErrors(Finding):
     scores: tuple[float, ...]
     detection: DetectionCurve | None
 
+    @property
+    def has_memorised(self) -> bool:
+        """Whether the network has learned some labels one by one."""
+        from deel_dualview.labels.issues import MEMORISED  # reports are read without TensorFlow
+
+        return self.deviations_easier is not None and self.deviations_easier > MEMORISED
+
     def _rows(self, name_of: ClassName) -> list[Row]:
         return [
             {

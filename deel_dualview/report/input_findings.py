@@ -54,6 +54,11 @@ class InputProblems(Finding):
     name: ClassVar[str] = "inputs"
     problems: tuple[InputProblem, ...]
 
+    @property
+    def leaking_columns(self) -> tuple[str, ...]:
+        """Names of the columns of a table that give the label on their own."""
+        return tuple(name for item in self.problems if item.kind == "leaking-column" for name in item.columns)
+
     def _rows(self, name_of: ClassName) -> list[Row]:
         del name_of
         return [

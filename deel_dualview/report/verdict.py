@@ -202,7 +202,9 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
             f"training labels are wrong, perhaps more ({finding.low or 0:,} to {finding.high or 0:,})",
         )
     if finding.status == "at most":
-        return Tile(f"≤ {finding.at_most or 0:,}", "wrong training labels, perhaps none")
+        return Tile(
+            f"≤ {finding.at_most or 0:,}", "wrong training labels, perhaps none, if the test labels are right"
+        )
     return Tile("?", "wrong training labels: their number is unknown")
 
 
@@ -316,7 +318,7 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
             f"{finding.count:,} of {num_test:,}",
             "test predictions are wrong; "
             + (
-                f"up to {most_wrong:,} training labels may be wrong, too."
+                f"up to {most_wrong:,} training labels may be wrong, too, if the test labels are right."
                 if most_wrong >= MANY_WRONG
                 else "nothing more urgent was found in the data."
             ),
@@ -353,8 +355,13 @@ def _label_verdict(finding: kinds.LabelErrors, num_train: int) -> Verdict:
             "Cannot tell",
             f"how many of {num_train:,} training labels are wrong: {finding.reason or 'there is too little to go by'}.",
             (
-                f"Review the first {first} labels here: how many of them are wrong says how far to read on. An earlier "
-                "checkpoint of the model, or more test examples with right labels, may give a count."
+                f"Review the first {first} labels here: how many of them are wrong says how far to read on. More test "
+                "examples with right labels may give a count"
+                + (
+                    ", and an earlier checkpoint of the model a better order."
+                    if finding.has_memorised
+                    else "."
+                )
             ),
             finding.name,
             "Review the labels",

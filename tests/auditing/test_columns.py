@@ -11,8 +11,8 @@ from deel_dualview.auditing.columns import (
     has_one_value,
     is_constant,
     is_identifier,
-    is_label,
 )
+from deel_dualview.labels.leaking import gives_label
 from deel_dualview.report import Severity
 
 NUM_TRAIN, NUM_TEST = 300, 100
@@ -118,14 +118,14 @@ def test_a_sorted_column_with_many_equal_values_is_no_identifier():
 
 def test_a_column_that_gives_one_class_alone_is_not_the_label():
     labels = np.arange(300) % 3
-    assert not is_label((labels == 0).astype(float), labels)
-    assert is_label(np.array([5.0, -1.0, 2.0])[labels], labels)
+    assert not gives_label((labels == 0).astype(float), labels)
+    assert gives_label(np.array([5.0, -1.0, 2.0])[labels], labels)
 
 
 def test_a_copy_of_the_label_with_some_noise_is_not_the_label():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 1000)
-    assert not is_label(np.where(rng.random(1000) < 0.05, 1 - labels, labels), labels)
+    assert not gives_label(np.where(rng.random(1000) < 0.05, 1 - labels, labels), labels)
 
 
 def test_missing_values_are_told_by_column_and_set():

@@ -94,7 +94,9 @@ def test_wrong_labels_that_the_network_has_memorised_come_first(report, memorise
 
 
 def test_the_finding_says_that_the_network_has_memorised_its_labels(report):
-    assert "has learned its training labels (100.0% of them" in report.finding("label-errors").summary
+    summary = report.finding("label-errors").summary
+    assert "look easier to the network than the test labels (100.0% of them" in summary
+    assert "it has learned some of them one by one" in summary
 
 
 def test_an_audit_has_the_label_issues_of_the_function(report, memorised):
@@ -171,3 +173,22 @@ def test_what_cannot_be_told_is_null_in_the_json(uncounted, tmp_path):
     (finding,) = [one for one in content["findings"] if one["name"] == "label-errors"]
     assert finding["status"] == finding["severity"] == "cannot tell"
     assert finding["share"] is None and content["rates"]["label-errors"] is None
+
+
+def test_a_column_that_gives_the_label_is_named_in_place_of_a_count(rng):
+    truth = np.arange(450) % 3
+    given = swap_labels(truth[:300], 30, num_classes=3, seed=1).labels
+    labels = np.concatenate([given, truth[300:]])
+    columns = rng.normal(size=(450, 3)) + 4 * np.eye(3)[truth]
+    rows = np.column_stack([columns, 7.0 - 2 * labels]).astype("float32")
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "relu"), keras.layers.Dense(3)])
+    train, test = (
+        tf.data.Dataset.from_tensor_slices((rows[part], labels[part])).batch(64)
+        for part in (slice(300), slice(300, None))
+    )
+    names = ["red", "green", "blue", "code"]
+    found = audit(network, train, test, method="sim", input_names=names, k=2, relevance=None, progress=False)
+    finding = found.finding("label-errors")
+    assert finding.status == found.label_issues.count.status == "cannot tell"
+    assert finding.reason.startswith("column code gives the label alone")
+    assert finding.severity is Severity.CANNOT_TELL and not found.label_issues.flagged.any()

@@ -155,6 +155,32 @@ def test_classes_that_are_numbered_otherwise_give_no_count(rng):
     assert found.status == "cannot tell" and "numbered alike" in found.reason
 
 
+@pytest.mark.parametrize(("kept", "is_known"), [([0], False), ([0, 1, 2], False), ([0, 1, 2, 3], True)])
+def test_a_test_set_without_some_of_the_classes_gives_no_count(kept, is_known, rng):
+    """Nothing shows how often right labels of the others look wrong; counts were many times too large."""
+    scores, labels = population(rng, 2000)
+    test_scores, test_labels = population(rng, 2000)
+    rows = np.isin(test_labels, kept)
+    problem = Problem(with_wrong(rng, labels, 200), test_labels[rows], 4)
+    found = counting.count_wrong_labels(HeadScores(scores, test_scores[rows]), problem, rng).number
+    assert (found.status == "counted") == is_known
+    if not is_known:
+        share = np.mean(~np.isin(problem.labels, kept))
+        assert f"no example of the classes of {share:.0%} of the training labels" in found.reason
+
+
+def test_a_rare_class_may_be_missing_in_the_test_set(rng):
+    scores, labels = population(rng, 2000)
+    test_scores, test_labels = population(rng, 1000)
+    is_rare, is_rare_in_test = labels == 3, test_labels == 3
+    rows = np.concatenate([np.flatnonzero(~is_rare), np.flatnonzero(is_rare)[:40]])
+    problem = Problem(with_wrong(rng, labels[rows], 150), test_labels[~is_rare_in_test], 4)
+    found = counting.count_wrong_labels(
+        HeadScores(scores[rows], test_scores[~is_rare_in_test]), problem, rng
+    ).number
+    assert "no example of the classes" not in found.reason
+
+
 def test_scores_that_tell_nothing_give_no_count(rng):
     constant = HeadScores(np.ones((400, 3)), np.ones((200, 3)))
     problem = Problem(np.arange(400) % 3, np.arange(200) % 3, 3)

@@ -101,6 +101,26 @@ def test_a_count_is_not_given_without_test_labels(digits):
     assert roc_auc_score(is_wrong(digits), found.scores) > 0.95
 
 
+def test_a_column_that_gives_the_label_hides_wrong_labels(rng):
+    """Right and wrong labels fit it alike, so that neither a count nor a bound may be given."""
+    truth = np.arange(900) % 3
+    given = swap_labels(truth[:600], 60, num_classes=3, seed=1).labels
+    labels = np.concatenate([given, truth[600:]])
+    columns = rng.normal(size=(900, 4)) + 5 * np.eye(3, 4)[truth]
+    counts = {}
+    for name, last in {"leaking": 2.0 - labels, "other": rng.normal(size=900)}.items():
+        rows = np.column_stack([columns, last]).astype("float32")
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+        model.layers[0].set_weights([np.eye(5, 3), np.zeros(3)])
+        found = label_issues(
+            model, dataset(rows[:600], given), dataset(rows[600:], truth[600:]), progress=False
+        )
+        counts[name] = found.count
+    assert counts["leaking"].status == "cannot tell"
+    assert "a column of the inputs gives the label alone" in counts["leaking"].reason
+    assert counts["other"].status == "counted" and counts["other"].low <= 60 <= counts["other"].high
+
+
 def test_clean_labels_give_no_count(digits):
     (images, labels), test = load_digits()
     found = label_issues(digits[0], dataset(images[:800], labels[:800]), dataset(*test), progress=False)
