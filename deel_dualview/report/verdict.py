@@ -202,9 +202,7 @@ def _label_tile(finding: kinds.LabelErrors) -> Tile:
             f"training labels are wrong, perhaps more ({finding.low or 0:,} to {finding.high or 0:,})",
         )
     if finding.status == "at most":
-        return Tile(
-            f"≤ {finding.at_most or 0:,}", "wrong training labels, perhaps none, if the test labels are right"
-        )
+        return Tile(f"≤ {finding.at_most or 0:,}", "wrong training labels, if the test labels are right")
     return Tile("?", "wrong training labels: their number is unknown")
 
 
