@@ -34,6 +34,12 @@ def check_eager() -> None:
         )
 
 
+def is_half(model: keras.Model) -> bool:
+    """Return whether any layer of a model computes in 16 bits."""
+    layers = [model, *tracing.all_layers(model)]
+    return any(layer.compute_dtype in ("float16", "bfloat16") for layer in layers)
+
+
 def check_repeatable(model: keras.Model, inputs: Inputs, first: tf.Tensor, second: tf.Tensor) -> None:
     """Refuse a model whose second output differs from its first one, for the same inputs.
 
@@ -46,7 +52,7 @@ def check_repeatable(model: keras.Model, inputs: Inputs, first: tf.Tensor, secon
     Raises:
         ValueError: it differs; the message names the layer where that can be found.
     """
-    tolerance = _REPEATED_IN_HALF if _is_half(model) else _REPEATED
+    tolerance = _REPEATED_IN_HALF if is_half(model) else _REPEATED
     if not _agree(first, second, tolerance):
         raise_random(model, inputs)
 
@@ -81,7 +87,7 @@ def check_traced(
     Raises:
         ValueError: they differ: the model is random, or the trace is damaged.
     """
-    tolerance = _TRACED_IN_HALF if _is_half(model) else _TRACED
+    tolerance = _TRACED_IN_HALF if is_half(model) else _TRACED
     if all(_agree(*pair, tolerance) for pair in zip(traced, own, strict=True)):
         return
     if _random_layer(model, inputs) is not None:
@@ -121,8 +127,3 @@ def _agree(one: tf.Tensor, other: tf.Tensor, tolerance: float) -> bool:
     first, second = (tf.cast(part, tf.float32).numpy() for part in (one, other))
     scale = np.abs(first[np.isfinite(first)]).max(initial=0.0)
     return np.allclose(first, second, rtol=0.0, atol=tolerance * scale, equal_nan=True)
-
-
-def _is_half(model: keras.Model) -> bool:
-    layers = [model, *tracing.all_layers(model)]
-    return any(layer.compute_dtype in ("float16", "bfloat16") for layer in layers)

@@ -109,14 +109,14 @@ class Head(NamedTuple):
             kernel, bias = kernel * half, bias * half
         return LinearHead(kernel, bias, own_bias is not None)
 
-    def gives(self, native: np.ndarray, logits: np.ndarray, ending: str) -> bool:
+    def gives(self, native: np.ndarray, logits: np.ndarray, ending: str, tolerance: float) -> bool:
         """Return whether logits by this head (b, c), or their activation, are the model's native outputs."""
         if native.shape != logits.shape:
             return False
         native, logits = links.finite_rows(native, logits)
         if ending in ACTIVATIONS:
             logits = links.native_of(tf.constant(logits), ending).numpy()
-        return links.link_of(native, logits, links.tolerance_of(self.layer)) is not None
+        return links.link_of(native, logits, tolerance) is not None
 
     def logits(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return the logits (b, c) of the layer's own outputs before its activation, (b, ..., u), float32."""

@@ -341,7 +341,8 @@ class InfluenceModel(TakesLabels):
             native = tf.cast(own_outputs, tf.float32).numpy().reshape(-1, self._split.num_outputs)
             outputs = self._passes(inputs)[1]
             head = self._split.head
-            if head is not None and not head.gives(native, outputs.numpy(), self._split.ending):
+            tolerance = links.TOLERANCE_IN_HALF if determinism.is_half(self.model) else links.TOLERANCE
+            if head is not None and not head.gives(native, outputs.numpy(), self._split.ending, tolerance):
                 self._leave_head(self._split, head)
                 head = None
             self._link = self._link_of(native) if head is None else "logits"

@@ -108,6 +108,17 @@ def test_one_sigmoid_output_is_two_classes(images):
     assert split.head.kernel.shape == (split.num_features, 2)
 
 
+def test_a_head_of_32_bits_after_layers_of_16_is_the_linear_head():
+    inputs = np.random.default_rng(0).normal(size=(32, 13)).astype(np.float32)
+    hidden = layers.Dense(8, "tanh", dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((13,)), hidden, layers.Dense(3, dtype="float32")])
+    for layer in model.layers:
+        layer.kernel.assign(np.random.default_rng(1).normal(size=layer.kernel.shape))
+    split = InfluenceModel(model)
+    np.testing.assert_allclose(split.logits(inputs), model(inputs), atol=0.1, err_msg="8 bits inside")
+    np.testing.assert_array_equal(split.head.kernel, model.layers[-1].kernel)
+
+
 def test_mixed_precision_gives_float32_features_and_logits(images):
     policy = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_global_policy("mixed_float16")
