@@ -26,6 +26,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from deel_dualview import audit
+from deel_dualview.auditing import weak_groups
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.grouping import Values
 from deel_dualview.auditing.weak_groups import find_weak_groups
@@ -146,14 +147,16 @@ def check_clean_network(data: tuple[np.ndarray, ...], num_seeds: int) -> None:
         shift = rng.integers(1, 10, len(test_labels))
         wrong = rng.random(len(test_labels)) < rates[0][test_labels]
         given = np.where(wrong, (test_labels + shift) % 10, test_labels)
-        finding = find(make_evidence(labels, test_labels, given), features)
-        by_features += finding.count > 0
+        clusters = find(make_evidence(labels, test_labels, given), features)
+        by_features += clusters.count > 0
         wrong = rng.random(len(test_labels)) < rates[1][predictions]
         own = np.where(wrong, (predictions + shift) % 10, predictions)
         same = np.zeros((len(labels), 1)), np.zeros((len(own), 1))  # no clusters
         finding = find(make_evidence(labels, own, predictions, report.attributions), same)
         by_proponents += finding.count > 0
-    print(f"clean, clusters of features: alarms in {by_features} of {num_seeds}")
+    print(
+        f"clean, clusters of features: {clusters.num_examined} groups, alarms in {by_features} of {num_seeds}"
+    )
     print(
         f"clean, common proponents: {finding.num_examined} groups, alarms in {by_proponents} of {num_seeds}"
     )
@@ -188,6 +191,7 @@ def check_planted_columns(num_seeds: int) -> None:
 def check_planted_subclasses(data: tuple[np.ndarray, ...]) -> None:
     """Print whether a subclass that is rare in training is found."""
     images, labels, test_images, test_labels = data[0][:6000], data[1][:6000], data[2][:2000], data[3][:2000]
+    weak_groups.NUM_SHOWN = len(test_labels)  # a group then lists all of its test examples
     pairs = np.array([0, 1, 0, 1, 2, 3, 2, 3, 4, 4])
     for rare in (None, *range(0, 10, 2)):
         kept = [
@@ -199,18 +203,17 @@ def check_planted_subclasses(data: tuple[np.ndarray, ...]) -> None:
         predictions = model.predict(test_images, verbose=0, batch_size=256).argmax(axis=1)
         right = predictions == pairs[test_labels]
         finding = find(make_evidence(pairs[labels[own]], pairs[test_labels], predictions), features)
-        text = []
+        is_rare = test_labels == rare
+        print(f"subclass {rare} rare: accuracy {right.mean():.3f}; {finding.count} weak groups", flush=True)
+        if rare is not None:
+            print(f"  of it {right[is_rare].mean():.2f}, {(is_rare & ~right).sum()} of {is_rare.sum()} wrong")
         for group in finding.groups:
-            shown = np.array([test_labels[item.example.index] for item in group.examples])
-            text.append(
-                f"{group.num_right}/{group.num_test} ({group.expected:.2f}), train {group.num_train}, "
-                f"{(shown == rare).sum()} of 6 shown are rare"
+            members = np.array([item.example.index for item in group.examples])
+            print(
+                f"  {group.num_right}/{group.num_test}, expected {group.expected:.2f}, train {group.num_train}; "
+                f"{is_rare[members].sum()} are of it, {(is_rare & ~right)[members].sum()} of them wrong",
+                flush=True,
             )
-        accuracy = f"{right[test_labels == rare].mean():.2f}" if rare is not None else "-"
-        print(
-            f"subclass {rare} rare: accuracy {right.mean():.3f}, of it {accuracy}; {finding.count}: {text}",
-            flush=True,
-        )
 
 
 def main() -> None:
