@@ -6,7 +6,7 @@ import html
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _LONGEST_TEXT = 120
@@ -84,6 +84,17 @@ def shorten(text: str) -> str:
     """Return text on one line, cut where it is long."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 3]}..."
+
+
+EQUAL = 0.005
+"""Influence values that differ by less than half a percent of the largest can hardly be told apart."""
+
+
+def are_equally_strong(values: Sequence[float]) -> bool:
+    """Return whether several influence values can hardly be told apart, as where their weights are capped."""
+    strengths = [abs(float(value)) for value in values]
+    largest = max(strengths, default=0.0)
+    return len(strengths) > 1 and 0 < largest < math.inf and largest - min(strengths) <= EQUAL * largest
 
 
 def probability_text(probability: float) -> str:

@@ -14,6 +14,7 @@ from deel_dualview.report import (
     ClassInfluence,
     ClassPairCount,
     CommonProponent,
+    ConflictingDuplicates,
     Confusion,
     Duplicates,
     ExampleReference,
@@ -141,6 +142,15 @@ def make_full_report(
             share=0.4,
             num_identical=0,
             pairs=tuple(SimilarPair(test(index), train(index), 0.99, False) for index in range(24)),
+        ),
+        ConflictingDuplicates(
+            severity=Severity.FINE,
+            title="No training example has the inputs of one of another label",
+            summary="Training examples with the same inputs have the same label, and so have those that look alike.",
+            count=0,
+            share=0.0,
+            num_identical=0,
+            pairs=(),
         ),
         Outliers(
             severity=Severity.LOOK,

@@ -95,6 +95,16 @@ def test_top_k_names_training_examples_with_their_values(dualview, train):
     assert f"{top.training_indices.numpy()[0, 0]}: {top.influence_values.numpy()[0, 0]:.4g}" in first
 
 
+@pytest.mark.parametrize(
+    ("values", "is_said"),
+    [([0.0595, 0.0594], True), ([-0.0595, -0.0595], True), ([0.06, 0.05], False), ([0.0, 0.0], False)],
+)
+def test_equal_influence_is_said_in_words(values, is_said):
+    top = made_top(np.zeros((1, 3), np.float32), np.zeros(1, np.int64))
+    top = top._replace(influence_values=np.array([values], np.float32))
+    assert ("(equally strong)" in repr(top)) == ("equally strong" in top._repr_html_()) == is_said
+
+
 def test_the_signature_of_top_k_has_a_repr(dualview, train):
     assert "TopK" in repr(dualview.top_k(train, k=2).element_spec)
     assert "TopK" in repr(dualview.top_k(train, k=2))

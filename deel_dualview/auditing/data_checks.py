@@ -21,6 +21,7 @@ from deel_dualview.report.data_findings import (
     WeakClasses,
 )
 from deel_dualview.report.findings import Severity
+from deel_dualview.report.wording import joined
 
 CHANCE = 0.01
 """A finding stands where chance alone would make it so seldom, whatever the number of classes."""
@@ -37,6 +38,8 @@ _MOST_REFERENCES, _LEAST_REFERENCES, _MOST_PAIRS = 10_000, 2_000, 2_000_000_000
 """Training examples that all are compared with: fewer where there are more than 200,000."""
 NUM_SHOWN = 12
 IMBALANCED = 10.0
+MOST_NAMED = 3
+"""A title names so many classes: more make no heading."""
 
 
 def check_scale(
@@ -157,10 +160,14 @@ def find_outliers(evidence: Evidence, train: Rows, test: np.ndarray) -> Iterator
     )
 
 
-def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
+def find_weak_classes(evidence: Evidence, class_names: Sequence[str] = ()) -> Iterator[WeakClasses]:
     """Yield the finding about classes whose test labels are predicted less often than those of all, beyond chance.
 
     A class of the model without a training example is reported, too.
+
+    Args:
+        evidence: arrays of the audit.
+        class_names: for the title; without them it has no names.
     """
     if evidence.test_labels is None:
         return
@@ -187,6 +194,8 @@ def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
     # Fisher's chance where all of a class are wrong and all others right, which no errors go below.
     least_chance = (1 / scipy.special.comb(len(right), num_test)).min()
     can_tell = least_chance < CHANCE / num_classes
+    is_short = class_names and len(weak) <= MOST_NAMED
+    named = f": {joined([class_names[item.label] for item in weak])}" if weak and is_short else ""
     verb = "classes is" if len(weak) == 1 else "classes are"
     num_absent = int((num_train == 0).sum())
     absent = f"{num_absent:,} of {num_classes:,} classes {'has' if num_absent == 1 else 'have'} no training example"
@@ -203,7 +212,7 @@ def find_weak_classes(evidence: Evidence) -> Iterator[WeakClasses]:
             else Severity.FINE
         ),
         title=(
-            f"{len(weak):,} of {num_classes:,} {verb} predicted worse than the rest"
+            f"{len(weak):,} of {num_classes:,} {verb} predicted worse than the rest{named}"
             if weak
             else absent
             if num_absent

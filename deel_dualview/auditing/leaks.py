@@ -55,9 +55,12 @@ def _find_leaks(evidence: Evidence, identical: Pairs, near: Pairs) -> Leaks:
         severity=_severity(num_identical / evidence.num_test, count, MANY_LEAKS, Severity.KNOW),
         title=_leak_title(num_identical, len(near.first)),
         summary=(
-            f"Of {evidence.num_test:,} test examples {num_identical:,} have exactly the inputs of a training example: "
-            f"the accuracy on them says nothing about new ones. {len(near.first):,} are nearer to one than chance "
-            "makes any: judge by eye."
+            f"{len(near.first):,} of {evidence.num_test:,} test examples {'is' if count == 1 else 'are'} nearer to a "
+            "training example than chance makes any, and not identical: judge by eye."
+            if count and not num_identical
+            else f"Of {evidence.num_test:,} test examples {num_identical:,} {'has' if num_identical == 1 else 'have'} "
+            "exactly the inputs of a training example: the accuracy on them says nothing about new ones. "
+            f"{len(near.first):,} more, nearer to one than chance makes any, can be judged by eye."
             if count
             else "No test example has the inputs of a training example, and none looks like one."
         ),
@@ -116,7 +119,10 @@ def _find_copies(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> Duplica
         severity=severity if count else Severity.FINE,
         title=_copies_title(num_identical, num_near),
         summary=(
-            f"{num_identical:,} are copies of another one with the same label, which counts twice in training; "
+            "Judge by eye: copies count twice in training, and belong on one side of a split into training and "
+            "validation."
+            if count and not num_identical
+            else f"{num_identical:,} are copies of another one with the same label, which counts twice in training; "
             f"{num_near:,} look like another one of their class. Where copies are not meant, drop them; keep them "
             "out of a split into training and validation."
             if count

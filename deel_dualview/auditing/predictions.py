@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from deel_dualview.report.findings import (
     WrongPredictions,
 )
 from deel_dualview.report.output_findings import PredictionErrors
+from deel_dualview.report.wording import joined
 
 NUM_EXPLAINED = 12
 NUM_INFLUENTIAL = 6
@@ -30,12 +32,22 @@ NUM_CLASSES_SHOWN = 20
 """Of more classes, those with most predictions: pictures of thousands would fit neither a page nor memory."""
 MANY_WRONG = 0.05
 """From this share of wrong predictions on, the finding is a warning."""
+MOST_NAMED, CLASSES_A_NAME, FEW_ERRORS, TIMES_THEIR_SHARE = 2, 4, 10, 1.5
+"""A title names the one or two classes that half of the errors fall on, of at least four times as many classes, of ten
+errors or more, and where this is 1.5 times their share of the test set: else it says little."""
 FEW_PREDICTIONS = 10
 """A class with fewer predictions than this says nothing about an example that is behind most of them."""
 
 
-def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPredictions:
-    """Explain the wrong predictions of most confidence, or without test labels those of least confidence."""
+def find_wrong_predictions(
+    evidence: Evidence, class_names: Sequence[str] = ()
+) -> WrongPredictions | UncertainPredictions:
+    """Explain the wrong predictions of most confidence, or without test labels those of least confidence.
+
+    Args:
+        evidence: arrays of the audit.
+        class_names: for the title; without them it has no names.
+    """
     if evidence.test_labels is None:
         return _uncertain(evidence)
     wrong = np.flatnonzero(evidence.predictions != evidence.test_labels)
@@ -45,7 +57,8 @@ def find_wrong_predictions(evidence: Evidence) -> WrongPredictions | UncertainPr
     severity = severity_of(share, warn_from=MANY_WRONG)
     return WrongPredictions(
         severity=severity,
-        title=_wrong_title(len(wrong), evidence.num_test),
+        title=_wrong_title(len(wrong), evidence.num_test)
+        + _concentration(evidence.test_labels, wrong, class_names),
         summary=(
             f"The {len(surest)} of which the model is surest, with the training examples that speak for and "
             "against what it said. A proponent that looks mislabelled, or out of place, is where to start."
@@ -267,6 +280,21 @@ def _wrong_title(count: int, num_test: int) -> str:
     if count == 0:
         return "No test prediction is wrong"
     return f"{count:,} of {num_test:,} test predictions {'is' if count == 1 else 'are'} wrong"
+
+
+def _concentration(labels: np.ndarray, wrong: np.ndarray, class_names: Sequence[str]) -> str:
+    """Return what a title adds where one or two classes of many have half of the errors; "" elsewhere."""
+    num_classes = len(class_names)
+    if len(wrong) < FEW_ERRORS:
+        return ""
+    sizes, errors = (np.bincount(own, minlength=num_classes) for own in (labels, labels[wrong]))
+    order = np.argsort(-errors, kind="stable")
+    for number in range(1, min(MOST_NAMED, num_classes // CLASSES_A_NAME) + 1):
+        named = order[:number]
+        share = errors[named].sum() / len(wrong)
+        if share >= 0.5 and share >= TIMES_THEIR_SHARE * sizes[named].sum() / len(labels):
+            return f", {share:.0%} of them on {joined([class_names[label] for label in named])}"
+    return ""
 
 
 def _uncertain(evidence: Evidence) -> UncertainPredictions:

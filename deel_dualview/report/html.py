@@ -45,7 +45,7 @@ from deel_dualview.report.review import (
 )
 from deel_dualview.report.verdict import ABOUT_METHOD, find_verdict, tile_of
 from deel_dualview.report.verified import VerifiedPredictions
-from deel_dualview.report.wording import describe_influences
+from deel_dualview.report.wording import MUCH_UNSEEN, describe_influences, describe_sums
 
 if TYPE_CHECKING:
     from deel_dualview.report.audit_report import AuditReport
@@ -92,8 +92,6 @@ class _CompiledTemplates(jinja2.BytecodeCache):
 
 
 _COMPILED = _CompiledTemplates()
-MUCH_UNSEEN = 0.25
-"""Where a heatmap adds up to this share less or more than the influence value, the page says what it adds up to."""
 
 
 def render_page(report: AuditReport, colours: Colours = "orange-blue", *, title: str | None = None) -> str:
@@ -252,7 +250,7 @@ def make_environment(
     environment.globals["outputs"] = outputs
     environment.globals["in_words"] = describe_influences
     environment.globals |= _links(None)
-    environment.globals["off_sums"] = off_sums
+    environment.globals["sums_of"] = describe_sums
     environment.globals["cancelling"] = cancelling
     environment.globals["shade"] = shade
     environment.globals["much_unseen"] = MUCH_UNSEEN
@@ -275,14 +273,6 @@ def _measure_names(scores: Sequence[OutputScore]) -> list[str]:
 def _finalize(value: Any) -> Any:
     """Write what is unseen, in names and texts of the user's, so that it is seen; line breaks are blanks in a page."""
     return type(value)(visible(value, keep="\n\t")) if isinstance(value, str) else value
-
-
-def off_sums(item: kinds.Influence) -> tuple[float, float] | None:
-    """Return what the two heatmaps of a pair add up to, as shares of its influence; None where both are near it."""
-    if item.relevance is None or not item.value:
-        return None
-    sums = item.relevance.seen(item.value)
-    return sums if max(abs(1 - share) for share in sums) > MUCH_UNSEEN else None
 
 
 def shade(finding: kinds.WrongPredictions, count: int) -> int:

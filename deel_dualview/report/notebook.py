@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import data
+from deel_dualview._summaries import are_equally_strong
 from deel_dualview.report.pictures import choose_range, image_to_address, is_image
 from deel_dualview.search import TopK
 from deel_dualview.search.top_k import index_as_text
@@ -31,7 +32,8 @@ def top_k_to_html(top: TopK) -> str:
     ranges = [_range(pair) for pair in _leaves(queries.inputs, examples.inputs)]
     rows = []
     for row in range(shown[0]):
-        cells = [_cell(_parts(queries, (row,)), ranges, ["evaluated", *_facts(queries, (row,))])]
+        note = ["influences equally strong"] if are_equally_strong(values[row]) else []
+        cells = [_cell(_parts(queries, (row,)), ranges, ["evaluated", *_facts(queries, (row,)), *note])]
         for column in range(shown[1]):
             place = row, column
             facts = [

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview._checks import check_count, check_k, describe, require
+from deel_dualview._summaries import are_equally_strong
 from deel_dualview.data import named_labels, to_array, unpack
 
 if TYPE_CHECKING:
@@ -196,7 +197,10 @@ def _to_lines(values: np.ndarray, indices: np.ndarray) -> list[str]:
         names = map(index_as_text, indices[row, :_MOST_PAIRS].tolist())
         pairs = zip(names, values[row, :_MOST_PAIRS], strict=True)
         rest = [] if values.shape[1] <= _MOST_PAIRS else ["..."]
-        lines.append(f"  {row}  {', '.join([*(f'{index}: {value:.4g}' for index, value in pairs), *rest])}")
+        note = "  (equally strong)" if are_equally_strong(values[row]) else ""
+        lines.append(
+            f"  {row}  {', '.join([*(f'{index}: {value:.4g}' for index, value in pairs), *rest])}{note}"
+        )
     return lines if len(values) <= _MOST_LINES else [*lines, "  ..."]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import scipy.sparse
 
 from deel_dualview.auditing.evidence import Evidence
@@ -62,6 +63,42 @@ def test_there_are_no_confusions_where_nothing_is_wrong():
 def test_the_matrix_counts_labels_by_predictions():
     found = find_wrong_predictions(make_evidence(ATTRIBUTIONS, LABELS, PREDICTIONS)).matrix
     assert found == ((0, 3, 0), (0, 1, 0), (1, 0, 0))
+
+
+NAMES = ("coat", "shirt", "shoe", "bag", "boot", "hat", "sock", "belt")
+
+
+def title_of(errors_by_class, sizes) -> str:
+    """The title where so many test examples of each class, of so many, are wrong."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    predictions = labels.copy()
+    for label, number in enumerate(errors_by_class):
+        wrong = np.flatnonzero(labels == label)[:number]
+        predictions[wrong] = (label + 1) % len(sizes)
+    evidence = make_evidence(np.zeros((len(labels), 8)), labels, predictions)
+    evidence = dataclasses.replace(evidence, num_classes=len(sizes))
+    return find_wrong_predictions(evidence, NAMES[: len(sizes)]).title
+
+
+def test_the_title_names_the_classes_that_half_of_the_errors_fall_on():
+    title = title_of([6, 5, 1, 1, 1, 1, 1, 0], [20] * 8)
+    assert title == "16 of 160 test predictions are wrong, 69% of them on coat and shirt"
+
+
+@pytest.mark.parametrize(
+    ("errors", "sizes"),
+    [
+        ([2] * 8, [20] * 8),  # spread evenly
+        ([4, 3, 1, 1, 0, 0, 0, 0], [20] * 8),  # few errors
+        ([8, 2, 2], [20] * 3),  # few classes
+        (
+            [12, 2, 2, 2, 2, 2, 1, 1],
+            [120, 20, 20, 20, 20, 20, 10, 10],
+        ),  # a class that is half of the test set
+    ],
+)
+def test_the_title_names_no_class_where_that_would_say_little(errors, sizes):
+    assert title_of(errors, sizes) == f"{sum(errors)} of {sum(sizes)} test predictions are wrong"
 
 
 def test_there_is_no_matrix_of_many_classes():

@@ -157,6 +157,13 @@ def test_a_weak_class_is_found(rng):
     assert (finding.classes[0].num_test, finding.classes[0].num_right) == (200, right)
 
 
+def test_the_title_names_the_weak_classes(rng):
+    labels = np.arange(600) % 3
+    evidence = evidence_of(LABELS % 3, labels, predictions_of(labels, [0.95, 0.6, 0.95], rng))
+    (finding,) = data_checks.find_weak_classes(evidence, ("cat", "dog", "owl"))
+    assert finding.title == "1 of 3 classes is predicted worse than the rest: dog"
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_equal_classes_have_no_weak_one(seed):
     rng = np.random.default_rng(seed)

@@ -51,6 +51,15 @@ def test_a_page_is_not_taller_than_a_reader_bears_and_prints_on_few_sheets(brows
     seen.page.close()
 
 
+def test_what_is_not_found_takes_two_lines_and_what_is_good_to_know_less_than_what_is_to_do(seen):
+    heights = seen.page.evaluate(
+        """Object.fromEntries([...document.querySelectorAll('main > section')].map(own =>
+        [own.className + ' ' + own.id, own.querySelector('header').getBoundingClientRect().height]))"""
+    )
+    assert heights["is-fine duplicates-conflicting"] <= 60
+    assert "is-know leaks" in heights and heights[" outliers"] > 60
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("kind", ["images", "texts", "table"])
 def test_nothing_is_cut_on_a_phone(browser, paths, kind, scheme):
@@ -58,6 +67,7 @@ def test_nothing_is_cut_on_a_phone(browser, paths, kind, scheme):
     assert seen.messages == []
     assert seen.page.evaluate(IS_NO_WIDER)
     assert seen.page.evaluate(OUTSIDE) == []
+    assert seen.page.locator(".row .est", has_text="about 12").bounding_box()["height"] < 24  # one line
     seen.page.close()
 
 

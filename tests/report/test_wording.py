@@ -2,9 +2,9 @@
 
 import pytest
 
-from deel_dualview.report import ExampleReference, Influence
+from deel_dualview.report import ExampleReference, Influence, PairShares
 from deel_dualview.report.review import common_prefix, short_id
-from deel_dualview.report.wording import describe_influences
+from deel_dualview.report.wording import describe_influences, describe_sums
 
 
 def influences(values, shares=None):
@@ -53,6 +53,36 @@ def test_shares_that_are_parts_of_the_logit_are_added_up():
 
 def test_no_influences_are_no_words():
     assert describe_influences([]) == ("", (), "")
+
+
+def with_sums(*shares):
+    """Influences of 1 whose heatmaps add up to these shares, in training; in test to all of it."""
+    return [
+        Influence(
+            ExampleReference("train", place, None, 0), 1.0, None, relevance=PairShares(0.0, 1 - share, 0.0)
+        )
+        for place, share in enumerate(shares)
+    ]
+
+
+def test_what_the_colours_of_all_pairs_add_up_to_is_said_once():
+    words = describe_sums(with_sums(0.7, 0.5, 0.6))
+    assert words.of_all == "colours add up to 50% to 100% of it"
+    assert words.of_each == ("", "", "")
+
+
+def test_of_some_pairs_it_is_said_for_each():
+    words = describe_sums(with_sums(0.7, 1.0))
+    assert words.of_all == ""
+    assert words.of_each == ("colours add up to 70% of it in training, 100% in test", "")
+
+
+def test_of_a_single_pair_it_is_said_there():
+    assert describe_sums(with_sums(0.7)).of_each[0].startswith("colours add up to 70%")
+
+
+def test_colours_that_add_up_to_the_influence_need_no_words():
+    assert describe_sums(with_sums(1.0, 0.9)) == ("", ("", ""))
 
 
 @pytest.mark.parametrize(
