@@ -14,7 +14,7 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_instance, check_k, describe, require
 from deel_dualview.auditing import data_checks, grouping, input_checks, leaks, pairs
-from deel_dualview.auditing.audited import Audited, AuditedClasses, Read
+from deel_dualview.auditing.audited import NUM_STEPS_OF_SURROGATE, Audited, AuditedClasses, Read
 from deel_dualview.auditing.collecting import Splits
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.layers import read_test_layers, read_training_layers
@@ -157,7 +157,7 @@ def audit(
     pairs.check_fit(shown_names, inputs_spec, influence_model)
     check_label_kind(influence_model)
     resolve(method).check_checkpoints()
-    steps = Steps(_NUM_STEPS + (verify > 0), progress=progress)
+    steps = Steps(_NUM_STEPS + NUM_STEPS_OF_SURROGATE + (verify > 0), progress=progress)
     try:
         with steps.step("Contents of both sets"):
             table = InputTable(has_token_ids=takes_token_ids(influence_model.model), most_bytes=shares.inputs)

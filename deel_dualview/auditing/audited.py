@@ -79,7 +79,7 @@ class Audited(ABC, Generic[_Evidence]):
     Args:
         calculator: of the audit.
         read: both sets.
-        steps: to which the steps of the calculator are added.
+        steps: in which those of the calculator are done, or left out.
     """
 
     evidence: _Evidence
@@ -91,6 +91,7 @@ class Audited(ABC, Generic[_Evidence]):
         if isinstance(calculator, DualView):
             self._gather_from_surrogate(calculator, steps)
         else:
+            steps.leave_out(NUM_STEPS_OF_SURROGATE)
             with steps.step("Predictions and attributions"):
                 self.evidence = self._gather(read.tested.represented(calculator, read.splits.test_set))
 
@@ -169,7 +170,6 @@ class AuditedClasses(Audited[Evidence]):
 
     def _gather_from_surrogate(self, calculator: DualView, steps: Steps) -> None:
         read = self.read
-        steps.expect(NUM_STEPS_OF_SURROGATE)
         with steps.step("Other values of K"):
             # Where K is small every example has coefficients for all classes, which many examples have no room for.
             is_small = isinstance(read.trained.features, np.ndarray)
@@ -214,13 +214,13 @@ class AuditedClasses(Audited[Evidence]):
         )
 
     def find_weak(self, columns: Values, given: Values) -> tuple[list[Finding], list[Finding]]:
-        classes = list(data_checks.find_weak_classes(self.evidence))
+        classes = list(data_checks.find_weak_classes(self.evidence, self.read.names))
         groups = weak_groups.find_weak_groups(self.evidence, self.read.features, columns=columns, given=given)
         return [*classes], [*groups]
 
     def explain(self) -> Any:
         return predictions.with_likeness(
-            predictions.find_wrong_predictions(self.evidence), *self.read.features
+            predictions.find_wrong_predictions(self.evidence, self.read.names), *self.read.features
         )
 
     def summarise(self, method: MethodDescription, steps: Steps) -> Overview:

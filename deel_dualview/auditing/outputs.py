@@ -108,7 +108,7 @@ class AuditedOutputs(Audited[OutputEvidence]):
         )
 
     def _gather_from_surrogate(self, calculator: DualView, steps: Steps) -> None:
-        steps.expect(1)
+        steps.leave_out(1)  # other values of K
         with steps.step("Predictions and attributions"):
             evaluated = self.read.tested.represented(calculator, self.read.splits.test_set)
             self.evidence = self._gather(

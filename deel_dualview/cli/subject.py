@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +16,7 @@ from deel_dualview._user_code import import_registering
 from deel_dualview.calculators.methods import METHODS, check_checkpoints, method_of
 from deel_dualview.cli.model_files import check_model_file
 from deel_dualview.cli.running import say
+from deel_dualview.quiet import seconds_shown
 
 if TYPE_CHECKING:
     import keras
@@ -283,7 +286,9 @@ def _demo(options: SubjectOptions, methods: list[str]) -> Subject:
     with tempfile.TemporaryDirectory() as temporary:
         directory = pathlib.Path(temporary) / "checkpoints"
         callbacks = [SaveCheckpoints(directory, every=_DEMO_EPOCHS_A_CHECKPOINT)] if needed else []
-        demo = make_demo(seed=options.seed, batch_size=options.batch_size, callbacks=callbacks)
+        is_shown = not click.get_current_context().params.get("no_progress")
+        with seconds_shown("Training", sys.stderr) if is_shown else contextlib.nullcontext():
+            demo = make_demo(seed=options.seed, batch_size=options.batch_size, callbacks=callbacks)
         layer = options.feature_layer
         checkpoints = load_checkpoints(directory, demo.model, feature_layer=layer) if needed else None
     model = InfluenceModel(demo.model, layer, output=options.model_output)

@@ -28,7 +28,12 @@ class Steps:
     """Shows and times the steps of an audit."""
 
     def __init__(self, total: int, *, progress: bool):
-        """Start the clock. The bar is shown on a terminal only, and not at all with `progress` off."""
+        """Start the clock. The bar is shown on a terminal only, and not at all with `progress` off.
+
+        Args:
+            total: the most steps that there may be.
+            progress: whether they are shown.
+        """
         self.times: list[StepTime] = []
         self._start = time.perf_counter()
         self._memory_before = peak_memory_bytes()
@@ -43,9 +48,9 @@ class Steps:
         self.times.append(StepTime(name, time.perf_counter() - start))
         self._bar.update()
 
-    def expect(self, num_more: int) -> None:
-        """Add steps that were not known at the start."""
-        self._bar.total += num_more
+    def leave_out(self, num_fewer: int) -> None:
+        """Take away steps that were expected at the start; the bar never goes back, so that none are added."""
+        self._bar.total -= num_fewer
         self._bar.refresh()
 
     def close(self) -> None:

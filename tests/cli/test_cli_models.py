@@ -1,5 +1,6 @@
 """`--model` and `--import`: what is loaded in which order, and what is said of files that are no whole model."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,8 +12,10 @@ import keras
 import pytest
 import tensorflow as tf
 from cli_cases import DATA, refused, run, save_model
+from click.testing import CliRunner
 
 from deel_dualview import InfluenceModel, SquaredError
+from deel_dualview.cli import demo, main, subject
 from deel_dualview.cli.model_files import check_model_file, load_model
 
 LAYER = """
@@ -93,6 +96,23 @@ def test_a_layer_that_no_module_registers_is_named_with_how_to_import_it(here, t
 )
 def test_a_module_that_cannot_be_imported_is_refused(name, words, here, tmp_path):
     assert refused(audit(tmp_path / "report", "--import", name), "--import", *words)
+
+
+@pytest.mark.parametrize(("options", "expected"), [([], ["Training"]), (["--no-progress"], [])])
+def test_the_training_of_the_demo_shows_that_time_passes(monkeypatch, options, expected):
+    shown = []
+
+    @contextlib.contextmanager
+    def recorded(text, stream):
+        shown.append(text)
+        yield
+
+    def stopped(**settings):
+        raise ValueError(f"shown: {shown}")
+
+    monkeypatch.setattr(subject, "seconds_shown", recorded)
+    monkeypatch.setattr(demo, "make_demo", stopped)
+    assert f"shown: {expected}" in CliRunner().invoke(main, ["audit", *options]).output
 
 
 def test_the_demo_imports_nothing():
