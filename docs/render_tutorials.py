@@ -30,5 +30,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Let links to notebooks, which are right in the repository, lead to their pages."""
+    """Let links to notebooks and pictures, which are right in the repository, lead to them on the site."""
+    markdown = markdown.replace("](../docs/assets/", "](../assets/")
     return re.sub(r"\]\(\.\./\.\./tutorials/(\w+)\.ipynb\)", r"](../tutorials/\1.md)", markdown)
