@@ -143,15 +143,6 @@ def make_full_report(
             num_identical=0,
             pairs=tuple(SimilarPair(test(index), train(index), 0.99, False) for index in range(24)),
         ),
-        ConflictingDuplicates(
-            severity=Severity.FINE,
-            title="No training example has the inputs of one of another label",
-            summary="Training examples with the same inputs have the same label, and so have those that look alike.",
-            count=0,
-            share=0.0,
-            num_identical=0,
-            pairs=(),
-        ),
         Outliers(
             severity=Severity.LOOK,
             title="22 examples resemble no training example",
@@ -232,6 +223,15 @@ def make_full_report(
                     ("column", "age", "3 to 9"),
                 )
             ),
+        ),
+        ConflictingDuplicates(
+            severity=Severity.FINE,
+            title="No training example has the inputs of one of another label",
+            summary="Training examples with the same inputs have the same label, and so have those that look alike.",
+            count=0,
+            share=0.0,
+            num_identical=0,
+            pairs=(),
         ),
     ]
     if kind == "images":

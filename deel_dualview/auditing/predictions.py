@@ -32,8 +32,8 @@ NUM_CLASSES_SHOWN = 20
 """Of more classes, those with most predictions: pictures of thousands would fit neither a page nor memory."""
 MANY_WRONG = 0.05
 """From this share of wrong predictions on, the finding is a warning."""
-MOST_NAMED, CLASSES_A_NAME, FEW_ERRORS, TIMES_THEIR_SHARE = 2, 4, 10, 1.5
-"""A title names the one or two classes that half of the errors fall on, of at least four times as many classes, of ten
+MOST_NAMED, CLASSES_A_NAME, FEW_ERRORS, TIMES_THEIR_SHARE = 2, 4, 30, 1.5
+"""A title names the one or two classes that half of the errors fall on, of at least four times as many classes, of 30
 errors or more, and where this is 1.5 times their share of the test set: else it says little."""
 FEW_PREDICTIONS = 10
 """A class with fewer predictions than this says nothing about an example that is behind most of them."""
