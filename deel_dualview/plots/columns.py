@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from deel_dualview.plots.fonts import drawn
 from deel_dualview.plots.formatting import agree, brief, name_column, name_value, signed, span_of
-from deel_dualview.plots.panels import INK, LINE, MUTED, WARNING, Panel, Sides, both_sides
+from deel_dualview.plots.panels import INK, LINE, MUTED, WARNING, Panel, Sides, both_sides, equally_strong
 
 _THICKNESS = 0.36
 # Inches that a note in one line needs.
@@ -61,8 +61,14 @@ def draw(found: Sides, column_names: Sequence[str], num_columns: int, colours: C
     all_axes[0].set_yticks(range(len(shown)), labels, fontsize=8, color=INK)
     all_axes[0].invert_yaxis()
     _explain(figure, found, len(names) - len(shown))
-    _head(figure, all_axes[: len(found.opponents)], "Opponents speak against it")
-    _head(figure, all_axes[len(found.opponents) :], "Proponents support it")
+    _head(
+        figure,
+        all_axes[: len(found.opponents)],
+        f"Opponents speak against it{equally_strong(found.opponents)}",
+    )
+    _head(
+        figure, all_axes[len(found.opponents) :], f"Proponents support it{equally_strong(found.proponents)}"
+    )
     return figure
 
 

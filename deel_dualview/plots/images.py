@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deel_dualview.plots.formatting import brief, signed
-from deel_dualview.plots.panels import INK, LINE, MUTED, WARNING, Panel, heat_limit
+from deel_dualview.plots.panels import INK, LINE, MUTED, WARNING, Panel, equally_strong, heat_limit
 
 
 def draw(
@@ -55,7 +55,7 @@ def draw(
         _say(axes[2][column], signed(panel.value), f"{panel.label}  ·  #{panel.position}")
     _picture(axes[1][middle], image, bounds)
     _middle([row[middle] for row in axes], title, panels, colours)
-    _heads(figure, axes, len(left), len(right))
+    _heads(figure, axes, left, right)
     _rows(figure, [row[0] for row in axes])
     _bars(figure, [row[-1] for row in axes], limits, colours)
     figure.text(0.5, 0.05 * inch, note, ha="center", va="bottom", color=WARNING, fontsize=6.5)
@@ -79,11 +79,14 @@ def _middle(column: Sequence[Axes], title: str, panels: Sequence[Panel], colours
     _say(column[2], signed(values), f"sum of the pairs, ±{brief(limit)[1:]}")
 
 
-def _heads(figure: Figure, axes: Sequence[Sequence[Axes]], num_left: int, num_right: int) -> None:
+def _heads(
+    figure: Figure, axes: Sequence[Sequence[Axes]], left: Sequence[Panel], right: Sequence[Panel]
+) -> None:
     """Write what stands on either side."""
+    middle = len(left)
     for first, last, text, side in (
-        (0, num_left - 1, "Opponents", "speak against it"),
-        (num_left + 1, num_left + num_right, "Proponents", "support it"),
+        (0, middle - 1, "Opponents", f"speak against it{equally_strong(left)}"),
+        (middle + 1, middle + len(right), "Proponents", f"support it{equally_strong(right)}"),
     ):
         if last < first:
             continue

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from deel_dualview._checks import describe, is_integer, require
+from deel_dualview._summaries import are_equally_strong
 from deel_dualview.plots.fonts import drawn
 
 if TYPE_CHECKING:
@@ -289,6 +290,11 @@ def shown_tokens(tokens: np.ndarray, relevance: np.ndarray, width: int) -> tuple
     sums = np.cumsum(np.concatenate([[0.0], np.abs(relevance[places])]))
     first = int(np.argmax(sums[width:] - sums[:-width]))
     return places[first : first + width], first > 0, first + width < len(places)
+
+
+def equally_strong(panels: Sequence[Panel]) -> str:
+    """Return what the heading of a side adds where its influence values can hardly be told apart."""
+    return ", equally strong" if are_equally_strong([panel.value for panel in panels]) else ""
 
 
 def both_sides(panels: Sequence[Panel]) -> list[np.ndarray]:

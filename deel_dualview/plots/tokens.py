@@ -24,6 +24,7 @@ from deel_dualview.plots.panels import (
     Sides,
     are_words,
     both_sides,
+    equally_strong,
     heat_limit,
     shown_tokens,
 )
@@ -107,8 +108,8 @@ class _Page:
         text = self._read(found.inputs, self._total)
         self._below = self._write(text, _MARGIN, self._own_limit, width=_WIDTH - 2 * _MARGIN) + _BLOCK_GAP
         for heading, rows in (
-            ("Proponents support it", found.proponents),
-            ("Opponents speak against it", found.opponents),
+            (f"Proponents support it{equally_strong(found.proponents)}", found.proponents),
+            (f"Opponents speak against it{equally_strong(found.opponents)}", found.opponents),
         ):
             if rows:
                 self._group(heading, rows)

@@ -45,6 +45,14 @@ def test_every_pair_is_shown_with_its_value_and_its_place(pairs):
     assert "Proponents" in written and "Opponents" in written
 
 
+def test_equal_influence_is_said_over_the_side_that_has_it(pairs):
+    proponents, opponents = pairs
+    assert "support it" in texts(plots.pair_relevance(proponents, 1, opponents=opponents))
+    equal = np.full(np.shape(proponents.top.influence_values), 0.0595, np.float32)
+    proponents = proponents._replace(top=proponents.top._replace(influence_values=equal))
+    assert "support it, equally strong" in texts(plots.pair_relevance(proponents, 1, opponents=opponents))
+
+
 def test_opponents_of_other_examples_are_refused(pairs):
     other = pairs[1]._replace(classes=np.asarray(pairs[1].classes) + 1)
     swapped = pairs[1]._replace(
