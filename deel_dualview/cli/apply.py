@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 class _ApplyCommand(CleanCommand):
     interrupted = "No dataset was written."
+    options_of: ClassVar = {
+        "train": "--train",
+        "class_names": "--class-names",
+        "output_names": "--output-names",
+        "output": "--model-output",
+    }
 
 
 @click.command(cls=_ApplyCommand)
@@ -96,7 +103,11 @@ def apply(
     with _files.replaced_directory(directory) as aside:
         _save(dataset, aside)
     dropped = sum(change.label is None for change in changes.values())
-    say(f"{len(changes) - dropped:,} labels corrected, {dropped:,} examples dropped of {source.description}.")
+    changed = len(changes) - dropped
+    say(
+        f"{changed:,} label{'s' * (changed != 1)} corrected, {dropped:,} example{'s' * (dropped != 1)} dropped of "
+        f"{source.description}."
+    )
     say(f"{visible(str(directory))}  (tf.data.Dataset.load reads it)")
 
 
@@ -118,4 +129,15 @@ def _check_output(directory: pathlib.Path, *, overwrite: bool) -> None:
                 "The corrected dataset goes into a new directory, but this one exists. Choose another by --output, or "
                 f"replace an earlier dataset by --overwrite. Received: {str(directory)!r}."
             )
-    _files.rehearse_directory(directory)
+    with _files.refusals_as(functools.partial(_cannot_write, directory)):
+        for folder in directory.parents:
+            if folder.exists() and not folder.is_dir():
+                raise _cannot_write(directory, f"{str(folder)!r} is a file")
+        _files.rehearse_directory(directory)
+
+
+def _cannot_write(directory: pathlib.Path, reason: str) -> NotADirectoryError:
+    return NotADirectoryError(
+        f"The corrected dataset cannot be written: {reason}. Choose a new directory by --output, in one that can be "
+        f"written to. Received: {str(directory)!r}."
+    )

@@ -26,6 +26,8 @@ class CleanCommand(click.Command):
     """
 
     interrupted = "No report was written."
+    options_of: ClassVar[dict[str, str]] = {}
+    """The option by which an argument of the library is given, by the argument's name, for messages about it."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn exceptions into messages and exit codes."""
@@ -44,8 +46,13 @@ class CleanCommand(click.Command):
                     traceback.print_exc()
                 if interrupts.received:
                     self._end_interrupted(ctx)
-                raise _BadInput(_one_line(error)) from None
+                raise _BadInput(self._with_options(_one_line(error))) from None
         ctx.exit(code or 0)
+
+    def _with_options(self, text: str) -> str:
+        for argument, option in self.options_of.items():
+            text = text.replace(f"`{argument}`", option)
+        return text
 
     def _end_interrupted(self, ctx: click.Context) -> NoReturn:
         say(f"\nInterrupted. {self.interrupted}", err=True)

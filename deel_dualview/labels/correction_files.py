@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,22 +49,31 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
     label that the row is about.
 
     Args:
-        path: a CSV file in UTF-8, with commas, semicolons or tabs.
+        path: a CSV file in UTF-8, with commas, semicolons or tabs. A first line `sep=;`, as Excel writes it, is
+            skipped.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: columns are missing, a verdict or position is none, a position (or its output) occurs twice.
+        ValueError: columns are missing, a verdict or position is none, a position (or its output) occurs twice, or a
+            label is wrong and its new label the given one.
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             # Spreadsheets of half of Europe write semicolons.
             first = file.readline()
-            file.seek(0)
+            if first.lower().startswith("sep="):
+                start, first = file.tell(), file.readline()
+                file.seek(start)
+            else:
+                file.seek(0)
             reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
             return _to_corrections(reader, list(reader.fieldnames or []), str(path))
     except UnicodeDecodeError as error:
         raise ValueError(
-            describe("Corrections must be a CSV file in UTF-8.", {"corrections": str(path)})
+            describe(
+                'Corrections must be a CSV file in UTF-8: in Excel, save as "CSV UTF-8 (Comma delimited)".',
+                {"corrections": str(path)},
+            )
         ) from error
 
 
@@ -122,8 +132,23 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
             {"position": position},
         )
         own = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
+        require(
+            label is None or not _is_same(label, own.given_label, is_number=output is not None),
+            f"Row {number} of the corrections: the verdict is wrong, but the new label is the given one. Write another "
+            "in the column `label`, or the verdict right to keep it.",
+            {"given_label": own.given_label, "label": label},
+        )
         found[position] = own if output is None else _merged(own, output, found.get(position))
     return found
+
+
+def _is_same(label: object, given: object, *, is_number: bool) -> bool:
+    """Return whether a new label is the given one; names of classes may differ by a zero, "7" and "07"."""
+    if label == given or given is None or not is_number:
+        return label == given
+    with suppress(ValueError):
+        return float(str(label)) == float(str(given))
+    return False
 
 
 def _merged(own: Correction, output: str, earlier: Correction | None) -> Correction:

@@ -37,8 +37,8 @@ def corrected(
     Args:
         train: in the order of the audit: a batched dataset of elements `(inputs, labels)` or `(inputs, labels, ids)`,
             or a tuple of arrays or DataFrames, `(x, y)` or `(x, y, ids)`.
-        corrections: the file that the report's page exports, a DataFrame with its columns, or `Correction`s by
-            position.
+        corrections: the file that the report's page exports, a DataFrame with its columns, or `Correction`s or labels
+            by position; None in the place of a label drops the example.
         class_names: as the audit had them; the classes' numbers by default.
         output_names: of a regression or of independent labels, as the audit had them; then labels are numbers, as they
             are where the corrections have a column `output`.

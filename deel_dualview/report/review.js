@@ -42,7 +42,9 @@
     item.choice = controls.querySelector("select, input");
     item.buttons = Array.from(controls.querySelectorAll("button"));
     item.choice.addEventListener("change", () => {
-      marks.get(item).label = hasNumbers && item.choice.value === "" ? null : Number(item.choice.value);
+      const label = hasNumbers && item.choice.value === "" ? null : Number(item.choice.value);
+      if (label === item.given) return mark(item, "right"); // a typed number may be the one that was there
+      marks.get(item).label = label;
       isExported = false;
       const chosen = hasNumbers ? item.choice.value || "drop" : item.choice.selectedOptions[0].text;
       announce(`Position ${item.position}: ${chosen}.`);
@@ -61,7 +63,9 @@
     item.choice.hidden = verdict !== "wrong";
     if (verdict !== "wrong") return;
     if (!hasNumbers && !item.choice.length) {
-      item.choice.append(...classNames.map((name, number) => new Option(`new label: ${name}`, number)));
+      classNames.forEach((name, number) => {
+        if (number !== item.given) item.choice.append(new Option(`new label: ${name}`, number));
+      });
       item.choice.append(new Option("drop this example", -1));
     }
     item.choice.value = String(marks.get(item).label ?? "");
@@ -236,8 +240,22 @@
     announce(`${matching.length} positions copied.`);
   });
 
-  // 8. A link from a prediction to the label issue behind it shows that issue, whatever the filters.
+  // 8. A link to this section leads to its first issue, which takes the keys; the title stays in sight where both fit.
+  const section = list.closest("section");
+  function enter() {
+    if (!matching.length) return;
+    current.element.focus({ preventScroll: true });
+    const { bottom } = current.element.getBoundingClientRect();
+    if (bottom > innerHeight) tools.scrollIntoView({ block: "start" });
+  }
+  // A second click on a link changes no address, and makes no event of it.
+  for (const link of document.querySelectorAll(`a[href="#${section.id}"]`)) {
+    link.addEventListener("click", () => setTimeout(enter));
+  }
+
+  // 9. A link from a prediction to the label issue behind it shows that issue, whatever the filters.
   function follow() {
+    if (location.hash === `#${section.id}`) return enter();
     const target = items.findIndex((item) => `#${item.element.id}` === location.hash);
     if (target < 0) return;
     tools.reset();

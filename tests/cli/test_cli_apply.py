@@ -1,5 +1,6 @@
 """`deel-dualview apply`: corrections of a page's export, written as a dataset."""
 
+import pathlib
 import sys
 
 import numpy as np
@@ -34,7 +35,7 @@ def run(*arguments):
 def test_the_corrected_set_is_written_and_can_be_loaded(folder):
     result = run()
     assert result.exit_code == 0, result.output
-    assert "1 labels corrected, 1 examples dropped" in result.output
+    assert "1 label corrected, 1 example dropped" in result.output
     inputs, labels = zip(*tf.data.Dataset.load(str(folder / "corrected")).as_numpy_iterator(), strict=True)
     np.testing.assert_array_equal(np.concatenate(inputs)[:, 0], [0, 1, 2, 3, 5])
     np.testing.assert_array_equal(np.concatenate(labels), [0, 0, 0, 1, 1])
@@ -66,5 +67,15 @@ def test_a_file_that_is_not_there_is_refused():
 def test_classes_have_the_names_of_the_file(folder):
     (folder / "names.txt").write_text("red\nblue\n")
     (folder / "corrections.csv").write_text("position,given_label,verdict,label\n1,blue,wrong,red\n")
-    assert "class_names" in run().output
+    refused = run().output
+    assert "--class-names" in refused and "`class_names`" not in refused
     assert run("--class-names", "names.txt").exit_code == 0
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("output", ["/dev/full/x", "/proc/x"])
+def test_a_place_that_cannot_be_written_to_is_named(folder, output):
+    result = run("--output", output)
+    assert result.exit_code == 2
+    assert "cannot be written" in result.output and f"'{output}'" in result.output
+    assert "Errno" not in result.output and "unfinished" not in result.output

@@ -137,6 +137,8 @@ def test_a_set_that_ends_before_the_last_correction_is_refused(file):
         (["x,,1,0,wrong,0"], "integer from 0"),
         (["1,,1,0,right,1", "1,,1,0,wrong,0"], "corrected once"),
         (["1,,,,wrong,"], "needs another"),
+        (["1,,1,0,right,1", "2,,1,0,wrong,1"], r"Row 2.*new label is the given one.*label='1'"),
+        (["1,,1,1,wrong,"], "new label is the given one"),
     ],
 )
 def test_rows_that_mean_nothing_are_refused(file, rows, message):
@@ -179,7 +181,7 @@ def test_a_shuffled_training_set_is_refused():
 
 def test_a_file_of_another_encoding_is_refused(tmp_path):
     (tmp_path / "corrections.csv").write_text("position,verdict\n1,drop\n", encoding="utf-16")
-    with pytest.raises(ValueError, match="UTF-8"):
+    with pytest.raises(ValueError, match="save as .CSV UTF-8"):
         read_corrections(tmp_path / "corrections.csv")
 
 
@@ -257,12 +259,19 @@ def test_labels_that_are_names_get_the_message_of_an_audit():
         corrected((np.zeros((2, 2)), np.array(["a", "b"])), {0: 1}, class_names=["a", "b"])
 
 
+@pytest.mark.parametrize("first", ["", "sep={}\n", "\ufeffsep={}\n"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_spreadsheets_may_write_other_separators(tmp_path, delimiter):
+def test_spreadsheets_may_write_other_separators_and_name_them(tmp_path, delimiter, first):
     rows = [["position", "verdict", "label"], ["1", "wrong", "0"]]
     path = tmp_path / "corrections.csv"
-    path.write_text("\n".join(delimiter.join(row) for row in rows), encoding="utf-8")
+    lines = "\n".join(delimiter.join(row) for row in rows)
+    path.write_text(first.format(delimiter) + lines, encoding="utf-8")
     assert read_corrections(path) == {1: Correction("0")}
+
+
+@pytest.mark.parametrize("given", ["07", "seven"])
+def test_names_of_classes_are_compared_as_texts(file, given):
+    assert read_corrections(file(f"1,,{given},7,wrong,7")) == {1: Correction("7", given)}
 
 
 HEADER = "position,id,output,given_label,suggested_label,verdict,label"

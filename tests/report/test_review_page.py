@@ -135,6 +135,32 @@ def test_keys_mark_the_label_and_go_on_to_the_next(seen):
     assert re.match(r"Position \d+: not reviewed", page.locator("#said").text_content())
 
 
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_review_the_labels_leads_to_the_first_issue_which_takes_the_keys(seen, clicks):
+    page = seen.page
+    for _ in range(clicks):
+        page.locator("h1").click()
+        page.evaluate("scrollTo(0, 0)")
+        page.locator("a.go", has_text="Review the labels").click()
+        page.wait_for_function(f"{SHOWN}[0] === document.activeElement")
+    assert page.evaluate(f"{SHOWN}[0].getBoundingClientRect().bottom <= innerHeight")
+    assert page.evaluate(f"{SHOWN}[0].getBoundingClientRect().top >= 0")
+    page.keyboard.press("w")
+    assert shown(page, "item.dataset.mark ?? ''")[:2] == ["wrong", ""]
+
+
+def test_the_given_label_is_not_offered_as_the_new_one(seen):
+    page = seen.page
+    page.locator("#suspects > li .marks button[data-mark=wrong]").first.click()
+    offered = (
+        page.locator("#suspects > li select")
+        .first.locator("option")
+        .evaluate_all("all => all.map(one => Number(one.value))")
+    )
+    given = shown(page, "Number(item.dataset.given)")[0]
+    assert sorted(offered) == [-1, *(number for number in range(6) if number != given)]
+
+
 def test_arrows_move_over_the_grid_and_one_issue_is_the_tab_stop(seen):
     page = seen.page
     page.locator("#suspects > li").first.focus()
