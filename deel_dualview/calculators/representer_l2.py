@@ -1,8 +1,6 @@
 """RepresenterPointL2: the last layer, retrained with a penalty, is a sum over training examples."""
 
-import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import keras
@@ -13,88 +11,19 @@ from deel_dualview import data
 from deel_dualview._checks import check_choice, check_positive, describe
 from deel_dualview.calculators import fidelity
 from deel_dualview.calculators.contributions import FeatureContributions, Pairs, split_outer_products
+from deel_dualview.calculators.last_layer import fit_last_layer, weights_of_outputs
 from deel_dualview.calculators.represented import Represented
 from deel_dualview.calculators.stored import StoredInfluenceCalculator
-from deel_dualview.calculators.targets import has_one_logit, output_gradients
-from deel_dualview.curvature.outputs import output_products
+from deel_dualview.calculators.targets import output_gradients
 from deel_dualview.linalg.blocks import Blocks, OuterProduct
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import LinearHead
-from deel_dualview.models.objectives import Objective, SoftmaxCrossEntropy
 from deel_dualview.stores import Store
-from deel_dualview.svm.penalised_layer import PenalisedLayer, fit_penalised_layer, fit_softmax_regression
+from deel_dualview.svm.penalised_layer import PenalisedLayer
 from deel_dualview.typing import Target
 
 FitTo = Literal["labels", "probabilities"]
 """What the last layer is retrained to predict: the training labels, or the model's own probabilities."""
-
-
-@dataclass(frozen=True)
-class _OutputLoss:
-    """An objective as the loss of a penalised layer."""
-
-    objective: Objective
-
-    def terms(self, outputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        objective = self.objective
-        return (
-            objective.loss(outputs, targets),
-            objective.loss_gradient(outputs, targets),
-            objective.hessian_factor(outputs, targets),
-        )
-
-    def product(self, factor: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-        return output_products(factor, vectors[:, tf.newaxis], self.objective.hessian_kind)[:, 0]
-
-    def mean_diagonal(self, factor: tf.Tensor) -> tf.Tensor:
-        diagonal = tf.linalg.diag_part(factor) if self.objective.hessian_kind == "full" else factor
-        return tf.reduce_mean(tf.maximum(diagonal, 0.0), axis=1, keepdims=True)
-
-
-# Kept: traces are found by the loss itself.
-output_loss = functools.cache(_OutputLoss)
-
-
-def fit_last_layer(
-    model: InfluenceModel,
-    features: np.ndarray,
-    labels: np.ndarray,
-    *,
-    penalty: float,
-    sample_weight: np.ndarray | None = None,
-    initial_weights: np.ndarray | None = None,
-) -> PenalisedLayer:
-    """Fit a last layer to the objective of a model, without offset; see `fit_penalised_layer`.
-
-    Args:
-        model: whose objective it is; of a binary one with one output one column is fitted.
-        features: phi, shape (n, d), float32.
-        labels: in the form of the objective; of a classifier classes (n,), or probabilities (n, c).
-        penalty: lambda of lambda ||W||^2 beside the mean loss.
-        sample_weight: shape (n,), not negative; 1 by default.
-        initial_weights: where the iteration starts, shape (d, c).
-    """
-    if not model.is_classifier:
-        return fit_penalised_layer(
-            features,
-            labels,
-            output_loss(model.objective),
-            penalty=penalty,
-            num_outputs=model.num_outputs,
-            sample_weight=sample_weight,
-            initial_weights=initial_weights,
-        )
-    if labels.ndim == 1:
-        labels = cast(SoftmaxCrossEntropy, model.objective).soft_labels(labels, model.num_classes)
-    targets = labels[:, 1:] if has_one_logit(model) else labels
-    return fit_softmax_regression(
-        features, targets, penalty=penalty, sample_weight=sample_weight, initial_weights=initial_weights
-    )
-
-
-def weights_of_outputs(model: InfluenceModel, weights: np.ndarray) -> np.ndarray:
-    """Return the weights (d, c) of the outputs to explain: of one logit z of two classes those of (-z / 2, z / 2)."""
-    return np.hstack([-weights, weights]) / 2 if has_one_logit(model) else weights
 
 
 class RepresenterPointL2(StoredInfluenceCalculator):

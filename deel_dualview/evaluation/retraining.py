@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from deel_dualview import _files
 from deel_dualview._checks import require
+from deel_dualview.calculators.last_layer import LastLayer
 from deel_dualview.evaluation.trained_models import Subject
 from deel_dualview.evaluation.waiting import made_once
 from deel_dualview.models import InfluenceModel
 from deel_dualview.models.heads import Head
-from deel_dualview.svm.penalised_layer import fit_softmax_regression
 
 PENALTY = 1e-5
 """lambda of the last layer's lambda ||W||^2, in units of the mean squared norm of the features."""
@@ -34,42 +34,32 @@ class Retrainer(Protocol):
 
 
 class HeadRetrainer:
-    """Trains the last layer again, to convergence, on the features of a model that stays as it is.
-
-    The objective is the mean cross-entropy of the kept examples + lambda ||W||^2, with a constant feature if
-    the model's own layer has a bias: convex, so that the result depends on the examples alone.
+    """Trains the last layer again on the mean loss of some training examples; see `LastLayer`.
 
     Args:
         model: whose features are taken.
         train_set: all training examples, batched.
         test_inputs: of all test examples.
-
-    Source: Koh and Liang (2017), section 4.1.
     """
 
     def __init__(self, model: InfluenceModel, train_set: tf.data.Dataset, test_inputs: np.ndarray):
-        self.model = model
         parts = [(model.features(inputs).numpy(), model.to_classes(labels)) for inputs, labels in train_set]
-        self.features = self._extended(np.concatenate([features for features, _ in parts]))
-        self.targets = np.eye(model.num_classes)[np.concatenate([classes for _, classes in parts])]
+        features, classes = (np.concatenate(part) for part in zip(*parts, strict=True))
         batches = tf.data.Dataset.from_tensor_slices(test_inputs).batch(_BATCH)
-        self.test_features = self._extended(np.concatenate([model.features(one).numpy() for one in batches]))
-        self.penalty = PENALTY * float(np.mean(np.sum(self.features.astype(np.float64) ** 2, axis=1)))
-
-    def _extended(self, features: np.ndarray) -> np.ndarray:
-        head = self.model.head
-        if head is None or not head.has_bias:
-            return features
-        return np.concatenate([features, np.ones((len(features), 1), features.dtype)], axis=1)
+        self._test_features = np.concatenate([model.features(one).numpy() for one in batches])
+        self._layer, self._num_train = LastLayer(model, features, classes), len(features)
+        self.penalty = PENALTY * self._layer.mean_squared_norm
 
     def weights(self, kept: np.ndarray | slice) -> np.ndarray:
         """Return the weights on the features of the model trained on some examples, shape (d, c)."""
-        found = fit_softmax_regression(self.features[kept], self.targets[kept], penalty=self.penalty)
-        return found.weights
+        sample_weight = np.zeros(self._num_train, np.float32)
+        sample_weight[kept] = 1
+        # The mean is over the kept examples.
+        return self._layer.fit(sample_weight / sample_weight.mean(), self.penalty)
 
     def log_probabilities(self, kept: np.ndarray) -> np.ndarray:
         """Return the log-probabilities of all test examples after training on some examples, shape (m, c)."""
-        logits = self.test_features.astype(np.float64) @ self.weights(kept)
+        logits = self._layer.outputs(self._test_features, self.weights(kept))
         return scipy.special.log_softmax(logits, axis=1)
 
 

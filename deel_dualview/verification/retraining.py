@@ -13,8 +13,8 @@ import tensorflow as tf
 from deel_dualview import data
 from deel_dualview._checks import check_positive, describe, require
 from deel_dualview.calculators.base import BaseInfluenceCalculator
+from deel_dualview.calculators.last_layer import LastLayer
 from deel_dualview.calculators.represented import Represented
-from deel_dualview.calculators.representer_l2 import fit_last_layer, weights_of_outputs
 from deel_dualview.models import InfluenceModel
 from deel_dualview.stores import MemoryStore
 from deel_dualview.stores.features import stored_features
@@ -86,54 +86,37 @@ class HeadRetraining(Retraining):
             calculator.store if calculator.follows_from_features else store, model, calculator.train_set
         )
         super().__init__(len(stored))
-        self._model = model
-        features, self._labels = stored.array("features"), stored.array("labels")
+        features, labels = stored.array("features"), stored.array("labels")
         own = stored.array("sample_weight") if "sample_weight" in stored.names else None
-        self._weights = model.example_weights(self._labels, own)
-        self._features = self._extended(features)
-        self._evaluated = self._extended(np.concatenate([batch.features.numpy() for batch in evaluated]))
+        self._weights = model.example_weights(labels, own)
+        self._layer = LastLayer(model, features, labels)
+        self._evaluated = np.concatenate([batch.features.numpy() for batch in evaluated])
         self._start: np.ndarray | None = None
         self.penalty = self._lambda = self._matched(features) if penalty is None else penalty
         self._start = self._optimum = self._fit(np.ones(len(features), bool), self._lambda)
 
-    def _extended(self, features: np.ndarray) -> np.ndarray:
-        head = self._model.head
-        if head is None or not head.has_bias:
-            return features
-        return np.hstack([features, np.ones((len(features), 1), features.dtype)])
-
     def _matched(self, features: np.ndarray) -> float:
         """Return the penalty at which the mean loss of the optimum is that of the model's own last layer."""
-        wanted = self._mean_loss(self._model.logits_of_features(tf.constant(features)).numpy())
-        scale = float(np.mean(np.sum(self._features.astype(np.float64) ** 2, axis=1)))
+        wanted = self._layer.mean_loss_of_model(features, self._weights)
+        scale = self._layer.mean_squared_norm
         low, high = _LEAST_PENALTY, _LARGEST_PENALTY
         everything = np.ones(len(features), bool)
         for _ in range(_NUM_HALVINGS):
             middle = float(np.sqrt(low * high))
             self._start = self._fit(everything, middle * scale)
-            loss = self._mean_loss(self._features @ weights_of_outputs(self._model, self._start))
+            loss = self._layer.mean_loss(self._start, self._weights)
             low, high = (low, middle) if loss > wanted else (middle, high)
         return float(np.sqrt(low * high)) * scale
 
-    def _mean_loss(self, outputs: np.ndarray) -> float:
-        targets = tf.constant(self._labels)
-        losses = self._model.objective.loss(tf.constant(outputs, tf.float32), targets).numpy()
-        return float(np.average(losses.astype(np.float64), weights=self._weights))
-
     def _fit(self, is_kept: np.ndarray, penalty: float) -> np.ndarray:
         weights = is_kept.astype(np.float32)
-        return fit_last_layer(
-            self._model,
-            self._features,
-            self._labels,
-            penalty=penalty,
-            sample_weight=weights if self._weights is None else weights * self._weights,
-            initial_weights=self._start,
-        ).weights
+        return self._layer.fit(
+            weights if self._weights is None else weights * self._weights, penalty, self._start
+        )
 
     def _outputs(self, is_kept: np.ndarray) -> np.ndarray:
         weights = self._optimum if is_kept.all() else self._fit(is_kept, self._lambda)
-        return self._evaluated.astype(np.float64) @ weights_of_outputs(self._model, weights)
+        return self._layer.outputs(self._evaluated, weights)
 
 
 class NetworkRetraining(Retraining):

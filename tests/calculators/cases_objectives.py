@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deel_dualview import CustomLoss, Huber, IndependentSigmoids, InfluenceModel, Objective, SquaredError
-from deel_dualview.calculators.representer_l2 import output_loss
+from deel_dualview.calculators.last_layer import output_loss
 from deel_dualview.svm.penalised_layer import fit_penalised_layer
 
 NUM_TRAIN, NUM_TEST, NUM_FEATURES, PENALTY = 60, 8, 4, 0.02

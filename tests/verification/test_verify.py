@@ -35,7 +35,7 @@ from deel_dualview import (
     verify,
 )
 from deel_dualview._summaries import probability_text
-from deel_dualview.calculators.representer_l2 import fit_last_layer
+from deel_dualview.calculators.last_layer import fit_last_layer
 from deel_dualview.verification import Removal, Share, State, Verification
 
 
