@@ -256,7 +256,9 @@ def audit(
         shown=shown,
         relevance=related.maps,
         input_names=shown_names,
-        changes=None if earlier is None else find_changes(earlier, findings),
+        changes=None
+        if earlier is None
+        else find_changes(earlier, findings, accuracy=head.test_accuracy, num_test=head.num_test),
         holds_all_values=evidence.holds_all,
     )
 

@@ -130,6 +130,7 @@ def test_a_second_audit_says_what_has_changed(folder):
     assert own().exit_code == 0
     again = own("--output", "second", "--since", "audit/audit.json")
     assert again.exit_code == 0 and "Since the audit of" in again.output, again.output
+    assert "of the test labels, as before" in again.output
 
 
 def test_another_file_than_an_audit_is_refused_before_the_audit(folder):

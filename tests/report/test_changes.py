@@ -7,7 +7,7 @@ import pytest
 from report_cases import make_full_report
 
 from deel_dualview.report import LabelErrors
-from deel_dualview.report.changes import find_changes, read_earlier
+from deel_dualview.report.changes import Change, Changes, find_changes, read_earlier
 from deel_dualview.report.html import render_page
 
 
@@ -89,3 +89,32 @@ def test_classes_without_names_in_one_of_both_audits_are_the_same(report, file):
 def test_the_same_classes_in_another_order_are_refused(report, file):
     with pytest.raises(ValueError, match="same order"):
         read_earlier(file).check_classes(report.overview.class_names[::-1])
+
+
+def changes(accuracy, **counts):
+    items = [Change(name.replace("_", "-"), *both) for name, both in counts.items()]
+    return str(Changes("today", tuple(items), accuracy, 800))
+
+
+def test_the_accuracy_of_then_and_now_is_compared_in_words(report, file):
+    earlier = read_earlier(file)
+    assert earlier.accuracy == report.overview.test_accuracy and earlier.num_test == report.overview.num_test
+    now = find_changes(earlier, report.findings, accuracy=0.5, num_test=earlier.num_test)
+    assert now.accuracy == (earlier.accuracy, 0.5)
+    assert find_changes(earlier, report.findings, accuracy=0.5, num_test=3).accuracy is None
+    assert "right on 60.0% → 80.0% of the test labels (better)" in changes((0.6, 0.8))
+    assert "(worse)" in changes((0.8, 0.6))
+    assert "(better, but chance may make as much)" in changes((0.8125, 0.83))
+    assert "right on 80.0% of the test labels, as before" in changes((0.8, 0.8))
+
+
+def test_findings_are_grouped_by_what_has_become_of_them():
+    assert changes(None, label_errors=(158, 115), leaks=(12, 12), outliers=(3, 5), weak_groups=(None, 2)) == (
+        "Since the audit of today: fewer: wrong training labels 158 → 115; more: outliers 3 → 5; "
+        "changed: weak groups cannot tell → 2; as before: leaks 12."
+    )
+
+
+def test_duplicates_that_a_correction_made_are_no_new_fault():
+    assert "no new fault" in changes(None, duplicates_conflicting=(12, 10), duplicates=(0, 2))
+    assert "no new fault" not in changes(None, duplicates_conflicting=(12, 12), duplicates=(0, 2))
