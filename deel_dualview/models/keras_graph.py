@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.losses.losses import LossFunctionWrapper
 
 from deel_dualview._checks import describe, require
 from deel_dualview.models.inputs import spread, used
@@ -333,6 +334,28 @@ def assign_slots(
     kept = optimizer.momentums if isinstance(optimizer, keras.optimizers.SGD) else _slots_of_adam(optimizer)
     for variable, value in zip(kept if slots else [], slots, strict=True):
         variable.assign(value)
+
+
+def as_compiled(loss: Any, dtype: str) -> keras.losses.Loss:
+    """Return a loss as `compile` makes it of a function, in float64 for weights of that type, else in its own."""
+    if not isinstance(loss, keras.losses.Loss):
+        loss = LossFunctionWrapper(loss)
+    # Not by `copy`, which would save and load it.
+    found: keras.losses.Loss = object.__new__(type(loss))
+    vars(found).update(vars(loss))
+    if dtype == "float64":
+        found._dtype = dtype
+    return found
+
+
+def compiled_loss_weights(model: keras.Model) -> Any:
+    """Return the weights of losses that a model was compiled with, None for none."""
+    return getattr(getattr(model, "_compile_loss", None), "_user_loss_weights", None)
+
+
+def takes_training(model: keras.Model) -> bool:
+    """Return whether `fit` passes `training=` to the model's call."""
+    return bool(model._call_has_training_arg)
 
 
 def leaves_out_of_weight_decay(optimizer: Any) -> bool:

@@ -97,7 +97,7 @@ def _found(loss_function: LossFunction | None, compiled: Any, width: int, ending
     loss = compiled if loss_function is None else loss_function
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
-    name = _name_of(loss)
+    name = name_of(loss)
     settings = keras_graph.settings_of_loss(loss)
     smoothing = float(settings.get("label_smoothing", 0.0))
     if name == "mean_squared_error" and ending == "logits":
@@ -181,7 +181,7 @@ def compiled_loss(model: keras.Model) -> Any:
     return next(iter(loss.values())) if isinstance(loss, dict) and len(loss) == 1 else loss
 
 
-def _name_of(loss: Any) -> str:
+def name_of(loss: Any) -> str:
     """Return the name of the function that a Keras loss computes."""
     if isinstance(loss, keras.losses.Loss):
         # LossFunctionWrapper keeps the function; a loss of one's own has none.

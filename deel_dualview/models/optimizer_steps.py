@@ -115,7 +115,13 @@ def step_of(optimizer: Any) -> OptimizerStep:
     known = (keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW)
     if type(optimizer) not in known:
         needed = "`optimizer` must be SGD(...), Adam(...) or AdamW(...) of keras.optimizers, as must the compiled one."
-        raise TypeError(describe(needed, {"optimizer": optimizer}))
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            needed += (
+                " Mixed float16 wraps it in a LossScaleOptimizer, whose scale changes while it trains: give "
+                "optimizer= of one of these classes, which scales no loss, or train under mixed_bfloat16."
+            )
+        received = optimizer if optimizer is None or isinstance(optimizer, str) else type(optimizer).__name__
+        raise TypeError(describe(needed, {"optimizer": received}))
     settings = optimizer.get_config()
     used = {name: settings[name] for name in _UNSUPPORTED if settings.get(name)}
     require(not used, "A recorded training does not support these settings of an optimizer.", used)

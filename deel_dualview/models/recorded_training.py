@@ -11,19 +11,15 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview._checks import check_count, check_seed, describe, require
-from deel_dualview.models import tracing
 from deel_dualview.models.checkpoints import Checkpoints
 from deel_dualview.models.determinism import check_eager
 from deel_dualview.models.influence_model import InfluenceModel
-from deel_dualview.models.keras_graph import assign_slots
-from deel_dualview.models.keras_losses import check_loss_function, compiled_loss, per_example
+from deel_dualview.models.keras_graph import assign_slots, takes_training
 from deel_dualview.models.optimizer_steps import learning_rates, step_of
 from deel_dualview.models.recording import lock_of
+from deel_dualview.models.training_checks import check_augment, check_repeatable, check_weights_of, loss_of
 from deel_dualview.models.training_steps import Augment, TrainingSteps, as_plan, is_seed
 from deel_dualview.typing import Inputs
-
-_NUM_CHECKED = 8
-"""Examples on which the model is compared with itself before the training."""
 
 
 class RecordedTraining:
@@ -142,18 +138,65 @@ class RecordedTraining:
         Args:
             inputs: of m examples, as the model takes them.
             parameters: from `retrain`; those of `model` by default.
+
+        Raises:
+            TypeError: a dataset.
+            ValueError: parameters of another shape.
         """
-        values = self._steps.values(tf.constant(self.parameters if parameters is None else parameters))
+        if isinstance(inputs, tf.data.Dataset):
+            raise TypeError(
+                describe("`inputs` must be arrays, not a dataset: give each batch.", {"inputs": inputs})
+            )
+        values = self._values(self.parameters if parameters is None else parameters)
         others = [variable.value for variable in self.model.non_trainable_variables]
-        found, _ = self.model.stateless_call(values, others, self._steps.arranged(inputs), training=False)
+        settings = {"training": False} if takes_training(self.model) else {}
+        found, _ = self.model.stateless_call(values, others, self._steps.arranged(inputs), **settings)
         return tf.convert_to_tensor(found).numpy()
 
-    def model_with(self, parameters: np.ndarray) -> keras.Model:
-        """Return a copy of the model with the weights of another training, as `retrain` gives them."""
-        copy = keras.models.clone_model(self.model)
+    def model_with(self, parameters: np.ndarray, into: keras.Model | None = None) -> keras.Model:
+        """Return a copy of the model with the weights of another training.
+
+        Args:
+            parameters: from `retrain`.
+            into: a built model of the same class that is given the weights and returned, for models that Keras cannot
+                copy: a subclassed one without `get_config`.
+
+        Raises:
+            ValueError: parameters of another shape, a model that Keras cannot copy, or another model.
+        """
+        values = self._values(parameters)
+        copy = self._copy() if into is None else into
+        shapes = [[tuple(weight.shape) for weight in model.weights] for model in (copy, self.model)]
+        require(
+            shapes[0] == shapes[1],
+            "The model must have the weights of the recorded one: build it, by a call on one batch.",
+            {"shapes": shapes[0], "recorded": shapes[1]},
+        )
         copy.set_weights(self.model.get_weights())
-        _assign(copy, self._steps.values(tf.constant(parameters)))
+        _assign(copy, values)
         return copy
+
+    def _copy(self) -> keras.Model:
+        try:
+            return keras.models.clone_model(self.model)
+        except (
+            Exception
+        ) as error:  # Whatever the user's constructor raises on a configuration that it does not take.
+            needed = (
+                "Keras cannot copy this model: define `get_config`, or give another built instance, "
+                "model_with(parameters, into=MODEL). `outputs(inputs, parameters)` needs no copy."
+            )
+            raise ValueError(describe(needed, {"model": type(self.model).__name__})) from error
+
+    def _values(self, parameters: np.ndarray) -> list[tf.Tensor]:
+        """Return all trainable weights as the values of the variables."""
+        array = np.asarray(parameters)
+        require(
+            array.shape == self.parameters.shape and array.dtype.kind == "f",
+            f"`parameters` must be {len(self.parameters)} numbers, all trainable weights, as `retrain` returns them.",
+            {"shape": array.shape, "dtype": array.dtype},
+        )
+        return self._steps.values(tf.constant(array, self._steps.dtype))
 
     def derivatives(self, gradients: np.ndarray | tf.Tensor) -> np.ndarray:
         """Return the exact derivatives of m functions of the trained weights by the weight of each example, (m, n).
@@ -246,17 +289,20 @@ def record_training(
         seed: of the orders, of dropout and other random layers, and of augmentation; not of the initial weights.
         optimizer: `SGD` (with momentum), `Adam` or `AdamW`, with a learning rate or schedule; by default the one
             that the model was compiled with. Its settings are read, its state is not.
-        loss_function: a Keras loss, its name, or a function of labels and outputs without a reduction over the batch;
-            by default the one that the model was compiled with.
+        loss_function: a Keras loss, its name, or a function of labels and outputs to one number an example; by
+            default the one that the model was compiled with. Labels, ignored classes and `reduction="sum"` are
+            treated as `fit` does.
         weights: of the examples, shape (n,); those of `train_set` by default, else 1.
         augment: `augment(inputs, seed)` changes the inputs of one example; `seed`, two integers of epoch and example,
             is for the stateless functions of TensorFlow, such as `tf.image.stateless_random_flip_left_right`.
+            It is traced twice and must repeat.
 
     Raises:
         TypeError: no Keras model, another optimizer, no loss, or a call inside of a `tf.function`.
         ValueError: a model that is not built; one that draws random numbers by other means than layers' seed
             generators; one whose layers change variables while it trains, such as `BatchNormalization` that is not
-            frozen, and so depends on examples in ways that weights do not take out; or a training that diverges.
+            frozen, and so depends on examples in ways that weights do not take out; labels that do not fit the loss;
+            an augmentation that does not repeat; or a training that diverges.
 
     Example:
         >>> training = record_training(model, train_set, epochs=5, batch_size=32, seed=0)
@@ -273,8 +319,8 @@ def record_training(
         raise TypeError(describe("`model` must be a Keras model.", {"model": model}))
     chosen = getattr(model, "optimizer", None) if optimizer is None else optimizer
     step = step_of(chosen)
-    loss = _loss_of(model, loss_function)
-    _check_weights_of(model)
+    check_weights_of(model)
+    loss = loss_of(model, loss_function)
     data.check_batched(train_set, "train_set")
     data.check_bounded(train_set, "train_set")
     inputs, labels, own_weights, hashes = _read(train_set)
@@ -285,50 +331,11 @@ def record_training(
     dtype = tf.as_dtype(model.trainable_variables[0].dtype)
     plan = as_plan(orders, batch_size, rates, num_generators, seed, dtype)
     steps = TrainingSteps(model, loss, step, inputs, labels, plan, augment, lock_of(model))
-    _check_repeatable(model, steps)
+    check_augment(augment, steps)
+    check_repeatable(model, steps)
     training = RecordedTraining(model, steps, own_weights if weights is None else np.asarray(weights), hashes)
     training._leave_trained(chosen)
     return training
-
-
-def _loss_of(model: keras.Model, loss_function: Any) -> Any:
-    """Return the loss, of labels and outputs, without a reduction over the batch."""
-    loss = compiled_loss(model) if loss_function is None else loss_function
-    if loss is None:
-        raise TypeError(
-            describe(
-                "The model is not compiled: give loss_function=keras.losses.SparseCategoricalCrossentropy("
-                "from_logits=True), or the loss that it is trained with.",
-                {"loss_function": loss},
-            )
-        )
-    check_loss_function(loss)
-    return per_example(keras.losses.get(loss) if isinstance(loss, str) else loss)
-
-
-def _check_weights_of(model: keras.Model) -> None:
-    """Refuse a model without trainable weights of one type, or whose layers penalise activations.
-
-    Raises:
-        ValueError: it is one.
-    """
-    require(
-        model.built and bool(model.trainable_variables),
-        "The model must be built and have trainable weights: call it once on a batch, or give it a keras.Input.",
-        {"model": model.name},
-    )
-    types = {variable.dtype for variable in model.trainable_variables}
-    require(len(types) == 1, "All trainable weights must be of one type.", {"types": sorted(types)})
-    penalising = [
-        layer.name
-        for layer in tracing.all_layers(model)
-        if getattr(layer, "activity_regularizer", None) is not None
-    ]
-    require(
-        not penalising,
-        "Penalties of activations depend on examples in a way that the examples' weights do not take out.",
-        {"layers": penalising},
-    )
 
 
 def _read(train_set: tf.data.Dataset) -> tuple[Inputs, tf.Tensor, np.ndarray, np.ndarray]:
@@ -348,45 +355,6 @@ def _read(train_set: tf.data.Dataset) -> tuple[Inputs, tf.Tensor, np.ndarray, np
     require(bool(parts), "`train_set` is empty: at least one example is needed.", {"num_examples": 0})
     inputs, labels = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)
     return inputs, labels, np.concatenate(weights), np.concatenate(hashes)
-
-
-def _check_repeatable(model: keras.Model, steps: TrainingSteps) -> None:
-    """Refuse a model that does not compute the same in two calls at one step, or that changes its other variables.
-
-    Raises:
-        ValueError: it does.
-    """
-    _, inputs, _ = steps.batch(0)
-    few = tf.nest.map_structure(lambda tensor: tensor[:_NUM_CHECKED], inputs)
-    row = steps.start([variable.value for variable in model.trainable_variables])[0]
-    first, others, _ = steps.call(row, 0, few)
-    # Another state of Keras' global generator, from which layers without a seed generator draw.
-    keras.random.uniform((1,))
-    second, _, _ = steps.call(row, 0, few)
-    is_equal = all(
-        np.asarray(one).tobytes() == np.asarray(other).tobytes()
-        for one, other in zip(tf.nest.flatten(first), tf.nest.flatten(second), strict=True)
-    )
-    require(
-        is_equal,
-        "Two calls of the model in training mode with the same weights and seeds gave other outputs, so that its "
-        "training cannot be repeated. Random layers must draw from a `keras.random.SeedGenerator` that they keep as an "
-        "attribute, as `keras.layers.Dropout` does.",
-        {"model": model.name},
-    )
-    variables = list(model.non_trainable_variables)
-    changed = [
-        variable.path
-        for variable, value in zip(variables, others, strict=True)
-        if not is_seed(variable) and np.asarray(value).tobytes() != np.asarray(variable.value).tobytes()
-    ]
-    require(
-        not changed,
-        "Layers change these variables while the model trains (as batch normalisation does), and with them what "
-        "other examples do: freeze such layers by `layer.trainable = False`, or use LayerNormalization or "
-        "GroupNormalization.",
-        {"variables": changed},
-    )
 
 
 def _assign(model: keras.Model, values: Sequence[tf.Tensor]) -> None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deel_dualview.models import tracing
 from deel_dualview.models.inputs import arranged, structure_of
+from deel_dualview.models.keras_graph import takes_training
 from deel_dualview.models.optimizer_steps import OptimizerStep
 from deel_dualview.typing import Inputs
 
@@ -68,7 +69,7 @@ class TrainingSteps:
 
     Args:
         model: built.
-        loss: of labels and outputs, without a reduction over the batch.
+        loss: with its reduction, a mean or a sum over the batch.
         optimizer: its step.
         inputs: of all n examples.
         labels: of all n examples.
@@ -80,7 +81,7 @@ class TrainingSteps:
     def __init__(
         self,
         model: keras.Model,
-        loss: Callable[..., Any],
+        loss: keras.losses.Loss,
         optimizer: OptimizerStep,
         inputs: Inputs,
         labels: tf.Tensor,
@@ -88,8 +89,8 @@ class TrainingSteps:
         augment: Augment | None,
         lock: threading.RLock,
     ) -> None:
-        self._model, self._loss, self._optimizer = model, loss, optimizer
-        self._inputs, self._labels, self.plan = inputs, labels, plan
+        self._model, self.loss, self._optimizer = model, loss, optimizer
+        self._inputs, self.labels, self.plan = inputs, labels, plan
         self._augment, self._lock = augment, lock
         self._structure = structure_of(model)
         self._is_vectorised = has_only_matrix_products(model)
@@ -167,8 +168,8 @@ class TrainingSteps:
             self.values(parameters),
             self._other_values(number),
             self.arranged(inputs),
-            training=True,
             return_losses=True,
+            **({"training": True} if takes_training(self._model) else {}),
         )
         return outputs, others, penalties
 
@@ -176,12 +177,21 @@ class TrainingSteps:
         """Return inputs nested as the model's call wants them."""
         return arranged(self._structure, inputs)
 
-    def batch(self, number: tf.Tensor | int) -> tuple[tf.Tensor, Inputs, tf.Tensor]:
-        """Return positions (b,), inputs and labels of the examples of a step."""
+    def as_compared(self, labels: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return labels and outputs in the type in which the loss compares them."""
+        return tf.cast(labels, self.loss.dtype), tf.cast(outputs, self.loss.dtype)
+
+    def plain_batch(self, number: tf.Tensor | int) -> tuple[tf.Tensor, Inputs, tf.Tensor]:
+        """Return positions (b,), inputs and labels of the examples of a step, not augmented."""
         rows = self.plan.rows[number, : self.plan.sizes[number]]
         inputs, labels = tf.nest.map_structure(
-            lambda tensor: tf.gather(tensor, rows), (self._inputs, self._labels)
+            lambda tensor: tf.gather(tensor, rows), (self._inputs, self.labels)
         )
+        return rows, inputs, labels
+
+    def batch(self, number: tf.Tensor | int) -> tuple[tf.Tensor, Inputs, tf.Tensor]:
+        """Return positions (b,), inputs and labels of the examples of a step."""
+        rows, inputs, labels = self.plain_batch(number)
         if self._augment is not None:
             seeds = tf.stack([tf.fill(tf.shape(rows), self.plan.epochs[number]), rows], axis=1)
             augment = self._augment
@@ -204,8 +214,9 @@ class TrainingSteps:
         self, parameters: tf.Tensor, number: tf.Tensor, inputs: Inputs, labels: tf.Tensor, weights: tf.Tensor
     ) -> tf.Tensor:
         outputs, _, penalties = self.call(parameters, number, inputs)
-        losses = tf.cast(self._loss(labels, outputs), self.dtype)
-        mean = tf.reduce_sum(weights * losses) / tf.cast(self.plan.sizes[number], self.dtype)
+        # One weight for all positions of an example.
+        shaped = tf.reshape(weights, [-1] + [1] * (outputs.shape.rank - 2))
+        mean = tf.cast(self.loss(labels, outputs, sample_weight=shaped), self.dtype)
         return tf.add_n([mean, *(tf.cast(penalty, self.dtype) for penalty in penalties)])
 
     def _gradient(
