@@ -145,13 +145,13 @@ def make_full_report(
         ),
         Outliers(
             severity=Severity.LOOK,
-            title="22 examples resemble no training example",
+            title="22 examples are far from all training examples in the model's features",
             summary="Damaged, of another kind, or rare.",
             count=22,
             share=0.07,
             num_train=22,
             num_test=0,
-            examples=tuple(Outlier(train(index), 5.0) for index in range(12)),
+            examples=tuple(Outlier(train(index), 5.0) for index in range(22)),
         ),
         WeakClasses(
             severity=Severity.LOOK,

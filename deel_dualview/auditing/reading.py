@@ -13,6 +13,7 @@ from deel_dualview import data
 from deel_dualview.auditing.broken import count_not_finite, zero_not_finite
 from deel_dualview.auditing.duplicates import Sketcher, Sketches
 from deel_dualview.data.examples import not_finite_rows
+from deel_dualview.report.data_findings import Outliers
 from deel_dualview.report.findings import ExampleReference
 
 
@@ -119,9 +120,11 @@ def gather_inputs(dataset: tf.data.Dataset, indices: Iterable[int], hashes: np.n
 
 
 def references_in(value: Any) -> Iterator[ExampleReference]:
-    """Yield every example that a finding, or anything in it, refers to."""
+    """Yield every example that a finding, or anything in it, refers to: of outliers those that a page shows."""
     if isinstance(value, ExampleReference):
         yield value
+    elif isinstance(value, Outliers):
+        yield from references_in(value.examples[: value.num_shown])
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from references_in(getattr(value, field.name))

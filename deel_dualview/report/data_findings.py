@@ -57,9 +57,13 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Outliers(Finding):
-    """Examples that resemble no training example in the model's features; `share` of both sets."""
+    """Examples far from all training examples in the model's features, farthest first; `share` of both sets.
+
+    A page shows the first `num_shown` of them.
+    """
 
     name: ClassVar[str] = "outliers"
+    num_shown: ClassVar[int] = 12
     num_train: int
     num_test: int
     examples: tuple[Outlier, ...]

@@ -119,7 +119,7 @@ def tile_of(finding: Finding) -> Tile:
             return Tile("!", "no better than the mean of the labels, on the training set")
         return Tile(f"{finding.training_accuracy:.0%}", "of the training labels are predicted")
     if isinstance(finding, Outliers):
-        return Tile(f"{finding.count:,}", "examples that resemble no training example")
+        return Tile(f"{finding.count:,}", "examples far from all training examples")
     if isinstance(finding, (WeakClasses, WeakGroups)) and finding.severity is Severity.CANNOT_TELL:
         kind = "classes" if isinstance(finding, WeakClasses) else "groups"
         return Tile("?", f"{kind} predicted worse than the rest: too few test examples to tell")

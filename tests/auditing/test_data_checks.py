@@ -10,6 +10,7 @@ import tensorflow as tf
 from deel_dualview import audit, load_digits
 from deel_dualview.auditing import data_checks
 from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.reading import references_in
 from deel_dualview.labels import InputRange, InputTable
 from deel_dualview.report import Severity
 from deel_dualview.report.html import render_page
@@ -115,17 +116,45 @@ def test_planted_outliers_are_found_in_both_sets(rng):
     assert all(item.ratio > 5 for item in finding.examples)
 
 
+def clusters(rng, num):
+    """Three clusters with tails as heavy as those of a network's features."""
+    centres = 2 * np.random.default_rng(9).normal(size=(3, 4))
+    return centres[np.arange(num) % 3] + rng.normal(size=(num, 4)) * np.exp(0.3 * rng.normal(size=(num, 1)))
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_clean_features_have_hardly_an_outlier(seed):
+def test_clean_features_of_heavy_tails_have_hardly_an_outlier(seed):
     rng = np.random.default_rng(seed)
-    centres = 4 * rng.normal(size=(3, 8))
-    labels = np.arange(400) % 3
-    train, test = (
-        centres[labels] + rng.normal(size=(400, 8)),
-        centres[labels[:100]] + rng.normal(size=(100, 8)),
-    )
-    (finding,) = data_checks.find_outliers(evidence_of(labels, predictions=labels[:100]), train, test)
-    assert finding.count <= 1
+    train, test = clusters(rng, 600), clusters(rng, 200)
+    evidence = evidence_of(np.arange(600) % 3, predictions=np.arange(200) % 3)
+    (finding,) = data_checks.find_outliers(evidence, train, test)
+    assert finding.count <= 2 and finding.severity in (Severity.FINE, Severity.KNOW)
+
+
+def test_scattered_outliers_of_a_fortieth_of_the_set_do_not_hide_each_other(rng):
+    train, test = clusters(rng, 600), clusters(rng, 200)
+    train[:15] = 20 * rng.normal(size=(15, 4))
+    evidence = evidence_of(np.arange(600) % 3, predictions=np.arange(200) % 3)
+    (finding,) = data_checks.find_outliers(evidence, train, test)
+    found = {item.example.index for item in finding.examples if item.example.split == "train"}
+    assert found >= set(range(15)) and finding.count <= 18 and finding.severity is Severity.LOOK
+    # All of them are listed; the contents of those that a page shows are read.
+    assert len(finding.examples) == finding.count > finding.num_shown
+    assert len(list(references_in(finding))) == finding.num_shown
+
+
+def test_one_outlier_is_to_be_known(rng):
+    train, test = clusters(rng, 600), clusters(rng, 200)
+    test[5] += 500
+    (finding,) = data_checks.find_outliers(evidence_of(np.arange(600) % 3), train, test[:40])
+    assert finding.severity is Severity.KNOW and finding.num_test == 1
+
+
+def test_copies_do_not_make_other_examples_outliers(rng):
+    train = rng.integers(0, 2, (2000, 1)).astype(float)
+    train[:60] = rng.normal(size=(60, 1))
+    (finding,) = data_checks.find_outliers(evidence_of(np.arange(2000) % 3), train, train[:40])
+    assert finding.count <= 2
 
 
 def test_examples_with_broken_inputs_are_no_outliers(rng):
