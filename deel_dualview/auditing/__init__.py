@@ -26,6 +26,7 @@ from deel_dualview.calculators.method_specs import Given, resolve
 from deel_dualview.calculators.methods import AUDIT_SETTINGS, METHODS
 from deel_dualview.labels import (
     InputTable,
+    ReviewedLabels,
     check_label_names,
     check_pred_probs,
     check_several_classes,
@@ -68,6 +69,7 @@ def audit(
     input_names: Sequence[str] | None = None,
     groups: Any = None,
     since: str | os.PathLike[str] | None = None,
+    reviewed: Any = None,
     verify: int = 0,
     store: Store | None = None,
     memory_budget: int | None = None,
@@ -114,6 +116,9 @@ def audit(
         groups: values of the test examples by which they are grouped to find groups that the model is weak in, beside
             those that it looks for itself: an array or a Series (m,), or a dict or DataFrame of several.
         since: the `audit.json` of an earlier audit of these classes: the report then says what has changed.
+        reviewed: what was decided about labels in an earlier audit of a classifier: the `corrections.csv` that its page
+            exports, or a DataFrame with its columns. Labels that it has as `right` are last in the order, and neither
+            flagged nor listed. The corrections may be applied to `train`, or not.
         verify: how many predictions are checked, the explained ones first: the last layer is trained again without the
             proponents, without the opponents and without random examples, see `deel_dualview.verify`; 0 for none.
         store: where the features of the training set are kept, for instance a `DiskStore`: an audit that was
@@ -135,6 +140,7 @@ def audit(
     if verify != 0:
         check_count("verify", verify)
     earlier = None if since is None else read_earlier(since)
+    reviews = None if reviewed is None else ReviewedLabels.read(reviewed)
     pairs.check_rule(relevance)
     check_instance("store", store, Store, "DiskStore(directory) or MemoryStore()")
     if memory_budget is None and store is not None:
@@ -205,6 +211,7 @@ def audit(
             _check_same_examples(made, splits)
             if earlier is not None:
                 earlier.check_classes(names)
+            right = _right_positions(reviews, used, splits, names)
         read = Read(splits, trained, tested, names, k, shares)
         audited: Audited[Any] = (
             AuditedClasses(made, read, steps)
@@ -216,7 +223,7 @@ def audit(
             inputs = input_checks.find_input_problems(
                 evidence, splits, evidence.class_names(names), shown_names
             )
-            issues, label_errors = audited.find_label_errors(known, pred_probs, inputs.leaking_columns)
+            issues, label_errors = audited.find_label_errors(known, pred_probs, inputs.leaking_columns, right)
         with steps.step("Data"):
             scale = audited.check_scale()
             classes, weak = audited.find_weak(grouping.columns_of(table, inputs_spec, shown_names), given)
@@ -268,6 +275,17 @@ def _defaults(model: InfluenceModel) -> Mapping[str, Mapping[str, object]]:
     if model.is_classifier:
         return AUDIT_SETTINGS
     return {name: {"target": explained_target(model)} for name in METHODS}
+
+
+def _right_positions(
+    reviews: ReviewedLabels | None, model: InfluenceModel, splits: Splits, names: Sequence[str]
+) -> np.ndarray:
+    """Return the positions of the training labels that a person has found to be right."""
+    if reviews is None:
+        return np.zeros(0, np.int64)
+    kind = label_kind(model)
+    require(kind == "classes", "`reviewed` is for the labels of a classifier.", {"labels": kind})
+    return reviews.right_positions(model.to_classes(splits.train.labels), splits.train.ids, names)
 
 
 def _in_order(audited: Audited[Any], about_data: list[Finding]) -> list[Finding]:

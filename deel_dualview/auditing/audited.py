@@ -105,7 +105,11 @@ class Audited(ABC, Generic[_Evidence]):
 
     @abstractmethod
     def find_label_errors(
-        self, known: np.ndarray | None, pred_probs: np.ndarray | None, leaking: Sequence[str]
+        self,
+        known: np.ndarray | None,
+        pred_probs: np.ndarray | None,
+        leaking: Sequence[str],
+        reviewed: np.ndarray,
     ) -> tuple[LabelIssues | OutputLabelIssues, Finding]:
         """Return label issues of all training examples, and the finding about them.
 
@@ -113,6 +117,7 @@ class Audited(ABC, Generic[_Evidence]):
             known: positions of labels that are known to be wrong.
             pred_probs: probabilities by a model that has not seen the labels.
             leaking: names of the columns that give the label on their own.
+            reviewed: positions of labels that a person has found to be right.
         """
 
     @abstractmethod
@@ -190,7 +195,11 @@ class AuditedClasses(Audited[Evidence]):
                 self.faithfulness = dataclasses.replace(self.faithfulness, summary=summary)
 
     def find_label_errors(
-        self, known: np.ndarray | None, pred_probs: np.ndarray | None, leaking: Sequence[str]
+        self,
+        known: np.ndarray | None,
+        pred_probs: np.ndarray | None,
+        leaking: Sequence[str],
+        reviewed: np.ndarray,
     ) -> tuple[LabelIssues | OutputLabelIssues, Finding]:
         read, evidence = self.read, self.evidence
         found = find_label_issues(
@@ -204,8 +213,8 @@ class AuditedClasses(Audited[Evidence]):
             held_bytes=read.shares.block,
             leaking=_giving(leaking),
         )
-        self._issues = labels.without_broken(found, read.splits.train.not_finite)
-        return self._issues, labels.find_label_errors(evidence, self._issues, known)
+        self._issues = labels.put_last(labels.put_last(found, reviewed), read.splits.train.not_finite)
+        return self._issues, labels.find_label_errors(evidence, self._issues, known, reviewed)
 
     def check_scale(self) -> list[InputScale]:
         ranges = self.read.splits.table.ranges

@@ -33,7 +33,10 @@ _Issues = TypeVar("_Issues", LabelIssues, OutputLabelIssues)
 
 
 def find_label_errors(
-    evidence: Evidence, issues: LabelIssues, known: Sequence[int] | np.ndarray | None
+    evidence: Evidence,
+    issues: LabelIssues,
+    known: Sequence[int] | np.ndarray | None,
+    reviewed: Sequence[int] | np.ndarray = (),
 ) -> LabelErrors:
     """Put label issues into words and pictures.
 
@@ -42,16 +45,18 @@ def find_label_errors(
         issues: of the training labels.
         known: indices of training examples whose label is known to be wrong (a test of the audit itself), or
             None.
+        reviewed: indices of training examples whose label a person has found to be right.
     """
     number, num_train = issues.count, evidence.num_train
     count = number.estimate or 0
     num_shown = min(max(NUM_SHOWN[number.status], round(1.5 * count)), MOST_SHOWN)
-    shown = issues.order[~np.isin(issues.order, evidence.broken_train)][:num_shown]
+    left_out = np.concatenate([evidence.broken_train, np.asarray(reviewed, np.int64)])
+    shown = issues.order[~np.isin(issues.order, left_out)][:num_shown]
     ranks = _thinned_ranks(num_train)
     return LabelErrors(
         severity=_severity(issues),
         title=_title(issues),
-        summary=" ".join(_sentences(issues, num_train)),
+        summary=" ".join([*_sentences(issues, num_train), *_of_reviewed(len(reviewed))]),
         count=count,
         share=count / num_train if number.status != "cannot tell" else float("nan"),
         status=number.status,
@@ -72,12 +77,12 @@ def find_label_errors(
     )
 
 
-def without_broken(issues: _Issues, broken: np.ndarray) -> _Issues:
+def put_last(issues: _Issues, positions: np.ndarray) -> _Issues:
     """Return label issues with the examples at these positions last and not flagged."""
-    if not len(broken):
+    if not len(positions):
         return issues
     scores, flagged = issues.scores.copy(), issues.flagged.copy()
-    scores[broken], flagged[broken] = np.nextafter(issues.scores.min(), -np.inf), False
+    scores[positions], flagged[positions] = np.nextafter(issues.scores.min(), -np.inf), False
     return dataclasses.replace(issues, scores=scores, flagged=flagged)
 
 
@@ -140,6 +145,13 @@ def _sentences(issues: LabelIssues, num_train: int) -> list[str]:
             "Test labels are taken as right: if they are not, the count is of how many more are wrong here."
         )
     return said
+
+
+def _of_reviewed(number: int) -> list[str]:
+    if not number:
+        return []
+    said = "label that was reviewed as right is" if number == 1 else "labels that were reviewed as right are"
+    return [f"{number:,} {said} not listed again; the count does not know of reviews."]
 
 
 def _issue(evidence: Evidence, issues: LabelIssues, index: int) -> LabelIssue:

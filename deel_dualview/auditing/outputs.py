@@ -13,7 +13,7 @@ from deel_dualview.auditing.audited import Audited, Read
 from deel_dualview.auditing.collecting import self_influence, strongest, surrogate_evidence
 from deel_dualview.auditing.evidence import OutputEvidence, SurrogateEvidence
 from deel_dualview.auditing.grouping import Values
-from deel_dualview.auditing.labels import without_broken
+from deel_dualview.auditing.labels import put_last
 from deel_dualview.auditing.output_errors import find_output_errors, r_squared
 from deel_dualview.auditing.output_groups import find_error_groups
 from deel_dualview.auditing.output_labels import find_suspect_labels
@@ -119,9 +119,13 @@ class AuditedOutputs(Audited[OutputEvidence]):
             self.faithfulness = find_output_faithfulness(fidelity, self.evidence)
 
     def find_label_errors(
-        self, known: np.ndarray | None, pred_probs: np.ndarray | None, leaking: Sequence[str]
+        self,
+        known: np.ndarray | None,
+        pred_probs: np.ndarray | None,
+        leaking: Sequence[str],
+        reviewed: np.ndarray,
     ) -> tuple[LabelIssues | OutputLabelIssues, Finding]:
-        del pred_probs, leaking  # of classes
+        del pred_probs, leaking, reviewed  # of classes
         evidence = self.evidence
         find = find_number_issues if evidence.has_numbers else find_independent_issues
         found = find(
@@ -131,7 +135,7 @@ class AuditedOutputs(Audited[OutputEvidence]):
             output_names=self.read.names,
             ids=evidence.train_ids,
         )
-        self._issues = without_broken(found, evidence.broken_train)
+        self._issues = put_last(found, evidence.broken_train)
         return self._issues, find_suspect_labels(evidence, self._issues, known)
 
     def check_scale(self) -> list[InputScale]:

@@ -103,6 +103,12 @@ def _number(context: click.Context, parameter: click.Parameter, value: float | N
     help="The audit.json of an earlier audit: say what has changed.",
 )
 @click.option(
+    "--reviewed",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The corrections.csv of an earlier audit: labels reviewed as right are not listed again.",
+)
+@click.option(
     "--verify",
     type=click.IntRange(min=0),
     metavar="N",
@@ -140,6 +146,7 @@ def audit(
     label_unit: str,
     known_errors: str | None,
     since: str | None,
+    reviewed: str | None,
     verify: int | None,
     store_path: str | None,
     memory_budget: int | None,
@@ -198,6 +205,7 @@ def audit(
         "output_names": outputs,
         "label_unit": label_unit,
         "since": since,
+        "reviewed": reviewed,
         "verify": verify or 0,
         "store": _open_store(store_path, progress=not no_progress),
         "memory_budget": memory_budget,

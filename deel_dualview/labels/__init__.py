@@ -21,6 +21,7 @@ from deel_dualview.labels.reading import (
     label_issues,
     takes_token_ids,
 )
+from deel_dualview.labels.reviewed import ReviewedLabels
 
 __all__ = [
     "ClassPair",
@@ -35,6 +36,7 @@ __all__ = [
     "OutputLabelIssues",
     "Representation",
     "Representations",
+    "ReviewedLabels",
     "check_label_names",
     "check_pred_probs",
     "check_several_classes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +36,17 @@ class Correction(NamedTuple):
     id: str | int | None = None
 
 
+class Review(NamedTuple):
+    """A row of a file of corrections: the verdict about one label; entries that are empty are None."""
+
+    position: int
+    verdict: str
+    output: str | None
+    label: str | None
+    given_label: str | None
+    id: str | None
+
+
 Corrections = Mapping[int, Correction | str | int | float | Mapping[str, Any] | None]
 """By the position of the training example: a `Correction`, or its `label` alone."""
 
@@ -57,6 +68,26 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
         ValueError: columns are missing, a verdict or position is none, a position (or its output) occurs twice, or a
             label is wrong and its new label the given one.
     """
+    return _to_corrections(read_reviews(path, "corrections"))
+
+
+def read_reviews(source: str | os.PathLike[str] | pd.DataFrame, name: str) -> list[Review]:
+    """Return the rows of a file of corrections or of a DataFrame, checked; raises as `read_corrections`.
+
+    Args:
+        source: the file or the DataFrame.
+        name: of the argument that it is.
+    """
+    if not isinstance(source, str | os.PathLike):
+        if not hasattr(source, "to_dict") or not hasattr(source, "columns"):
+            raise TypeError(
+                describe(
+                    f"{name} must be the path of a CSV file, or a DataFrame.", {"type": type(source).__name__}
+                )
+            )
+        rows = source.astype(object).where(source.notna(), "").to_dict("records")
+        return list(_to_reviews(rows, list(source.columns), "a DataFrame"))
+    path = source
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             # Spreadsheets of half of Europe write semicolons.
@@ -67,7 +98,7 @@ def read_corrections(path: str | os.PathLike[str]) -> dict[int, Correction]:
             else:
                 file.seek(0)
             reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
-            return _to_corrections(reader, list(reader.fieldnames or []), str(path))
+            return list(_to_reviews(reader, list(reader.fieldnames or []), str(path)))
     except UnicodeDecodeError as error:
         raise ValueError(
             describe(
@@ -91,8 +122,7 @@ def given_corrections(
             for position, item in corrections.items()
         }
     if hasattr(corrections, "to_dict") and hasattr(corrections, "columns"):
-        rows = corrections.astype(object).where(corrections.notna(), "").to_dict("records")
-        return _to_corrections(rows, list(corrections.columns), "a DataFrame")
+        return _to_corrections(read_reviews(corrections, "corrections"))
     raise TypeError(
         describe(
             "`corrections` must be the path of a CSV file, a DataFrame, or `Correction`s by position.",
@@ -101,7 +131,19 @@ def given_corrections(
     )
 
 
-def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int, Correction]:
+def _to_corrections(reviews: Iterable[Review]) -> dict[int, Correction]:
+    found: dict[int, Correction] = {}
+    for review in reviews:
+        if review.verdict in ("right", "unsure"):
+            continue
+        own = Correction(review.label, review.given_label, review.id)
+        found[review.position] = (
+            own if review.output is None else _merged(own, review.output, found.get(review.position))
+        )
+    return found
+
+
+def _to_reviews(rows: Any, columns: Sequence[str], source: str) -> Iterator[Review]:
     missing = [name for name in _COLUMNS if name not in columns]
     require(
         not missing,
@@ -109,7 +151,6 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
         f"{', '.join(missing)}.",
         {"corrections": source, "columns": list(columns)},
     )
-    found: dict[int, Correction] = {}
     seen: set[tuple[int, str | None]] = set()
     for number, row in enumerate(rows, start=1):
         position, verdict = _position(row["position"], number), str(row["verdict"]).strip().lower()
@@ -122,8 +163,10 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
         at = {"position": position, "row": number}
         require((position, output) not in seen, "Each position is corrected once.", at)
         seen.add((position, output))
+        given = _cell(row, "given_label")
         if verdict in ("right", "unsure"):
             _check_right(row, verdict, number)
+            yield Review(position, verdict, output, _cell(row, "label"), given, _cell(row, "id"))
             continue
         label = None if verdict == "drop" else _cell(row, "label") or _cell(row, "suggested_label")
         require(
@@ -131,15 +174,13 @@ def _to_corrections(rows: Any, columns: Sequence[str], source: str) -> dict[int,
             f"Row {number} of the corrections: a wrong label needs another in the column `label`, or the verdict drop.",
             {"position": position},
         )
-        own = Correction(label, _cell(row, "given_label"), _cell(row, "id"))
         require(
-            label is None or not _is_same(label, own.given_label, is_number=output is not None),
+            label is None or not _is_same(label, given, is_number=output is not None),
             f"Row {number} of the corrections: the verdict is wrong, but the new label is the given one. Write another "
             "in the column `label`, or the verdict right to keep it.",
-            {"given_label": own.given_label, "label": label},
+            {"given_label": given, "label": label},
         )
-        found[position] = own if output is None else _merged(own, output, found.get(position))
-    return found
+        yield Review(position, verdict, output, label, given, _cell(row, "id"))
 
 
 def _is_same(label: object, given: object, *, is_number: bool) -> bool:

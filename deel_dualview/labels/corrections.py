@@ -333,13 +333,18 @@ def _raise_changed(position: int, what: str, recorded: object, found: object) ->
 def _classes(correction: Correction, class_names: Sequence[str] | None) -> _Classes:
     """Return the classes of the new and of the given label."""
     label, given = (
-        None if name is None else _class_of(cast("str | int", name), class_names)
+        None if name is None else class_of(cast("str | int", name), class_names)
         for name in (correction.label, correction.given_label)
     )
     return label, given
 
 
-def _class_of(name: str | int, class_names: Sequence[str] | None) -> int:
+def class_of(name: str | int, class_names: Sequence[str] | None) -> int:
+    """Return the number of a class that corrections name.
+
+    Raises:
+        ValueError: there is no such class.
+    """
     names = None if class_names is None else list(class_names)
     if not isinstance(name, str) and int(name) == name or names is None and str(name).isdecimal():
         return int(name)

@@ -1,5 +1,6 @@
 """Options of the command line that name classes, known errors and what is done to the inputs of TFDS."""
 
+import csv
 import json
 
 import keras
@@ -128,9 +129,21 @@ def test_every_command_is_listed():
 
 def test_a_second_audit_says_what_has_changed(folder):
     assert own().exit_code == 0
-    again = own("--output", "second", "--since", "audit/audit.json")
+    with (folder / "audit" / "label_issues.csv").open(encoding="utf-8") as file:
+        first, *others = csv.DictReader(file)
+    rows = ["position,given_label,verdict", f"{first['position']},{first['given_label']},right"]
+    (folder / "corrections.csv").write_text("\n".join(rows))
+    again = own("--output", "second", "--since", "audit/audit.json", "--reviewed", "corrections.csv")
     assert again.exit_code == 0 and "Since the audit of" in again.output, again.output
     assert "of the test labels, as before" in again.output
+    with (folder / "second" / "label_issues.csv").open(encoding="utf-8") as file:
+        assert [row["position"] for row in csv.DictReader(file)] == [
+            row["position"] for row in (*others, first)
+        ]
+    findings = json.loads((folder / "second" / "audit.json").read_text(encoding="utf-8"))["findings"]
+    (labels,) = [finding for finding in findings if finding["name"] == "label-errors"]
+    assert "1 label that was reviewed as right is not listed again" in labels["summary"]
+    assert int(first["position"]) not in [item["example"]["index"] for item in labels["issues"]]
 
 
 def test_another_file_than_an_audit_is_refused_before_the_audit(folder):
