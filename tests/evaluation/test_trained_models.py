@@ -150,7 +150,12 @@ def test_two_that_need_a_model_at_the_same_time_train_it_once(tmp_path, monkeypa
     [
         ("svhn", "normal", None, "digits, mnist, fashion_mnist, cifar10"),
         ("digits", "broken", None, "normal, superclass, poisoned, marked"),
-        ("digits", "normal", Recipe("vgg", epochs=1), "paper-cnn, smooth-cnn, mlp, digits-cnn, resnet8, resnet20"),
+        (
+            "digits",
+            "normal",
+            Recipe("vgg", epochs=1),
+            "paper-cnn, smooth-cnn, mlp, digits-cnn, resnet8, resnet20",
+        ),
     ],
 )
 def test_unknown_names_are_listed(tmp_path, data, kind, recipe, message):
