@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import scipy.special
 import scipy.stats
 from sklearn.neighbors import NearestNeighbors
 
-from deel_dualview.auditing.evidence import Evidence
+from deel_dualview.auditing.evidence import Evidence, guesses
 from deel_dualview.labels import InputRange
 from deel_dualview.linalg.rows import Rows, mean_and_deviation, row_slices
 from deel_dualview.report.data_findings import (
@@ -198,19 +197,24 @@ def find_weak_classes(evidence: Evidence, class_names: Sequence[str] = ()) -> It
             ClassAccuracy(label, int(num_train[label]), int(num_test[label]), int(num_right[label]), is_weak)
         )
     weak = [item for item in classes if item.is_weak]
-    # Fisher's chance where all of a class are wrong and all others right, which no errors go below.
-    least_chance = (1 / scipy.special.comb(len(right), num_test)).min()
-    can_tell = least_chance < CHANCE / num_classes
+    is_guess = guesses(evidence)
+    can_tell = not is_guess and _would_find(num_test, right)
+    absent_labels = np.flatnonzero(num_train == 0)
+    num_absent = len(absent_labels)
+    absent = f"{num_absent:,} of {num_classes:,} classes {'has' if num_absent == 1 else 'have'} no training example"
+    which = [str(class_names[label] if class_names else label) for label in absent_labels.tolist()]
+    is_listed = 0 < num_absent <= MOST_NAMED
+    absent_title = absent + (f" ({joined(which)})" if is_listed else "")
     is_short = class_names and len(weak) <= MOST_NAMED
     named = f": {joined([class_names[item.label] for item in weak])}" if weak and is_short else ""
-    verb = "classes is" if len(weak) == 1 else "classes are"
-    num_absent = int((num_train == 0).sum())
-    absent = f"{num_absent:,} of {num_classes:,} classes {'has' if num_absent == 1 else 'have'} no training example"
+    is_of_one = num_classes > 1 and num_absent == num_classes - 1
     ratio = num_train.max() / max(num_train[num_train > 0].min(), 1)
     known = f"The largest class has {ratio:.0f} times as many training examples as the smallest. "
     yield WeakClasses(
         severity=(
-            Severity.LOOK
+            Severity.ACT
+            if is_of_one
+            else Severity.LOOK
             if weak or num_absent
             else Severity.CANNOT_TELL
             if not can_tell
@@ -219,17 +223,29 @@ def find_weak_classes(evidence: Evidence, class_names: Sequence[str] = ()) -> It
             else Severity.FINE
         ),
         title=(
-            f"{len(weak):,} of {num_classes:,} {verb} predicted worse than the rest{named}"
-            if weak
-            else absent
+            "All training examples are of one class: " + absent_title
+            if is_of_one
+            else absent_title + (f", {len(weak):,} predicted worse than the rest{named}" if weak else "")
             if num_absent
+            else f"{len(weak):,} of {num_classes:,} {'classes is' if len(weak) == 1 else 'classes are'} predicted "
+            f"worse than the rest{named}"
+            if weak
             else "No class is predicted worse than the rest, beyond chance"
             if can_tell
-            else "Cannot tell whether any class is predicted worse than the rest: too few test examples"
+            else "Cannot tell whether any class is predicted worse than the rest: "
+            + (
+                "the model is no better than guessing on the test set"
+                if is_guess
+                else "too few test examples"
+            )
         ),
         summary=(f"{absent}: the model cannot have learned them from this set. " if num_absent else "")
         + (known if ratio >= IMBALANCED else "")
-        + ("" if can_tell else "Were all of a class wrong and all others right, it could still be chance. ")
+        + (
+            ""
+            if can_tell or is_guess
+            else "Were a class right half as often as the others, it could still be chance. "
+        )
         + "By Fisher's exact test of a class's test labels against all others, corrected for the number of classes.",
         count=len(weak),
         share=len(weak) / num_classes,
@@ -240,6 +256,19 @@ def find_weak_classes(evidence: Evidence, class_names: Sequence[str] = ()) -> It
             )
         ),
     )
+
+
+def _would_find(num_test: np.ndarray, right: np.ndarray) -> bool:
+    """Return whether most test examples are of classes that would be found if they were right half as often."""
+    num_classes, total = len(num_test), len(right)
+    accuracy = right.mean()
+    found = 0
+    for number in num_test[num_test > 0]:
+        own, others = round(accuracy / 2 * number), round(accuracy * (total - number))
+        table = [[own, number - own], [others, total - number - others]]
+        if scipy.stats.fisher_exact(table, alternative="less").pvalue < CHANCE / num_classes:
+            found += number
+    return bool(2 * found >= total)
 
 
 def _differing(ranges: Sequence[InputRange]) -> list[InputRange]:

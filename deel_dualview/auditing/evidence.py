@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse
+import scipy.stats
 
 from deel_dualview.data.hashing import to_bytes
 from deel_dualview.report.findings import ExampleReference, Severity
@@ -16,6 +17,7 @@ from deel_dualview.report.output_words import OutputWords
 
 LEAST_DIFFERENCE = 1.0
 """Numbers of duplicates conflict where they differ by more than one standard deviation of the labels."""
+_GUESSING_CHANCE = 0.01
 PROBABLE = 0.5
 """From this probability on a label is predicted to hold."""
 
@@ -236,3 +238,17 @@ def severity_of(share: float, *, warn_from: float) -> Severity:
     if share == 0:
         return Severity.FINE
     return Severity.ACT if share >= warn_from else Severity.LOOK
+
+
+def guesses(evidence: Evidence) -> bool:
+    """Return whether a classifier names the test labels no more often than by chance (at 1 %): it tells none apart."""
+    labels, num_test = evidence.test_labels, evidence.num_test
+    if labels is None:
+        return False
+    shares = [
+        np.bincount(own, minlength=evidence.num_classes) / num_test for own in (labels, evidence.predictions)
+    ]
+    by_chance = min(float(shares[0] @ shares[1]), 1.0)
+    num_right = int((evidence.predictions == labels).sum())
+    chance = scipy.stats.binomtest(num_right, num_test, by_chance, alternative="greater").pvalue
+    return bool(by_chance < 1 and chance > _GUESSING_CHANCE)

@@ -43,7 +43,8 @@ from deel_dualview.report.review import (
     review_of,
     short_id,
 )
-from deel_dualview.report.verdict import ABOUT_METHOD, find_verdict, tile_of
+from deel_dualview.report.tiles import tile_of
+from deel_dualview.report.verdict import ABOUT_METHOD, find_verdict
 from deel_dualview.report.verified import VerifiedPredictions
 from deel_dualview.report.wording import MUCH_UNSEEN, describe_influences, describe_sums
 

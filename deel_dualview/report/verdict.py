@@ -1,4 +1,4 @@
-"""The head of an audit's page: a verdict in one sentence, one next step, and a tile for each finding about the data."""
+"""The head of an audit's page: a verdict in one sentence, and one next step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from deel_dualview.report.group_findings import WeakGroups
 from deel_dualview.report.input_findings import InputProblems
 from deel_dualview.report.output_findings import (
     ErrorGroups,
-    InfluentialOnOutputs,
     PredictionErrors,
     SuspectLabels,
-    WrongLabelPredictions,
 )
 from deel_dualview.report.verified import VerifiedPredictions
 
@@ -25,6 +23,10 @@ ABOUT_METHOD = (kinds.Faithfulness, kinds.SparsityPath)
 
 MANY_WRONG = 10
 """A verdict mentions from so many wrong labels on that there may be some."""
+
+
+MOSTLY_LEAKED = 0.5
+"""From this share of leaked test examples on, no finding that rests on the test set means anything."""
 
 
 class Verdict(NamedTuple):
@@ -47,13 +49,6 @@ class Verdict(NamedTuple):
     action: str
 
 
-class Tile(NamedTuple):
-    """A finding as one large number, and what it counts."""
-
-    number: str
-    meaning: str
-
-
 def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) -> Verdict:
     """Return the verdict that follows from the findings: that of the most urgent one.
 
@@ -66,7 +61,7 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
         num_train: number of training examples.
         num_test: number of test examples.
     """
-    by_subject = sorted(findings, key=_subject)
+    by_subject = sorted(findings, key=lambda finding: _subject(finding, num_test))
     bounds = [
         own.at_most or 0 for own in findings if isinstance(own, kinds.LabelErrors) and own.status == "at most"
     ]
@@ -93,68 +88,20 @@ def find_verdict(findings: Sequence[Finding], *, num_train: int, num_test: int) 
     )
 
 
-def tile_of(finding: Finding) -> Tile:
-    """Return a finding as one large number."""
-    if isinstance(finding, kinds.LabelErrors):
-        return _label_tile(finding)
-    if isinstance(finding, PredictionErrors | SuspectLabels | ErrorGroups):
-        return _output_tile(finding)
-    if isinstance(finding, kinds.WrongPredictions):
-        return Tile(f"{finding.count:,}", f"wrong test predictions, {finding.share:.1%} of all")
-    if isinstance(finding, kinds.UncertainPredictions):
-        return Tile(f"{finding.count:,}", "test predictions with less than 50 % confidence")
-    if isinstance(finding, kinds.Leaks):
-        return Tile(f"{finding.count:,}", "test examples that are in training, or look like one there")
-    if isinstance(finding, kinds.ConflictingDuplicates):
-        return Tile(f"{finding.count:,}", "training examples that are or look like one of another label")
-    if isinstance(finding, kinds.Duplicates):
-        return Tile(f"{finding.count:,}", "training examples that count twice, or look as if")
-    if isinstance(finding, kinds.InfluentialExamples):
-        of = "an output" if isinstance(finding, InfluentialOnOutputs) else "a class"
-        return Tile(
-            f"{finding.share:.0%}", f"of the predictions of {of} have one training example behind them"
-        )
-    if isinstance(finding, InputScale):
-        if finding.is_of_numbers:
-            return Tile("!", "no better than the mean of the labels, on the training set")
-        return Tile(f"{finding.training_accuracy:.0%}", "of the training labels are predicted")
-    if isinstance(finding, Outliers):
-        return Tile(f"{finding.count:,}", "examples far from all training examples")
-    if isinstance(finding, (WeakClasses, WeakGroups)) and finding.severity is Severity.CANNOT_TELL:
-        kind = "classes" if isinstance(finding, WeakClasses) else "groups"
-        return Tile("?", f"{kind} predicted worse than the rest: too few test examples to tell")
-    if isinstance(finding, WeakClasses):
-        absent = sum(item.num_train == 0 for item in finding.classes)
-        if absent and not finding.count:
-            return Tile(f"{absent:,}", f"of {len(finding.classes):,} classes without a training example")
-        return Tile(
-            f"{finding.count:,}", f"of {len(finding.classes):,} classes predicted worse than the rest"
-        )
-    if isinstance(finding, InputProblems):
-        return Tile(
-            f"{finding.count:,}",
-            f"{'thing is' if finding.count == 1 else 'things are'} unusual about the inputs",
-        )
-    if isinstance(finding, WeakGroups):
-        return Tile(f"{finding.count:,}", "groups of test examples predicted worse than their classes")
-    if isinstance(finding, VerifiedPredictions):
-        if not finding.num_compared:
-            return Tile("?", "checked explanations: no prediction has a proponent")
-        return Tile(
-            f"{finding.num_above_random} of {finding.num_compared}",
-            "checked predictions lose more without their proponents than without random examples",
-        )
-    if isinstance(finding, NotFiniteInputs):
-        return Tile(f"{finding.count:,}", "examples with NaN or infinity in their inputs")
-    return Tile(f"{finding.count:,}", finding.title)
+def _subject(finding: Finding, num_test: int) -> int:
+    """Return the rank of what a finding is about.
 
-
-def _subject(finding: Finding) -> int:
-    """Return 0 for what can be repaired in the data, 1 for predictions, 2 for what is to be seen, 3 for the method."""
+    It is -1 for a test set of training examples, 0 for what can be repaired in the data, 1 for predictions, 2 for what
+    is to be seen, 3 for the method.
+    """
     if isinstance(finding, ABOUT_METHOD):
         return 3
     if isinstance(finding, InputProblems):
         return 0 if finding.severity is Severity.ACT else 2
+    if isinstance(finding, kinds.Leaks) and finding.num_identical >= MOSTLY_LEAKED * num_test:
+        return -1
+    if isinstance(finding, WeakClasses) and finding.severity is Severity.ACT:
+        return 0
     if isinstance(
         finding,
         (
@@ -169,41 +116,6 @@ def _subject(finding: Finding) -> int:
     ):
         return 2
     return int(isinstance(finding, (kinds.WrongPredictions, kinds.UncertainPredictions, PredictionErrors)))
-
-
-def _output_tile(finding: PredictionErrors | SuspectLabels | ErrorGroups) -> Tile:
-    if isinstance(finding, ErrorGroups):
-        if finding.severity is Severity.CANNOT_TELL:
-            return Tile("?", "groups with larger errors: too few test examples to tell")
-        return Tile(f"{finding.count:,}", "groups of test examples with larger errors than the others")
-    if isinstance(finding, SuspectLabels):
-        untold = sum(count.status == "cannot tell" for count in finding.counts)
-        if finding.count:
-            more = f", and an unknown number of {untold:,} other labels" if untold else ""
-            return Tile(f"≈ {finding.count:,}", f"wrong training labels, perhaps more{more}")
-        if untold:
-            return Tile("?", "wrong training labels: ranked, their number is unknown")
-        return Tile("0", "labels of which wrong ones were counted; perhaps there are none")
-    scores = [own for own in finding.scores if own.split == "test"]
-    if not scores:
-        return Tile("?", "errors on new examples: the test set has no labels")
-    if isinstance(finding, WrongLabelPredictions):
-        return Tile(f"{finding.count:,}", f"test labels predicted wrong, {finding.share:.1%} of all")
-    found = {measure.name: measure for score in scores[:1] for measure in score.measures}
-    error = found["Mean absolute error"].text
-    of = "" if len(scores) == 1 else ", of the first number"
-    return Tile(error, f"mean absolute error on the test set{of}")
-
-
-def _label_tile(finding: kinds.LabelErrors) -> Tile:
-    if finding.status == "counted":
-        return Tile(
-            f"≈ {finding.count:,}",
-            f"training labels are wrong, perhaps more ({finding.low or 0:,} to {finding.high or 0:,})",
-        )
-    if finding.status == "at most":
-        return Tile(f"≤ {finding.at_most or 0:,}", "wrong training labels, if the test labels are right")
-    return Tile("?", "wrong training labels: their number is unknown")
 
 
 def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int) -> Verdict | None:
@@ -224,6 +136,15 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
             "See where errors are large, and which training examples stand behind that.",
             finding.name,
             "See the errors",
+        )
+    if isinstance(finding, WeakClasses) and finding.severity is Severity.ACT:
+        return Verdict(
+            finding.severity,
+            "All training examples are of one class:",
+            "no other can be learned from this set.",
+            "See whether the labels are read from the right place, and train with examples of every class.",
+            finding.name,
+            "See the classes",
         )
     if isinstance(finding, InputProblems) and finding.severity is Severity.ACT:
         problem = finding.problems[0]
@@ -295,7 +216,12 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
         return Verdict(
             finding.severity,
             f"{finding.num_identical:,} of {num_test:,}",
-            "test examples are in the training set too: the test score is too good.",
+            "test examples are in the training set too: "
+            + (
+                "nothing that is measured on this test set is about new examples."
+                if finding.num_identical >= MOSTLY_LEAKED * num_test
+                else "the test score is too good."
+            ),
             "Drop them from one of the two sets, and measure the accuracy again.",
             finding.name,
             "See the pairs",

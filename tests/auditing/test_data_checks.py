@@ -14,6 +14,7 @@ from deel_dualview.auditing.reading import references_in
 from deel_dualview.labels import InputRange, InputTable
 from deel_dualview.report import Severity
 from deel_dualview.report.html import render_page
+from deel_dualview.report.tiles import tile_of
 from deel_dualview.report.verdict import find_verdict
 
 NONE = np.empty(0, np.int64)
@@ -212,16 +213,43 @@ def test_unequal_classes_are_named(rng):
 @pytest.mark.parametrize(
     ("accuracies", "title"),
     [
-        ([0.9, 0.9, 0.9], "2 of 3 classes have no training"),
-        ([0.95, 0.6, 0.95], "1 of 3 classes is predicted worse"),
+        ([0.9, 0.9, 0.9], "1 of 3 classes has no training example (owl)"),
+        (
+            [0.95, 0.6, 0.95],
+            "1 of 3 classes has no training example (owl), 1 predicted worse than the rest: dog",
+        ),
     ],
 )
 def test_classes_without_a_training_example_are_to_be_looked_at(rng, accuracies, title):
     labels = np.arange(600) % 3
-    evidence = evidence_of(np.zeros(200, int), labels, predictions_of(labels, accuracies, rng))
+    evidence = evidence_of(LABELS // 2, labels, predictions_of(labels, accuracies, rng))
+    (finding,) = data_checks.find_weak_classes(evidence, ["cat", "dog", "owl"])
+    assert finding.severity is Severity.LOOK and finding.title == title
+    assert "1 of 3 classes has no training example" in finding.summary
+    assert tile_of(finding).meaning == "of 3 classes without a training example"
+
+
+def test_a_training_set_of_one_class_is_the_verdict(rng):
+    labels = np.arange(600) % 3
+    evidence = evidence_of(np.ones(200, int), labels, predictions_of(labels, [0.9, 0.9, 0.9], rng))
     (finding,) = data_checks.find_weak_classes(evidence)
-    assert finding.severity is Severity.LOOK and finding.title.startswith(title)
-    assert "2 of 3 classes have no training example" in finding.summary
+    assert finding.severity is Severity.ACT and "(0 and 2)" in finding.title
+    verdict = find_verdict([finding], num_train=200, num_test=600)
+    assert verdict.strong == "All training examples are of one class:"
+
+
+@pytest.mark.parametrize("num_test", [30, 600])
+def test_of_a_model_that_guesses_it_cannot_be_told_whether_a_class_is_weak(rng, num_test):
+    labels, predictions = np.arange(num_test) % 3, rng.integers(0, 3, num_test)
+    (finding,) = data_checks.find_weak_classes(evidence_of(LABELS % 3, labels, predictions))
+    assert finding.severity is Severity.CANNOT_TELL and "guessing" in finding.title
+
+
+def test_ten_examples_of_each_class_cannot_tell_whether_one_is_weak():
+    labels = np.arange(30) % 3
+    predictions = np.where(np.arange(30) < 21, labels, (labels + 1) % 3)
+    (finding,) = data_checks.find_weak_classes(evidence_of(LABELS % 3, labels, predictions))
+    assert finding.severity is Severity.CANNOT_TELL and "too few" in finding.title
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2, 0], [1] * 100])

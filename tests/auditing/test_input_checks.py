@@ -11,7 +11,8 @@ import tensorflow as tf
 from deel_dualview import audit
 from deel_dualview.report import Severity
 from deel_dualview.report.html import render_page
-from deel_dualview.report.verdict import find_verdict, tile_of
+from deel_dualview.report.tiles import tile_of
+from deel_dualview.report.verdict import find_verdict
 from deel_dualview.report.writing import to_json
 
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 from deel_dualview import InfluenceModel, audit
 from deel_dualview.auditing.verifying import _severity, _summary, _title
 from deel_dualview.report import Severity, VerifiedPredictions
-from deel_dualview.report.verdict import find_verdict, tile_of
+from deel_dualview.report.tiles import tile_of
+from deel_dualview.report.verdict import find_verdict
 from deel_dualview.verification import Removal, State, Verification
 
 NAMES = ["red", "green", "blue"]

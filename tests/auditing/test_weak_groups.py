@@ -83,7 +83,7 @@ def test_a_weak_cluster_of_a_class_is_found(case):
     (group,) = finding.groups
     assert (group.kind, group.label, group.num_test, group.num_train) == ("features", 0, 30, 30)
     assert group.num_right == 30 - is_wrong[case.blobs == 2].sum()
-    assert finding.severity is Severity.LOOK and finding.count == 1 and finding.share == 30 / NUM_TEST
+    assert finding.severity is Severity.KNOW and finding.count == 1 and finding.share == 30 / NUM_TEST
     assert {case.blobs[item.example.index] for item in group.examples} == {2}
 
 
@@ -109,6 +109,8 @@ def test_a_weak_quarter_of_numbers_is_found(case, kind):
     inside = case.column > np.quantile(case.column, 0.75)
     values = {"age": (case.column if kind == "column" else None, case.column)}
     finding = case.find(planted(inside), **{"columns" if kind == "column" else kind: values})
+    # Twenty points below its class and ten errors more than expected are worth a look.
+    assert finding.severity is Severity.LOOK
     (group,) = finding.groups
     assert (group.kind, group.name) == (kind, "age")
     assert group.value == f"{case.column[inside].min():.6g} to {case.column.max():.6g}"

@@ -6,7 +6,8 @@ import pytest
 from report_cases import make_full_report
 
 from deel_dualview.report import NotFiniteInputs, Severity
-from deel_dualview.report.verdict import find_verdict, tile_of
+from deel_dualview.report.tiles import tile_of
+from deel_dualview.report.verdict import find_verdict
 
 LABELS, WRONG, LEAKS, OUTLIERS, WEAK, INFLUENTIAL, FAITHFUL = range(7)
 
@@ -36,6 +37,12 @@ def test_wrong_labels_come_before_wrong_predictions(findings):
 
 def test_test_examples_that_are_in_training_come_before_wrong_predictions(findings):
     assert verdict(changed(findings, at_0=Severity.FINE, at_2=Severity.ACT)).target == "leaks"
+
+
+@pytest.mark.parametrize(("num_identical", "target"), [(30, "leaks"), (29, "label-errors")])
+def test_a_test_set_of_training_examples_comes_before_wrong_labels(findings, num_identical, target):
+    leaks = dataclasses.replace(findings[LEAKS], num_identical=num_identical, severity=Severity.ACT)
+    assert verdict([*findings[:LEAKS], leaks]).target == target
 
 
 def test_a_finding_to_act_on_comes_before_one_to_look_at(findings):
