@@ -154,7 +154,8 @@ def audit(
     shown_names, label_columns = check_names("input_names", input_names), label_names(train, influence_model)
     check_same_index(test[0] if isinstance(test, tuple) else None, groups, "`groups`")
     check_same_index(train[0] if isinstance(train, tuple) else None, sample_weight, "`sample_weight`")
-    train, test = to_datasets({"train": train, "test": test}, influence_model.model).values()
+    both = {"train": train, "test": test}
+    train, test = to_datasets(both, influence_model.model, class_names=class_names).values()
     train, test = (with_own_labels(influence_model, dataset) for dataset in (train, test))
     if sample_weight is not None:
         train = with_sample_weight(train, sample_weight)

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from deel_dualview.auditing.evidence import Evidence, severity_of
 from deel_dualview.labels import LabelIssues, OutputLabelIssues
+from deel_dualview.plots.formatting import ended
 from deel_dualview.report.findings import (
     ClassPairCount,
     DetectionCurve,
@@ -129,8 +130,8 @@ def _sentences(issues: LabelIssues, num_train: int) -> list[str]:
         ]
     else:
         said = [
-            f"This is no all-clear: {number.reason}. The labels are still ranked: how many of the first ones are wrong "
-            "tells how far to look."
+            f"This is no all-clear: {ended(number.reason)} The labels are still ranked: how many of the first ones are "
+            "wrong tells how far to look."
         ]
     if issues.has_memorised:
         said.append(

@@ -164,7 +164,7 @@ def audit(
     and test examples that leaked into training. Without --model it audits a demo on handwritten digits.
 
     SPEC is NAME:SPLIT of TensorFlow Datasets, such as "mnist:test[:1000]", or package.module:function, a
-    function without arguments that returns a batched tf.data.Dataset of (inputs, labels).
+    function without arguments that returns a batched tf.data.Dataset of (inputs, labels), or arrays of them.
 
     Shares for --fail-on: label-errors, wrong-predictions, leaks, duplicates-conflicting, not-finite,
     unfaithful (of dualview).

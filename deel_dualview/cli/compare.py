@@ -67,7 +67,7 @@ def compare(
     the predictions on which the methods agree least. Without --model it takes a demo on handwritten digits.
 
     SPEC is NAME:SPLIT of TensorFlow Datasets, such as "mnist:test[:1000]", or package.module:function, a
-    function without arguments that returns a batched tf.data.Dataset of (inputs, labels).
+    function without arguments that returns a batched tf.data.Dataset of (inputs, labels), or arrays of them.
     """
     from deel_dualview.report.comparison import COMPARISON_FILES
     from deel_dualview.report.writing import check_output_directory

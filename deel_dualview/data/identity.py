@@ -10,8 +10,9 @@ from deel_dualview._checks import describe
 
 _KEEP_ORDER = (
     "An example is its position in the dataset, so every pass must yield the same examples in the same "
-    "order: remove `shuffle()` or give it `reshuffle_each_iteration=False`, and take out random "
-    "augmentation, file shuffling and `deterministic=False`."
+    "order. Usual causes: `shuffle()` (remove it, or give it `reshuffle_each_iteration=False`), random augmentation, "
+    "file shuffling, `deterministic=False`, and a generator that can be read only once (each call of the function that "
+    "`from_generator` is given must return a new one)."
 )
 
 

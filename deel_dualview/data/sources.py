@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from deel_dualview._user_code import first_line, import_module, named_errors
@@ -71,7 +72,7 @@ def read_dataset(
     Args:
         spec: for instance `"mnist:test[:1000]"` or `"my_data:train"`.
         name: the option it came by, `"train"` or `"test"`, for messages.
-        batch_size: of TFDS datasets; a function batches by itself.
+        batch_size: of TFDS datasets and of arrays; a function that returns a dataset batches by itself.
         data_dir: where TFDS keeps its datasets; None for its own default.
         download: whether TFDS may fetch a dataset that is not there.
         function: `package.module:function`, called with the inputs of one TFDS example, returns what the model takes.
@@ -90,7 +91,7 @@ def read_dataset(
             f"--map is for datasets of TFDS: let {spec} return what the model takes. Received: {function!r}."
         )
     _check_function(spec, name, why_not_tfds)
-    return _call_function(left, right, name, why_not_tfds)
+    return _call_function(left, right, name, why_not_tfds, batch_size)
 
 
 def _split(spec: str, name: str) -> tuple[str, str]:
@@ -237,16 +238,25 @@ def _pick(example: Any, key: Any) -> Any:
     return example
 
 
-def _call_function(module_name: str, function_name: str, name: str, why_not_tfds: str) -> Source:
+def _call_function(
+    module_name: str, function_name: str, name: str, why_not_tfds: str, batch_size: int
+) -> Source:
     """Import a function, from the current directory too, and call it."""
     title = f"{module_name}:{function_name}"
     function = _find_function(module_name, function_name, name, why_not_tfds)
     with named_errors(f"--{name}: {title}"):
         dataset = function()
+    if (
+        isinstance(dataset, tuple)
+        and len(dataset) in (2, 3)
+        and all(hasattr(part, "shape") for part in dataset)
+    ):
+        with named_errors(f"--{name}: {title}"):
+            dataset = tf.data.Dataset.from_tensor_slices(tuple(map(np.asarray, dataset))).batch(batch_size)
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
-            f"--{name}: {title} must return a batched tf.data.Dataset of (inputs, labels). "
-            f"Received: a {type(dataset).__name__}."
+            f"--{name}: {title} must return arrays (inputs, labels), or a batched tf.data.Dataset of them "
+            f"(tf.data.Dataset.from_generator makes one of a generator). Received: a {type(dataset).__name__}."
         )
     check_batched(dataset, name)
     return Source(dataset, None, f"function {title}")

@@ -37,7 +37,7 @@ _FEW = 10_000
 _WITHOUT_TEST_LABELS = LabelCount("cannot tell", reason="a count needs a test set with labels that are right")
 _OFF_BY_ONE = LabelCount(
     "cannot tell",
-    reason="most test labels are the class next to the predicted one: are the classes of both sets numbered from 0?",
+    reason="most test labels are the class next to the predicted one, as if one set were not numbered from 0",
 )
 
 

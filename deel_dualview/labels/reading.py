@@ -102,7 +102,7 @@ def label_issues(
         {"train": train} | ({} if test is None else {"test": test}),
         label_names(train, influence_model),
     )
-    splits = to_datasets(given, influence_model.model)
+    splits = to_datasets(given, influence_model.model, class_names=class_names)
     for name, dataset in splits.items():
         data.check_bounded(dataset, name)
         data.check_same_twice(dataset, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -14,7 +14,7 @@ from deel_dualview._checks import describe, require
 from deel_dualview.data.examples import naming_positions
 from deel_dualview.models.influence_model import InfluenceModel
 from deel_dualview.models.inputs import structure_of
-from deel_dualview.models.labels import check_label_numbers, is_missing
+from deel_dualview.models.labels import check_label_numbers, is_missing, number_names
 
 BATCH_SIZE = 256
 Data: TypeAlias = Any
@@ -22,16 +22,24 @@ Data: TypeAlias = Any
 (strings or integers), sample weights (floating-point numbers) or a dict of both; a `PyDataset`."""
 
 
-def to_datasets(given: Mapping[str, Data], model: keras.Model) -> dict[str, tf.data.Dataset]:
+def to_datasets(
+    given: Mapping[str, Data], model: keras.Model, *, class_names: Sequence[str] | None = None
+) -> dict[str, tf.data.Dataset]:
     """Return data of several names as `to_dataset` does; DataFrames take the order of the first one's columns.
 
     Raises:
-        ValueError: DataFrames with other columns.
+        ValueError: DataFrames with other columns, or several of one name; names that `class_names` does not have.
     """
     columns: list[Any] | None = None
     outputs: list[Any] | None = None
     found = {}
     for name, own in given.items():
+        if isinstance(own, tuple) and own and _is_frame(own[0]):
+            equal = sorted({str(column) for column in own[0].columns[own[0].columns.duplicated()]})
+            differing = f"The columns of `{name}` must have different names: rename these."
+            require(not equal, differing, {"columns of one name": equal})
+        if isinstance(own, tuple) and len(own) > 1 and class_names is not None:
+            own = (own[0], number_names(own[1], class_names, name), *own[2:])
         if isinstance(own, tuple) and own and _is_frame(own[0]) and not _named_inputs(own[0], model):
             own = (_in_order(own[0], name, model), *own[1:])
             columns = list(own[0].columns) if columns is None else columns

@@ -1,6 +1,7 @@
 """Labels of any usual form as class indices, and the names of classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,10 +78,35 @@ def check_label_numbers(labels: np.ndarray) -> None:
                 "Labels must be class indices, not names. Number them as in the training of the model, for instance by "
                 "`codes, names = pd.factorize(labels, sort=True)`, `names, codes = np.unique(labels, "
                 "return_inverse=True)` or `keras.layers.StringLookup(vocabulary=names, num_oov_indices=0)`, and pass "
-                "the names as `class_names`.",
+                "the names as `class_names`. Labels in an array or a column may be names that `class_names` has.",
                 {"first label": values[0, 0]},
             )
         )
+
+
+def number_names(labels: Any, class_names: Sequence[str], name: str) -> Any:
+    """Return labels (n,) that are names of classes as their numbers, in a Series if they are one; others as they are.
+
+    Raises:
+        ValueError: a label is none of the names.
+    """
+    if isinstance(labels, Mapping | tuple) or np.ndim(labels) != 1 or not len(labels):
+        return labels
+    values = np.asarray(labels)
+    if values.dtype.kind not in "SUO" or not all(isinstance(value, str | bytes) for value in values):
+        return labels
+    numbers = {class_name: number for number, class_name in enumerate(class_names)}
+    texts = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
+    unknown = sorted({text for text in texts if text not in numbers})
+    require(
+        not unknown,
+        f"The labels of `{name}` are names, and `class_names` does not have all of them.",
+        {"labels": unknown[:3], "class_names": list(class_names)},
+    )
+    codes = np.array([numbers[text] for text in texts], np.int64)
+    if not hasattr(labels, "index") or not hasattr(labels, "iloc"):
+        return codes
+    return type(labels)(codes, index=labels.index, name=labels.name)
 
 
 def is_missing(value: object) -> bool:

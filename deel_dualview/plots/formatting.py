@@ -19,6 +19,8 @@ _UNSEEN = re.compile(
 )
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
+_MOST_WHOLE = 1e9
+"""Numbers below are written with all digits before the point."""
 NEAR = 0.05
 """Numbers of a column agree up to this part of its range over the examples that are shown."""
 
@@ -31,6 +33,12 @@ def visible(text: str, *, keep: str = "") -> str:
         keep: characters that stay, such as line breaks.
     """
     return _UNSEEN.sub(lambda found: found[0] if found[0] in keep else escape(found[0]), text)
+
+
+def ended(text: str | None) -> str:
+    """Return a sentence with a full stop, unless it ends with a mark of its own."""
+    text = text or ""
+    return text if text.endswith(("?", "!", ".")) else f"{text}."
 
 
 def escape(character: str) -> str:
@@ -93,7 +101,10 @@ def name_column(index: int, names: Sequence[str]) -> str:
 
 def name_value(value: Any, digits: int = 3) -> str:
     """Write the value of a column: a few digits of a number, or a category."""
-    return shorten(value) if isinstance(value, str) else f"{value:.{digits}g}"
+    if isinstance(value, str):
+        return shorten(value)
+    # An exponent in the place of the last digits would make numbers of rows and amounts equal, and hard to read.
+    return f"{value:.0f}" if 10**digits <= abs(value) < _MOST_WHOLE else f"{value:.{digits}g}"
 
 
 def span_of(values: Iterable[Any]) -> float:

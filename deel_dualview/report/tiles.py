@@ -29,6 +29,7 @@ class Tile(NamedTuple):
 
 def tile_of(finding: Finding) -> Tile:
     """Return a finding as one large number."""
+    plural = "s" * (finding.count != 1)
     if isinstance(finding, kinds.LabelErrors):
         return _label_tile(finding)
     if isinstance(finding, PredictionErrors | SuspectLabels | ErrorGroups):
@@ -53,7 +54,7 @@ def tile_of(finding: Finding) -> Tile:
             return Tile("!", "no better than the mean of the labels, on the training set")
         return Tile(f"{finding.training_accuracy:.0%}", "of the training labels are predicted")
     if isinstance(finding, Outliers):
-        return Tile(f"{finding.count:,}", "examples far from all training examples")
+        return Tile(f"{finding.count:,}", f"example{plural} far from all training examples")
     if isinstance(finding, (WeakClasses, WeakGroups)) and finding.severity is Severity.CANNOT_TELL:
         kind = "classes" if isinstance(finding, WeakClasses) else "groups"
         return Tile("?", f"{kind} predicted worse than the rest: too few test examples to tell")
@@ -70,7 +71,9 @@ def tile_of(finding: Finding) -> Tile:
             f"{'thing is' if finding.count == 1 else 'things are'} unusual about the inputs",
         )
     if isinstance(finding, WeakGroups):
-        return Tile(f"{finding.count:,}", "groups of test examples predicted worse than their classes")
+        return Tile(
+            f"{finding.count:,}", f"group{plural} of test examples predicted worse than their classes"
+        )
     if isinstance(finding, VerifiedPredictions):
         if not finding.num_compared:
             return Tile("?", "checked explanations: no prediction has a proponent")
@@ -87,7 +90,9 @@ def _output_tile(finding: PredictionErrors | SuspectLabels | ErrorGroups) -> Til
     if isinstance(finding, ErrorGroups):
         if finding.severity is Severity.CANNOT_TELL:
             return Tile("?", "groups with larger errors: too few test examples to tell")
-        return Tile(f"{finding.count:,}", "groups of test examples with larger errors than the others")
+        return Tile(
+            f"{finding.count:,}", f"group{'s' * (finding.count != 1)} of test examples with larger errors"
+        )
     if isinstance(finding, SuspectLabels):
         untold = sum(count.status == "cannot tell" for count in finding.counts)
         if finding.count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from deel_dualview.plots.formatting import ended
 from deel_dualview.report import findings as kinds
 from deel_dualview.report.broken import NotFiniteInputs
 from deel_dualview.report.data_findings import InputScale, Outliers, WeakClasses
@@ -274,10 +275,11 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
 def _label_verdict(finding: kinds.LabelErrors, num_train: int) -> Verdict:
     first = min(len(finding.issues), 40)
     if finding.status == "cannot tell":
+        reason = ended(finding.reason or "there is too little to go by")
         return Verdict(
             finding.severity,
             "Cannot tell",
-            f"how many of {num_train:,} training labels are wrong: {finding.reason or 'there is too little to go by'}.",
+            f"how many of {num_train:,} training labels are wrong: {reason}",
             (
                 f"Review the first {first} labels here: how many of them are wrong says how far to read on. More test "
                 "examples with right labels may give a count"

@@ -20,6 +20,7 @@ import deel_dualview
 from deel_dualview.cli import main
 from deel_dualview.cli.demo import NUM_SWAPPED
 from deel_dualview.cli.running import CleanCommand
+from deel_dualview.data.sources import read_dataset
 
 FILES = ["attributions.npz", "audit.json", "index.html", "label_issues.csv"]
 FUNCTIONS = """
@@ -155,7 +156,7 @@ def test_tfds_datasets_are_data_with_their_names_and_ids(tmp_path, tfds_director
     [
         ("my_data", ["NAME:SPLIT", "module:function"]),
         ("my_data:unbatched", ["batched"]),
-        ("my_data:numbers", ["must return a batched tf.data.Dataset", "list"]),
+        ("my_data:numbers", ["must return arrays (inputs, labels), or a batched tf.data.Dataset", "list"]),
         ("my_data:broken", ["RuntimeError", "the disk is on fire"]),
         ("my_data:absent", ["no function 'absent'"]),
         ("nowhere:train", ["neither", "TensorFlow Datasets knows no 'nowhere'", "no module 'nowhere'"]),
@@ -169,6 +170,15 @@ def test_tfds_datasets_are_data_with_their_names_and_ids(tmp_path, tfds_director
 def test_data_that_cannot_be_read_are_refused(spec, words, folder, model_file, tfds_directory):
     (folder / "needy.py").write_text("import absent_module")
     assert refused(run(*own(model_file, train=spec), "--data-dir", tfds_directory), *words)
+
+
+def test_a_function_may_return_arrays(folder, monkeypatch):
+    (folder / "arrays.py").write_text(
+        "import numpy as np\ndef both(): return np.ones((5, 2)), np.arange(5)\n"
+    )
+    monkeypatch.chdir(folder)
+    dataset = read_dataset("arrays:both", name="train", batch_size=2).dataset
+    assert [labels.tolist() for _, labels in dataset.as_numpy_iterator()] == [[0, 1], [2, 3], [4]]
 
 
 def test_a_dataset_that_cannot_be_downloaded_says_where_it_was_looked_for(folder, model_file):

@@ -315,3 +315,19 @@ def test_the_index_of_a_series_is_its_ids_and_that_of_the_labels():
     assert ids.tolist() == [b"x", b"y", b"z"]
     with pytest.raises(ValueError, match=r"y\.loc\[x\.index\]"):
         to_dataset((texts, pd.Series([0, 1, 0], index=["z", "y", "x"])), model_of_texts())
+
+
+def test_columns_of_one_name_are_refused_by_name():
+    frame = pd.DataFrame(ROWS, columns=["a", "b", "a"])
+    with pytest.raises(ValueError, match=r"different names.*\['a'\]"):
+        to_datasets({"train": (frame, LABELS)}, model_of_rows())
+
+
+@pytest.mark.parametrize("form", [list, np.array, lambda names: pd.Series(names, index=range(5, 65))])
+def test_labels_that_are_names_are_numbered_by_the_names_of_the_classes(form):
+    names = ["no", "yes"]
+    own = (ROWS, form([names[label] for label in LABELS]))
+    found = to_datasets({"train": own}, model_of_rows(), class_names=names)["train"]
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in found.as_numpy_iterator()]), LABELS)
+    with pytest.raises(ValueError, match=r"does not have all.*labels=\['no'\]"):
+        to_datasets({"train": own}, model_of_rows(), class_names=["yes", "perhaps"])

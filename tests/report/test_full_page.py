@@ -1,9 +1,12 @@
 """The markup of a page as large as real ones: whole, linked, and nothing in it that its policy would block."""
 
+import dataclasses
+
 import pytest
 from pages import Page
 from report_cases import NUM_ISSUES, make_full_report
 
+from deel_dualview.report import ExampleReference, Severity, SimilarPair
 from deel_dualview.report.html import render_page
 
 
@@ -52,3 +55,24 @@ def test_controls_do_nothing_before_the_script_has_run(page):
 def test_every_severity_has_a_shape(page):
     shapes = {value for value in values(page, "id") if value and value.startswith("sev-")}
     assert {link[1:] for link in values(page, "href", "use")} <= shapes
+
+
+@pytest.mark.parametrize(("count", "is_said"), [(4, False), (5, True)])
+def test_pairs_that_are_all_there_are_not_called_the_first(count, is_said):
+    report = make_full_report("table")
+    pairs = tuple(
+        SimilarPair(
+            *(ExampleReference("train", index, None, label) for label, index in enumerate(ends)), 1.0, True
+        )
+        for ends in ((3, 4), (7, 9))
+    )
+    findings = [
+        dataclasses.replace(own, count=count, pairs=pairs, severity=Severity.ACT)
+        if own.name == "duplicates-conflicting"
+        else own
+        for own in report.findings
+    ]
+    shown = {("train", index): report.shown["train", 0] for index in (3, 4, 7, 9)}
+    report = dataclasses.replace(report, findings=findings, shown={**report.shown, **shown})
+    section = render_page(report).split('id="duplicates-conflicting"')[1].split("</section>")[0]
+    assert ("pairs are on this page" in section) == is_said

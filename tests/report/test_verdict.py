@@ -149,3 +149,18 @@ def test_a_bound_is_written_as_a_bound_and_no_estimate(findings):
     bound = dataclasses.replace(findings[LABELS], status="at most", count=0, at_most=45)
     assert tile_of(bound).number == "≤ 45"
     assert tile_of(findings[LABELS]).number == "≈ 130"
+
+
+@pytest.mark.parametrize(("place", "one"), [(OUTLIERS, "example far"), (WEAK, "group of")])
+def test_one_is_no_plural(findings, place, one):
+    (finding,) = [own for own in findings if own.name == ("outliers" if place == OUTLIERS else "weak-groups")]
+    finding = dataclasses.replace(finding, severity=Severity.LOOK)
+    assert tile_of(dataclasses.replace(finding, count=1)).meaning.startswith(one)
+    assert not tile_of(dataclasses.replace(finding, count=2)).meaning.startswith(one)
+
+
+def test_a_reason_that_is_a_question_gets_no_full_stop(findings):
+    labels = dataclasses.replace(
+        findings[LABELS], status="cannot tell", severity=Severity.CANNOT_TELL, reason="are they alike?"
+    )
+    assert verdict([labels]).rest.endswith("wrong: are they alike?")
