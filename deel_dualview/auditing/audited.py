@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
+import scipy.special
+import tensorflow as tf
 
+from deel_dualview import data
 from deel_dualview.auditing import data_checks, labels, predictions, summary, surrogate, weak_groups
 from deel_dualview.auditing.collecting import Splits, gather_from_surrogate, gather_without_surrogate
 from deel_dualview.auditing.evidence import Evidence, id_arrays
@@ -27,7 +30,7 @@ from deel_dualview.labels import (
     find_label_issues,
     representation,
 )
-from deel_dualview.linalg.rows import Rows
+from deel_dualview.linalg.rows import Rows, row_slices
 from deel_dualview.report.data_findings import InputScale
 from deel_dualview.report.findings import Faithfulness, Finding, InfluentialExamples
 from deel_dualview.report.overview import Overview
@@ -36,6 +39,9 @@ from deel_dualview.stores.budget import MemoryShares
 
 NUM_STEPS_OF_SURROGATE = 2
 _MOST_NAMED = 5
+_RANK_OF_IMAGES = 4
+_MOSTLY_BROKEN = 0.5
+"""From this share of training examples with NaN or infinity in their inputs on, no wrong labels are counted."""
 _NOT_PREVIEWED = "Other values of K were not tried, as the features are beyond the memory budget."
 _Evidence = TypeVar("_Evidence", bound=Evidence)
 
@@ -217,10 +223,35 @@ class AuditedClasses(Audited[Evidence]):
         return self._issues, labels.find_label_errors(evidence, self._issues, known, reviewed)
 
     def check_scale(self) -> list[InputScale]:
-        ranges = self.read.splits.table.ranges
+        splits, labels = self.read.splits, self.evidence.train_labels
+        whole = np.setdiff1d(np.arange(len(labels)), splits.train.not_finite)
+        losses = self._training_losses()
+        leaves = tf.nest.flatten(data.unpack(splits.train_set.element_spec).inputs)
         return list(
-            data_checks.check_scale(self.read.trained.predictions, self.evidence.train_labels, ranges)
+            data_checks.check_scale(
+                self.read.trained.predictions[whole],
+                labels[whole],
+                splits.table.ranges,
+                losses=None if losses is None else losses[whole],
+                images=[number for number, leaf in enumerate(leaves) if leaf.shape.rank == _RANK_OF_IMAGES],
+            )
         )
+
+    def _training_losses(self) -> np.ndarray | None:
+        """Return the cross-entropy of every training example from its features, None without a linear head."""
+        model, features, labels = (
+            self.calculator.model,
+            self.read.trained.features,
+            self.evidence.train_labels,
+        )
+        if model.head is None:
+            return None
+        losses = []
+        for part in row_slices(*features.shape):
+            logits = model.logits_of_features(tf.constant(features[part])).numpy().astype(np.float64)
+            given = logits[np.arange(len(logits)), labels[part]]
+            losses.append(scipy.special.logsumexp(logits, axis=1) - given)
+        return np.concatenate(losses)
 
     def find_weak(self, columns: Values, given: Values) -> tuple[list[Finding], list[Finding]]:
         classes = list(data_checks.find_weak_classes(self.evidence, self.read.names))

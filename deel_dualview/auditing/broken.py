@@ -62,7 +62,11 @@ def find_not_finite(
         return
     yield NotFiniteInputs(
         severity=Severity.ACT,
-        title=f"{count:,} {'example has' if count == 1 else 'examples have'} NaN or infinity in the inputs",
+        title=(
+            "All training examples have NaN or infinity in the inputs"
+            if len(train) == num_train
+            else f"{count:,} {'example has' if count == 1 else 'examples have'} NaN or infinity in the inputs"
+        ),
         summary=(
             f"{len(train):,} of {num_train:,} training and {len(test):,} of {num_test:,} test examples. These numbers "
             "were read as 0 here, and these examples are left out of label errors, influential examples and explained "

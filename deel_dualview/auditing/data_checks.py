@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import scipy.stats
@@ -26,6 +26,9 @@ CHANCE = 0.01
 """A finding stands where chance alone would make it so seldom, whatever the number of classes."""
 MOST_GUESSED = 0.75
 """Where one class has more of the labels, a model that always names it is not far from any other."""
+ABOVE_CHANCE, _MOST_COUNTED, _LARGEST_BYTE = 1.25, 0.99, 255.0
+"""A training loss so many times that of guessing, without the largest hundredth of the losses, is none of a training
+that ended; an untrained network is a little above guessing."""
 OTHER_SCALE = 20.0
 """Numbers of one set are of another size where the largest is so many times that of the other set."""
 NUM_NEIGHBOURS, FAR_QUANTILE, FAR_RATIO = 10, 0.95, 2.5
@@ -44,7 +47,12 @@ MOST_NAMED = 3
 
 
 def check_scale(
-    predictions: np.ndarray, train_labels: np.ndarray, ranges: Sequence[InputRange]
+    predictions: np.ndarray,
+    train_labels: np.ndarray,
+    ranges: Sequence[InputRange],
+    *,
+    losses: np.ndarray | None = None,
+    images: Collection[int] = (),
 ) -> Iterator[InputScale]:
     """Yield the finding that the inputs are not those of the training, if they cannot be.
 
@@ -52,7 +60,11 @@ def check_scale(
         predictions: classes that the model predicts of the training set, shape (n,).
         train_labels: shape (n,).
         ranges: of the numeric inputs of both sets.
+        losses: cross-entropy of the training examples in nats, shape (n,), or None where it is not known.
+        images: numbers of the inputs that are images.
     """
+    if not len(train_labels):
+        return
     num_train = len(train_labels)
     largest_share = np.bincount(train_labels).max() / num_train
     right = int((predictions == train_labels).sum())
@@ -66,8 +78,20 @@ def check_scale(
         and num_train >= _LEAST_EXAMPLES
     )
     differing = _differing(ranges)
-    if not is_guessing and not differing:
+    loss = None if losses is None else float(np.mean(losses))
+    by_chance = float(np.log(len(np.unique(train_labels))))
+    is_lossy = bool(
+        losses is not None
+        and by_chance > 0
+        and num_train >= _LEAST_EXAMPLES
+        # The mean without the largest ones: a few odd examples make no loss of all.
+        and np.sort(losses)[: int(_MOST_COUNTED * num_train)].mean() > ABOVE_CHANCE * by_chance
+    )
+    if not is_guessing and not differing and not is_lossy:
         return
+    in_bytes = any(
+        item.number in images and item.low >= 0 and 1 < item.high <= _LARGEST_BYTE for item in ranges
+    )
     numbers = "; ".join(
         f"{item.split} {_write(item.low)} to {_write(item.high)}" for item in (differing or ranges)[:4]
     )
@@ -78,6 +102,16 @@ def check_scale(
             "that it was trained on (scaled or ordered otherwise), or the classes are numbered otherwise, or it is not "
             f"trained. Numbers of the inputs: {numbers or 'none'}. Nothing else on this page can be relied on."
         )
+    elif not differing:
+        title = (
+            f"The training loss is {loss:.1f} nats, guessing has {by_chance:.1f}, although {training_accuracy:.1%} of "
+            "the training labels are predicted"
+        )
+        summary = (
+            "No training by cross-entropy ends above guessing: inputs of another scale"
+            + (" (images from 0 to 255 in the place of 0 to 1?)" if in_bytes else "")
+            + f", or labels that the model was not trained on? Numbers of the inputs: {numbers or 'none'}."
+        )
     else:
         title = "The inputs of the two sets are of another scale"
         summary = (
@@ -85,13 +119,14 @@ def check_scale(
             "both sets alike."
         )
     yield InputScale(
-        severity=Severity.ACT,
+        severity=Severity.ACT if is_guessing or differing or in_bytes else Severity.LOOK,
         title=title,
         summary=summary,
         count=1,
         share=1.0,
         is_guessing=is_guessing,
         training_accuracy=training_accuracy,
+        training_loss=loss if is_lossy and not is_guessing and not differing else None,
         ranges=tuple(ValueRange(item.split, item.number, item.low, item.high) for item in ranges),
     )
 

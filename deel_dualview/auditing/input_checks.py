@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deel_dualview import data
 from deel_dualview.auditing.collecting import Splits
-from deel_dualview.auditing.columns import Column, Missing, find_column_problems, find_missing
+from deel_dualview.auditing.columns import Column, Missing, find_column_problems, find_missing, is_identifier
 from deel_dualview.auditing.evidence import Evidence
 from deel_dualview.auditing.image_checks import Properties, find_image_problems
 from deel_dualview.auditing.order import find_order
@@ -71,13 +71,29 @@ def _find_identical(hashes: np.ndarray) -> Iterator[InputProblem]:
 
 def _find_problems_of_order(evidence: Evidence, splits: Splits) -> Iterator[InputProblem]:
     rows, test_rows = splits.table.rows()
+    kept_columns = _without_identifiers(splits, rows.shape[1])
     for split, own, labels, broken in (
         ("training", rows, evidence.train_labels, evidence.broken_train),
         ("test", test_rows, evidence.test_labels, evidence.broken_test),
     ):
         kept = np.setdiff1d(np.arange(len(own)), broken)
         contents = own.subset(kept) if isinstance(own, LazyRows) else own[kept]
+        if len(kept_columns) < rows.shape[1]:
+            contents = contents[:][:, kept_columns]
+        if not len(kept_columns):
+            # Examples that are all alike: their labels can still be in order.
+            contents = np.zeros((len(contents), 1))
         yield from find_order(contents, None if labels is None else labels[kept], split)
+
+
+def _without_identifiers(splits: Splits, width: int) -> np.ndarray:
+    """Return the columns of the rows that do not number the examples: such a one makes neighbours alike by itself."""
+    columns = np.concatenate(
+        [np.empty((len(splits.train.hashes), 0)), *(item.train for item in splits.table.tables())], 1
+    )
+    if columns.shape[1] != width:
+        return np.arange(width)
+    return np.flatnonzero([not is_identifier(column) for column in columns.T])
 
 
 def _find_problems_of_columns(

@@ -24,12 +24,14 @@ class InputScale(Finding):
     """Inputs that cannot be those that the model was trained on. Only in audits that found it.
 
     Either the model is no better than always naming one class on its own training set (`is_guessing`), or the numbers
-    of one set are of another size than those of the other.
+    of one set are of another size than those of the other, or `training_loss` (mean cross-entropy in nats, else None)
+    is above that of guessing.
     """
 
     name: ClassVar[str] = "inputs-scale"
     is_guessing: bool
     training_accuracy: float
+    training_loss: float | None = None
     ranges: tuple[ValueRange, ...]
 
     @property

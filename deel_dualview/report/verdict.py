@@ -203,6 +203,16 @@ def _verdict_of(finding: Finding, num_train: int, num_test: int, most_wrong: int
                 finding.name,
                 "See the numbers",
             )
+        if finding.training_loss is not None:
+            return Verdict(
+                finding.severity,
+                f"The training loss is {finding.training_loss:.1f} nats, above that of guessing,",
+                f"although {finding.training_accuracy:.1%} of the training labels are predicted: inputs of another "
+                "scale, or labels that the model was not trained on?",
+                "Prepare the inputs as in training (scale, order, size), and audit again.",
+                finding.name,
+                "See the numbers",
+            )
         return Verdict(
             finding.severity,
             "The inputs of one set are not those that the model knows:",

@@ -138,3 +138,14 @@ def test_ids_are_written_at_one_width_unless_that_multiplies_or_changes_them():
             content[stop - n : stop] for stop, n in zip(stops, found["ids_lengths"], strict=True)
         ] == list(awkward)
         assert sum(array.nbytes for array in found.values()) < 2 * 2**20
+
+
+def test_of_inputs_that_are_all_nan_no_wrong_labels_are_counted(model):
+    inputs, labels = np.full((60, 8), np.nan, "float32"), np.arange(60) % 3
+    queries = np.random.default_rng(0).normal(size=(60, 8)).astype("float32")
+    report = audit(
+        model, (inputs, labels), (queries, labels), method="graddot", k=3, progress=False, relevance=None
+    )
+    assert report.findings[0].title == "All training examples have NaN or infinity in the inputs"
+    assert report.finding("label-errors").status == "cannot tell" and not report.label_issues.flagged.any()
+    assert "outliers" not in {finding.name for finding in report.findings}

@@ -81,6 +81,26 @@ def test_few_examples_say_nothing_about_guessing():
     assert list(data_checks.check_scale(np.zeros(30, int), np.arange(30) % 3, UNIT)) == []
 
 
+@pytest.mark.parametrize(
+    ("high", "images", "severity"),
+    [(255.0, [0], Severity.ACT), (255.0, [], Severity.LOOK), (1.0, [0], Severity.LOOK)],
+)
+def test_a_training_loss_above_guessing_is_said_to_be_one(high, images, severity):
+    predictions = right_on(0.8)
+    losses = np.where(predictions == LABELS, 0.01, 30.0)
+    ranges = [InputRange(split, 0, 0.0, high) for split in ("train", "test")]
+    (finding,) = data_checks.check_scale(predictions, LABELS, ranges, losses=losses, images=images)
+    assert finding.severity is severity and finding.training_loss == pytest.approx(losses.mean())
+    assert f"{losses.mean():.1f} nats" in finding.title and "80.0%" in finding.title
+    assert find_verdict([finding], num_train=200, num_test=50).strong.startswith("The training loss is")
+
+
+def test_the_losses_of_a_training_raise_no_alarm():
+    losses = np.where(right_on(0.8) == LABELS, 0.2, 3.0)
+    losses[:2] = 500.0  # odd examples
+    assert list(data_checks.check_scale(right_on(0.8), LABELS, UNIT, losses=losses, images=[0])) == []
+
+
 @pytest.mark.parametrize(("high", "is_found"), [(255.0, True), (25.0, True), (5.0, False), (0.03, True)])
 def test_sets_of_another_scale_are_found(high, is_found):
     ranges = [
@@ -286,3 +306,24 @@ def test_an_audit_of_inputs_of_another_scale_says_so_first():
     assert verdict.target == "inputs-scale"
     page = render_page(report)
     assert "no better than guessing" in page and "-200" in page
+
+
+def test_both_sets_of_bytes_are_noticed_by_an_audit_though_most_labels_are_predicted():
+    (images, labels), (test_images, test_labels) = load_digits()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images[:300], labels[:300], epochs=20, verbose=0)
+
+    def first(factor):
+        sets = [
+            (factor * images[:300], labels[:300]),
+            (factor * test_images[:50], test_labels[:50]),
+        ]
+        report = audit(model, *sets, method="sim", relevance=None, k=2, progress=False)
+        return report.findings[0]
+
+    assert first(1.0).name != "inputs-scale"
+    found = first(255.0 / images.max())
+    assert found.name == "inputs-scale" and found.training_loss is not None and found.training_accuracy > 0.5
+    assert found.severity is Severity.ACT

@@ -127,3 +127,21 @@ def test_several_inputs_are_named_as_they_are_in_the_data():
     report = audit(model, data(80), data(60), method="graddot", relevance=None, k=1, progress=False)
     identifiers = [own for own in report.finding("inputs").problems if own.kind == "identifier"]
     assert [problem.columns for problem in identifiers] == [("area, column 1", "zip")]
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_a_column_of_row_numbers_makes_no_order_of_its_own(is_sorted):
+    rng = np.random.default_rng(0)
+    quantities = rng.normal(size=(300, 2)).astype("float32")
+    if is_sorted:
+        quantities = quantities[np.argsort(quantities[:, 0])] + 0.01 * rng.normal(size=(300, 2)).astype(
+            "float32"
+        )
+    rows = np.column_stack([quantities, np.arange(300)]).astype("float32")
+    train = (rows, np.arange(300) % 2)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    report = audit(
+        model, train, (rows[:9], np.arange(9) % 2), method="sim", relevance=None, k=2, progress=False
+    )
+    kinds = [problem.kind for problem in report.finding("inputs").problems]
+    assert "identifier" in kinds and ("order" in kinds) == is_sorted
