@@ -12,7 +12,7 @@ import click
 
 from deel_dualview.calculators.methods import METHODS
 from deel_dualview.cli.cluster import find_worker
-from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, Size, say
+from deel_dualview.cli.running import FAILED_THRESHOLD, CleanCommand, Size, say, say_step, steps_in_lines
 from deel_dualview.cli.subject import (
     Subject,
     check_files,
@@ -192,6 +192,7 @@ def audit(
     silenced = functools.partial(silence, debug, progress=not no_progress)
     rule = _chosen_rule(relevance, silenced)
     check_files(options)
+    say_step("TensorFlow, model and data", progress=not no_progress)
     silenced()
     import numpy as np
 
@@ -213,7 +214,8 @@ def audit(
     }
     if known is not None:
         loaded = loaded._replace(known_label_errors=np.array(known, np.int64))
-    report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
+    with steps_in_lines(not no_progress):
+        report = _audit(loaded, method, settings, shown, k=k, progress=not no_progress)
     if directory is None:
         say(f"{worker.name.capitalize()} has done its part; the first worker writes the report.")
         return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
 
@@ -102,6 +105,36 @@ class _Interrupts:
         )
         self._again.daemon = True
         self._again.start()
+
+
+@contextlib.contextmanager
+def steps_in_lines(progress: bool) -> Iterator[None]:
+    """Write a line for each step of an audit where no bar can show it, as in the log of continuous integration."""
+    if not progress or sys.stderr.isatty():
+        yield
+        return
+    logger, handler = logging.getLogger("deel_dualview.steps"), _Lines()
+    level, is_passed_on = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = is_passed_on
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say_step(record.getMessage(), progress=True)
+
+
+def say_step(name: str, *, progress: bool) -> None:
+    """Write a line for a step, unless a terminal shows it by a bar."""
+    if progress and not sys.stderr.isatty():
+        say(f"{name} ...", err=True)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import logging
 import os
 import pathlib
 import platform
@@ -22,6 +23,9 @@ from deel_dualview.report.overview import Setting, StepTime
 
 if sys.platform != "win32":  # Windows has no such module; memory is then reported as unknown.
     import resource
+
+
+_LOGGER = logging.getLogger("deel_dualview.steps")
 
 
 class Steps:
@@ -42,6 +46,7 @@ class Steps:
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Show `name` while the block runs, then keep its time."""
+        _LOGGER.info(name)
         self._bar.set_description(name)
         start = time.perf_counter()
         yield

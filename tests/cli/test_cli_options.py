@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from cli_cases import DATA, refused, run, save_model
+from click.testing import CliRunner
 
 from deel_dualview.cli import main
 from deel_dualview.cli.running import Size
@@ -128,14 +129,19 @@ def test_every_command_is_listed():
 
 
 def test_a_second_audit_says_what_has_changed(folder):
-    assert own().exit_code == 0
+    data = ["--train", "data_of_options:train", "--test", "data_of_options:test"]
+    first_run = CliRunner().invoke(main, ["audit", "--model", "model.keras", *data, "--relevance", "off"])
+    assert first_run.exit_code == 0
+    lines = first_run.stderr.splitlines()
+    assert lines[0] == "TensorFlow, model and data ..."
+    assert {"Features of both sets ...", "Label issues ..."} <= set(lines) and len(lines) == len(set(lines))
     with (folder / "audit" / "label_issues.csv").open(encoding="utf-8") as file:
         first, *others = csv.DictReader(file)
     rows = ["position,given_label,verdict", f"{first['position']},{first['given_label']},right"]
     (folder / "corrections.csv").write_text("\n".join(rows))
     again = own("--output", "second", "--since", "audit/audit.json", "--reviewed", "corrections.csv")
     assert again.exit_code == 0 and "Since the audit of" in again.output, again.output
-    assert "of the test labels, as before" in again.output
+    assert "of the test labels, as before" in again.output and again.stderr == ""
     with (folder / "second" / "label_issues.csv").open(encoding="utf-8") as file:
         assert [row["position"] for row in csv.DictReader(file)] == [
             row["position"] for row in (*others, first)
