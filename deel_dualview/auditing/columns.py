@@ -67,6 +67,14 @@ def find_column_problems(columns: Sequence[Column], train_labels: np.ndarray) ->
     if not columns or len(columns[0].train) < LEAST_EXAMPLES:
         return
     chance = CHANCE / len(columns)
+    identifiers = {column.name for column in columns if is_identifier(column.train)}
+    yield from _problem(
+        "leaking-column",
+        # In a sorted set a row number gives the label, too.
+        [own.name for own in columns if own.name not in identifiers and gives_label(own.train, train_labels)],
+        ("gives the label on its own", "give the label on their own"),
+        "Is it known when the model is used? If it was made from the label, or after it, leave it out.",
+    )
     yield from _problem(
         "one-value-column",
         [column.name for column in columns if has_one_value(column.train, column.test, chance)],
@@ -80,19 +88,11 @@ def find_column_problems(columns: Sequence[Column], train_labels: np.ndarray) ->
         ("has one value in test, and others in training", "have one value in test, and others in training"),
         "Is it filled in for the test set? The test score does not show what the model makes of this column.",
     )
-    identifiers = {column.name for column in columns if is_identifier(column.train)}
     yield from _problem(
         "identifier",
         [column.name for column in columns if column.name in identifiers],
         ("numbers the examples", "number the examples"),
         "An id, a row number or a time, by which a model can only memorise. Leave it out, unless it is a quantity.",
-    )
-    yield from _problem(
-        "leaking-column",
-        # In a sorted set a row number gives the label, too.
-        [own.name for own in columns if own.name not in identifiers and gives_label(own.train, train_labels)],
-        ("gives the label on its own", "give the label on their own"),
-        "Is it known when the model is used? If it was made from the label, or after it, leave it out.",
     )
     yield from _problem(
         "constant-column",

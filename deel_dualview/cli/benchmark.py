@@ -41,7 +41,7 @@ class _Resumable(CleanCommand):
     default=DEFAULT,
     show_default=True,
     metavar="NAME,NAME",
-    help=f"Of {', '.join(METHODS)} and random; with settings as in 'dualview?K=0.1&kernel=linear'.",
+    help=f"Of {', '.join(METHODS)}; with settings as in 'dualview?K=0.1&kernel=linear'.",
 )
 @click.option(
     "--metrics", default="all", show_default=True, metavar="NAME,NAME", help="Metrics or questions."

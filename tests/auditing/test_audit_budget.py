@@ -116,6 +116,7 @@ def test_rows_are_read_from_the_disk_alone(model, monkeypatch, tmp_path):
 
         monkeypatch.setattr(owner, name, watch)
     monkeypatch.setattr("deel_dualview.linalg.rows._MOST_ROWS", 100)
+    monkeypatch.setattr("deel_dualview.labels.leaking._MOST_FITTED", 200)
     for name, number in {"_ROWS_AT_ONCE": 100, "_MAX_ROWS": 200, "MOST_COMPARED": 250}.items():
         monkeypatch.setattr(heads, name, number)
     found = label_issues(model, *datasets(), memory_budget=40_000, progress=False)
