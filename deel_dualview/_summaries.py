@@ -87,11 +87,11 @@ def shorten(text: str) -> str:
 
 
 EQUAL = 0.005
-"""Influence values that differ by less than half a percent of the largest can hardly be told apart."""
+"""Influence values that differ by less than half a percent of the largest are shown as nearly equal."""
 
 
 def are_equally_strong(values: Sequence[float]) -> bool:
-    """Return whether several influence values can hardly be told apart, as where their weights are capped."""
+    """Return whether several influence values are nearly equal, as where their weights are capped."""
     strengths = [abs(float(value)) for value in values]
     largest = max(strengths, default=0.0)
     return len(strengths) > 1 and 0 < largest < math.inf and largest - min(strengths) <= EQUAL * largest

@@ -241,7 +241,7 @@ def severity_of(share: float, *, warn_from: float) -> Severity:
 
 
 def guesses(evidence: Evidence) -> bool:
-    """Return whether a classifier names the test labels no more often than by chance (at 1 %): it tells none apart."""
+    """Return whether a classifier predicts no more test labels than by chance (at 1 %)."""
     labels, num_test = evidence.test_labels, evidence.num_test
     if labels is None:
         return False

@@ -108,7 +108,7 @@ class MethodRun:
     @cached_property
     def calculator(self) -> BaseInfluenceCalculator:
         """The method's calculator, ready to answer: its graphs are traced by one batch of queries."""
-        # What is differentiated through a training keeps its values: one test example, the last, is asked about.
+        # What is differentiated through a training keeps its values: one test example, the last, is explained.
         is_recorded = self.subject.training is not None
         first = self.images.test_images[self.tests[-1:] if is_recorded else self.tests[: self.batch_size]]
         self.model.prepare(next(iter(self.subject.train))[0])

@@ -293,7 +293,7 @@ def shown_tokens(tokens: np.ndarray, relevance: np.ndarray, width: int) -> tuple
 
 
 def equally_strong(panels: Sequence[Panel]) -> str:
-    """Return what the heading of a side adds where its influence values can hardly be told apart."""
+    """Return what the heading of a side adds where its influence values are nearly equal."""
     return ", equally strong" if are_equally_strong([panel.value for panel in panels]) else ""
 
 

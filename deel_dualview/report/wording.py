@@ -20,7 +20,7 @@ class InfluenceWords(NamedTuple):
     """A row of influence values as a reader sees them.
 
     Attributes:
-        spread: in words where the values can hardly be told apart, else "".
+        spread: in words where the values are nearly equal, else "".
         values: one text for each, with the same digits; none where `spread` says it.
         together: the share of the logit that they add up to, "" where it means nothing.
     """

@@ -63,7 +63,7 @@ def test_known_errors_are_looked_for_and_explanations_checked(folder):
     (folder / "known.txt").write_text("3\n7\n\n20\n")
     result = own("--known-errors", "known.txt", "--verify", "5")
     assert result.exit_code == 0, result.output
-    assert "- With the last layer trained again" in result.stdout
+    assert "with the last layer trained again" in result.stdout
     findings = json.loads((folder / "audit" / "audit.json").read_text())["findings"]
     (labels,) = [finding for finding in findings if finding["name"] == "label-errors"]
     assert labels["detection"]["points"][0]["known"] == 3
