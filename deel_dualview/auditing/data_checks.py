@@ -298,11 +298,11 @@ def _would_find(num_test: np.ndarray, right: np.ndarray) -> bool:
     num_classes, total = len(num_test), len(right)
     accuracy = right.mean()
     found = 0
-    for number in num_test[num_test > 0]:
+    for number, times in zip(*np.unique(num_test[num_test > 0], return_counts=True), strict=True):
         own, others = round(accuracy / 2 * number), round(accuracy * (total - number))
         table = [[own, number - own], [others, total - number - others]]
         if scipy.stats.fisher_exact(table, alternative="less").pvalue < CHANCE / num_classes:
-            found += number
+            found += number * times
     return bool(2 * found >= total)
 
 

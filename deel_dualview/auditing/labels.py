@@ -131,7 +131,7 @@ def _sentences(issues: LabelIssues, num_train: int) -> list[str]:
     else:
         said = [
             f"This is no all-clear: {ended(number.reason)} The labels are still ranked: how many of the first ones are "
-            "wrong tells how far to look."
+            "wrong shows how far to look."
         ]
     if issues.has_memorised:
         said.append(

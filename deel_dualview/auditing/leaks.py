@@ -56,11 +56,11 @@ def _find_leaks(evidence: Evidence, identical: Pairs, near: Pairs) -> Leaks:
         title=_leak_title(num_identical, len(near.first)),
         summary=(
             f"{len(near.first):,} of {evidence.num_test:,} test examples {'is' if count == 1 else 'are'} nearer to a "
-            "training example than chance makes any, and not identical: judge by eye."
+            "training example than chance makes any, and not identical: compare them."
             if count and not num_identical
             else f"Of {evidence.num_test:,} test examples {num_identical:,} {'has' if num_identical == 1 else 'have'} "
             "exactly the inputs of a training example: the accuracy on them says nothing about new ones. "
-            f"{len(near.first):,} more, nearer to one than chance makes any, can be judged by eye."
+            f"{len(near.first):,} more, nearer to one than chance makes any, should be compared."
             if count
             else "No test example has the inputs of a training example, and none looks like one."
         ),
@@ -83,7 +83,7 @@ def _find_conflicts(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> Conf
         title=_conflict_title(num_identical, num_near, evidence.another_label),
         summary=(
             f"{num_identical:,} have exactly the same inputs as one {other}: at most one label of such a pair "
-            f"can be right. {num_near:,} look like one {other}: judge by eye, for examples of two classes may "
+            f"can be right. {num_near:,} look like one {other}: compare them, for examples of two classes may "
             "look alike."
             if count and other == "of another label"
             else f"{num_identical:,} have exactly the same inputs as one {other}, and {num_near:,} look like one: "
@@ -119,7 +119,7 @@ def _find_copies(evidence: Evidence, hashes: np.ndarray, near: Pairs) -> Duplica
         severity=severity if count else Severity.FINE,
         title=_copies_title(num_identical, num_near),
         summary=(
-            "Judge by eye: copies count twice in training, and belong on one side of a split into training and "
+            "Compare them: copies count twice in training, and belong on one side of a split into training and "
             "validation."
             if count and not num_identical
             else f"{num_identical:,} are copies of another one with the same label, which counts twice in training; "

@@ -135,9 +135,10 @@ class LastLayer:
         """Return the mean loss of the training set by some weights."""
         return self._mean_loss(self._features @ weights_of_outputs(self.model, weights), sample_weight)
 
-    def mean_loss_of_model(self, features: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        """Return the mean loss of the training set, of these features (n, d), by the model's own last layer."""
-        return self._mean_loss(self.model.logits_of_features(tf.constant(features)).numpy(), sample_weight)
+    def mean_loss_of_model(self, sample_weight: np.ndarray | None) -> float:
+        """Return the mean loss of the training set by the model's own last layer."""
+        features = tf.constant(self._features[:, : self.model.num_features])
+        return self._mean_loss(self.model.logits_of_features(features).numpy(), sample_weight)
 
     def _mean_loss(self, outputs: np.ndarray, sample_weight: np.ndarray | None) -> float:
         targets = tf.constant(self.labels)

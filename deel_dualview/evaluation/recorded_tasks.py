@@ -169,8 +169,8 @@ def _references(
         for row in range(queries.size)
     ]
     similar = FeatureSimilarity(run.model, run.subject.train)
-    found = similar.top_k_indices(run.batches(queries.images), k)
-    nearest = np.concatenate([indices.numpy() for _, indices in found])
+    lists = similar.top_k_indices(run.batches(queries.images), k)
+    nearest = np.concatenate([indices.numpy() for _, indices in lists])
 
     def change(name: str, chosen: Sequence[np.ndarray] | np.ndarray) -> _Change:
         key = np.frombuffer(f"{name} {weight} {k} {queries.size}".encode(), np.uint8)

@@ -92,15 +92,15 @@ class HeadRetraining(Retraining):
         self._layer = LastLayer(model, features, labels)
         self._evaluated = np.concatenate([batch.features.numpy() for batch in evaluated])
         self._start: np.ndarray | None = None
-        self.penalty = self._lambda = self._matched(features) if penalty is None else penalty
+        self.penalty = self._lambda = self._matched() if penalty is None else penalty
         self._start = self._optimum = self._fit(np.ones(len(features), bool), self._lambda)
 
-    def _matched(self, features: np.ndarray) -> float:
+    def _matched(self) -> float:
         """Return the penalty at which the mean loss of the optimum is that of the model's own last layer."""
-        wanted = self._layer.mean_loss_of_model(features, self._weights)
+        wanted = self._layer.mean_loss_of_model(self._weights)
         scale = self._layer.mean_squared_norm
         low, high = _LEAST_PENALTY, _LARGEST_PENALTY
-        everything = np.ones(len(features), bool)
+        everything = np.ones(self.num_train, bool)
         for _ in range(_NUM_HALVINGS):
             middle = float(np.sqrt(low * high))
             self._start = self._fit(everything, middle * scale)
