@@ -23,6 +23,7 @@ from deel_dualview.calculators.fidelity import SurrogateFidelity
 from deel_dualview.calculators.method_specs import MethodDescription
 from deel_dualview.calculators.represented import RepresentedExamples
 from deel_dualview.labels import (
+    LabelCount,
     LabelIssues,
     OutputLabelIssues,
     Representation,
@@ -219,7 +220,16 @@ class AuditedClasses(Audited[Evidence]):
             held_bytes=read.shares.block,
             leaking=_giving(leaking),
         )
-        self._issues = labels.put_last(labels.put_last(found, reviewed), read.splits.train.not_finite)
+        broken = read.splits.train.not_finite
+        if len(broken) >= _MOSTLY_BROKEN * len(found.scores):
+            reason = "most training examples have NaN or infinity in their inputs"
+            found = dataclasses.replace(
+                found,
+                count=LabelCount("cannot tell", reason=reason),
+                class_pairs=(),
+                flagged=np.zeros_like(found.flagged),
+            )
+        self._issues = labels.put_last(labels.put_last(found, reviewed), broken)
         return self._issues, labels.find_label_errors(evidence, self._issues, known, reviewed)
 
     def check_scale(self) -> list[InputScale]:

@@ -149,3 +149,18 @@ def test_of_inputs_that_are_all_nan_no_wrong_labels_are_counted(model):
     assert report.findings[0].title == "All training examples have NaN or infinity in the inputs"
     assert report.finding("label-errors").status == "cannot tell" and not report.label_issues.flagged.any()
     assert "outliers" not in {finding.name for finding in report.findings}
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_where_most_inputs_are_nan_no_wrong_labels_are_counted(share, rng):
+    truth = np.arange(600) % 3
+    labels = np.where((np.arange(600) < 400) & (rng.random(600) < 0.12), (truth + 1) % 3, truth)
+    inputs = (5 * np.eye(3, 8)[truth] + rng.normal(size=(600, 8))).astype("float32")
+    inputs[: int(share * 400)] = np.nan
+    network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    network.layers[0].set_weights([np.eye(8, 3), np.zeros(3)])
+    sets = (inputs[:400], labels[:400]), (inputs[400:], labels[400:])
+    report = audit(network, *sets, method="sim", k=2, progress=False, relevance=None)
+    is_mostly = report.label_issues.count.reason.startswith("most training examples have NaN")
+    assert is_mostly == (share > 0.5)
+    assert not (is_mostly and report.label_issues.flagged.any())
